@@ -1,0 +1,1 @@
+"""evalkit measures vision-language models."""

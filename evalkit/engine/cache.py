@@ -1,0 +1,100 @@
+"""Keys and values of the sequences under way, written in place.
+
+Row i of the cache belongs to the i-th sequence; rows are kept dense by moving the last one into a gap. Prefill packs sequences
+end to end without padding; decoding feeds one token of every row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from evalkit.qwen2vl.config import TextConfig
+from evalkit.qwen2vl.decoder import causal
+
+
+class KVCache:
+    """[layers, rows, kv_heads, capacity, head_dim] for keys and for values; grows by doubling, never shrinks."""
+
+    def __init__(self, config: TextConfig, dtype: torch.dtype, device: torch.device) -> None:
+        self.shape = (config.num_hidden_layers, config.num_key_value_heads, config.head_dim)
+        self.dtype, self.device = dtype, device
+        self.keys = self.values = self._empty(0, 0)
+        self.lengths: list[int] = []
+
+    def reserve(self, rows: int, capacity: int) -> None:
+        """Makes room for ``rows`` rows of ``capacity`` tokens; what is stored is kept."""
+        old_rows, old_capacity = self.keys.shape[1], self.keys.shape[3]
+        if rows <= old_rows and capacity <= old_capacity:
+            return
+        new_rows = max(rows, old_rows)
+        new_capacity = old_capacity if capacity <= old_capacity else -(-capacity // 64) * 64
+        used = len(self.lengths)
+        for name in ("keys", "values"):
+            new = self._empty(new_rows, new_capacity)
+            new[:, :used, :, :old_capacity] = getattr(self, name)[:, :used]
+            setattr(self, name, new)
+
+    def drop(self, row: int) -> None:
+        """Frees a row; the last row takes its place."""
+        last = len(self.lengths) - 1
+        if row != last:
+            n = self.lengths[last]
+            self.keys[:, row, :, :n] = self.keys[:, last, :, :n]
+            self.values[:, row, :, :n] = self.values[:, last, :, :n]
+            self.lengths[row] = n
+        self.lengths.pop()
+
+    def _empty(self, rows: int, capacity: int) -> Tensor:
+        layers, heads, dim = self.shape
+        return torch.zeros(layers, rows, heads, capacity, dim, dtype=self.dtype, device=self.device)
+
+
+class Prefill:
+    """Causal attention inside each sequence of a pack [1, tokens, ...]; stores keys and values in new rows. An ``Attend``."""
+
+    def __init__(self, lengths: Sequence[int], cache: KVCache | None) -> None:
+        self.lengths, self.cache = list(lengths), cache
+        self.first_row = len(cache.lengths) if cache else 0
+        if cache:
+            cache.lengths += self.lengths
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out, start = torch.empty_like(q), 0
+        for i, n in enumerate(self.lengths):
+            part = slice(start, start + n)
+            if self.cache:
+                self.cache.keys[layer, self.first_row + i, :, :n] = k[0, part].transpose(0, 1)
+                self.cache.values[layer, self.first_row + i, :, :n] = v[0, part].transpose(0, 1)
+            out[:, part] = causal(layer, q[:, part], k[:, part], v[:, part])
+            start += n
+        return out
+
+
+class Decode:
+    """Attention of one new token per row [rows, 1, ...] over that row's cache. An ``Attend``.
+
+    The query heads of one kv head stand as rows of one product, so keys and values are never repeated.
+    """
+
+    def __init__(self, cache: KVCache) -> None:
+        self.cache = cache
+        lengths = torch.tensor(cache.lengths, device=cache.device)
+        self.rows = torch.arange(len(lengths), device=cache.device)
+        self.at = lengths
+        cache.lengths = [n + 1 for n in cache.lengths]
+        self.span = max(cache.lengths)
+        self.mask = (torch.arange(self.span, device=cache.device) <= lengths[:, None])[:, None, None]
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        rows, kv_heads = k.shape[0], k.shape[2]
+        keys, values = self.cache.keys[layer], self.cache.values[layer]
+        keys[self.rows, :, self.at] = k[:, 0]
+        values[self.rows, :, self.at] = v[:, 0]
+        grouped = q[:, 0].unflatten(1, (kv_heads, -1))
+        seen = slice(0, self.span)
+        mixed = F.scaled_dot_product_attention(grouped, keys[:rows, :, seen], values[:rows, :, seen], attn_mask=self.mask)
+        return mixed.flatten(1, 2)[:, None]

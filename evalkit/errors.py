@@ -1,0 +1,17 @@
+"""Errors meant for people: what was wrong, where, and what to do."""
+
+
+class EvalkitError(Exception):
+    """Base of every error that evalkit raises on purpose; its text is shown without a traceback (exit code 1)."""
+
+
+class UsageError(EvalkitError):
+    """The command or configuration is wrong (exit code 2)."""
+
+
+class DataError(EvalkitError):
+    """A dataset, a row or a media file can't be used."""
+
+
+class CheckpointError(EvalkitError):
+    """A model folder can't be loaded: a missing file, tensor or key."""

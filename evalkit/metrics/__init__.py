@@ -1,0 +1,1 @@
+"""Metrics as pure functions, one published definition per file."""

@@ -1,0 +1,10 @@
+"""The reference implementation of Qwen2-VL (arXiv 2409.12191), in the order in which data meets it:
+
+``config`` (sizes) · ``ablation`` (switches) · ``processing`` (pixels to patches) · ``chat`` (text to ids) · ``rope`` (positions) ·
+``vision`` · ``decoder`` · ``model`` (the whole) · ``checkpoint`` (reading and writing).
+"""
+
+from evalkit.qwen2vl.ablation import Ablation
+from evalkit.qwen2vl.config import RELEASED, Qwen2VLConfig, TextConfig, VisionConfig
+
+__all__ = ["RELEASED", "Ablation", "Qwen2VLConfig", "TextConfig", "VisionConfig"]

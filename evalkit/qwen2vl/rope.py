@@ -1,0 +1,121 @@
+"""Rotary positions: where every token stands, and the angles that follow (paper section 2.1, figure 3).
+
+The decoder's positions have three components, time, height and width. Text advances all three together, so for pure text this is
+ordinary RoPE; an image spreads its tokens over height and width at one time; a video adds one time step per pair of frames. What
+follows starts at the largest component so far plus one. One function computes position ids, one the angles; a new scheme is an
+entry in ``POSITIONS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from evalkit.errors import DataError
+
+Grid = tuple[int, int, int]
+"""(t, h, w) of one image or video, in patches: h and w before merging, t in pairs of frames."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A stretch of a sequence: ``length`` text tokens, or the tokens of one image or video with this merged ``grid``."""
+
+    length: int
+    grid: Grid | None = None
+
+
+def runs(
+    input_ids: Sequence[int], image_token: int, video_token: int, images: Sequence[Grid], videos: Sequence[Grid], merge: int = 2
+) -> list[Run]:
+    """Splits one sequence into text and visual runs. Grids are consumed in order; raises DataError if they do not fit the ids."""
+    waiting = {image_token: list(images), video_token: list(videos)}
+    out: list[Run] = []
+    i = text = 0
+    while i < len(input_ids):
+        token = input_ids[i]
+        if token not in waiting:
+            text += 1
+            i += 1
+            continue
+        if text:
+            out.append(Run(text))
+            text = 0
+        if not waiting[token]:
+            raise DataError("more image or video placeholders in the prompt than grids")
+        t, h, w = waiting[token].pop(0)
+        grid = (t, h // merge, w // merge)
+        n = grid[0] * grid[1] * grid[2]
+        if any(x != token for x in input_ids[i : i + n]) or i + n > len(input_ids):
+            raise DataError(f"a visual grid of {t}x{h}x{w} patches needs {n} placeholder tokens in a row; the prompt has fewer")
+        out.append(Run(n, grid))
+        i += n
+    if text:
+        out.append(Run(text))
+    if waiting[image_token] or waiting[video_token]:
+        raise DataError("more image or video grids than placeholders in the prompt")
+    return out
+
+
+def mrope_positions(parts: Sequence[Run]) -> Tensor:
+    """Multimodal positions [3, tokens] by the paper's rule: the next run starts at the maximum over all components plus one."""
+    out, start = [], 0
+    for part in parts:
+        if part.grid is None:
+            ids = torch.arange(start, start + part.length).expand(3, -1)
+        else:
+            t, h, w = part.grid
+            ids = torch.stack(torch.meshgrid(torch.arange(t), torch.arange(h), torch.arange(w), indexing="ij")).flatten(1) + start
+        out.append(ids)
+        start = int(ids.max()) + 1
+    return torch.cat(out, dim=1) if out else torch.zeros(3, 0, dtype=torch.long)
+
+
+def rope1d_positions(parts: Sequence[Run]) -> Tensor:
+    """Every token at its index in all three components [3, tokens]: the 1D-RoPE arm of the paper's table 8."""
+    return torch.arange(sum(p.length for p in parts)).expand(3, -1)
+
+
+POSITIONS: Mapping[str, Callable[[Sequence[Run]], Tensor]] = {"mrope": mrope_positions, "rope1d": rope1d_positions}
+"""Position schemes by the name of their switch value. Generated tokens go on at max + 1, + 2, ... in all components."""
+
+
+def angles(positions: Tensor, head_dim: int, theta: float, section: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """cos and sin [..., head_dim] in fp32 for positions [3, ...].
+
+    Frequency j (of head_dim / 2) is theta^(-2j / head_dim); the first ``section[0]`` frequencies turn with time, the next with
+    height, the last with width. The second half repeats the first, for the rotate-half layout.
+    """
+    inverse = 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim)
+    component = torch.repeat_interleave(torch.arange(3, device=positions.device), torch.tensor(section, device=positions.device))
+    turn = positions.float().movedim(0, -1)[..., component] * inverse
+    turn = torch.cat((turn, turn), dim=-1)
+    return turn.cos(), turn.sin()
+
+
+def vision_angles(
+    grids: Sequence[Grid], head_dim: int, theta: float, merge: int, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """cos and sin [patches, head_dim] in fp32 of the vision tower's 2D RoPE, rows in merge-block order.
+
+    Half of the frequencies turn with the patch's row, half with its column; time has none (paper 2.1).
+    """
+    inverse = 1.0 / theta ** (torch.arange(0, head_dim // 2, 2, dtype=torch.float32) / (head_dim // 2))
+    rows = []
+    for t, h, w in grids:
+        y = torch.arange(h).view(h // merge, 1, merge, 1).expand(-1, w // merge, -1, merge)
+        x = torch.arange(w).view(1, w // merge, 1, merge).expand(h // merge, -1, merge, -1)
+        rows.append(torch.stack((y, x), dim=-1).reshape(-1, 2).repeat(t, 1))
+    where = torch.cat(rows).float()
+    turn = (where[:, :, None] * inverse).flatten(1)
+    turn = torch.cat((turn, turn), dim=-1).to(device)
+    return turn.cos(), turn.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotates x [..., heads, head_dim] by cos, sin [..., head_dim], pairing feature j with j + head_dim / 2."""
+    a, b = x.chunk(2, dim=-1)
+    return x * cos.unsqueeze(-2) + torch.cat((-b, a), dim=-1) * sin.unsqueeze(-2)

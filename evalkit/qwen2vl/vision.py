@@ -1,0 +1,127 @@
+"""The vision tower: patches of any number of images and videos in, one feature per 2x2 patches out (paper section 2.1).
+
+All images and clips of a call travel as one packed list of patches; attention stays inside each frame pair of each item, so there
+is no padding and the result does not depend on what else is in the pack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from evalkit.qwen2vl.config import VisionConfig
+from evalkit.qwen2vl.rope import Grid, rotate, vision_angles
+
+
+class PatchEmbed(nn.Module):
+    """The released Conv3d over 2x14x14 pixels, kernel = stride, as the equal matrix product on flattened patches."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.proj = nn.Linear(config.patch_features, config.embed_dim, bias=False)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """[patches, channels * 2 * 14 * 14] -> [patches, embed_dim]"""
+        return self.proj(patches.to(self.proj.weight.dtype))
+
+
+class Segments:
+    """Which packed patches attend to each other: runs of given lengths, equal lengths batched together.
+
+    ``lengths`` in packed order, one per frame pair. Attention runs once per distinct length, without a mask.
+    """
+
+    def __init__(self, lengths: Sequence[int], device: torch.device | str) -> None:
+        starts = [0]
+        for n in lengths[:-1]:
+            starts.append(starts[-1] + n)
+        self.groups: list[tuple[int, Tensor | None]] = []
+        for n in dict.fromkeys(lengths):
+            first = torch.tensor([s for s, m in zip(starts, lengths) if m == n], device=device)
+            whole = len(first) == len(lengths)
+            index = None if whole else (first[:, None] + torch.arange(n, device=device)).flatten()
+            self.groups.append((n, index))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Full attention inside each segment; q, k, v and the result are [patches, heads, head_dim]."""
+        out = torch.empty_like(q)
+        for n, index in self.groups:
+            parts = [(x if index is None else x[index]).unflatten(0, (-1, n)).transpose(1, 2) for x in (q, k, v)]
+            mixed = F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(0, 1)
+            if index is None:
+                return mixed
+            out[index] = mixed
+        return out
+
+
+class VisionAttention(nn.Module):
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.heads = config.num_heads
+        self.qkv = nn.Linear(config.embed_dim, 3 * config.embed_dim)
+        self.proj = nn.Linear(config.embed_dim, config.embed_dim)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, segments: Segments) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(1)
+        q, k = (rotate(y.float(), cos, sin).to(x.dtype) for y in (q, k))
+        return self.proj(segments.attend(q, k, v).flatten(1))
+
+
+class VisionMLP(nn.Module):
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(config.embed_dim, config.embed_dim * config.mlp_ratio)
+        self.fc2 = nn.Linear(config.embed_dim * config.mlp_ratio, config.embed_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.fc1(x)
+        return self.fc2(x * torch.sigmoid(1.702 * x))
+
+
+class VisionBlock(nn.Module):
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.embed_dim, eps=1e-6)
+        self.norm2 = nn.LayerNorm(config.embed_dim, eps=1e-6)
+        self.attn = VisionAttention(config)
+        self.mlp = VisionMLP(config)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, segments: Segments) -> Tensor:
+        x = x + self.attn(self.norm1(x), cos, sin, segments)
+        return x + self.mlp(self.norm2(x))
+
+
+class PatchMerger(nn.Module):
+    """Joins each 2x2 block of patches (contiguous rows) into one token of the decoder's width."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.width = config.embed_dim * config.spatial_merge_size**2
+        self.ln_q = nn.LayerNorm(config.embed_dim, eps=1e-6)
+        self.mlp = nn.Sequential(nn.Linear(self.width, self.width), nn.GELU(), nn.Linear(self.width, config.hidden_size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[patches, embed_dim] -> [patches / 4, hidden_size]"""
+        return self.mlp(self.ln_q(x).view(-1, self.width))
+
+
+class VisionTransformer(nn.Module):
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.patch_embed = PatchEmbed(config)
+        self.blocks = nn.ModuleList(VisionBlock(config) for _ in range(config.depth))
+        self.merger = PatchMerger(config)
+
+    def forward(self, patches: Tensor, grids: Sequence[Grid]) -> Tensor:
+        """Features [sum of t * h * w / 4, hidden_size] of packed patches [sum of t * h * w, 1176], items in the order of grids."""
+        c = self.config
+        x = self.patch_embed(patches)
+        cos, sin = vision_angles(grids, c.head_dim, c.rope_theta, c.spatial_merge_size, x.device)
+        segments = Segments([h * w for t, h, w in grids for _ in range(t)], x.device)
+        for block in self.blocks:
+            x = block(x, cos, sin, segments)
+        return self.merger(x)

@@ -1,0 +1,129 @@
+"""Task plugins: rows of a dataset in, samples and scores out.
+
+A task is a small class with the dataset sources of its subsets, a ``samples(row)`` that builds the questions of one row, and a
+``score(sample, completion)``. Tasks are found by entry point (group ``evalkit.tasks``), or given as a file (``./my_task.py``).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from evalkit.errors import UsageError
+from evalkit.types import Completion, MediaBudget, Sample, Score
+
+Row = Mapping[str, Any]
+
+
+class Source(Protocol):
+    """Where the rows of one subset come from. ``describe()`` goes into the results, so that a number names its data."""
+
+    def rows(self, override: Path | None = None) -> Iterator[Row]:
+        """The rows, in a stable order; media stay encoded. ``override`` is a local copy in the official schema."""
+        ...
+
+    def describe(self, override: Path | None = None) -> Mapping[str, Any]:
+        """JSON: kind, repository, configuration, split, revision or content hash."""
+        ...
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A named value that ``score`` returns. ``group``: the headline is the mean of the means over this metadata key
+    (a macro average). ``scale`` multiplies it where people read it (100 for per cent)."""
+
+    name: str
+    group: str | None = None
+    higher_is_better: bool = True
+    scale: float = 100.0
+
+
+@dataclass(frozen=True)
+class Subset:
+    """One dataset of a task: its source, its own metrics (the task's when empty) and generation settings."""
+
+    source: Source
+    metrics: tuple[Metric, ...] = ()
+    budget: MediaBudget = MediaBudget()
+    max_new_tokens: int | None = None
+
+
+class Task(ABC):
+    """Base class of task plugins; one instance serves one subset.
+
+    Class attributes: ``name``; ``version`` (raise it when prompts, parsing or metrics change a score); ``subsets``; ``metrics``
+    (the first is the headline); ``max_new_tokens``; ``rank`` (True: choices are ranked by log-likelihood, not generated).
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    description: ClassVar[str] = ""
+    subsets: ClassVar[Mapping[str, Subset]]
+    metrics: ClassVar[tuple[Metric, ...]]
+    max_new_tokens: ClassVar[int] = 128
+    rank: ClassVar[bool] = False
+
+    def __init__(self, subset: str) -> None:
+        if subset not in self.subsets:
+            raise UsageError(f"task {self.name!r} has no subset {subset!r}; it has: {', '.join(self.subsets)}")
+        self.subset = subset
+
+    @abstractmethod
+    def samples(self, row: Row) -> Iterable[Sample]:
+        """The questions of one row. Raises DataError (or KeyError, ValueError) when the row can't be used; the run goes on."""
+
+    @abstractmethod
+    def score(self, sample: Sample, completion: Completion) -> Score:
+        """Scores one answer; pure. ``sample`` carries no media when a journal is rescored."""
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """A parsed ``--tasks`` item: ``docvqa``, ``docvqa:val``, ``./my_task.py``, ``./my_task.py:dev``."""
+
+    name: str
+    subset: str
+
+    @classmethod
+    def parse(cls, text: str) -> TaskSpec:
+        name, _, subset = text.partition(":")
+        return cls(name, subset or "mini")
+
+
+def registered() -> dict[str, str]:
+    """Names of the installed tasks and where each lives (``module:Class``), without importing any."""
+    return {e.name: e.value for e in entry_points(group="evalkit.tasks")}
+
+
+def load_task(text: str) -> Task:
+    """The task of a ``--tasks`` item. Raises UsageError with the known names when there is none."""
+    spec = TaskSpec.parse(text)
+    if spec.name.endswith(".py"):
+        found = task_classes(Path(spec.name))
+        if len(found) != 1:
+            raise UsageError(f"{spec.name}: expected one Task class, found {len(found)}: {', '.join(c.name for c in found)}")
+        cls = found[0]
+        subset = spec.subset if ":" in text else next(iter(cls.subsets))
+        return cls(subset)
+    for entry in entry_points(group="evalkit.tasks"):
+        if entry.name == spec.name:
+            return entry.load()(spec.subset)
+    raise UsageError(f"unknown task {spec.name!r}; known: {', '.join(sorted(registered()))}; or give a file: ./my_task.py")
+
+
+def task_classes(path: Path) -> list[type[Task]]:
+    """The Task classes that a Python file defines."""
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file")
+    spec = importlib.util.spec_from_file_location(f"evalkit_task_{path.stem}", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Task) and v.__module__ == spec.name]

@@ -1,0 +1,147 @@
+"""The four words everything else speaks: Sample, Request, Completion, Score.
+
+A task turns dataset rows into samples and scores answers; an adapter answers requests. Both sides know only these frozen
+values, so a task never sees a model and an adapter never sees a metric. Media stay encoded (bytes or a path) until the adapter
+decodes them, so that one bad file costs one sample.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+BoxSpace = Literal["norm1000", "norm999", "norm1", "pixel"]
+"""How a model writes box corners: thousandths of width and height, the same over 999, fractions of 1, or pixels."""
+
+FinishReason = Literal["stop", "length", "rank", "error"]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A run of text in a message."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Media:
+    """One encoded file: its bytes, or the path it is read from when first needed."""
+
+    source: bytes | Path
+
+    def read(self) -> bytes:
+        """The encoded bytes. Raises OSError when the file can't be read."""
+        return self.source if isinstance(self.source, bytes) else self.source.read_bytes()
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the encoded bytes, in hex: the identity of the pixels."""
+        return hashlib.sha256(self.read()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Image(Media):
+    """An encoded still image (PNG, JPEG, ...)."""
+
+
+@dataclass(frozen=True)
+class Video(Media):
+    """An encoded clip; ``start`` and ``end`` in seconds cut it, None means from the first or to the last frame."""
+
+    start: float | None = None
+    end: float | None = None
+
+
+Part = Text | Image | Video
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation; parts are in the order in which the model meets them."""
+
+    role: Literal["system", "user", "assistant"]
+    content: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class MediaBudget:
+    """How much of the media a model may see. None leaves the setting to the adapter.
+
+    ``min_pixels`` and ``max_pixels`` bound the area of an image (of a frame, for video); ``fps`` is frames per second of video.
+    """
+
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    fps: float | None = None
+    max_frames: int | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question of a task: what is asked, and what counts as right.
+
+    ``id`` is unique in its task subset and stable over versions of evalkit. ``cluster`` names what the sample shares with others
+    (its image, its video): intervals are computed over clusters. ``metadata`` is JSON and goes into the journal; its keys become
+    columns to group by.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    target: Any
+    choices: tuple[str, ...] = ()
+    cluster: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one adapter is asked: a conversation, limits, and choices to rank if any."""
+
+    id: str
+    messages: tuple[Message, ...]
+    max_new_tokens: int = 128
+    budget: MediaBudget = MediaBudget()
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """Tokens of one request: text in (template included), visual in (after merging), out (the end token not counted)."""
+
+    text_in: int = 0
+    vision_in: int = 0
+    out: int = 0
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What came back for one request, or why nothing did (``error``, with ``finish_reason='error'``).
+
+    ``logprobs`` holds the summed log-likelihood of each choice when the request was ranked. ``seconds`` is the time from the
+    request's entry into the model to its end. ``box_space`` is what the adapter declares, None for one that draws no boxes.
+    """
+
+    id: str
+    text: str = ""
+    finish_reason: FinishReason = "stop"
+    tokens: TokenCounts = TokenCounts()
+    seconds: float = 0.0
+    logprobs: tuple[float, ...] = ()
+    box_space: BoxSpace | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """Named values of one answer (each finite), the answer as it was read, and whether reading it failed.
+
+    An unparsed answer has the lowest value of every metric and ``unparsed=True``, so that it is counted and shown.
+    """
+
+    values: Mapping[str, float]
+    parsed: Any = None
+    unparsed: bool = False

@@ -1,0 +1,67 @@
+"""From a request to what Qwen2-VL reads: decoded, resized media and a rendered conversation, shared by both adapters."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from evalkit.media import decode_image, decode_video
+from evalkit.nano import shipped
+from evalkit.qwen2vl.ablation import Ablation
+from evalkit.qwen2vl.checkpoint import resolve
+from evalkit.qwen2vl.processing import FPS, sample_frames
+from evalkit.types import Image, Media, MediaBudget, Message, Text, Video
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+def checkpoint_folder(model: str) -> Path:
+    """The folder of a shipped checkpoint, a local one, or a hub id. Raises CheckpointError."""
+    return shipped().get(model) or resolve(model)
+
+
+def chat_messages(messages: Iterable[Message]) -> list[dict[str, object]]:
+    """The conversation as chat templates take it; media are bare ``image`` and ``video`` parts."""
+    return [
+        {
+            "role": m.role,
+            "content": [
+                {"type": "text", "text": p.text} if isinstance(p, Text) else {"type": type(p).__name__.lower()} for p in m.content
+            ],
+        }
+        for m in messages
+    ]
+
+
+def media_of(messages: Iterable[Message]) -> list[Image | Video]:
+    """Images and videos in the order in which the conversation shows them."""
+    return [p for m in messages for p in m.content if isinstance(p, Media)]
+
+
+def decoded(part: Image | Video, budget: MediaBudget, ablation: Ablation):  # type: ignore[no-untyped-def]
+    """A PIL image, or the sampled frames [frames, height, width, 3] of a video. Switches go before the request's budget."""
+    if isinstance(part, Image):
+        return decode_image(part)
+    fps = ablation.fps or budget.fps or FPS
+    max_frames = ablation.max_frames or budget.max_frames
+    return decode_video(part, lambda total, video_fps: sample_frames(total, video_fps, fps, max_frames))
+
+
+def prefetch(work: Callable[[A], B], items: Iterable[A], workers: int, depth: int) -> Iterator[B]:
+    """``map(work, items)`` in threads, in order, at most ``depth`` items ahead of what was taken."""
+    with ThreadPoolExecutor(workers, thread_name_prefix="prepare") as pool:
+        window: deque[Future[B]] = deque()
+        try:
+            for item in items:
+                window.append(pool.submit(work, item))
+                if len(window) > depth:
+                    yield window.popleft().result()
+            while window:
+                yield window.popleft().result()
+        finally:
+            for future in window:
+                future.cancel()

@@ -1,0 +1,153 @@
+"""The reference adapter: evalkit's own Qwen2-VL through its engine, with every ablation switch as an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property, lru_cache
+from typing import Any
+
+from evalkit.adapter import ModelAdapter
+from evalkit.engine import Engine, Output, Prompt, Visual
+from evalkit.errors import DataError, UsageError
+from evalkit.qwen2vl.ablation import Ablation
+from evalkit.qwen2vl.chat import Chat
+from evalkit.qwen2vl.checkpoint import DTYPES, load, weights_digest
+from evalkit.qwen2vl.config import Qwen2VLConfig
+from evalkit.qwen2vl.processing import Processor, ProcessorConfig, visual_tokens
+from evalkit.types import Completion, Image, MediaBudget, Request, TokenCounts, Video
+
+from .qwen2vl_inputs import chat_messages, checkpoint_folder, decoded, media_of, prefetch
+
+
+class ReferenceAdapter(ModelAdapter):
+    """evalkit's Qwen2-VL.
+
+    ``model`` is a shipped name (nano), a checkpoint folder or a hub id. ``dtype`` None keeps the checkpoint's; ``device`` None takes
+    a GPU when there is one. ``batch_size`` sequences run at once in packs of at most ``batch_tokens`` prompt tokens; neither changes
+    an answer. All further arguments are the switches of ``Ablation``.
+    """
+
+    name = "reference"
+    box_space = "norm1000"
+
+    def __init__(
+        self,
+        model: str = "nano",
+        *,
+        dtype: str | None = None,
+        device: str | None = None,
+        batch_size: int = 16,
+        batch_tokens: int = 8192,
+        workers: int = 2,
+        **switches: Any,
+    ) -> None:
+        if unknown := set(switches) - set(Ablation.__dataclass_fields__):
+            known = ", ".join(Ablation.__dataclass_fields__)
+            raise UsageError(f"unknown argument {', '.join(sorted(unknown))} for the reference adapter; switches: {known}")
+        if dtype is not None and dtype not in DTYPES:
+            raise UsageError(f"dtype={dtype!r}: expected one of {', '.join(DTYPES)}")
+        for name, value in (("batch_size", batch_size), ("batch_tokens", batch_tokens), ("workers", workers)):
+            if not isinstance(value, int) or value < 1:
+                raise UsageError(f"{name}={value!r}: expected a whole number above 0")
+        self.ablation = Ablation(**switches)
+        self.folder = checkpoint_folder(model)
+        self.config = Qwen2VLConfig.load(self.folder)
+        self.dtype = dtype or self.config.dtype
+        self.device = device or _device()
+        self.batch_size, self.batch_tokens, self.workers = batch_size, batch_tokens, workers
+        self.chat = Chat(self.folder, self.config)
+        self.processor = Processor(ProcessorConfig.load(self.folder), self.ablation.resolve(self.config.trained_with))
+        self._visual = lru_cache(maxsize=4)(self._process)
+
+    @cached_property
+    def fingerprint(self) -> Mapping[str, Any]:
+        differences = self.ablation.differences(self.config.trained_with)
+        return {
+            "adapter": self.name,
+            "weights": weights_digest(self.folder),
+            "dtype": self.dtype,
+            "switches": self.ablation.given(),
+            "trained_with": dict(self.config.trained_with),
+            "inference_probe": bool(differences),
+            "generation": "greedy",
+        }
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        return {
+            "device": self.device,
+            "batch_size": self.batch_size,
+            "batch_tokens": self.batch_tokens,
+            "min_pixels": self.ablation.min_pixels or self.processor.config.min_pixels,
+            "max_pixels": self.ablation.max_pixels or self.processor.config.max_pixels,
+        }
+
+    @cached_property
+    def engine(self) -> Engine:
+        model = load(self.folder, self.dtype, self.device, self.ablation)
+        return Engine(model, self.chat.stop_ids, self.batch_size, self.batch_tokens)
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        return self._run(requests, ranked=False)
+
+    def rank(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        return self._run(requests, ranked=True)
+
+    def _run(self, requests: Iterable[Request], ranked: bool) -> Iterator[Completion]:
+        under_way: dict[str, tuple[Request, Prompt]] = {}
+        failed: list[Completion] = []
+
+        def prompts() -> Iterator[Prompt]:
+            for request, made in prefetch(self._prepare, requests, self.workers, depth=self.batch_size):
+                if isinstance(made, Completion):
+                    failed.append(made)
+                else:
+                    under_way[request.id] = (request, made)
+                    yield made
+
+        for output in (self.engine.rank if ranked else self.engine.generate)(prompts()):
+            yield self._completion(*under_way.pop(output.id), output)
+            while failed:
+                yield failed.pop()
+        yield from failed
+
+    def _prepare(self, request: Request) -> tuple[Request, Prompt | Completion]:
+        try:
+            visuals = tuple(self._visual(part, request.budget) for part in media_of(request.messages))
+            images = [v.grid for v in visuals if not v.is_video]
+            videos = [v.grid for v in visuals if v.is_video]
+            ids = self.chat.encode(self.chat.render(chat_messages(request.messages)), images, videos)
+            choices = tuple(tuple(self.chat.encode(c)) for c in request.choices)
+            return request, Prompt(request.id, tuple(ids), visuals, request.max_new_tokens, choices)
+        except DataError as e:
+            return request, Completion(request.id, finish_reason="error", error=str(e))
+
+    def _process(self, part: Image | Video, budget: MediaBudget) -> Visual:
+        pixels = decoded(part, budget, self.ablation)
+        key = (part.digest, getattr(part, "start", None), getattr(part, "end", None), budget)
+        cut = self.processor.image if isinstance(part, Image) else self.processor.video
+        patches, grid = cut(pixels, budget.min_pixels, budget.max_pixels)
+        return Visual(patches, grid, key, isinstance(part, Video))
+
+    def _completion(self, request: Request, prompt: Prompt, output: Output) -> Completion:
+        seen = visual_tokens([v.grid for v in prompt.visuals])
+        if output.logprobs:
+            best = max(range(len(output.logprobs)), key=output.logprobs.__getitem__)
+            text, reason = request.choices[best], "rank"
+        else:
+            text, reason = self.chat.decode(output.ids), "stop" if output.stopped else "length"
+        return Completion(
+            request.id,
+            text,
+            reason,  # type: ignore[arg-type]
+            TokenCounts(len(prompt.ids) - seen, seen, len(output.ids)),
+            output.seconds,
+            output.logprobs,
+            self.box_space,
+        )
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,253 @@
+"""The transformers adapter: any image-text-to-text model that `transformers` loads, as users run it.
+
+Qwen2-VL gets inputs of its own, through `transformers`' tokenizer, image processor and ``generate``: its stock processor needs
+torchvision, and would choose the frames of a video by a rule other than the official one. Other models go through their own
+processor, one request at a time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import torch
+from PIL import Image as PILImage
+from torch import Tensor
+
+from evalkit.adapter import ModelAdapter
+from evalkit.errors import CheckpointError, DataError, UsageError
+from evalkit.qwen2vl.ablation import Ablation
+from evalkit.qwen2vl.checkpoint import weights_digest
+from evalkit.qwen2vl.processing import Processor, ProcessorConfig, target_size
+from evalkit.types import BoxSpace, Completion, Image, Request, TokenCounts
+
+from .qwen2vl_inputs import chat_messages, checkpoint_folder, decoded, media_of
+
+BUDGET = ("min_pixels", "max_pixels", "fps", "max_frames")
+GREEDY = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None, "repetition_penalty": 1.0}
+Inputs = dict[str, Tensor]
+
+
+class TransformersAdapter(ModelAdapter):
+    """A model of `transformers`.
+
+    ``model`` is a shipped name, a folder or a hub id. ``batch_size`` pads on the left (Qwen2-VL only). ``box_space`` declares how the
+    model writes boxes; it is known for Qwen2-VL. ``trust_remote_code`` runs the model repository's own code: off unless asked for.
+    The pixel and frame switches are honoured for Qwen2-VL; architecture switches need the reference adapter.
+    """
+
+    name = "transformers"
+
+    def __init__(
+        self,
+        model: str = "nano",
+        *,
+        dtype: str | None = None,
+        device: str | None = None,
+        batch_size: int = 1,
+        attn_implementation: str | None = None,
+        box_space: BoxSpace | None = None,
+        trust_remote_code: bool = False,
+        **switches: Any,
+    ) -> None:
+        if refused := set(switches) - set(BUDGET):
+            raise UsageError(
+                f"the transformers adapter can't set {', '.join(sorted(refused))}; it takes {', '.join(BUDGET)}; "
+                "architecture switches need --adapter reference"
+            )
+        from transformers import AutoConfig
+
+        self.folder = checkpoint_folder(model)
+        try:
+            self.config = AutoConfig.from_pretrained(self.folder, trust_remote_code=trust_remote_code)
+        except (OSError, ValueError) as e:
+            raise CheckpointError(f"{model}: transformers can't read its config: {e}") from e
+        self.is_qwen2vl = self.config.model_type == "qwen2_vl"
+        if switches and not self.is_qwen2vl:
+            raise UsageError(f"{', '.join(switches)}: only Qwen2-VL takes pixel and frame budgets through this adapter")
+        self.ablation = Ablation(**switches)
+        self.box_space = box_space or ("norm1000" if self.is_qwen2vl else None)
+        self.dtype = dtype or str(getattr(self.config, "dtype", None) or "float32").removeprefix("torch.")
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.batch_size = batch_size if self.is_qwen2vl else 1
+        self.attn_implementation, self.trust_remote_code = attn_implementation, trust_remote_code
+
+    @cached_property
+    def fingerprint(self) -> Mapping[str, Any]:
+        import transformers
+
+        return {
+            "adapter": self.name,
+            "transformers": transformers.__version__,
+            "weights": weights_digest(self.folder),
+            "dtype": self.dtype,
+            "attn_implementation": self.attn_implementation,
+            "box_space": self.box_space,
+            "switches": self.ablation.given(),
+            "inference_probe": bool(self.ablation.given()),
+            "generation": "greedy",
+        }
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        return {"device": self.device, "batch_size": self.batch_size, "model_type": self.config.model_type}
+
+    @cached_property
+    def model(self) -> Any:
+        from transformers import AutoModelForImageTextToText
+
+        try:
+            model = AutoModelForImageTextToText.from_pretrained(
+                self.folder,
+                dtype=self.dtype,
+                attn_implementation=self.attn_implementation,
+                trust_remote_code=self.trust_remote_code,
+            )
+        except (OSError, ValueError, RuntimeError) as e:
+            raise CheckpointError(f"{self.folder}: transformers can't load the model: {e}") from e
+        return model.eval().to(self.device)
+
+    @cached_property
+    def inputs(self) -> Qwen2VLInputs | ProcessorInputs:
+        return (
+            Qwen2VLInputs(self.folder, self.config, self.ablation)
+            if self.is_qwen2vl
+            else ProcessorInputs(self.folder, self.trust_remote_code)
+        )
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        source = iter(requests)
+        while group := list(islice(source, self.batch_size)):
+            ready: list[tuple[Request, Inputs]] = []
+            for request in group:
+                try:
+                    ready.append((request, self.inputs.prepare(request)))
+                except DataError as e:
+                    yield Completion(request.id, finish_reason="error", error=str(e))
+            if ready:
+                yield from self._answer(ready)
+
+    @torch.inference_mode()
+    def _answer(self, ready: list[tuple[Request, Inputs]]) -> Iterator[Completion]:
+        started = time.perf_counter()
+        batch = {k: v.to(self.device) for k, v in self.inputs.collate([i for _, i in ready]).items()}
+        limit = max(r.max_new_tokens for r, _ in ready)
+        out = self.model.generate(**batch, max_new_tokens=limit, **GREEDY)[:, batch["input_ids"].shape[1] :].cpu()
+        eos = self.model.generation_config.eos_token_id
+        stops = set(eos if isinstance(eos, list) else [eos])
+        seconds = time.perf_counter() - started
+        for (request, inputs), ids in zip(ready, out.tolist()):
+            end = next((i for i, t in enumerate(ids) if t in stops), None)
+            kept = ids[: request.max_new_tokens if end is None else min(end, request.max_new_tokens)]
+            stopped = end is not None and end < request.max_new_tokens
+            seen = self.inputs.visual_tokens(inputs)
+            yield Completion(
+                request.id,
+                self.inputs.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False),
+                "stop" if stopped else "length",
+                TokenCounts(inputs["input_ids"].shape[1] - seen, seen, len(kept)),
+                seconds,
+                box_space=self.box_space,
+            )
+
+
+class Qwen2VLInputs:
+    """Inputs of Qwen2-VL by `transformers`' own tokenizer, chat template and image processor; video patches by ours."""
+
+    def __init__(self, folder: Any, config: Any, ablation: Ablation) -> None:
+        from transformers import AutoImageProcessor, AutoTokenizer
+
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.image_processor = AutoImageProcessor.from_pretrained(folder)
+        self.limits = ProcessorConfig.load(folder)
+        self.ablation = ablation.resolve({})
+        self.video_processor = Processor(self.limits, self.ablation)
+        self.config = config
+
+    def prepare(self, request: Request) -> Inputs:
+        text = self.tokenizer.apply_chat_template(chat_messages(request.messages), tokenize=False, add_generation_prompt=True)
+        made: dict[str, list[Tensor]] = {}
+        tokens: dict[str, list[int]] = {"<|image_pad|>": [], "<|video_pad|>": []}
+        for part in media_of(request.messages):
+            pixels = decoded(part, request.budget, self.ablation)
+            low, high = request.budget.min_pixels, request.budget.max_pixels
+            if isinstance(part, Image):
+                patches, grid = self._image(pixels, low, high)
+                names = ("pixel_values", "image_grid_thw", "<|image_pad|>")
+            else:
+                patches, thw = self.video_processor.video(pixels, low, high)
+                grid = torch.tensor([thw])
+                names = ("pixel_values_videos", "video_grid_thw", "<|video_pad|>")
+            made.setdefault(names[0], []).append(patches)
+            made.setdefault(names[1], []).append(grid)
+            tokens[names[2]].append(int(grid.prod()) // 4)
+        for pad, counts in tokens.items():
+            pieces = text.split(pad)
+            if len(pieces) != len(counts) + 1:
+                raise DataError("the text contains a visual placeholder token that belongs to no image or video")
+            text = pieces[0] + "".join(pad * n + piece for n, piece in zip(counts, pieces[1:]))
+        ids = torch.tensor([self.tokenizer(text, add_special_tokens=False)["input_ids"]])
+        return {"input_ids": ids, **{k: torch.cat(v) for k, v in made.items()}}
+
+    def _image(self, picture: PILImage.Image, low: int | None, high: int | None) -> tuple[Tensor, Tensor]:
+        rgb = picture.convert("RGB")
+        low, high = low or self.limits.min_pixels, high or self.limits.max_pixels
+        height, width = target_size(rgb.height, rgb.width, self.ablation, low, high)
+        resized = rgb.resize((width, height), PILImage.Resampling.BICUBIC)
+        size = {"shortest_edge": min(self.limits.min_pixels, height * width), "longest_edge": max(height * width, 3136)}
+        out = self.image_processor(images=[resized], size=size, return_tensors="pt")
+        return out["pixel_values"], out["image_grid_thw"]
+
+    def collate(self, items: list[Inputs]) -> Inputs:
+        """Pads on the left and packs the media of all rows in order."""
+        length = max(i["input_ids"].shape[1] for i in items)
+        pad = self.tokenizer.pad_token_id
+        ids = torch.full((len(items), length), pad)
+        mask = torch.zeros_like(ids)
+        for row, item in enumerate(items):
+            n = item["input_ids"].shape[1]
+            ids[row, length - n :] = item["input_ids"][0]
+            mask[row, length - n :] = 1
+        names = ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw")
+        media = {n: torch.cat([i[n] for i in items if n in i]) for n in names if any(n in i for i in items)}
+        types = (ids == self.config.image_token_id).int() + 2 * (ids == self.config.video_token_id).int()
+        return {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": types, **media}
+
+    def visual_tokens(self, inputs: Inputs) -> int:
+        ids = inputs["input_ids"]
+        return int(((ids == self.config.image_token_id) | (ids == self.config.video_token_id)).sum())
+
+
+class ProcessorInputs:
+    """Inputs of any other model, by the processor that its repository names."""
+
+    def __init__(self, folder: Any, trust_remote_code: bool) -> None:
+        from transformers import AutoProcessor
+
+        try:
+            self.processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        except (OSError, ValueError, ImportError) as e:
+            raise CheckpointError(f"{folder}: transformers can't build the model's processor: {e}") from e
+        self.tokenizer = self.processor.tokenizer
+
+    def prepare(self, request: Request) -> Inputs:
+        media = iter([decoded(part, request.budget, Ablation()) for part in media_of(request.messages)])
+        messages = chat_messages(request.messages)
+        for message in messages:
+            for part in message["content"]:  # type: ignore[attr-defined]
+                if part["type"] != "text":
+                    part[part["type"]] = next(media)
+        out = self.processor.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+        )
+        return dict(out)
+
+    def collate(self, items: list[Inputs]) -> Inputs:
+        return items[0]
+
+    def visual_tokens(self, inputs: Inputs) -> int:
+        token = getattr(self.processor, "image_token_id", None)
+        return 0 if token is None else int((inputs["input_ids"] == token).sum())

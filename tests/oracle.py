@@ -1,0 +1,46 @@
+"""`transformers`' Qwen2-VL as the oracle: the same weights, the same patches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evalkit.qwen2vl.checkpoint import PATCH_EMBED
+from evalkit.qwen2vl.model import Qwen2VL
+
+
+def random_weights(model: Qwen2VL, seed: int, std: float = 0.08) -> Qwen2VL:
+    """Weights large enough for logits that differ, norms near one."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, p in sorted(model.named_parameters()):
+            noise = torch.randn(p.shape, generator=generator)
+            p.copy_(1 + 0.1 * noise if p.ndim == 1 and "weight" in name else noise * std)
+    return model.eval().requires_grad_(False)
+
+
+def hf_model(model: Qwen2VL) -> Any:
+    """The same model in `transformers`, fp32, strictly loaded."""
+    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+    hf = Qwen2VLForConditionalGeneration(Qwen2VLConfig(**model.config.to_dict())).float().eval()
+    state = {}
+    for key, tensor in model.state_dict().items():
+        if key == PATCH_EMBED:
+            tensor = tensor.unflatten(1, (3, 2, 14, 14))
+        key = (
+            key.replace("visual.", "model.visual.", 1)
+            if key.startswith("visual.")
+            else key.replace("model.", "model.language_model.", 1)
+        )
+        state[key] = tensor
+    hf.load_state_dict(state, strict=True)
+    return hf
+
+
+def hf_forward(hf: Any, input_ids: Tensor, mask: Tensor, **media: Any) -> Tensor:
+    types = (input_ids == hf.config.image_token_id).int() + 2 * (input_ids == hf.config.video_token_id).int()
+    tensors = {k: torch.tensor(v) if k.endswith("grid_thw") else v for k, v in media.items()}
+    return hf(input_ids=input_ids, attention_mask=mask, mm_token_type_ids=types, **tensors).logits

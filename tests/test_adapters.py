@@ -1,0 +1,149 @@
+"""The two adapters: the same answers on the same checkpoint, errors that stay with their request, honest fingerprints."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from evalkit.model_adapters.reference import ReferenceAdapter
+from evalkit.model_adapters.transformers import TransformersAdapter
+from PIL import Image as PILImage
+
+from evalkit.errors import CheckpointError, UsageError
+from evalkit.types import Completion, Image, MediaBudget, Message, Request, Text, Video
+from tests.tiny import write_tiny
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_tiny(tmp_path_factory.mktemp("tiny")))
+
+
+def png(width: int, height: int, seed: int = 0) -> Image:
+    rng = np.random.default_rng(seed)
+    buffer = io.BytesIO()
+    PILImage.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(buffer, "PNG")
+    return Image(buffer.getvalue())
+
+
+def mp4(frames: int = 12, size: int = 112) -> Video:
+    rng = np.random.default_rng(1)
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as out:
+        stream = out.add_stream("libx264", rate=4)
+        stream.width = stream.height = size
+        stream.pix_fmt = "yuv420p"
+        for picture in rng.integers(0, 256, (frames, size, size, 3), dtype=np.uint8):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        out.mux(stream.encode())
+    return Video(buffer.getvalue())
+
+
+def ask(id: str, *parts: Image | Video | Text, limit: int = 8, **more: object) -> Request:
+    return Request(id, (Message("user", parts),), max_new_tokens=limit, **more)  # type: ignore[arg-type]
+
+
+def collect(completions: object) -> dict[str, Completion]:
+    return {c.id: c for c in completions}  # type: ignore[attr-defined]
+
+
+REQUESTS = [
+    ask("text", Text("Bonjour, 你好")),
+    ask("image", png(120, 90), Text("What is it?")),
+    ask("two", png(60, 60), Text("and"), png(200, 40, 1), Text("?")),
+    ask("clip", mp4(), Text("What happens?")),
+    ask("mixed", mp4(), png(90, 120, 2), Text("Both?")),
+    ask("budget", png(400, 300, 3), Text("Small?"), budget=MediaBudget(max_pixels=20_000)),
+]
+
+
+def test_reference_and_transformers_give_the_same_answers(tiny: str) -> None:
+    ours = collect(ReferenceAdapter(tiny).generate(REQUESTS))
+    for batch_size in (1, 4):
+        theirs = collect(TransformersAdapter(tiny, batch_size=batch_size).generate(REQUESTS))
+        for id, completion in ours.items():
+            assert completion.error is None
+            assert completion.text == theirs[id].text, id
+            assert completion.tokens == theirs[id].tokens, id
+            assert completion.finish_reason == theirs[id].finish_reason, id
+
+
+def test_a_bad_request_is_its_own_error_and_no_others(tiny: str) -> None:
+    clip = mp4()
+    assert isinstance(clip.source, bytes)
+    requests = [
+        ask("rubbish", Image(b"no image"), Text("?")),
+        ask("cut", Image(png(90, 90).source[:900]), Text("?")),  # type: ignore[index]
+        ask("gone", Image(Path("/no/such/file.png")), Text("?")),
+        ask("clip", Video(clip.source[: len(clip.source) // 2]), Text("?")),
+        ask("spoof", png(60, 60), Text("a <|image_pad|> of my own")),
+        ask("thin", png(2, 900), Text("?")),
+        ask("good", png(60, 60), Text("?")),
+    ]
+    for adapter in (ReferenceAdapter(tiny), TransformersAdapter(tiny)):
+        out = collect(adapter.generate(requests))
+        assert set(out) == {r.id for r in requests}
+        assert {id for id, c in out.items() if c.error is None} == {"good"}
+        assert "unreadable" in str(out["rubbish"].error) and "/no/such/file.png" in str(out["gone"].error)
+        assert "200 times" in str(out["thin"].error)
+
+
+def test_the_fingerprint_follows_what_can_change_an_answer_and_nothing_else(tiny: str, tmp_path: Path) -> None:
+    base = ReferenceAdapter(tiny).fingerprint
+    assert ReferenceAdapter(tiny, batch_size=3, batch_tokens=99, workers=1, device="cpu").fingerprint == base
+    for change in ({"dtype": "bfloat16"}, {"position": "rope1d"}, {"resolution": "tokens:64"}, {"max_pixels": 9999}, {"fps": 1.0}):
+        assert ReferenceAdapter(tiny, **change).fingerprint != base
+    assert ReferenceAdapter(str(write_tiny(tmp_path, seed=1))).fingerprint != base
+
+
+def test_a_switch_away_from_training_makes_an_inference_probe(tiny: str) -> None:
+    assert not ReferenceAdapter(tiny).fingerprint["inference_probe"]
+    assert not ReferenceAdapter(tiny, position="mrope").fingerprint["inference_probe"]
+    assert ReferenceAdapter(tiny, position="rope1d").fingerprint["inference_probe"]
+
+
+def test_a_trained_arm_runs_as_it_was_trained(tiny: str, tmp_path: Path) -> None:
+    import json
+    import shutil
+
+    shutil.copytree(tiny, tmp_path / "arm")
+    path = tmp_path / "arm" / "config.json"
+    config = json.loads(path.read_text())
+    config["evalkit"] = {"schema_version": 1, "trained_with": {"position": "rope1d"}}
+    path.write_text(json.dumps(config))
+    arm = collect(ReferenceAdapter(str(tmp_path / "arm")).generate(REQUESTS))
+    probe = collect(ReferenceAdapter(tiny, position="rope1d").generate(REQUESTS))
+    assert {k: c.text for k, c in arm.items()} == {k: c.text for k, c in probe.items()}
+    assert not ReferenceAdapter(str(tmp_path / "arm")).fingerprint["inference_probe"]
+    assert ReferenceAdapter(str(tmp_path / "arm"), position="mrope").fingerprint["inference_probe"]
+
+
+def test_ranking_takes_the_likeliest_choice(tiny: str) -> None:
+    request = ask("r", png(60, 60), Text("?"), choices=("A", "B", "a longer one"))
+    out = next(iter(ReferenceAdapter(tiny).rank([request])))
+    assert len(out.logprobs) == 3
+    assert out.text == request.choices[out.logprobs.index(max(out.logprobs))]
+
+
+@pytest.mark.parametrize(
+    ("adapter", "arguments", "message"),
+    [
+        (ReferenceAdapter, {"positon": "mrope"}, "unknown argument positon"),
+        (ReferenceAdapter, {"position": "rope3d"}, "expected one of mrope"),
+        (ReferenceAdapter, {"batch_size": 0}, "above 0"),
+        (ReferenceAdapter, {"dtype": "int8"}, "expected one of float32"),
+        (ReferenceAdapter, {"min_pixels": 10_000, "max_pixels": 5_000}, "above max_pixels"),
+        (TransformersAdapter, {"position": "rope1d"}, "--adapter reference"),
+    ],
+)
+def test_wrong_arguments_are_refused_with_the_right_ones(tiny: str, adapter: type, arguments: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        adapter(tiny, **arguments)
+
+
+def test_a_missing_model_is_named() -> None:
+    with pytest.raises(CheckpointError, match="no such folder"):
+        ReferenceAdapter("nowhere-to-be-found")

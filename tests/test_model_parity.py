@@ -1,0 +1,113 @@
+"""The reference model computes what `transformers` computes, in fp32, on random small configurations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from evalkit.qwen2vl.config import Qwen2VLConfig, TextConfig, VisionConfig
+from evalkit.qwen2vl.model import Qwen2VL
+from evalkit.qwen2vl.processing import Processor
+from tests.oracle import hf_forward, hf_model, random_weights
+
+IMAGE, VIDEO, START, END, PAD = 50, 51, 48, 49, 0
+
+
+def random_config(rng: np.random.Generator) -> Qwen2VLConfig:
+    kv = int(rng.choice([1, 2]))
+    heads = kv * int(rng.choice([1, 2, 3]))
+    head_dim = int(rng.choice([16, 32, 64]))
+    t = head_dim // 8
+    h = (head_dim // 2 - t) // 2
+    vision_heads = int(rng.choice([1, 2, 4]))
+    hidden = heads * head_dim
+    return Qwen2VLConfig(
+        VisionConfig(
+            depth=int(rng.integers(1, 4)),
+            embed_dim=vision_heads * int(rng.choice([16, 32, 80])),
+            num_heads=vision_heads,
+            hidden_size=hidden,
+            mlp_ratio=int(rng.choice([2, 4])),
+        ),
+        TextConfig(
+            vocab_size=64,
+            hidden_size=hidden,
+            intermediate_size=int(rng.choice([64, 96])),
+            num_hidden_layers=int(rng.integers(1, 4)),
+            num_attention_heads=heads,
+            num_key_value_heads=kv,
+            rope_theta=float(rng.choice([100.0, 1e4, 1e6])),
+            mrope_section=(t, h, head_dim // 2 - t - h),
+        ),
+        tie_word_embeddings=bool(rng.integers(2)),
+        image_token_id=IMAGE,
+        video_token_id=VIDEO,
+        vision_start_token_id=START,
+        vision_end_token_id=END,
+        bos_token_id=PAD,
+        eos_token_id=1,
+    )
+
+
+def picture(rng: np.random.Generator) -> Image.Image:
+    w, h = (int(x) for x in rng.integers(40, 200, 2))
+    return Image.fromarray(rng.integers(0, 256, (h, w, 3), dtype=np.uint8))
+
+
+def clip(rng: np.random.Generator) -> np.ndarray:
+    """Frames no longer than their grid is wide: beyond, transformers leaves the paper's position rule."""
+    return rng.integers(0, 256, (int(rng.integers(2, 7)), 84, 112, 3), dtype=np.uint8)
+
+
+def conversation(rng: np.random.Generator, kinds: str, processor: Processor):
+    """Ids, patches and grids of text with images ('i') and videos ('v') in between."""
+    ids = [int(x) for x in rng.integers(2, 40, rng.integers(1, 6))]
+    images, videos = [], []
+    for kind in kinds:
+        patches, grid = processor.image(picture(rng), 3136, 50176) if kind == "i" else processor.video(clip(rng), 3136, 84 * 112)
+        (images if kind == "i" else videos).append((patches, grid))
+        n = grid[0] * grid[1] * grid[2] // 4
+        ids += [START, *[IMAGE if kind == "i" else VIDEO] * n, END, *(int(x) for x in rng.integers(2, 40, rng.integers(1, 6)))]
+    return ids, images, videos
+
+
+@pytest.mark.parametrize("seed", range(24))
+@torch.no_grad()
+def test_logits_equal_those_of_transformers(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    config = random_config(rng)
+    model = random_weights(Qwen2VL(config), seed)
+    rows = [conversation(rng, kinds, Processor()) for kinds in ("", "i", "ii", "v", "iv", "vi")[seed % 3 :: 2]]
+    length = max(len(ids) for ids, _, _ in rows)
+    input_ids = torch.tensor([[PAD] * (length - len(ids)) + ids for ids, _, _ in rows])
+    mask = torch.tensor([[0] * (length - len(ids)) + [1] * len(ids) for ids, _, _ in rows])
+    images = [x for _, i, _ in rows for x in i]
+    videos = [x for _, _, v in rows for x in v]
+    media = {}
+    if images:
+        media |= {"pixel_values": torch.cat([p for p, _ in images]), "image_grid_thw": [g for _, g in images]}
+    if videos:
+        media |= {"pixel_values_videos": torch.cat([p for p, _ in videos]), "video_grid_thw": [g for _, g in videos]}
+    ours = model(input_ids, attention_mask=mask, **media)
+    theirs = hf_forward(hf_model(model), input_ids, mask, **media)
+    real = mask.bool()
+    assert (ours[real] - theirs[real]).abs().max() < 1e-4
+    for row, (ids, i, v) in enumerate(rows):
+        one = {}
+        if i:
+            one |= {"pixel_values": torch.cat([p for p, _ in i]), "image_grid_thw": [g for _, g in i]}
+        if v:
+            one |= {"pixel_values_videos": torch.cat([p for p, _ in v]), "video_grid_thw": [g for _, g in v]}
+        alone = model(torch.tensor([ids]), **one)
+        assert (alone[0] - ours[row, real[row]]).abs().max() < 1e-4
+
+
+@torch.no_grad()
+def test_right_padding_changes_nothing() -> None:
+    rng = np.random.default_rng(7)
+    model = random_weights(Qwen2VL(random_config(rng)), 7)
+    ids = torch.tensor([[5, 6, 7]])
+    padded = model(torch.tensor([[5, 6, 7, PAD, PAD]]), attention_mask=torch.tensor([[1, 1, 1, 0, 0]]))
+    assert (padded[:, :3] - model(ids)).abs().max() < 1e-5

@@ -1,0 +1,75 @@
+"""Positions and rotations: the paper's rule in computed cases, and the properties that define it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evalkit.errors import DataError
+from evalkit.qwen2vl.rope import Run, angles, mrope_positions, rope1d_positions, rotate, runs
+
+GOLDEN = json.loads((Path(__file__).parent / "data" / "golden_rope_paper_rule_tf449.json").read_text())
+CASES: dict[str, list[list[Run]]] = {
+    "text_image_text": [[Run(4), Run(6, (1, 2, 3)), Run(3)]],
+    "paper_fig3_video": [[Run(1), Run(36, (3, 3, 4)), Run(10)]],
+    "two_images": [[Run(3), Run(4, (1, 2, 2)), Run(5), Run(4, (1, 1, 4)), Run(3)]],
+    "long_video_T>hw": [[Run(3), Run(60, (10, 2, 3)), Run(5)]],
+    "image_then_video": [[Run(2), Run(4, (1, 2, 2)), Run(3), Run(8, (2, 2, 2)), Run(4)]],
+    "adjacent_images": [[Run(1), Run(2, (1, 1, 2)), Run(2), Run(2, (1, 2, 1)), Run(2)]],
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_positions_follow_the_papers_rule(name: str) -> None:
+    for row, parts in enumerate(CASES[name]):
+        expected = torch.tensor(GOLDEN[name]["pos"])[row]
+        got = mrope_positions(parts)
+        assert torch.equal(got, expected)
+        assert int(got.max()) + 1 - got.shape[1] == GOLDEN[name]["delta"][row][0]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_does_not_move_positions(side: str) -> None:
+    """The padded golden batches hold, on their real tokens, what each row gets alone."""
+    expected = torch.tensor(GOLDEN[f"batch_{side}"]["pos"])
+    for row, parts in enumerate(([Run(4), Run(4, (1, 2, 2)), Run(3)], [Run(5)])):
+        got = mrope_positions(parts)
+        n = got.shape[1]
+        real = expected[row, :, -n:] if side == "left" else expected[row, :, :n]
+        assert torch.equal(got, real)
+
+
+@given(st.integers(1, 200))
+def test_text_alone_is_ordinary_rope(n: int) -> None:
+    assert torch.equal(mrope_positions([Run(n)]), rope1d_positions([Run(n)]))
+
+
+def test_rope1d_ignores_grids() -> None:
+    assert rope1d_positions([Run(2), Run(6, (1, 2, 3)), Run(1)]).tolist() == [list(range(9))] * 3
+
+
+@given(st.integers(0, 1000), st.integers(0, 1000), st.integers(0, 50))
+def test_rotated_products_depend_on_relative_position_only(m: int, n: int, shift: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k = torch.randn(2, 1, 1, 16, generator=generator, dtype=torch.float64)
+
+    def product(a: int, b: int) -> float:
+        (ca, sa), (cb, sb) = (angles(torch.full((3, 1), p), 16, 100.0, (2, 3, 3)) for p in (a, b))
+        return float((rotate(q, ca, sa) * rotate(k, cb, sb)).sum())
+
+    assert product(m, n) == pytest.approx(product(m + shift, n + shift), abs=2e-3)
+
+
+def test_grids_and_placeholders_must_agree() -> None:
+    assert runs([1, 9, 9, 2], 9, 8, [(1, 2, 4)], []) == [Run(1), Run(2, (1, 1, 2)), Run(1)]
+    with pytest.raises(DataError, match="fewer"):
+        runs([1, 9, 2], 9, 8, [(1, 2, 4)], [])
+    with pytest.raises(DataError, match="more image or video placeholders"):
+        runs([1, 9, 9, 9], 9, 8, [(1, 2, 4)], [])
+    with pytest.raises(DataError, match="more image or video grids"):
+        runs([1], 9, 8, [(1, 2, 4)], [])
