@@ -1,1 +1,1 @@
-
+"""The task plugins, one file per family."""
