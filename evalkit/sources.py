@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import tempfile
+import warnings
 import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,10 +50,12 @@ class TableSource(ABC):
         """JSON: where the rows come from, and the commit or the hash of the tables' bytes (clips are known by their own digests)."""
 
     def _local_rows(self, root: Path) -> Iterator[Row]:
+        folder = root.parent if root.is_file() else root
+        clips = folder.parent if folder.name == self.config else folder
         table = _saved_dataset(root, self.split)
         if table is not None:
-            return self._with_clips(self._table_rows(table, str(root)), root)
-        return self._with_clips(_parquet_rows(_parquet_files(root, self.config, self.split), self.columns), root)
+            return self._with_clips(self._table_rows(table, str(root)), clips)
+        return self._with_clips(_parquet_rows(_parquet_files(root, self.config, self.split), self.columns), clips)
 
     def _local_description(self, root: Path) -> dict[str, Any]:
         saved = root.is_dir() and _saved_folder(root, self.split)
@@ -96,8 +99,9 @@ class Embedded(TableSource):
 
 @dataclass(frozen=True, kw_only=True)
 class Hub(TableSource):
-    """A dataset of the Hugging Face hub, read by the ``datasets`` library (which keeps a copy in its cache, and uses it alone when
-    HF_HUB_OFFLINE is set). ``archives`` are patterns of the zip files in the repository that hold the clips."""
+    """A dataset of the Hugging Face hub, read by the ``datasets`` library, which fetches all splits of the configuration, keeps them
+    in its cache, and uses the cache alone when HF_HUB_OFFLINE is set. ``archives`` are patterns of the zip files in the repository
+    that hold the clips."""
 
     repository: str
     archives: tuple[str, ...] = ()
@@ -121,8 +125,9 @@ class Hub(TableSource):
         return {"kind": "hub", "repository": name, "config": self.config, "split": self.split, "revision": _revision(table)}
 
 
-def image(row: Row, column: str = "image") -> Image:
-    """The encoded image of a row: ``{"bytes", "path"}`` as ``datasets`` stores it, or plain bytes. Raises DataError when it is empty."""
+def image(row: Row, where: str, column: str = "image") -> Image:
+    """The encoded image of a row: ``{"bytes", "path"}`` as ``datasets`` stores it, or plain bytes. Raises DataError, beginning with
+    ``where``, when there is none."""
     value = row[column]
     if isinstance(value, bytes) and value:
         return Image(value)
@@ -131,7 +136,18 @@ def image(row: Row, column: str = "image") -> Image:
             return Image(value["bytes"])
         if value.get("path"):
             return Image(Path(value["path"]))
-    raise DataError(f"column {column!r} holds no image")
+    raise DataError(f"{where}: {column!r} holds no image")
+
+
+def strings(row: Row, where: str, column: str) -> list[str]:
+    """A column that holds a list of strings; an absent value is an empty list. Raises DataError, beginning with ``where``, for a value
+    of another kind: a lone string is not taken for the list of its characters."""
+    value = row[column]
+    if value is None:
+        return []
+    if isinstance(value, str) or not all(isinstance(item, str) for item in value):
+        raise DataError(f"{where}: {column!r} is {value!r}, not a list of strings")
+    return list(value)
 
 
 def tier(identifier: str) -> str | None:
@@ -144,11 +160,11 @@ class ClipIndex:
     """Finds the file of a clip by its name without suffix, in folders and in the zip files that lie in them.
 
     A clip in a zip file is unpacked when it is first asked for, into ``$XDG_CACHE_HOME/evalkit/clips``. Raises DataError when the
-    folders hold no clip at all.
+    folders hold no clip at all, or a zip file there can't be read.
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
-        self.folders = tuple(f if f.is_dir() else f.parent for f in folders)
+        self.folders = tuple(folders)
         self.files: dict[str, Path] = {}
         self.packed: dict[str, tuple[Path, str]] = {}
         for folder in self.folders:
@@ -202,7 +218,9 @@ def _parquet_files(root: Path, config: str | None, split: str) -> list[Path]:
     found = [f for f in in_config or every if re.split(r"[-.]", f.name)[0] == split or f.parent.name == split]
     if not found:
         names = ", ".join(str(f.relative_to(root)) for f in every[:8]) or "none"
-        raise DataError(f"{root}: no parquet file of split {split!r} ({split}-*.parquet); parquet files there: {names}. Or give one file")
+        raise DataError(
+            f"{root}: no file {split}-*.parquet of split {split!r}; parquet files there: {names}. Or give the file itself"
+        )
     return found
 
 
@@ -250,8 +268,10 @@ def _from_hub(repositories: tuple[str, ...], config: str | None, split: str) -> 
     for repository in repositories:
         try:
             return repository, datasets.load_dataset(repository, config, split=split)
-        except (OSError, ValueError, RuntimeError) as e:
+        except Exception as e:  # whatever the library and its transport raise, a person needs the same answer
             failures.append(f"  {repository}: {type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}")
+            if isinstance(e, ConnectionError) and not datasets.config.HF_HUB_OFFLINE:
+                break
     name = f"{repositories[0]}{f' ({config})' if config else ''}, split {split}"
     raise DataError(
         f"dataset {name} can't be loaded:\n" + "\n".join(failures) + "\n"
@@ -260,10 +280,10 @@ def _from_hub(repositories: tuple[str, ...], config: str | None, split: str) -> 
 
 
 def _revision(table: Any) -> str | None:
-    """The commit that ``datasets`` downloaded, from the addresses that it keeps; None when it keeps none."""
-    for address in table.info.download_checksums or {}:
-        if found := re.search(r"@([0-9a-f]{40})/", address):
-            return found[1]
+    """The commit that ``datasets`` downloaded, which names the folder of its cache; None when it doesn't."""
+    for file in table.cache_files:
+        if found := re.search(r"[0-9a-f]{40}", Path(file["filename"]).parent.name):
+            return found[0]
     return None
 
 
@@ -273,8 +293,11 @@ def _archives(repository: str, patterns: Sequence[str]) -> Path:
 
     try:
         return Path(snapshot_download(repository, repo_type="dataset", allow_patterns=list(patterns)))
-    except (OSError, ValueError) as e:
-        raise DataError(f"{repository}: its clips ({', '.join(patterns)}) can't be fetched: {e}\nOr give a local copy: --data") from e
+    except Exception as e:  # as above
+        raise DataError(
+            f"{repository}: its clips ({', '.join(patterns)}) can't be fetched: {e}\n"
+            "Connect to the Hugging Face hub, or give a local copy: --data TASK:SUBSET=FOLDER"
+        ) from e
 
 
 def _unpacked(archive: Path, member: str) -> Path:
@@ -283,13 +306,11 @@ def _unpacked(archive: Path, member: str) -> Path:
     target = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "evalkit" / "clips" / key / Path(member).name
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            zipfile.ZipFile(archive) as packed,
-            packed.open(member) as source,
-            tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as copy,
-        ):
-            shutil.copyfileobj(source, copy)
-        Path(copy.name).replace(target)
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder, zipfile.ZipFile(archive) as packed:
+            try:
+                Path(packed.extract(member, folder)).replace(target)
+            except (zipfile.BadZipFile, zlib.error, EOFError) as e:
+                warnings.warn(f"{archive}: {member} is damaged ({e}); its questions are left unanswered", stacklevel=2)
     return target
 
 

@@ -37,7 +37,7 @@ class ReferenceAdapter(ModelAdapter):
         dtype: str | None = None,
         device: str | None = None,
         batch_size: int = 16,
-        batch_tokens: int = 8192,
+        batch_tokens: int = 2048,
         workers: int = 2,
         **switches: Any,
     ) -> None:
@@ -118,7 +118,8 @@ class ReferenceAdapter(ModelAdapter):
             videos = [v.grid for v in visuals if v.is_video]
             ids = self.chat.encode(self.chat.render(chat_messages(request.messages)), images, videos)
             choices = tuple(tuple(self.chat.encode(c)) for c in request.choices)
-            return request, Prompt(request.id, tuple(ids), visuals, request.max_new_tokens, choices)
+            prefix = len(ids) - next((i for i, t in enumerate(reversed(ids)) if t in self.chat.visual_ids), len(ids))
+            return request, Prompt(request.id, tuple(ids), visuals, request.max_new_tokens, choices, prefix)
         except DataError as e:
             return request, Completion(request.id, finish_reason="error", error=str(e))
 

@@ -10,11 +10,11 @@ A question whose answers are hidden is answered and gets no score.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from evalkit.errors import DataError
 from evalkit.metrics.anls import anls, exact_match
-from evalkit.sources import Embedded, Hub, image, tier
+from evalkit.sources import Embedded, Hub, image, strings, tier
 from evalkit.task import Metric, Row, Subset, Task
 from evalkit.types import Completion, MediaBudget, Message, Sample, Score, Text
 
@@ -34,7 +34,7 @@ class DocVQA(Task):
     version = 1
     description = "questions about document pages (ANLS)"
     metrics = (Metric("anls"), Metric("exact_match"))
-    subsets = {
+    subsets: ClassVar = {
         "mini": Subset(Embedded(folder="docvqa", split="validation", columns=COLUMNS)),
         "val": Subset(Hub(repository="lmms-lab/DocVQA", config="DocVQA", split="validation", columns=COLUMNS), budget=BUDGET),
         "test": Subset(Hub(repository="lmms-lab/DocVQA", config="DocVQA", split="test", columns=COLUMNS), budget=BUDGET),
@@ -44,13 +44,13 @@ class DocVQA(Task):
     }
 
     def samples(self, row: Row) -> Iterable[Sample]:
-        question_id = str(row["questionId"])
-        answers = list(row["answers"] or ())
+        where = f"question {row['questionId']}"
+        answers = strings(row, where, "answers")
         if not answers and self.subset != "test":
-            raise DataError(f"question {question_id}: 'answers' is empty")
+            raise DataError(f"{where}: 'answers' is empty")
         yield Sample(
-            id=question_id,
-            messages=(Message("user", (image(row), Text(prompt(row["question"])))),),
+            id=str(row["questionId"]),
+            messages=(Message("user", (image(row, where), Text(prompt(row["question"])))),),
             target=answers or None,
             cluster=page(row),
             metadata=metadata(row),

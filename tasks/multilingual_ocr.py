@@ -13,7 +13,7 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from evalkit.errors import DataError
 from evalkit.metrics.ocr import character_error_rate, exact_match, mtvqa
@@ -55,7 +55,7 @@ class MultilingualOCR(Task):
         Metric("exact_match_micro"),
         Metric("cer", group="lang", higher_is_better=False),
     )
-    subsets = {
+    subsets: ClassVar = {
         "mini": Subset(Embedded(folder="multilingual_ocr", split="test", columns=COLUMNS)),
         "mtvqa": Subset(
             Hub(repository="ByteDance/MTVQA", split="test", columns=COLUMNS),
@@ -70,7 +70,7 @@ class MultilingualOCR(Task):
             pairs = qa_pairs(row["qa_pairs"])
         except (ValueError, KeyError) as e:
             raise DataError(f"image {image_id}: 'qa_pairs' can't be read: {e}") from e
-        picture, level = image(row), tier(str(row["id"]))
+        picture, level = image(row, f"image {image_id}"), tier(str(row["id"]))
         for i, (question, answer) in enumerate(pairs):
             if not answer.strip():
                 raise DataError(f"image {image_id}: the answer to question {i} is empty")

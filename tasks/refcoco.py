@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 
 from evalkit.errors import DataError, UsageError
 from evalkit.metrics.boxes import from_xywh, iou, parse_box
-from evalkit.sources import Embedded, Hub, image, tier
+from evalkit.sources import Embedded, Hub, image, strings, tier
 from evalkit.task import Metric, Row, Subset, Task
 from evalkit.types import Completion, Image, MediaBudget, Message, Sample, Score, Text
 
@@ -55,18 +55,20 @@ class RefCOCO(Task):
     subsets = subsets("refcoco", "lmms-lab/RefCOCO", ("val", "testA", "testB"))
 
     def samples(self, row: Row) -> Iterable[Sample]:
-        object_id, file_name = str(row["question_id"]), str(row["file_name"])
-        if not row["answer"]:
-            raise DataError(f"object {object_id}: 'answer' has no expression")
-        picture = image(row)
+        object_id, file_name = row["question_id"], str(row["file_name"])
+        where = f"object {object_id} of {file_name}"
+        expressions = strings(row, where, "answer")
+        if not expressions:
+            raise DataError(f"{where}: 'answer' has no expression")
+        picture = image(row, where)
         try:
             width, height = image_size(picture)
             target = list(from_xywh(row["bbox"]))
         except (DataError, TypeError, ValueError) as e:
-            raise DataError(f"object {object_id} ({file_name}): {e}") from e
+            raise DataError(f"{where}: {e}") from e
         level = tier(file_name)
         metadata = {"width": width, "height": height, **({"tier": level} if level else {})}
-        for i, expression in enumerate(row["answer"]):
+        for i, expression in enumerate(expressions):
             yield Sample(
                 id=f"{object_id}-{i}",
                 messages=(Message("user", (picture, Text(prompt(expression)))),),

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from evalkit.errors import DataError
 from evalkit.metrics.choice import LETTERS, parse_choice
@@ -47,7 +47,7 @@ class VideoQA(Task):
     description = "multiple-choice questions about video (accuracy)"
     metrics = (Metric("accuracy"),)
     max_new_tokens = 64
-    subsets = {
+    subsets: ClassVar = {
         "mini": Subset(
             Embedded(folder="video_qa", config="MC", split="test", columns=NEXTQA_COLUMNS, clips="video"), budget=BUDGET
         ),
@@ -92,7 +92,9 @@ def nextqa_sample(row: Row) -> Sample:
     choices = lettered([row[f"a{i}"] for i in range(5)])
     level = tier(str(row["video"]))
     metadata: dict[str, Any] = {"type": row["type"], "chance": 1 / 5, **({"tier": level} if level else {})}
-    return video_sample(sample_id, row["clip"], nextqa_prompt(row["question"], choices), target, choices, str(row["video"]), metadata)
+    return video_sample(
+        sample_id, row["clip"], nextqa_prompt(row["question"], choices), target, choices, str(row["video"]), metadata
+    )
 
 
 def videomme_sample(row: Row) -> Sample:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,8 @@ def prompt(model: Qwen2VL, seed: int, kinds: str, limit: int = 12) -> Prompt:
         token = c.video_token_id if kind == "v" else c.image_token_id
         ids += [c.vision_start_token_id, *[token] * (grid[0] * grid[1] * grid[2] // 4), c.vision_end_token_id]
         ids += [int(x) for x in rng.integers(0, 256, rng.integers(1, 5))]
-    return Prompt(str(seed), tuple(ids), tuple(visuals), limit)
+    prefix = max((i + 1 for i, t in enumerate(ids) if t in (c.image_token_id, c.video_token_id)), default=0)
+    return Prompt(str(seed), tuple(ids), tuple(visuals), limit, prefix=prefix)
 
 
 def answers(engine: Engine, prompts: list[Prompt]) -> dict[str, tuple[int, ...]]:
@@ -52,11 +54,18 @@ STOP = frozenset(range(0, 256, 16))
 @given(st.data())
 def test_answers_do_not_depend_on_batch_size_packing_or_order(model: Qwen2VL, data: st.DataObject) -> None:
     kinds = data.draw(st.lists(st.sampled_from(["", "i", "v", "ii", "iv"]), min_size=2, max_size=9))
-    prompts = [prompt(model, i, k, limit=data.draw(st.integers(1, 14))) for i, k in enumerate(kinds)]
+    prompts = []
+    for i, k in enumerate(kinds):
+        first = prompt(model, i, k, limit=data.draw(st.integers(1, 14)))
+        more = data.draw(st.lists(st.lists(st.integers(0, 255), min_size=1, max_size=5), max_size=3))
+        prompts += [
+            first,
+            *(replace(first, id=f"{i}-{j}", ids=first.ids[: first.prefix or 1] + tuple(m)) for j, m in enumerate(more)),
+        ]
     alone = {}
     for p in prompts:
         alone |= answers(Engine(model, STOP, max_rows=1), [p])
-    shuffled = data.draw(st.permutations(prompts))
+    shuffled = data.draw(st.one_of(st.just(prompts), st.permutations(prompts)))
     rows = data.draw(st.integers(1, 6))
     tokens = data.draw(st.sampled_from([1, 64, 4096]))
     features = data.draw(st.sampled_from([0, 50_000]))
@@ -95,14 +104,17 @@ def test_ranking_gives_the_summed_log_likelihood_of_each_choice(model: Qwen2VL) 
         assert got == pytest.approx(expected, abs=1e-4)
 
 
-def test_features_of_one_image_are_computed_once(model: Qwen2VL, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[int] = []
-    forward = type(model.visual).forward
-    monkeypatch.setattr(type(model.visual), "forward", lambda self, p, g: calls.append(len(g)) or forward(self, p, g))
+def test_questions_about_one_image_share_its_features_and_its_prefix(model: Qwen2VL, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    fed: list[int] = []
+    vision, decoder = type(model.visual).forward, type(model.model).forward
+    monkeypatch.setattr(type(model.visual), "forward", lambda self, p, g: seen.append(len(g)) or vision(self, p, g))
+    monkeypatch.setattr(type(model.model), "forward", lambda self, x, *a: fed.append(x.shape[1]) or decoder(self, x, *a))
     base = prompt(model, 5, "i")
-    questions = [Prompt(str(i), (*base.ids, 65 + i), base.visuals, 3) for i in range(5)]
-    answers(Engine(model, STOP, max_rows=2), questions)
-    assert calls == [1]
+    questions = [replace(base, id=str(i), ids=(*base.ids, 65 + i), max_new_tokens=1) for i in range(5)]
+    answers(Engine(model, STOP), questions)
+    assert seen == [1]
+    assert fed == [base.prefix + 5 * (len(base.ids) + 1 - base.prefix)]
 
 
 def test_a_prompt_longer_than_every_budget_still_runs(model: Qwen2VL) -> None:

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from evalkit.engine.sequence import Group
 from evalkit.qwen2vl.config import TextConfig
-from evalkit.qwen2vl.decoder import causal
+from evalkit.qwen2vl.decoder import Masked, causal
 
 
 class KVCache:
@@ -50,28 +51,49 @@ class KVCache:
 
     def _empty(self, rows: int, capacity: int) -> Tensor:
         layers, heads, dim = self.shape
+        # zeros, not empty: what lies beyond a row's length is masked, and a masked NaN would still spoil the sum
         return torch.zeros(layers, rows, heads, capacity, dim, dtype=self.dtype, device=self.device)
 
 
 class Prefill:
-    """Causal attention inside each sequence of a pack [1, tokens, ...]; stores keys and values in new rows. An ``Attend``."""
+    """Causal attention inside each prompt of a pack [1, tokens, ...]; stores keys and values in new rows. An ``Attend``.
 
-    def __init__(self, lengths: Sequence[int], cache: KVCache | None) -> None:
-        self.lengths, self.cache = list(lengths), cache
+    The tokens of a group lie as: its shared prefix once, then what each prompt adds, which sees the prefix and itself.
+    """
+
+    def __init__(self, groups: Sequence[Group], cache: KVCache | None) -> None:
+        self.groups, self.cache = groups, cache
         self.first_row = len(cache.lengths) if cache else 0
         if cache:
-            cache.lengths += self.lengths
+            cache.lengths += [len(p.ids) for g in groups for p in g.prompts]
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        out, start = torch.empty_like(q), 0
-        for i, n in enumerate(self.lengths):
-            part = slice(start, start + n)
-            if self.cache:
-                self.cache.keys[layer, self.first_row + i, :, :n] = k[0, part].transpose(0, 1)
-                self.cache.values[layer, self.first_row + i, :, :n] = v[0, part].transpose(0, 1)
-            out[:, part] = causal(layer, q[:, part], k[:, part], v[:, part])
-            start += n
+        out, start, row = torch.empty_like(q), 0, self.first_row
+        for group in self.groups:
+            shared = slice(start, start + group.shared)
+            if group.shared:
+                out[:, shared] = causal(layer, q[:, shared], k[:, shared], v[:, shared])
+            start += group.shared
+            for prompt in group.prompts:
+                own = slice(start, start + len(prompt.ids) - group.shared)
+                start = own.stop
+                keys, values = k[:, own], v[:, own]
+                if group.shared:
+                    keys, values = (torch.cat((x[:, shared], x[:, own]), dim=1) for x in (k, v))
+                out[:, own] = self._continued(layer, q[:, own], keys, values)
+                if self.cache:
+                    self.cache.keys[layer, row, :, : keys.shape[1]] = keys[0].transpose(0, 1)
+                    self.cache.values[layer, row, :, : keys.shape[1]] = values[0].transpose(0, 1)
+                    row += 1
         return out
+
+    @staticmethod
+    def _continued(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Causal attention of the last tokens of a sequence, given all its keys and values."""
+        before = k.shape[1] - q.shape[1]
+        if not before:
+            return causal(layer, q, k, v)
+        return Masked(torch.ones(q.shape[1], k.shape[1], dtype=torch.bool, device=q.device).tril(before))(layer, q, k, v)
 
 
 class Decode:

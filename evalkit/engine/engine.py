@@ -1,7 +1,8 @@
 """The engine: prompts in, greedy answers out, many at a time, with answers that do not depend on what runs beside them.
 
 Work goes in steps: while there is room, the next prompts are prefilled as one pack without padding; otherwise every running
-sequence decodes one token. A sequence that ends leaves its row at once. Visual features are computed once per distinct image.
+sequence decodes one token. A sequence that ends leaves its row at once. Visual features are computed once per distinct image, and
+neighbouring prompts that begin with the same image share its prefix.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from evalkit.engine.cache import Decode, KVCache, Prefill
-from evalkit.engine.sequence import Output, Prompt, Sequence, Visual
+from evalkit.engine.sequence import Group, Output, Prompt, Sequence, Visual
 from evalkit.qwen2vl.model import Qwen2VL
 
 
@@ -30,7 +32,7 @@ class Engine:
         model: Qwen2VL,
         stop_ids: frozenset[int],
         max_rows: int = 16,
-        max_tokens: int = 8192,
+        max_tokens: int = 2048,
         cache_tokens: int = 131_072,
         feature_tokens: int = 65_536,
     ) -> None:
@@ -65,58 +67,67 @@ class Engine:
         """The log-likelihood of each of a prompt's choices as its continuation, summed over the choice's tokens."""
         for prompt in prompts:
             started = time.perf_counter()
-            full = [Prompt(prompt.id, prompt.ids + c, prompt.visuals) for c in prompt.choices]
-            hidden = self._forward(full, None)[0]
-            logprobs, start = [], 0
+            longer = [replace(prompt, ids=prompt.ids + c) for c in prompt.choices]
+            hidden, _ = self._forward([Group(longer, shared=len(prompt.ids) - 1)], None)
+            logprobs, start = [], len(prompt.ids) - 1
             for choice in prompt.choices:
-                end = start + len(prompt.ids) + len(choice)
-                logits = self.model.lm_head(hidden[end - len(choice) - 1 : end - 1]).float()
+                logits = self.model.lm_head(hidden[start : start + len(choice)]).float()
                 chosen = torch.tensor(choice, device=self.device)[:, None]
                 logprobs.append(float(logits.log_softmax(-1).gather(1, chosen).double().sum()))
-                start = end
+                start += 1 + len(choice)
             yield Output(prompt.id, logprobs=tuple(logprobs), seconds=time.perf_counter() - started)
 
-    def _schedule(self, waiting: _Ahead, running: list[Sequence]) -> list[Prompt]:
-        pack: list[Prompt] = []
-        tokens = 0
+    def _schedule(self, waiting: _Ahead, running: list[Sequence]) -> list[Group]:
+        """The groups to prefill now: neighbours that share a prefix together, as many as rows and tokens allow."""
+        pack: list[Group] = []
+        rows, tokens = len(running), 0
         longest = max((len(s.prompt.ids) + s.prompt.max_new_tokens for s in running), default=0)
         while (prompt := waiting.peek()) is not None:
-            rows = len(running) + len(pack) + 1
+            group = pack[-1] if pack and pack[-1].prompts[0].shares_prefix(prompt) else None
+            tokens += len(prompt.ids) - (prompt.prefix if group else 0)
             longest = max(longest, len(prompt.ids) + prompt.max_new_tokens)
-            full = rows > self.max_rows or rows * longest > self.cache_tokens or tokens + len(prompt.ids) > self.max_tokens
-            if full and rows > 1:
+            rows += 1
+            if rows > 1 and (rows > self.max_rows or rows * longest > self.cache_tokens or (pack and tokens > self.max_tokens)):
                 break
-            tokens += len(prompt.ids)
-            pack.append(waiting.take())
+            if group:
+                group.shared = prompt.prefix
+                group.prompts.append(waiting.take())
+            else:
+                pack.append(Group([waiting.take()]))
         return pack
 
-    def _prefill(self, pack: list[Prompt]) -> list[Sequence]:
+    def _prefill(self, pack: list[Group]) -> list[Sequence]:
         started = time.perf_counter()
-        need = max(len(p.ids) + p.max_new_tokens for p in pack)
-        self.cache.reserve(len(self.cache.lengths) + len(pack), need)
-        attend = Prefill([len(p.ids) for p in pack], self.cache)
-        hidden, positions = self._forward(pack, attend)
-        ends = torch.tensor([len(p.ids) for p in pack]).cumsum(0)
-        first = self.model.lm_head(hidden[ends - 1]).argmax(-1).tolist()
-        sequences = []
-        for prompt, end, token in zip(pack, ends.tolist(), first):
-            at = int(positions[:, end - len(prompt.ids) : end].max()) + 1
-            sequences.append(Sequence(prompt, started, at, [token]))
-        return sequences
+        prompts = [p for g in pack for p in g.prompts]
+        self.cache.reserve(len(self.cache.lengths) + len(prompts), max(len(p.ids) + p.max_new_tokens for p in prompts))
+        hidden, positions = self._forward(pack, self.cache)
+        ends, end = [], 0
+        for group in pack:
+            end += group.shared
+            for prompt in group.prompts:
+                end += len(prompt.ids) - group.shared
+                ends.append(end - 1)
+        first = self.model.lm_head(hidden[ends]).argmax(-1).tolist()
+        return [Sequence(p, started, int(at.max()) + 1, [token]) for p, at, token in zip(prompts, positions, first)]
 
-    def _forward(self, pack: list[Prompt], attend: Prefill | None) -> tuple[Tensor, Tensor]:
-        """Hidden states [tokens, hidden] and positions [3, tokens] of prompts packed end to end."""
-        images = [v for p in pack for v in p.images]
-        videos = [v for p in pack for v in p.videos]
+    def _forward(self, pack: list[Group], cache: KVCache | None) -> tuple[Tensor, list[Tensor]]:
+        """Hidden states [tokens, hidden] of a pack, and the position ids [3, prompt tokens] of each of its prompts."""
+        images = [v for g in pack for v in g.prompts[0].images]
+        videos = [v for g in pack for v in g.prompts[0].videos]
         self._encode(images + videos)
-        ids = torch.tensor([[i for p in pack for i in p.ids]], device=self.device)
-        x = self.model.embed(ids, self._look_up(images), self._look_up(videos))
+        ids: list[int] = []
+        positions: list[Tensor] = []
+        packed: list[Tensor] = []
+        for group in pack:
+            for i, p in enumerate(group.prompts):
+                start = group.shared if i else 0
+                positions.append(self.model.positions(p.ids, [v.grid for v in p.images], [v.grid for v in p.videos]))
+                packed.append(positions[-1][:, start:])
+                ids += p.ids[start:]
+        x = self.model.embed(torch.tensor([ids], device=self.device), self._look_up(images), self._look_up(videos))
         self._forget()
-        where = [self.model.positions(p.ids, [v.grid for v in p.images], [v.grid for v in p.videos]) for p in pack]
-        positions = torch.cat(where, dim=1)
-        cos, sin = self.model.rotary(positions[:, None].to(self.device))
-        hidden = self.model.model(x, cos, sin, attend or Prefill([len(p.ids) for p in pack], None))
-        return hidden[0], positions
+        cos, sin = self.model.rotary(torch.cat(packed, dim=1)[:, None].to(self.device))
+        return self.model.model(x, cos, sin, Prefill(pack, cache))[0], positions
 
     def _decode(self, running: list[Sequence]) -> None:
         ids = torch.tensor([[s.out[-1]] for s in running], device=self.device)

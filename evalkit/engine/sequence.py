@@ -1,4 +1,4 @@
-"""What goes through the engine: prompts with their visual inputs, the sequences they become, and what comes out."""
+"""What goes through the engine: prompts with their visual inputs, the groups and sequences they become, and what comes out."""
 
 from __future__ import annotations
 
@@ -22,13 +22,17 @@ class Visual:
 
 @dataclass(frozen=True)
 class Prompt:
-    """Token ids with every visual placeholder expanded, and the visuals in the order of their placeholders."""
+    """Token ids with every visual placeholder expanded, and the visuals in the order of their placeholders.
+
+    The first ``prefix`` tokens hold all the visuals; prompts with equal visuals and prefix share its computation.
+    """
 
     id: str
     ids: tuple[int, ...]
     visuals: tuple[Visual, ...] = ()
     max_new_tokens: int = 128
     choices: tuple[tuple[int, ...], ...] = ()
+    prefix: int = 0
 
     @property
     def images(self) -> list[Visual]:
@@ -37,6 +41,27 @@ class Prompt:
     @property
     def videos(self) -> list[Visual]:
         return [v for v in self.visuals if v.is_video]
+
+    def shares_prefix(self, other: Prompt) -> bool:
+        """Whether the two begin with the same visuals and tokens, and each goes on after them."""
+        n = self.prefix
+        return (
+            0 < n == other.prefix < min(len(self.ids), len(other.ids))
+            and self.ids[:n] == other.ids[:n]
+            and [v.key for v in self.visuals] == [v.key for v in other.visuals]
+        )
+
+
+@dataclass
+class Group:
+    """Prompts whose first ``shared`` tokens are the same and are computed once. A single prompt shares nothing."""
+
+    prompts: list[Prompt]
+    shared: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.shared + sum(len(p.ids) - self.shared for p in self.prompts)
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from rapidfuzz.distance import Levenshtein
 Lengths = Literal["normalised", "raw"]
 
 
-def anls(prediction: str, answers: Sequence[str], threshold: float = 0.5, lengths: Lengths = "normalised") -> float:
+def anls(prediction: str, answers: Sequence[str], threshold: float = 0.5, lengths: Lengths = "raw") -> float:
     """Similarity in [0, 1] to the closest of ``answers``; a similarity of exactly ``threshold`` is kept, as the script does.
 
-    ``lengths="normalised"`` divides by the lengths of the texts that are compared. ``"raw"`` divides by their lengths before blanks
-    are cleaned, as the competition's script and its copies in VLMEvalKit and lmms-eval do: there, surplus blanks in a wrong answer
-    raise its score. The two agree wherever no text has surplus blanks. Raises ValueError when there are no answers.
+    ``lengths="raw"`` divides by the texts' lengths before blanks are cleaned, as the competition's script does (and so every published
+    number): there, surplus blanks in a wrong answer raise its score. ``"normalised"`` divides by the lengths of the texts that are
+    compared. The two agree wherever no text has surplus blanks. Raises ValueError when there are no answers.
     """
     if not answers:
         raise ValueError("anls needs at least one answer")

@@ -25,16 +25,17 @@ def parse_choice(text: str, options: Sequence[str]) -> int | None:
     the text of option C; the answer "A" where option B's text is "A") is None.
     """
     answer = text.strip()
-    named = {i for i, option in enumerate(options) if _plain(option) == _plain(answer)}
+    letter, rest = "", answer
     if alone := _ALONE.fullmatch(answer):
-        named.add(LETTERS.index(alone[1].upper()))
+        letter = alone[1].upper()
     elif marked := _MARKED.fullmatch(answer):
-        named.add(LETTERS.index(marked[1] or marked[2]))
-        named |= {i for i, option in enumerate(options) if _plain(option) == _plain(marked[3])}
-    if len(named) != 1:
-        return None
-    index = named.pop()
-    return index if index < len(options) else None
+        letter, rest = marked[1] or marked[2], marked[3]
+    read = {_plain(answer), _plain(rest)} - {""}
+    same = [i for i, option in enumerate(options) if _plain(option) in read]
+    index = LETTERS.index(letter) if letter else len(options)
+    if index < len(options):
+        return index if not same or index in same else None
+    return same[0] if len(same) == 1 else None
 
 
 def _plain(text: str) -> str:

@@ -47,6 +47,7 @@ class Chat:
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
         self.config = config
+        self.visual_ids = frozenset((config.image_token_id, config.video_token_id))
         self.template = _template(folder)
         self.stop_ids = _stop_ids(folder, config)
 

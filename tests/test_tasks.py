@@ -1,0 +1,271 @@
+"""The built-in tasks: rows in the official schemas become samples with the published prompts, and answers become scores."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image as PILImage
+
+from evalkit.errors import DataError, UsageError
+from evalkit.task import Task, load_task, registered
+from evalkit.types import Completion, Image, Sample, Text, Video
+
+
+def png(width: int = 40, height: int = 20) -> dict[str, Any]:
+    stream = io.BytesIO()
+    PILImage.new("RGB", (width, height)).save(stream, "PNG")
+    return {"bytes": stream.getvalue(), "path": "x.png"}
+
+
+DOCVQA = {
+    "questionId": "17",
+    "question": "What is the total?",
+    "image": png(),
+    "ucsf_document_id": "easy-0012",
+    "ucsf_document_page_no": "3",
+    "answers": ["7890", "7,890"],
+    "question_types": ["form"],
+}
+REFCOCO = {
+    "question_id": "9",
+    "image": png(),
+    "answer": ["the red circle", "left circle"],
+    "bbox": [10.0, 5.0, 20.0, 10.0],
+    "file_name": "medium_0007.png",
+}
+NEXTQA = {"video": "hard-0003", "question": "Which way?", "answer": 1, "qid": "2", "type": "direction"} | {
+    f"a{i}": text for i, text in enumerate(["up", "down", "left", "right", "it stays still"])
+}
+VIDEOMME = {
+    "videoID": "abc",
+    "question_id": "001-1",
+    "question": "What is shown?",
+    "options": ["A. A cat.", "B. A dog.", "C. A bird.", "D. Nothing."],
+    "answer": "B",
+    "duration": "short",
+    "domain": "Life",
+    "task_type": "Recognition",
+}
+MTVQA = {
+    "image": png(),
+    "qa_pairs": "[{'question': 'What?', 'answer': 'чай'}, {'question': 'Where?', 'answer': 'дома'}]",
+    "lang": "ru",
+    "id": "5",
+}
+
+
+def only(task: Task, row: dict[str, Any]) -> Sample:
+    (sample,) = task.samples(row)
+    return sample
+
+
+def prompt_of(sample: Sample) -> str:
+    (message,) = sample.messages
+    media, text = message.content
+    assert isinstance(media, Image | Video)  # media come before the text
+    assert isinstance(text, Text)
+    return text.text
+
+
+def said(text: str, **changes: Any) -> Completion:
+    return Completion("x", text, **changes)
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"not decoded here")
+    return path
+
+
+def test_prompts_are_those_of_the_protocol(clip: Path) -> None:
+    suffix = "\nPlease try to answer the question with short words or phrases if possible."
+    assert prompt_of(only(load_task("docvqa"), DOCVQA)) == "What is the total?" + suffix
+    assert prompt_of(next(iter(load_task("multilingual_ocr").samples(MTVQA)))) == "What?" + suffix
+    assert prompt_of(next(iter(load_task("refcoco").samples(REFCOCO)))) == 'Detect the bounding box of "the red circle".'
+    assert prompt_of(only(load_task("video_qa"), NEXTQA | {"clip": clip})) == (
+        "Which way?\nA. up\nB. down\nC. left\nD. right\nE. it stays still\n"
+        "Answer with the option's letter from the given choices directly."
+    )
+    assert prompt_of(only(load_task("video_qa:videomme"), VIDEOMME | {"clip": clip})) == (
+        "\nThese are the frames of a video. Select the best answer to the following multiple-choice question based on the video. "
+        "Respond with only the letter (A, B, C, or D) of the correct option.\n"
+        "Question: What is shown?\nA. A cat.\nB. A dog.\nC. A bird.\nD. Nothing.\nAnswer: "
+    )
+
+
+def test_samples_say_what_they_share(clip: Path) -> None:
+    sample = only(load_task("docvqa"), DOCVQA)
+    assert (sample.id, sample.cluster, sample.target) == ("17", "easy-0012-p3", ["7890", "7,890"])
+    assert sample.metadata == {"question_types": ["form"], "tier": "easy"}
+    first, second = load_task("refcoco").samples(REFCOCO)
+    assert (first.id, second.id, first.cluster, second.cluster) == ("9-0", "9-1", "medium_0007.png", "medium_0007.png")
+    assert first.target == [10.0, 5.0, 30.0, 15.0]
+    assert first.metadata == {"width": 40, "height": 20, "tier": "medium"}
+    sample = only(load_task("video_qa"), NEXTQA | {"clip": clip})
+    assert (sample.id, sample.cluster, sample.target) == ("hard-0003-2", "hard-0003", 1)
+    assert sample.metadata == {"type": "direction", "chance": 0.2, "tier": "hard"}
+    first, second = load_task("multilingual_ocr").samples(MTVQA)
+    assert (first.id, second.id, first.cluster, first.target, second.target) == ("ru-5-0", "ru-5-1", "ru-5", "чай", "дома")
+    assert first.metadata == {"lang": "ru"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "anls", "exact"), [("7890", 1.0, 1.0), ("7,890", 1.0, 1.0), ("7891", 0.75, 0.0), ("no idea at all", 0.0, 0.0)]
+)
+def test_docvqa_scores_the_closest_answer(answer: str, anls: float, exact: float) -> None:
+    task = load_task("docvqa")
+    score = task.score(only(task, DOCVQA), said(answer))
+    assert score.values == {"anls": anls, "exact_match": exact}
+    assert not score.unparsed
+
+
+def test_infographics_have_their_own_columns() -> None:
+    row = {
+        "questionId": 3,
+        "question": "Who?",
+        "image": png(),
+        "image_url": "http://x/1.png",
+        "answers": ["Ann"],
+        "answer_type": ["span"],
+    }
+    sample = only(load_task("docvqa:infovqa_val"), row)
+    assert (sample.id, sample.cluster, sample.metadata) == ("3", "http://x/1.png", {"answer_type": ["span"]})
+
+
+@pytest.mark.parametrize("answers", [None, []])
+def test_hidden_answers_give_an_answer_without_a_score(answers: list[str] | None) -> None:
+    task = load_task("docvqa:test")
+    sample = only(task, DOCVQA | {"answers": answers})
+    score = task.score(sample, said("7890"))
+    assert (sample.target, score.values, score.parsed, score.unparsed) == (None, {}, "7890", False)
+
+
+def test_a_box_is_scored_at_every_threshold() -> None:
+    task = load_task("refcoco")
+    sample, _ = task.samples(REFCOCO)  # the box is (250,250),(750,750) in thousandths
+    right = task.score(sample, said("the red circle(250,250),(750,750)", box_space="norm1000"))
+    assert right.values == {"acc@0.5": 1.0, "acc@0.75": 1.0, "acc@0.9": 1.0, "iou": pytest.approx(1.0)}
+    near = task.score(sample, said("(250,250),(750,650)", box_space="norm1000"))  # four fifths of it
+    assert near.values == {"acc@0.5": 1.0, "acc@0.75": 1.0, "acc@0.9": 0.0, "iou": pytest.approx(0.8)}
+    lost = task.score(sample, said("at the left", box_space="norm1000"))
+    assert (set(lost.values.values()), lost.parsed, lost.unparsed) == ({0.0}, None, True)
+
+
+def test_boxes_are_not_read_without_a_declared_space() -> None:
+    task = load_task("refcoco")
+    sample, _ = task.samples(REFCOCO)
+    with pytest.raises(UsageError, match="declares no box space"):
+        task.score(sample, said("(250,250),(750,750)"))
+
+
+def test_choices_are_read_strictly(clip: Path) -> None:
+    task = load_task("video_qa")
+    sample = only(task, NEXTQA | {"clip": clip})
+    assert sample.choices == ("A. up", "B. down", "C. left", "D. right", "E. it stays still")
+    for answer, value, parsed in [
+        ("B", 1, "B"),
+        ("down", 1, "B"),
+        (sample.choices[1], 1, "B"),
+        ("A.", 0, "A"),
+        ("well, B or C", 0, None),
+    ]:
+        score = task.score(sample, said(answer))
+        assert (score.values["accuracy"], score.parsed, score.unparsed) == (value, parsed, parsed is None)
+
+
+def test_words_are_scored_by_exact_match_and_error_rate() -> None:
+    task = load_task("multilingual_ocr")
+    sample, _ = task.samples(MTVQA)
+    assert task.score(sample, said(" чай ")).values == {"exact_match": 1.0, "exact_match_micro": 1.0, "cer": 0.0}
+    assert task.score(sample, said("май")).values == {"exact_match": 0.0, "exact_match_micro": 0.0, "cer": pytest.approx(1 / 3)}
+    official = load_task("multilingual_ocr:mtvqa")
+    assert official.score(sample, said("зелёный чай.")).values == {"mtvqa": 1.0, "mtvqa_micro": 1.0}
+
+
+def test_an_empty_answer_is_unparsed_and_has_the_lowest_values(clip: Path) -> None:
+    rows: dict[str, dict[str, Any]] = {
+        "docvqa": DOCVQA,
+        "refcoco": REFCOCO,
+        "video_qa": NEXTQA | {"clip": clip},
+        "video_qa:videomme": VIDEOMME | {"clip": clip},
+        "multilingual_ocr": MTVQA,
+        "multilingual_ocr:mtvqa": MTVQA,
+    }
+    for name, row in rows.items():
+        task = load_task(name)
+        score = task.score(next(iter(task.samples(row))), said(" \n", box_space="norm1000"))
+        assert score.unparsed
+        assert {k: v for k, v in score.values.items() if v} in ({}, {"cer": 1.0}), name
+
+
+def test_scores_are_those_that_the_subset_declares(clip: Path) -> None:
+    rows: dict[str, dict[str, Any]] = {
+        "docvqa": DOCVQA,
+        "refcoco+": REFCOCO,
+        "video_qa": NEXTQA | {"clip": clip},
+        "multilingual_ocr": MTVQA,
+        "multilingual_ocr:mtvqa": MTVQA,
+    }
+    for name, row in rows.items():
+        task = load_task(name)
+        declared = [m.name for m in task.subsets[task.subset].metrics or task.metrics]
+        score = task.score(next(iter(task.samples(row))), said("x", box_space="norm1000"))
+        assert list(score.values) == declared
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "complaint"),
+    [
+        ("docvqa", DOCVQA | {"answers": []}, "question 17: 'answers' is empty"),
+        ("docvqa", DOCVQA | {"image": None}, "question 17: 'image' holds no image"),
+        ("refcoco", REFCOCO | {"answer": []}, "object 9 of medium_0007.png: 'answer' has no expression"),
+        ("refcoco", REFCOCO | {"bbox": [1, 2, 0, 4]}, "object 9 .* no area"),
+        ("refcoco", REFCOCO | {"bbox": None}, "object 9"),
+        ("refcoco", REFCOCO | {"image": {"bytes": b"no image", "path": None}}, "object 9 .*unreadable image"),
+        ("video_qa", NEXTQA | {"answer": 5}, "hard-0003-2: 'answer' is 5"),
+        ("video_qa", NEXTQA | {"clip": Path("nowhere/hard-0003.mp4")}, "no clip hard-0003.mp4; it belongs under nowhere"),
+        ("video_qa:videomme", VIDEOMME | {"answer": None}, "question 001-1: 'answer' is None"),
+        ("multilingual_ocr", MTVQA | {"qa_pairs": "[{'question': 'x'}]"}, "image ru-5"),
+        ("multilingual_ocr", MTVQA | {"qa_pairs": "__import__('os').getcwd()"}, "image ru-5"),
+        ("multilingual_ocr", MTVQA | {"qa_pairs": "[]"}, "image ru-5"),
+        ("multilingual_ocr", MTVQA | {"qa_pairs": '[{"question": "x", "answer": " "}]'}, "ru-5: the answer to question 0 is empty"),
+    ],
+)
+def test_a_row_that_cannot_be_used_names_itself(name: str, row: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(DataError, match=complaint):
+        list(load_task(name).samples(row))
+
+
+def test_every_registered_task_loads_with_a_mini_subset_and_a_headline() -> None:
+    assert set(registered()) >= {"docvqa", "refcoco", "refcoco+", "refcocog", "video_qa", "multilingual_ocr"}
+    for name in ("docvqa", "refcoco", "refcoco+", "refcocog", "video_qa", "multilingual_ocr"):
+        task = load_task(name)
+        assert task.subset == "mini"
+        assert task.name == name
+        assert task.metrics
+        assert task.description
+
+
+@pytest.mark.parametrize("name", ["docvqa", "refcoco", "refcoco+", "refcocog", "video_qa", "multilingual_ocr"])
+def test_every_embedded_row_becomes_samples_with_unique_ids(name: str) -> None:
+    task = load_task(name)
+    found = [sample for row in task.subsets["mini"].source.rows() for sample in task.samples(row)]
+    assert len({s.id for s in found}) == len(found) >= 100
+    assert {s.metadata["tier"] for s in found} == {"easy", "medium", "hard"}
+    assert 1 < len({s.cluster for s in found}) <= len(found)
+    assert task.subsets["mini"].source.describe()["kind"] == "embedded"
+
+
+def test_task_modules_import_no_heavy_library() -> None:
+    code = (
+        "import sys, evalkit.tasks.docvqa, evalkit.tasks.refcoco, evalkit.tasks.video_qa, evalkit.tasks.multilingual_ocr\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'pyarrow', 'pandas', 'numpy', 'PIL', 'av', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
