@@ -28,6 +28,9 @@ class ModelAdapter(ABC):
     name: ClassVar[str]
     box_space: BoxSpace | None = None
 
+    def __init__(self, model: str, **arguments: Any) -> None:
+        """``model`` as given on the command line. Raises UsageError for an argument that the adapter does not know."""
+
     @property
     @abstractmethod
     def fingerprint(self) -> Mapping[str, Any]:

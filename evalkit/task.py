@@ -11,6 +11,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -111,19 +112,31 @@ def load_task(text: str) -> Task:
         cls = found[0]
         subset = spec.subset if ":" in text else next(iter(cls.subsets))
         return cls(subset)
+    return task_class(spec.name)(spec.subset)
+
+
+def task_class(name: str) -> type[Task]:
+    """An installed task. Raises UsageError with the known names, and the nearest of them."""
     for entry in entry_points(group="evalkit.tasks"):
-        if entry.name == spec.name:
-            return entry.load()(spec.subset)
-    raise UsageError(f"unknown task {spec.name!r}; known: {', '.join(sorted(registered()))}; or give a file: ./my_task.py")
+        if entry.name == name:
+            found: type[Task] = entry.load()
+            return found
+    known = sorted(registered())
+    close = get_close_matches(name, known, 1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    raise UsageError(f"unknown task {name!r}; {hint}known: {', '.join(known)}; or give a file: ./my_task.py")
 
 
 def task_classes(path: Path) -> list[type[Task]]:
-    """The Task classes that a Python file defines."""
+    """The Task classes that a Python file defines. Raises UsageError when there is no such file, or it can't be imported."""
     if not path.is_file():
         raise UsageError(f"{path}: no such file")
     spec = importlib.util.spec_from_file_location(f"evalkit_task_{path.stem}", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as e:
+        raise UsageError(f"{path}: can't be imported: {type(e).__name__}: {e}") from e
     return [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Task) and v.__module__ == spec.name]

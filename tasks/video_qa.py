@@ -24,6 +24,8 @@ from evalkit.types import Completion, MediaBudget, Message, Sample, Score, Text,
 NEXTQA_COLUMNS = ("video", "question", "answer", "qid", "type", "a0", "a1", "a2", "a3", "a4")
 VIDEOMME_COLUMNS = ("videoID", "question_id", "question", "options", "answer", "duration", "domain", "task_type")
 BUDGET = MediaBudget(fps=2.0)
+MINI_BUDGET = MediaBudget(fps=2.0, min_pixels=4 * 28 * 28)
+"""The official pipeline enlarges frames to at least 128 tokens each; the small drawn clips stay as they are."""
 
 
 def nextqa_prompt(question: str, choices: Sequence[str]) -> str:
@@ -49,7 +51,7 @@ class VideoQA(Task):
     max_new_tokens = 64
     subsets: ClassVar = {
         "mini": Subset(
-            Embedded(folder="video_qa", config="MC", split="test", columns=NEXTQA_COLUMNS, clips="video"), budget=BUDGET
+            Embedded(folder="video_qa", config="MC", split="test", columns=NEXTQA_COLUMNS, clips="video"), budget=MINI_BUDGET
         ),
         "nextqa": Subset(
             Hub(

@@ -111,3 +111,32 @@ def test_right_padding_changes_nothing() -> None:
     ids = torch.tensor([[5, 6, 7]])
     padded = model(torch.tensor([[5, 6, 7, PAD, PAD]]), attention_mask=torch.tensor([[1, 1, 1, 0, 0]]))
     assert (padded[:, :3] - model(ids)).abs().max() < 1e-5
+
+
+@torch.no_grad()
+def test_long_videos_follow_the_papers_positions() -> None:
+    """Ten frame pairs on a grid of 2x3 tokens: transformers 5.23 agrees once it is handed the paper's positions, and not before."""
+    rng = np.random.default_rng(3)
+    model = random_weights(Qwen2VL(random_config(rng)), 3)
+    patches, grid = Processor().patches(torch.from_numpy(rng.integers(0, 256, (20, 3, 56, 84), dtype=np.uint8)))
+    assert grid == (10, 4, 6)
+    ids = [5, 6, START, *[VIDEO] * 60, END, 7, 8]
+    media = {"pixel_values_videos": patches, "video_grid_thw": [grid]}
+    ours = model(torch.tensor([ids]), **media)
+    hf, mask = hf_model(model), torch.ones(1, len(ids), dtype=torch.long)
+    paper = model.positions(ids, videos=[grid])[:, None]
+    assert (ours - hf_forward(hf, torch.tensor([ids]), mask, position_ids=paper, **media)).abs().max() < 1e-4
+    assert (ours - hf_forward(hf, torch.tensor([ids]), mask, **media)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_half_precision_stays_near_single(dtype: torch.dtype) -> None:
+    rng = np.random.default_rng(4)
+    model = random_weights(Qwen2VL(random_config(rng)), 4)
+    ids, images, _ = conversation(rng, "i", Processor())
+    call = {"pixel_values": images[0][0], "image_grid_thw": [images[0][1]]}
+    single = model(torch.tensor([ids]), **call)
+    half = model.to(dtype)(torch.tensor([ids]), **call)
+    assert half.dtype == dtype
+    assert (half.float() - single).abs().max() < 0.1 * single.abs().max()

@@ -1,0 +1,135 @@
+"""The append-only record of one cell: JSON lines, one writer, each line on disk before its sample counts as done.
+
+The first line is a header. Later lines are one record per finished sample, keyed by ``id``; the last record of an id is the one that
+counts, so a sample that failed can be tried again. A line that a crash cut short is removed when the journal is next opened for writing; a
+damaged line elsewhere is left in place, reported by number, and its sample runs again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from evalkit.errors import DataError, EvalkitError
+
+SCHEMA_VERSION = 1
+Record = Mapping[str, Any]
+
+
+@dataclass
+class Contents:
+    """What a journal holds: its header, the last record of each id in order of first appearance, and what was wrong with it."""
+
+    header: Mapping[str, Any] = field(default_factory=dict)
+    records: dict[str, Record] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    good_bytes: int = 0
+
+    @property
+    def scored(self) -> dict[str, Record]:
+        return {id: r for id, r in self.records.items() if r.get("error") is None}
+
+
+def read(path: Path) -> Contents:
+    """Reads a journal without locking it. A missing file is an empty journal; damage is reported in ``faults``.
+
+    Raises DataError for a journal of a newer schema.
+    """
+    out = Contents()
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return out
+    lines = data.split(b"\n")
+    for number, line in enumerate(lines, 1):
+        whole = number < len(lines)
+        if not line and not whole:
+            break
+        try:
+            value = json.loads(line) if whole else None
+        except ValueError:
+            value = None
+        if not isinstance(value, dict) or not ({"schema_version", "id"} & set(value)):
+            out.faults.append(
+                f"{path}, line {number}: {'damaged; its sample will run again' if whole else 'cut short by a crash; removed'}"
+            )
+        elif "schema_version" in value:
+            if value["schema_version"] > SCHEMA_VERSION:
+                raise DataError(f"{path}: written by a newer evalkit (schema {value['schema_version']}); update evalkit to read it")
+            out.header = value
+        else:
+            out.records[value["id"]] = value
+        if whole:
+            out.good_bytes += len(line) + 1
+    return out
+
+
+class Journal:
+    """A journal open for writing. Use as a context manager; ``append`` may be called from any thread.
+
+    Raises EvalkitError when another process is writing to it, or the file can't be written.
+    """
+
+    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
+        self.path = path
+        self.lock = threading.Lock()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = path.open("a+b")
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.file.close()
+            raise EvalkitError(f"{path}: another run is writing to it; wait for it to end") from None
+        except OSError as e:
+            raise EvalkitError(f"{path}: can't be written ({e.strerror}); choose another folder with --output") from e
+        self.contents = read(path)
+        self.file.truncate(self.contents.good_bytes)
+        if not self.contents.header:
+            self._write({"schema_version": SCHEMA_VERSION, **header})
+
+    def append(self, record: Record) -> None:
+        """Writes one record and waits until it is on disk. Raises EvalkitError when the disk refuses, ValueError for NaN or infinity."""
+        with self.lock:
+            self._write(record)
+            self.contents.records[record["id"]] = record
+
+    def _write(self, value: Record) -> None:
+        line = json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n"
+        try:
+            self.file.write(line)
+            self.file.flush()
+            os.fsync(self.file.fileno())
+        except OSError as e:
+            raise EvalkitError(
+                f"{self.path}: {e.strerror}; what was scored before is kept: free some room and repeat the command"
+            ) from e
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.file.close()
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes a JSON file that is either the old one or the new one, whatever happens. Raises EvalkitError."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("w", encoding="utf-8", errors="replace") as f:
+            json.dump(value, f, ensure_ascii=False, allow_nan=False, indent=1)
+            f.flush()
+            os.fsync(f.fileno())
+        part.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+    except OSError as e:
+        raise EvalkitError(f"{path}: can't be written ({e.strerror})") from e

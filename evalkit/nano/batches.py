@@ -1,0 +1,146 @@
+"""Training batches: scenes as token sequences in which all questions on a scene share its image.
+
+A row is the conversation up to the image, once, then for each question its own ending and answer. A question sees the image and itself
+only, and its positions go on right behind the image, so that each is exactly what a single question looks like in evaluation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evalkit.qwen2vl.ablation import Ablation
+from evalkit.qwen2vl.processing import Processor, sample_frames
+from evalkit.qwen2vl.rope import POSITIONS, Grid, Run
+
+from . import tokenizer as nano_tokenizer
+from .recipe import Recipe
+from .scene import Family, Question, Scene, draw, stream
+
+MIN_PIXELS = 4 * 28 * 28
+"""Small clips stay small, as in the ``mini`` subset of video_qa."""
+SHORT_ANSWER = "\nPlease try to answer the question with short words or phrases if possible."
+LETTER_ANSWER = "\nAnswer with the option's letter from the given choices directly."
+HEAD = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>"
+TURN = "<|im_end|>\n<|im_start|>assistant\n"
+
+
+def prompt(family: Family, question: Question) -> str:
+    """The text behind the image, as the tasks word it (a test holds the two together)."""
+    if family == "grounding":
+        return f'Detect the bounding box of "{question.text}".'
+    if family == "clips":
+        return f"{question.text}\n" + "\n".join(f"{a}. {o}" for a, o in zip("ABCDE", question.options)) + LETTER_ANSWER
+    return question.text + SHORT_ANSWER
+
+
+def target(family: Family, question: Question) -> str:
+    """What the model learns to write; corners of boxes to the nearest ten thousandths, whose last digit then costs nothing to learn."""
+    if family != "grounding":
+        return question.answer
+    rounded = re.sub(r"\d+", lambda n: str(min(990, round(int(n[0]) / 10) * 10)), question.answer)
+    return f"<|box_start|>{rounded}<|box_end|>"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one family, padded on the right.
+
+    ids and labels [rows, tokens] (label -100: not learnt; a label stands where its token is predicted), question [rows, tokens] (-2
+    padding, -1 shared, else the question's number), positions [3, rows, tokens], patches [n, 1176], one grid a row.
+    """
+
+    family: Family
+    ids: Tensor
+    labels: Tensor
+    question: Tensor
+    positions: Tensor
+    patches: Tensor
+    grids: tuple[Grid, ...]
+
+    @property
+    def mask(self) -> Tensor:
+        """Who sees whom [rows, 1, tokens, tokens]: earlier tokens that are shared or of the same question."""
+        q = self.question
+        same = (q[:, None, :] == -1) | (q[:, None, :] == q[:, :, None])
+        n = q.shape[1]
+        causal = torch.ones(n, n, dtype=torch.bool).tril()
+        return ((same & causal) | torch.eye(n, dtype=torch.bool))[:, None]
+
+
+@lru_cache(maxsize=1)
+def tokens():  # type: ignore[no-untyped-def]
+    return nano_tokenizer.build()
+
+
+def encode(text: str) -> list[int]:
+    return tokens().encode(text, add_special_tokens=False).ids
+
+
+def make_batch(recipe: Recipe, step: int, gates: Mapping[Family, float]) -> Batch:
+    """The batch of one training step; a function of its arguments alone."""
+    rng = stream("train", recipe.seed, step)
+    names = list(recipe.mix)
+    weights = np.array([recipe.mix[n].weight for n in names])
+    family = names[int(rng.choice(len(names), p=weights / weights.sum()))]
+    top = gates[family]
+    scenes = []
+    for _ in range(recipe.batch):
+        near = rng.random() < 0.75
+        scenes.append(draw(family, float(rng.uniform(max(0.0, top - 0.15), top) if near else rng.uniform(0.0, top)), rng))
+    return collate(family, scenes, Ablation(**recipe.switches).resolve({}))
+
+
+def pixels(scene: Scene, processor: Processor) -> tuple[Tensor, Grid]:
+    """Patches and grid as in evaluation: videos at two frames a second."""
+    if scene.image is not None:
+        return processor.image(scene.image)
+    assert scene.frames is not None
+    return processor.video(scene.frames[sample_frames(len(scene.frames), scene.fps)], MIN_PIXELS)
+
+
+def collate(family: Family, scenes: list[Scene], ablation: Ablation) -> Batch:
+    processor = Processor(ablation=ablation)
+    scheme = POSITIONS[str(ablation.position)]
+    pad, image_pad = encode("<|endoftext|>")[0], encode("<|image_pad|>" if family != "clips" else "<|video_pad|>")[0]
+    head, vision_end, turn, end = encode(HEAD), encode("<|vision_end|>"), TURN, encode("<|im_end|>")
+    rows, patches, grids = [], [], []
+    for scene in scenes:
+        cut, grid = pixels(scene, processor)
+        patches.append(cut)
+        grids.append(grid)
+        n = grid[0] * grid[1] * grid[2] // 4
+        run = Run(n, (grid[0], grid[1] // 2, grid[2] // 2))
+        shared = [*head, *[image_pad] * n, *vision_end]
+        ids, labels, question = list(shared), [-100] * len(shared), [-1] * len(shared)
+        positions = [scheme([Run(len(head)), run, Run(len(vision_end))])]
+        for i, asked in enumerate(scene.questions):
+            ask = encode(prompt(family, asked) + turn)
+            answer = encode(target(family, asked)) + end
+            own = ask + answer
+            ids += own[:-1]
+            labels += [-100] * (len(ask) - 1) + answer
+            question += [i] * (len(own) - 1)
+            whole = scheme([Run(len(head)), run, Run(len(vision_end) + len(own) - 1)])
+            positions.append(whole[:, len(shared) :])
+        rows.append((ids, labels, question, torch.cat(positions, dim=1)))
+    longest = max(len(r[0]) for r in rows)
+
+    def padded(values: list[int], fill: int) -> list[int]:
+        return values + [fill] * (longest - len(values))
+
+    return Batch(
+        family,
+        torch.tensor([padded(r[0], pad) for r in rows]),
+        torch.tensor([padded(r[1], -100) for r in rows]),
+        torch.tensor([padded(r[2], -2) for r in rows]),
+        torch.stack([torch.nn.functional.pad(r[3], (0, longest - r[3].shape[1])) for r in rows], dim=1),
+        torch.cat(patches),
+        tuple(grids),
+    )

@@ -1,0 +1,110 @@
+"""Clips of moving shapes: which way, how many, which first, which vanishes; always five options, one of them right."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from .grounding import COLOURS, SHAPES, Thing, paint
+from .scene import CELL, Question, Scene
+
+FPS = 8.0
+DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1), "it stays still": (0, 0)}
+NUMBERS = ("one", "two", "three", "four", "five")
+NAMES = tuple(f"the {c} {s}" for c in COLOURS for s in SHAPES)
+
+
+def draw(difficulty: float, rng: np.random.Generator) -> Scene:
+    known = 1 if difficulty <= 0.05 else 2 if difficulty <= 0.12 else 4
+    kind = str(rng.choice(["direction", "count", "order", "vanish"][:known]))
+    seconds = 2.0 if difficulty <= 0.12 else float(rng.integers(2, 3 + int(6 * min(1.0, difficulty))))
+    side = 3 if difficulty <= 0.12 else int(rng.integers(3, 5 + int(4 * difficulty)))
+    width = height = side * CELL
+    if difficulty > 0.5:
+        width = int(rng.integers(side, 2 * side)) * CELL
+    make = {"direction": _direction, "count": _count, "order": _events, "vanish": _events}[kind]
+    return make(kind, difficulty, seconds, width, height, rng)
+
+
+def _things(n: int, width: int, height: int, rng: np.random.Generator) -> list[Thing]:
+    """n shapes of different names, in different thirds of the canvas."""
+    names = rng.choice(len(NAMES), n, replace=False)
+    places = rng.permutation(9)[:n]
+    side = int(min(width, height) * 0.26)
+    out = []
+    for name, place in zip(names, places):
+        colour, shape = NAMES[int(name)].split()[1:]
+        x = int((place % 3 + 0.5) * width / 3 - side / 2)
+        y = int((place // 3 + 0.5) * height / 3 - side / 2)
+        out.append(Thing(colour, shape, x, y, side))
+    return out
+
+
+def _render(frames: list[list[Thing]], width: int, height: int) -> np.ndarray:
+    out = np.empty((len(frames), height, width, 3), np.uint8)
+    for i, things in enumerate(frames):
+        image = Image.new("RGB", (width, height), (255, 255, 255))
+        pen = ImageDraw.Draw(image)
+        for thing in things:
+            paint(pen, thing)
+        out[i] = np.asarray(image)
+    return out
+
+
+def _scene(
+    question: str,
+    answer: str,
+    kind: str,
+    pool: list[str],
+    frames: list[list[Thing]],
+    width: int,
+    height: int,
+    difficulty: float,
+    rng: np.random.Generator,
+) -> Scene:
+    wrong = [str(o) for o in rng.permutation([o for o in dict.fromkeys(pool) if o != answer])[:4]]
+    options = [str(o) for o in rng.permutation([answer, *wrong])]
+    asked = Question(question, answer, kind, options=tuple(options))
+    return Scene((asked,), difficulty, frames=_render(frames, width, height), fps=FPS)
+
+
+def _direction(kind: str, difficulty: float, seconds: float, width: int, height: int, rng: np.random.Generator) -> Scene:
+    n = int(seconds * FPS)
+    name = NAMES[int(rng.integers(len(NAMES)))]
+    colour, shape = name.split()[1:]
+    answer = str(rng.choice(list(DIRECTIONS)))
+    dx, dy = DIRECTIONS[answer]
+    side = int(min(width, height) * rng.uniform(0.25, 0.4))
+    start = [rng.uniform(0, width - side), rng.uniform(0, height - side)]
+    path = rng.uniform(0.6, 0.95)
+    frames = []
+    span = (width - side, height - side)
+    for axis, d in enumerate((dx, dy)):
+        if d:
+            rest = span[axis] * (1 - path) * rng.uniform(0, 1)
+            start[axis] = rest if d > 0 else span[axis] - rest
+    for i in range(n):
+        at = i / (n - 1) * path
+        frames.append([Thing(colour, shape, int(start[0] + dx * at * span[0]), int(start[1] + dy * at * span[1]), side)])
+    return _scene(f"Which way does {name} move?", answer, kind, list(DIRECTIONS), frames, width, height, difficulty, rng)
+
+
+def _count(kind: str, difficulty: float, seconds: float, width: int, height: int, rng: np.random.Generator) -> Scene:
+    n = int(rng.integers(1, 4 if difficulty <= 0.12 else 6))
+    things = _things(n, width, height, rng)
+    frames = [things] * int(seconds * FPS)
+    return _scene("How many objects are there?", NUMBERS[n - 1], kind, list(NUMBERS), frames, width, height, difficulty, rng)
+
+
+def _events(kind: str, difficulty: float, seconds: float, width: int, height: int, rng: np.random.Generator) -> Scene:
+    """Objects that appear one after another, or of which one vanishes half way."""
+    things = _things(2 if difficulty < 0.5 else 3, width, height, rng)
+    n = int(seconds * FPS)
+    names = [f"the {t.name}" for t in things]
+    pool = [*names, *(str(x) for x in rng.permutation(NAMES)[:6])]
+    if kind == "order":
+        starts = np.linspace(0, n * 0.6, len(things))
+        frames = [[t for t, s in zip(things, starts) if i >= s] for i in range(n)]
+        return _scene("Which object appears first?", names[0], kind, pool, frames, width, height, difficulty, rng)
+    frames = [things if i < n * 0.5 else things[1:] for i in range(n)]
+    return _scene("Which object disappears?", names[0], kind, pool, frames, width, height, difficulty, rng)

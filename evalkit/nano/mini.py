@@ -1,0 +1,165 @@
+"""The embedded ``mini`` subsets, written as parquet in the official schemas: ``python -m evalkit.nano.mini [FOLDER]``.
+
+A third of each subset is drawn at each tier; the tier is the first word of an identifier that the official schema has (``easy-0012``). The
+random stream is one that training never uses. Images are PNG, clips H.264 in mp4.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from .grounding import draw as draw_grounding
+from .scene import Family, Scene, Tier, draw, stream, tier_difficulty
+
+HERE = Path(__file__).parent / "data"
+SEED = 2026
+TIERS: tuple[Tier, ...] = get_args(Tier)
+Row = dict[str, Any]
+
+
+def scenes(key: int, count: int, make: Callable[[float, np.random.Generator], Scene]) -> Iterator[tuple[Tier, int, Scene]]:
+    """``count`` scenes of each tier; scene i of a tier depends on nothing but the key, the tier and i."""
+    for t, tier in enumerate(TIERS):
+        for i in range(count):
+            rng = stream("mini", SEED, key, t, i)
+            yield tier, i, make(tier_difficulty(tier, rng), rng)
+
+
+def of(family: Family) -> Callable[[float, np.random.Generator], Scene]:
+    return lambda difficulty, rng: draw(family, difficulty, rng)
+
+
+def png(scene: Scene) -> dict[str, Any]:
+    """An image as ``datasets`` stores one."""
+    buffer = io.BytesIO()
+    assert scene.image is not None
+    scene.image.save(buffer, "PNG", optimize=True)
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
+def docvqa_rows() -> Iterator[Row]:
+    for tier, i, scene in scenes(1, 26, of("documents")):
+        picture, page = png(scene), TIERS.index(tier) * 1000 + i
+        for k, q in enumerate(scene.questions[:3]):
+            yield {
+                "questionId": str(page * 10 + k),
+                "question": q.text,
+                "question_types": [q.kind],
+                "image": picture,
+                "docId": page,
+                "ucsf_document_id": f"{tier}-{i:04d}",
+                "ucsf_document_page_no": "1",
+                "answers": [q.answer],
+                "data_split": "mini",
+            }
+
+
+def refcoco_rows(key: int, style: str, count: int) -> Iterator[Row]:
+    for tier, i, scene in scenes(key, count, lambda d, rng: draw_grounding(d, rng, style)):
+        picture = png(scene)
+        by_box: dict[tuple[int, int, int, int], list[str]] = {}
+        for q in scene.questions:
+            assert q.box is not None
+            by_box.setdefault(q.box, []).append(q.text)
+        for k, (box, expressions) in enumerate(by_box.items()):
+            x, y, w, h = (float(v) for v in box)
+            yield {
+                "question_id": f"{TIERS.index(tier) * 1000 + i}{k}",
+                "image": picture,
+                "question": "Describe the marked region in a few words.",
+                "answer": expressions,
+                "segmentation": [x, y, x + w, y, x + w, y + h, x, y + h],
+                "bbox": [x, y, w, h],
+                "iscrowd": 0,
+                "file_name": f"{tier}_{i:04d}.png",
+            }
+
+
+def clip_rows(folder: Path) -> Iterator[Row]:
+    for tier, i, scene in scenes(5, 68, of("clips")):
+        name = f"{tier}-{i:04d}"
+        assert scene.frames is not None
+        write_clip(folder / f"{name}.mp4", scene.frames, scene.fps)
+        q = scene.questions[0]
+        yield {
+            "video": name,
+            "frame_count": len(scene.frames),
+            "width": scene.frames.shape[2],
+            "height": scene.frames.shape[1],
+            "question": q.text,
+            "answer": q.options.index(q.answer),
+            "qid": 0,
+            "type": q.kind,
+            **{f"a{k}": option for k, option in enumerate(q.options)},
+        }
+
+
+def word_rows() -> Iterator[Row]:
+    for tier, i, scene in scenes(6, 44, of("words")):
+        asked = scene.questions[:2]
+        yield {
+            "image": png(scene),
+            "qa_pairs": str([{"question": q.text, "answer": q.answer} for q in asked]),
+            "lang": asked[0].kind.upper(),
+            "id": f"{tier}-{i:04d}",
+        }
+
+
+def write_clip(path: Path, frames: np.ndarray[Any, Any], fps: float) -> None:
+    """An mp4 of uint8 frames [n, height, width, 3] with even sides; equal frames give equal bytes."""
+    import av
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", options={"fflags": "+bitexact", "movflags": "+faststart"}) as out:
+        stream_ = out.add_stream("libx264", rate=round(fps), options={"crf": "16", "preset": "slow", "threads": "1"})
+        stream_.width, stream_.height = frames.shape[2], frames.shape[1]
+        stream_.pix_fmt = "yuv420p"
+        for picture in frames:
+            out.mux(stream_.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
+        out.mux(stream_.encode())
+
+
+def write(folder: Path = HERE) -> None:
+    """Writes all subsets and ``manifest.json`` (rows and SHA-256 of each file)."""
+    import datasets
+    from datasets import Features, Image, List, Value
+
+    text, whole, real = Value("string"), Value("int64"), Value("float64")
+    docvqa = {"questionId": text, "question": text, "question_types": List(text), "image": Image(), "docId": whole}
+    docvqa |= {"ucsf_document_id": text, "ucsf_document_page_no": text, "answers": List(text), "data_split": text}
+    refcoco = {"question_id": text, "image": Image(), "question": text, "answer": List(text), "segmentation": List(real)}
+    refcoco |= {"bbox": List(real), "iscrowd": whole, "file_name": text}
+    nextqa = {"video": text, "frame_count": whole, "width": whole, "height": whole, "question": text, "answer": whole, "qid": whole}
+    nextqa |= {"type": text, **{f"a{k}": text for k in range(5)}}
+    mtvqa = {"image": Image(), "qa_pairs": text, "lang": text, "id": text}
+    parts = (
+        ("docvqa/validation", docvqa, docvqa_rows()),
+        ("refcoco/val", refcoco, refcoco_rows(2, "free", 26)),
+        ("refcoco_plus/val", refcoco, refcoco_rows(3, "attribute", 28)),
+        ("refcocog/val", refcoco, refcoco_rows(4, "sentence", 28)),
+        ("video_qa/MC/test", nextqa, clip_rows(folder / "video_qa" / "videos")),
+        ("multilingual_ocr/test", mtvqa, word_rows()),
+    )
+    rows_of = {}
+    for name, columns, rows in parts:
+        path = folder / f"{name}-00000-of-00001.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = datasets.Dataset.from_list(list(rows), features=Features(columns))
+        table.to_parquet(path)
+        rows_of[str(path.relative_to(folder))] = len(table)
+    files = sorted(p for p in folder.rglob("*") if p.suffix in (".parquet", ".mp4"))
+    digests = {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    manifest = {"schema_version": 1, "seed": SEED, "rows": rows_of, "sha256": digests}
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE)

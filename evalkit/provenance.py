@@ -1,0 +1,50 @@
+"""What a result needs beside it to be repeated: versions, the state of the code, the command. Never a secret."""
+
+from __future__ import annotations
+
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+PACKAGES = ("evalkit", "torch", "transformers", "datasets", "numpy", "pillow", "av", "tokenizers", "rapidfuzz", "scipy", "pandas")
+SECRET = re.compile(r"(?i)((?:api[_-]?key|token|secret|password|authorization)[\w-]*[=:]\s*)[^\s,]+|\b(?:hf_|sk-)\w{8,}")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that can change a number."""
+    out = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            out[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return out
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit and cleanness of the repository around the current folder, None outside of one."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def command(argv: Sequence[str] | None = None) -> str:
+    """The command line that repeats this run, secrets masked."""
+    given = sys.argv[1:] if argv is None else argv
+    return mask(shlex.join(["evalkit", *given]))
+
+
+def mask(text: str) -> str:
+    """The text with what looks like a secret replaced by ``***``."""
+    return SECRET.sub(lambda m: f"{m[1] or ''}***", text)
+
+
+def _git(*args: str) -> str:
+    return subprocess.run(["git", *args], capture_output=True, text=True, check=True, timeout=5).stdout.strip()

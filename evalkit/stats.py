@@ -1,0 +1,150 @@
+"""Intervals and paired tests for scores whose samples come in clusters (questions that share an image or a video).
+
+Resampling is over clusters, not samples: ten questions on one page are not ten independent pages (Miller, "Adding Error Bars to Evals",
+2024, section 2.2, argues the same for clustered standard errors). scipy does the work; every function is deterministic for its seed.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and its confidence interval; low and high are None when it can't be told (a single cluster)."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The mean of paired differences, its interval, the two-sided p-value of a sign-flip test over clusters, and the pairs."""
+
+    difference: Interval
+    p_value: float | None
+    n: int
+
+
+def mean_interval(
+    values: ArrayLike,
+    clusters: Sequence[Hashable],
+    groups: Sequence[Hashable] | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """The mean of values and its interval under resampling of clusters.
+
+    With ``groups`` the mean of the groups' means (a macro average), clusters being resampled inside each group. Where all values are equal
+    to 0 or 1 resampling has nothing to say, and Wilson's interval over the number of clusters is given. Raises ValueError for no values.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    if not len(x):
+        raise ValueError("no values")
+    if groups is not None:
+        return _macro_interval(x, clusters, groups, confidence, seed)
+    sums, sizes = cluster_sums(x, clusters)
+    value = float(x.mean())
+    if len(sums) < 2:
+        return Interval(value, None, None)
+    if np.ptp(x) == 0:
+        return _degenerate(value, len(sums), confidence)
+    from scipy.stats import bootstrap
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for method in ("BCa", "percentile"):
+            found = bootstrap(
+                (sums, sizes),
+                lambda s, n, axis=-1: s.sum(axis=axis) / n.sum(axis=axis),
+                paired=True,
+                vectorized=True,
+                n_resamples=RESAMPLES,
+                confidence_level=confidence,
+                method=method,
+                rng=np.random.default_rng(seed),
+            ).confidence_interval
+            if np.isfinite(found.low) and np.isfinite(found.high):
+                return Interval(value, float(found.low), float(found.high))
+    return Interval(value, None, None)
+
+
+def compare(a: ArrayLike, b: ArrayLike, clusters: Sequence[Hashable], confidence: float = 0.95, seed: int = 0) -> Comparison:
+    """The paired difference a - b. Under the null hypothesis the sign of a cluster's difference is a coin's."""
+    d = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
+    interval = mean_interval(d, clusters, confidence=confidence, seed=seed)
+    sums, _ = cluster_sums(d, clusters)
+    if np.ptp(d) == 0 and d[0] == 0:
+        return Comparison(Interval(0.0, 0.0, 0.0), 1.0, len(d))
+    if len(sums) < 2:
+        return Comparison(interval, None, len(d))
+    from scipy.stats import permutation_test
+
+    test = permutation_test(
+        (sums,),
+        lambda s, axis=-1: s.sum(axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=9999,
+        batch=1000,
+        rng=np.random.default_rng(seed),
+    )
+    return Comparison(interval, float(test.pvalue), len(d))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values, in the order given (Holm, 1979)."""
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p)
+    adjusted = np.minimum(1.0, np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order]))
+    out = np.empty_like(adjusted)
+    out[order] = adjusted
+    return [float(v) for v in out]
+
+
+def cluster_sums(values: ArrayLike, clusters: Sequence[Hashable]) -> tuple[Floats, Floats]:
+    """Sum of values and number of samples of each cluster, in order of first appearance."""
+    index = {c: i for i, c in enumerate(dict.fromkeys(clusters))}
+    at = np.array([index[c] for c in clusters])
+    x = np.asarray(values, dtype=np.float64)
+    sums = np.bincount(at, weights=x, minlength=len(index)).astype(np.float64)
+    return sums, np.bincount(at, minlength=len(index)).astype(np.float64)
+
+
+def _macro_interval(x: Floats, clusters: Sequence[Hashable], groups: Sequence[Hashable], confidence: float, seed: int) -> Interval:
+    rng = np.random.default_rng(seed)
+    names = list(dict.fromkeys(groups))
+    means, drawn = [], np.zeros(RESAMPLES)
+    told = True
+    for name in names:
+        mine = [i for i, g in enumerate(groups) if g == name]
+        sums, sizes = cluster_sums(x[mine], [clusters[i] for i in mine])
+        means.append(float(x[mine].mean()))
+        told &= len(sums) > 1
+        pick = rng.integers(0, len(sums), (RESAMPLES, len(sums)))
+        drawn += sums[pick].sum(1) / sizes[pick].sum(1) / len(names)
+    value = float(np.mean(means))
+    if np.ptp(x) == 0:
+        return _degenerate(value, len(set(clusters)), confidence)
+    if not told:
+        return Interval(value, None, None)
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(value, float(low), float(high))
+
+
+def _degenerate(value: float, n: int, confidence: float) -> Interval:
+    if value not in (0.0, 1.0):
+        return Interval(value, value, value)
+    from scipy.stats import binomtest
+
+    found = binomtest(round(value * n), n).proportion_ci(confidence, method="wilson")
+    return Interval(value, float(found.low), float(found.high))
