@@ -11,9 +11,11 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, ClassVar
 
 from evalkit.errors import UsageError
+from evalkit.plugin import classes_in
 from evalkit.types import BoxSpace, Completion, Request
 
 
@@ -28,7 +30,7 @@ class ModelAdapter(ABC):
     name: ClassVar[str]
     box_space: BoxSpace | None = None
 
-    def __init__(self, model: str, **arguments: Any) -> None:
+    def __init__(self, model: str, **arguments: Any) -> None:  # noqa: B027 - an adapter may need no arguments
         """``model`` as given on the command line. Raises UsageError for an argument that the adapter does not know."""
 
     @property
@@ -62,7 +64,12 @@ def registered() -> dict[str, str]:
 
 
 def adapter_class(name: str) -> type[ModelAdapter]:
-    """The adapter of that name. Raises UsageError with the known names when there is none."""
+    """The adapter of that name, or the one that a file ``./my_adapter.py`` defines. Raises UsageError with the known names."""
+    if name.endswith(".py"):
+        found = classes_in(Path(name), ModelAdapter)
+        if len(found) != 1:
+            raise UsageError(f"{name}: expected one ModelAdapter class, found {len(found)}")
+        return found[0]
     for entry in entry_points(group="evalkit.model_adapters"):
         if entry.name == name:
             return entry.load()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,14 +26,22 @@ class Parser(argparse.ArgumentParser):
     """argparse, with a suggestion for a misspelt word."""
 
     def error(self, message: str) -> NoReturn:
-        for word in message.split():
-            known = [o for a in self._actions for o in (*a.option_strings, *(a.choices or ()))]
-            if close := difflib.get_close_matches(word.strip("',"), [str(k) for k in known], 1, 0.7):
-                if close[0] not in message.split():
-                    message += f"; did you mean {close[0]}?"
+        known = set(self._words())
+        for word in (w.strip("',") for w in message.split() if w.startswith("-") or "choice" in message):
+            close = difflib.get_close_matches(word, known, 1, 0.7)
+            if close and word not in known:
+                message += f"; did you mean {close[0]}?"
                 break
         self.print_usage(sys.stderr)
         self.exit(2, f"evalkit: error: {message}\n")
+
+    def _words(self) -> Iterator[str]:
+        for action in self._actions:
+            yield from action.option_strings
+            if isinstance(action.choices, dict):
+                for name, verb in action.choices.items():
+                    yield name
+                    yield from verb._words()
 
 
 def build_parser() -> Parser:

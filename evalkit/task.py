@@ -6,8 +6,6 @@ A task is a small class with the dataset sources of its subsets, a ``samples(row
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from evalkit.errors import UsageError
+from evalkit.plugin import classes_in
 from evalkit.types import Completion, MediaBudget, Sample, Score
 
 Row = Mapping[str, Any]
@@ -106,7 +105,7 @@ def load_task(text: str) -> Task:
     """The task of a ``--tasks`` item. Raises UsageError with the known names when there is none."""
     spec = TaskSpec.parse(text)
     if spec.name.endswith(".py"):
-        found = task_classes(Path(spec.name))
+        found = classes_in(Path(spec.name), Task)
         if len(found) != 1:
             raise UsageError(f"{spec.name}: expected one Task class, found {len(found)}: {', '.join(c.name for c in found)}")
         cls = found[0]
@@ -125,18 +124,3 @@ def task_class(name: str) -> type[Task]:
     close = get_close_matches(name, known, 1)
     hint = f"did you mean {close[0]}? " if close else ""
     raise UsageError(f"unknown task {name!r}; {hint}known: {', '.join(known)}; or give a file: ./my_task.py")
-
-
-def task_classes(path: Path) -> list[type[Task]]:
-    """The Task classes that a Python file defines. Raises UsageError when there is no such file, or it can't be imported."""
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file")
-    spec = importlib.util.spec_from_file_location(f"evalkit_task_{path.stem}", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as e:
-        raise UsageError(f"{path}: can't be imported: {type(e).__name__}: {e}") from e
-    return [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Task) and v.__module__ == spec.name]

@@ -30,11 +30,12 @@ class ModelSize(Strict):
 
 
 class FamilyMix(Strict):
-    """How often a family is drawn, where its difficulty starts, and the accuracy above which it rises."""
+    """How often a family is drawn and from which step on, where its difficulty starts, and the accuracy above which it rises."""
 
     weight: float = Field(ge=0)
     start: float = Field(default=0.0, ge=0, le=1)
     gate: float = Field(default=0.55, gt=0, lt=1)
+    after: int = Field(default=0, ge=0)
 
 
 class Recipe(Strict):

@@ -1,0 +1,69 @@
+"""`kill -9` at any moment, then the same command: the table of an undisturbed run, nothing lost, nothing doubled."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PLUGINS = Path(__file__).parent / "plugins"
+COMMAND = [sys.executable, "-m", "evalkit.cli", "run", "--tasks", str(PLUGINS / "sums.py"), "--adapter", str(PLUGINS / "adder.py")]
+SLOW = ["--model-args", "seconds=0.04"]
+
+
+def start(output: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen([*COMMAND, *SLOW, "--output", str(output)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def journal_of(output: Path) -> Path:
+    return next(output.glob("runs/*/*/journal.jsonl"))
+
+
+def metrics_of(output: Path) -> object:
+    return json.loads((journal_of(output).parent / "results.json").read_text())["metrics"]
+
+
+def kill_and_resume(output: Path, kills: int, seed: int) -> str:
+    """Kills as many runs as asked, each once its journal has begun, at a random later moment; returns the last run's stderr."""
+    rng = random.Random(seed)
+    for _ in range(kills):
+        process = start(output)
+        deadline = time.monotonic() + 60
+        while not list(output.glob("runs/*/*/run.json")) and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0.0, 0.9))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    last = start(output)
+    _, err = last.communicate(timeout=120)
+    assert last.returncode == 0, err
+    return err
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
+def test_a_killed_run_ends_in_the_table_of_an_undisturbed_one(tmp_path: Path, kills: int) -> None:
+    quiet = start(tmp_path / "quiet")
+    assert quiet.wait(timeout=120) == 0
+    kill_and_resume(tmp_path / "killed", kills, seed=kills)
+    assert metrics_of(tmp_path / "killed") == metrics_of(tmp_path / "quiet")
+    ids = [json.loads(line)["id"] for line in journal_of(tmp_path / "killed").read_text().splitlines()[1:]]
+    assert sorted(ids) == sorted(f"sum/{i}" for i in range(40))
+
+
+def test_a_line_cut_short_is_removed_and_said(tmp_path: Path) -> None:
+    assert start(tmp_path).wait(timeout=120) == 0
+    path = journal_of(tmp_path)
+    whole = metrics_of(tmp_path)
+    path.write_bytes(path.read_bytes()[:-25])
+    (path.parent / "results.json").unlink()
+    again = start(tmp_path)
+    _, err = again.communicate(timeout=120)
+    assert again.returncode == 0
+    assert "cut short by a crash; removed" in err
+    assert metrics_of(tmp_path) == whole

@@ -1,0 +1,168 @@
+"""Training: batches are what evaluation shows, runs repeat and resume, and a minute of it leaves chance behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from evalkit.engine import Engine, Prompt, Visual
+from evalkit.errors import UsageError
+from evalkit.nano import batches, shipped
+from evalkit.nano.batches import HEAD, TURN, collate, encode, make_batch, pixels, prompt
+from evalkit.nano.recipe import Recipe, find_recipe, load_recipe
+from evalkit.nano.scene import FAMILIES, draw, stream
+from evalkit.nano.tokenizer import write
+from evalkit.nano.train import answer_logits, config, initialised, train
+from evalkit.qwen2vl.ablation import Ablation
+from evalkit.qwen2vl.chat import Chat
+from evalkit.qwen2vl.model import Qwen2VL
+from evalkit.qwen2vl.processing import Processor
+from evalkit.task import load_task
+from evalkit.types import Text
+
+TINY = {"vision_depth": 1, "vision_width": 32, "vision_heads": 1, "depth": 1, "width": 32, "heads": 1, "intermediate": 32}
+
+
+def tiny_recipe(**changes: object) -> Recipe:
+    base = {"name": "t", "steps": 6, "batch": 3, "warmup": 2, "model": TINY, "mix": {f: {"weight": 1} for f in FAMILIES}}
+    return Recipe.model_validate(base | changes)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_a_question_in_a_batch_is_computed_as_if_alone(family: str) -> None:
+    """Shared image or not, the logits of an answer are those of a conversation with that one question."""
+    torch.manual_seed(0)
+    recipe = tiny_recipe()
+    model = initialised(Qwen2VL(config(recipe))).eval()
+    scenes = [draw(family, 0.25, stream("dev", 0, i)) for i in range(3)]  # type: ignore[arg-type]
+    batch = collate(family, scenes, Ablation().resolve({}))  # type: ignore[arg-type]
+    together, _, asked = answer_logits(model, batch)
+    for row, scene in enumerate(scenes):
+        patches, grid = pixels(scene, Processor())
+        pad = "<|video_pad|>" if family == "clips" else "<|image_pad|>"
+        n = grid[0] * grid[1] * grid[2] // 4
+        for i, question in enumerate(scene.questions):
+            answer = [*encode(batches.target(family, question)), *encode("<|im_end|>")]  # type: ignore[arg-type]
+            ids = [*encode(HEAD), *encode(pad) * n, *encode("<|vision_end|>"), *encode(prompt(family, question) + TURN), *answer]  # type: ignore[arg-type]
+            key = "video" if family == "clips" else "image"
+            values = {f"pixel_values{'_videos' if key == 'video' else ''}": patches, f"{key}_grid_thw": [grid]}
+            alone = model(torch.tensor([ids]), **values)[0, -len(answer) - 1 : -1]
+            assert torch.allclose(together[asked == row * 8 + i], alone, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("family", "task"), [("documents", "docvqa"), ("grounding", "refcoco"), ("clips", "video_qa"), ("words", "multilingual_ocr")]
+)
+def test_training_prompts_are_those_of_the_tasks(family: str, task: str) -> None:
+    """The text that training shows is, word for word, one that the task sends."""
+    plugin = load_task(task)
+    row = next(iter(plugin.subsets["mini"].source.rows()))
+    sample = next(iter(plugin.samples(row)))
+    sent = next(p.text for p in sample.messages[0].content if isinstance(p, Text))
+    question = draw(family, 0.1, stream("dev", 0, 1)).questions[0]  # type: ignore[arg-type]
+    if family == "clips":
+        text, options = row["question"], tuple(row[f"a{i}"] for i in range(5))
+    elif family == "grounding":
+        text, options = row["answer"][0], ()
+    else:
+        text = row["question"] if family == "documents" else sent.split("\n")[0]
+        options = ()
+    made = type(question)(text, "", "", None, options)
+    assert prompt(family, made) == sent  # type: ignore[arg-type]
+
+
+def test_a_batch_is_a_function_of_recipe_step_and_gates() -> None:
+    recipe, gates = tiny_recipe(), dict.fromkeys(FAMILIES, 0.2)
+    a, b = make_batch(recipe, 5, gates), make_batch(recipe, 5, gates)  # type: ignore[arg-type]
+    assert torch.equal(a.ids, b.ids) and torch.equal(a.patches, b.patches)
+    assert not torch.equal(a.ids, make_batch(recipe, 6, gates).ids)  # type: ignore[arg-type]
+
+
+def test_a_resumed_run_ends_where_an_undisturbed_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train(tiny_recipe(), tmp_path / "whole", save_seconds=0.0)
+    real = torch.optim.AdamW.step
+    calls = {"n": 0}
+
+    def dies(self: torch.optim.AdamW, *args: object) -> object:
+        calls["n"] += 1
+        if calls["n"] == 4:
+            raise KeyboardInterrupt
+        return real(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_recipe(), tmp_path / "cut", save_seconds=0.0)
+    monkeypatch.undo()
+    resumed = train(tiny_recipe(), tmp_path / "cut", save_seconds=0.0)
+    assert (resumed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_the_tokenizer_is_one_token_a_prompt_word_and_one_a_character(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    ours = write(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    for text in (
+        "What is the TOTAL?",
+        "(120,40),(300,990)",
+        "Straße 42",
+        "水曜日",
+        "مدرسة",
+        "the left red circle",
+        "A. it stays still\n",
+    ):
+        assert theirs(text, add_special_tokens=False)["input_ids"] == ours.encode(text, add_special_tokens=False).ids
+        assert theirs.decode(ours.encode(text).ids) == ours.decode(ours.encode(text).ids) == text
+    assert len(ours.encode(" TOTAL").ids) == 1
+    assert len(ours.encode("TOTAL").ids) == 5
+    assert len(ours.encode("школа").ids) == 5
+    assert len(ours.encode("학교").ids) == 2
+
+
+def test_a_recipe_fault_is_named_with_its_field(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("schema_version: 1\nname: x\nsteps: 0\nmix: {words: {weight: 1}}\nlearningrate: 1\n")
+    with pytest.raises(UsageError, match=r"steps.*learningrate|learningrate.*steps"):
+        load_recipe(path)
+    with pytest.raises(UsageError, match="shipped recipes: nano, smoke"):
+        find_recipe("nothing")
+    for name in ("nano", "smoke"):
+        assert load_recipe(find_recipe(name)).name == name
+
+
+def test_the_shipped_model_runs_in_transformers_with_equal_logits() -> None:
+    from evalkit.qwen2vl.checkpoint import load
+    from tests.oracle import hf_forward, hf_model
+
+    folder = shipped()["nano"]
+    model = load(folder)
+    chat = Chat(folder, model.config)
+    patches, grid = pixels(draw("documents", 0.25, stream("dev", 9, 9)), Processor())
+    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is the TOTAL?"}]}]
+    ids = torch.tensor([chat.encode(chat.render(messages), [grid])])
+    media = {"pixel_values": patches, "image_grid_thw": [grid]}
+    with torch.no_grad():
+        theirs = hf_forward(hf_model(model), ids, torch.ones_like(ids), **media)
+        assert (model(ids, **media) - theirs).abs().max() < 1e-4 * max(1.0, float(theirs.abs().max()))
+
+
+@pytest.mark.slow
+def test_a_minute_of_training_leaves_chance_behind(tmp_path: Path) -> None:
+    """The smoke recipe reads two or three digits; chance is one in a hundred or less."""
+    from evalkit.qwen2vl.checkpoint import load
+
+    folder = train(load_recipe(find_recipe("smoke")), tmp_path)
+    model = load(folder)
+    chat = Chat(folder, model.config)
+    right = 0
+    for i in range(100):
+        scene = draw("words", 0.0, stream("dev", 5, i))
+        patches, grid = pixels(scene, Processor())
+        messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt("words", scene.questions[0])}]}]
+        ids = tuple(chat.encode(chat.render(messages), [grid]))
+        out = next(Engine(model, chat.stop_ids).generate([Prompt("x", ids, (Visual(patches, grid, i),), 8)]))
+        right += chat.decode(out.ids) == scene.questions[0].answer
+    assert right > 30

@@ -1,0 +1,129 @@
+"""A run keeps what it scored: it resumes, isolates bad rows, and says what happened."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from evalkit.errors import EvalkitError, UsageError
+from evalkit.journal import Journal, read
+from evalkit.runner import Cell, Outcome, Selection, run_cell
+from evalkit.task import load_task
+from tests.plugins.adder import Adder
+
+SUMS = str(Path(__file__).parent / "plugins" / "sums.py")
+
+
+def run(output: Path, selection: Selection = Selection(), **arguments: object) -> Outcome:
+    adapter = Adder("adder", **arguments)  # type: ignore[arg-type]
+    return run_cell(Cell.make(load_task(SUMS), adapter, "adder", output), selection, say=lambda _: None, progress=False)
+
+
+def test_a_run_scores_every_sample_once(tmp_path: Path) -> None:
+    outcome = run(tmp_path)
+    records = read(outcome.cell.folder / "journal.jsonl").records
+    assert (outcome.made, outcome.reused, len(records)) == (40, 0, 40)
+    exact = outcome.results["metrics"][0]
+    assert exact["value"] == pytest.approx(100 * 31 / 40)
+    assert exact["ci_low"] < exact["value"] < exact["ci_high"]
+    assert (outcome.results["n"], outcome.results["errors"], outcome.results["unparsed"]) == (40, 0, 1)
+    assert records["sum/7"]["unparsed"] and records["sum/7"]["scores"]["exact"] == 0.0
+
+
+def test_a_finished_cell_is_reused_without_a_look_at_data_or_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run(tmp_path)
+    monkeypatch.setattr(Adder, "generate", lambda *_: pytest.fail("the model was asked"))
+    second = run(tmp_path)
+    assert (second.made, second.reused) == (0, 40)
+    assert second.results == first.results
+
+
+def test_batch_size_is_not_part_of_the_cell_but_what_changes_answers_is(tmp_path: Path) -> None:
+    assert run(tmp_path, batch_size=1).cell.folder == run(tmp_path, batch_size=7).cell.folder
+    assert run(tmp_path, wrong=4).cell.folder != run(tmp_path).cell.folder
+
+
+def test_a_growing_limit_only_runs_what_is_new(tmp_path: Path) -> None:
+    assert run(tmp_path, Selection(first=(0, 10))).made == 10
+    more = run(tmp_path, Selection(first=(5, 25)))
+    assert (more.made, more.reused) == (15, 5)
+    assert more.results["selection"] == {"first": (5, 25)} or more.results["selection"]["first"] == (5, 25)
+    whole = run(tmp_path)
+    assert (whole.made, whole.reused, whole.results["n"]) == (15, 25, 40)
+    assert whole.results["metrics"] == run(tmp_path / "other").results["metrics"]
+
+
+def test_a_random_selection_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
+    a, b, c = (run(tmp_path / name, Selection(drawn=8, seed=s)) for name, s in (("a", 1), ("b", 1), ("c", 2)))
+    ids = [set(read(o.cell.folder / "journal.jsonl").records) for o in (a, b, c)]
+    assert len(ids[0]) == 8
+    assert ids[0] == ids[1] != ids[2]
+
+
+def test_one_sample_can_be_run_alone_and_an_unknown_one_is_named(tmp_path: Path) -> None:
+    assert run(tmp_path, Selection(ids=("sum/3",))).made == 1
+    with pytest.raises(UsageError, match="nonsense"):
+        run(tmp_path, Selection(ids=("nonsense",)))
+
+
+def test_a_broken_row_is_an_error_of_its_own_and_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVALKIT_TEST_BROKEN", "1")
+    broken = run(tmp_path)
+    assert (broken.results["n"], broken.results["errors"], broken.stopped) == (39, 1, None)
+    assert "row 13: IndexError" in read(broken.cell.folder / "journal.jsonl").records["row-13"]["error"]
+    assert run(tmp_path).made == 1
+    monkeypatch.delenv("EVALKIT_TEST_BROKEN")
+    mended = run(tmp_path)
+    assert (mended.made, mended.results["n"], mended.results["errors"]) == (1, 40, 0)
+
+
+def test_a_refused_request_is_an_error_and_never_a_zero(tmp_path: Path) -> None:
+    outcome = run(tmp_path, refuse=6)
+    assert (outcome.results["n"], outcome.results["errors"]) == (39, 1)
+    assert outcome.results["metrics"][0]["value"] == pytest.approx(100 * 30 / 39)
+
+
+def test_an_adapter_that_breaks_loses_nothing(tmp_path: Path) -> None:
+    stopped = run(tmp_path, crash_at=22)
+    assert stopped.stopped == "MemoryError: out of memory"
+    assert not stopped.results["complete"]
+    kept = len(read(stopped.cell.folder / "journal.jsonl").records)
+    assert kept > 15
+    whole = run(tmp_path)
+    assert (whole.made, whole.reused) == (40 - kept, kept)
+    assert whole.results["metrics"] == run(tmp_path / "other").results["metrics"]
+
+
+def test_an_answer_nobody_asked_for_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Adder.generate
+    monkeypatch.setattr(Adder, "generate", lambda self, r: (c for x in original(self, r) for c in (x, x)))
+    with pytest.raises(EvalkitError, match="was not asked or was answered before"):
+        run(tmp_path)
+
+
+def test_a_changed_prompt_makes_its_sample_run_again(tmp_path: Path) -> None:
+    folder = run(tmp_path).cell.folder
+    path = folder / "journal.jsonl"
+    lines = path.read_text().splitlines()
+    changed = json.loads(lines[5])
+    changed["prompt"] = "0" * 12
+    lines[5] = json.dumps(changed)
+    path.write_text("\n".join(lines) + "\n")
+    (folder / "results.json").unlink()
+    assert run(tmp_path).made == 1
+
+
+def test_run_json_holds_what_a_repetition_needs(tmp_path: Path) -> None:
+    record = json.loads((run(tmp_path).cell.folder / "run.json").read_text())
+    assert record["schema_version"] == 1
+    assert record["identity"]["fingerprint"]["model"] == "adder"
+    assert {"evalkit", "torch", "python"} <= set(record["versions"])
+    assert record["command"].startswith("evalkit")
+
+
+def test_two_writers_never_share_a_journal(tmp_path: Path) -> None:
+    path = run(tmp_path).cell.folder / "journal.jsonl"
+    with Journal(path, {}), pytest.raises(EvalkitError, match="another run"):
+        Journal(path, {})
