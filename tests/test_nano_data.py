@@ -65,7 +65,7 @@ def test_every_expression_fits_one_object_alone() -> None:
         assert scene.image is not None
         for question in scene.questions:
             x, y, w, h = question.box  # type: ignore[misc]
-            assert 0 <= x and 0 <= y and x + w <= scene.image.width and y + h <= scene.image.height
+            assert x >= 0 and y >= 0 and x + w <= scene.image.width and y + h <= scene.image.height
             assert re.fullmatch(r"\(\d{1,3},\d{1,3}\),\(\d{1,3},\d{1,3}\)", question.answer)
 
 
