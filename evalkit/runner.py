@@ -23,7 +23,7 @@ from evalkit.journal import SCHEMA_VERSION, Journal, Record, write_json
 from evalkit.provenance import command, git_state, versions
 from evalkit.summary import summarise
 from evalkit.task import Task
-from evalkit.types import Completion, Request, Sample, Text
+from evalkit.types import Completion, Image, Request, Sample, Text, Video
 
 Say = Callable[[str], None]
 
@@ -42,7 +42,9 @@ class Selection:
         return self.first is not None or self.drawn is not None or bool(self.ids)
 
     def describe(self) -> dict[str, Any]:
-        return {k: v for k, v in asdict(self).items() if v} if self.partial else {}
+        """JSON of what is set, empty for everything."""
+        given = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items() if v}
+        return given if self.partial else {}
 
 
 @dataclass(frozen=True)
@@ -299,9 +301,17 @@ def scored(task: Task, sample: Sample, completion: Completion) -> dict[str, Any]
 
 
 def prompt_hash(sample: Sample) -> str:
-    """The first 12 hex digits of SHA-256 over roles, texts and the places of media."""
-    parts = [[m.role, *(p.text if isinstance(p, Text) else f"<{type(p).__name__}>" for p in m.content)] for m in sample.messages]
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+    """The first 12 hex digits of SHA-256 over roles, texts, and the kind, name and size of media (tables of images are hashed whole)."""
+    parts = [[m.role, *(p.text if isinstance(p, Text) else _media_name(p) for p in m.content)] for m in sample.messages]
+    return hashlib.sha256(repr(parts).encode("utf-8", "replace")).hexdigest()[:12]
+
+
+def _media_name(part: Image | Video) -> str:
+    kind = type(part).__name__
+    if isinstance(part.source, bytes):
+        return f"<{kind} of {len(part.source)} bytes>"
+    size = part.source.stat().st_size if part.source.is_file() else 0
+    return f"<{kind} {part.source.name} of {size} bytes>"
 
 
 class _bar:

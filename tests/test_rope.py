@@ -44,6 +44,13 @@ def test_padding_does_not_move_positions(side: str) -> None:
         assert torch.equal(got, real)
 
 
+@pytest.mark.parametrize("name", sorted(set(CASES) - {"long_video_T>hw"}))
+def test_transformers_5_agrees_where_no_video_is_longer_than_its_grid(name: str) -> None:
+    newer = json.loads((Path(__file__).parent / "data" / "golden_rope_tf523.json").read_text())
+    for row, parts in enumerate(CASES[name]):
+        assert torch.equal(mrope_positions(parts), torch.tensor(newer[name]["pos"])[row])
+
+
 @given(st.integers(1, 200))
 def test_text_alone_is_ordinary_rope(n: int) -> None:
     assert torch.equal(mrope_positions([Run(n)]), rope1d_positions([Run(n)]))
