@@ -159,6 +159,7 @@ def run_record(cell: Cell, selection: Selection) -> dict[str, Any]:
         "model": cell.model,
         "identity": dict(cell.identity),
         "details": dict(cell.adapter.details),
+        "box_space": cell.adapter.box_space,
         "selection": selection.describe(),
         "versions": versions(),
         "git": git_state(),
