@@ -26,7 +26,8 @@ TINY = {"vision_depth": 1, "vision_width": 32, "vision_heads": 1, "depth": 1, "w
 
 
 def tiny_recipe(**changes: object) -> Recipe:
-    base = {"name": "t", "steps": 6, "batch": 3, "warmup": 2, "model": TINY, "mix": {f: {"weight": 1} for f in FAMILIES}}
+    base = {"name": "t", "steps": 6, "batch": 3, "warmup": 2, "model": TINY, "families": {f: {} for f in FAMILIES}}
+    base["weights"] = {0: dict.fromkeys(FAMILIES, 1.0)}
     return Recipe.model_validate(base | changes)
 
 
@@ -124,8 +125,11 @@ def test_the_tokenizer_is_one_token_a_prompt_word_and_one_a_character(tmp_path: 
 
 def test_a_recipe_fault_is_named_with_its_field(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
-    path.write_text("schema_version: 1\nname: x\nsteps: 0\nmix: {words: {weight: 1}}\nlearningrate: 1\n")
+    path.write_text("schema_version: 1\nname: x\nsteps: 0\nfamilies: {words: {}}\nweights: {0: {words: 1}}\nlearningrate: 1\n")
     with pytest.raises(UsageError, match=r"steps.*learningrate|learningrate.*steps"):
+        load_recipe(path)
+    path.write_text("schema_version: 1\nname: x\nsteps: 9\nfamilies: {words: {}}\nweights: {0: {clips: 1}}\n")
+    with pytest.raises(UsageError, match="weights at step 0: clips not among families"):
         load_recipe(path)
     with pytest.raises(UsageError, match="shipped recipes: nano, smoke"):
         find_recipe("nothing")

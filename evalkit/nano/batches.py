@@ -86,8 +86,8 @@ def encode(text: str) -> list[int]:
 def make_batch(recipe: Recipe, step: int, gates: Mapping[Family, float]) -> Batch:
     """The batch of one training step; a function of its arguments alone."""
     rng = stream("train", recipe.seed, step)
-    names = [n for n in recipe.mix if step >= recipe.mix[n].after]
-    weights = np.array([recipe.mix[n].weight for n in names])
+    mix = recipe.weights[max(first for first in recipe.weights if first <= step)]
+    names, weights = list(mix), np.array(list(mix.values()))
     family = names[int(rng.choice(len(names), p=weights / weights.sum()))]
     top = gates[family]
     scenes = []

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from evalkit.errors import UsageError
+
+from .scene import Family
 
 
 class Strict(BaseModel):
@@ -29,17 +31,16 @@ class ModelSize(Strict):
     rope_theta: float = Field(default=10.0, gt=1)
 
 
-class FamilyMix(Strict):
-    """How often a family is drawn and from which step on, where its difficulty starts, and the accuracy above which it rises."""
+class Ladder(Strict):
+    """Where a family's difficulty starts, and the accuracy above which it rises."""
 
-    weight: float = Field(ge=0)
     start: float = Field(default=0.0, ge=0, le=1)
     gate: float = Field(default=0.55, gt=0, lt=1)
-    after: int = Field(default=0, ge=0)
 
 
 class Recipe(Strict):
-    """One training run. ``switches`` are ablation switches that the model is trained under."""
+    """One training run. ``weights``: how often each family is drawn, from the step that is its key on. ``switches`` are ablation switches
+    that the model is trained under."""
 
     schema_version: Literal[1] = 1
     name: str
@@ -51,8 +52,20 @@ class Recipe(Strict):
     weight_decay: float = Field(default=0.01, ge=0)
     bfloat16: bool = True
     model: ModelSize = ModelSize()
-    mix: dict[Literal["documents", "grounding", "clips", "words"], FamilyMix]
+    families: dict[Family, Ladder]
+    weights: dict[int, dict[Family, float]]
     switches: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> Recipe:
+        if 0 not in self.weights:
+            raise ValueError("weights: needs an entry for step 0")
+        for first, mix in self.weights.items():
+            if unknown := set(mix) - set(self.families):
+                raise ValueError(f"weights at step {first}: {', '.join(sorted(unknown))} not among families")
+            if not mix or min(mix.values()) <= 0:
+                raise ValueError(f"weights at step {first}: every weight must be above 0")
+        return self
 
 
 def find_recipe(name: str) -> Path:

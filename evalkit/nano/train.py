@@ -117,15 +117,15 @@ class Gates:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.level: dict[Family, float] = {f: m.start for f, m in recipe.mix.items()}
-        self.seen: dict[str, list[float]] = {f: [0.0, 0.0] for f in recipe.mix}
+        self.level: dict[Family, float] = {f: m.start for f, m in recipe.families.items()}
+        self.seen: dict[str, list[float]] = {f: [0.0, 0.0] for f in recipe.families}
 
     def add(self, family: Family, accuracy: float, answers: int) -> None:
         seen = self.seen[family]
         seen[0] += accuracy * answers
         seen[1] += answers
         if seen[1] >= GATE_QUESTIONS:
-            mean, gate = seen[0] / seen[1], self.recipe.mix[family].gate
+            mean, gate = seen[0] / seen[1], self.recipe.families[family].gate
             if mean > gate:
                 self.level[family] = min(1.0, self.level[family] + GATE_STEP * (2 if mean > (1 + gate) / 2 else 1))
             self.seen[family] = [0.0, 0.0]
@@ -185,8 +185,8 @@ def train(recipe: Recipe, out: Path, resume: bool = True, save_seconds: float = 
                 saved = time.monotonic()
                 remember(out / "state", model, optimiser, gates, step + 1, [levels for levels, _ in ahead])
                 row = {"step": step + 1, "seconds": round(saved - began, 1)}
-                row |= {f"loss_{f}": round(sum(running.get(f, [0])) / max(len(running.get(f, [])), 1), 4) for f in recipe.mix}
-                row |= {f"gate_{f}": round(gates.level[f], 3) for f in recipe.mix}
+                row |= {f"loss_{f}": round(sum(running.get(f, [0])) / max(len(running.get(f, [])), 1), 4) for f in recipe.families}
+                row |= {f"gate_{f}": round(gates.level[f], 3) for f in recipe.families}
                 row |= held_out(model, recipe)
                 running.clear()
                 log(out / "curve.csv", row)
@@ -197,7 +197,7 @@ def train(recipe: Recipe, out: Path, resume: bool = True, save_seconds: float = 
 def held_out(model: Qwen2VL, recipe: Recipe, scenes: int = 48) -> dict[str, float]:
     """Share of exact answers (of right tokens, for boxes), teacher-forced, on scenes that training never draws."""
     out = {}
-    for i, family in enumerate(recipe.mix):
+    for i, family in enumerate(recipe.families):
         for difficulty in (0.1, 0.25):
             rng = stream("dev", recipe.seed, i, int(difficulty * 100))
             drawn = [draw(family, difficulty, rng) for _ in range(scenes)]
