@@ -10,6 +10,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar
@@ -73,4 +74,7 @@ def adapter_class(name: str) -> type[ModelAdapter]:
     for entry in entry_points(group="evalkit.model_adapters"):
         if entry.name == name:
             return entry.load()
-    raise UsageError(f"unknown adapter {name!r}; known: {', '.join(sorted(registered()))}")
+    known = sorted(registered())
+    close = get_close_matches(name, known, 1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    raise UsageError(f"unknown adapter {name!r}; {hint}known: {', '.join(known)}; or give a file: ./my_adapter.py")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import inspect
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -170,27 +171,33 @@ def _run(args: argparse.Namespace) -> int:
         print("evalkit: a part of the samples was selected: use the scores to try things out, never quote them", file=sys.stderr)
     outcomes: list[Outcome] = []
     for cell in cells:
-        outcome = run_cell(cell, selection, say=lambda text: print(f"evalkit: {text}", file=sys.stderr))
+        try:
+            outcome = run_cell(cell, selection, say=lambda text: print(f"evalkit: {text}", file=sys.stderr))
+        except UsageError:
+            raise
+        except EvalkitError as e:
+            print(f"evalkit: error: {cell.name}: {e}", file=sys.stderr)
+            continue
         outcomes.append(outcome)
         if outcome.stopped:
             print(f"evalkit: error: {cell.name} stopped: {outcome.stopped}", file=sys.stderr)
-    return _report(args, outcomes)
+    return _report(args, outcomes, failed=len(outcomes) < len(cells))
 
 
-def _report(args: argparse.Namespace, outcomes: Sequence[Any]) -> int:
+def _report(args: argparse.Namespace, outcomes: Sequence[Any], failed: bool) -> int:
     from evalkit.provenance import command
     from evalkit.results import interval_text, write_leaderboard
 
     rows = []
     for o in outcomes:
+        part = "" if o.results["complete"] and not o.results["selection"] else " (partial)"
+        counts = str(o.results["errors"]), str(o.results["unparsed"])
         for m in o.results["metrics"]:
             ci = interval_text(m["ci_low"], m["ci_high"])
-            n = str(m["n"]) if o.results["complete"] and not o.results["selection"] else f"{m['n']} (partial)"
-            rows.append(
-                (o.cell.name, m["metric"], f"{m['value']:.1f}", ci, n, str(o.results["errors"]), str(o.results["unparsed"]))
-            )
+            rows.append((o.cell.name, m["metric"], f"{m['value']:.1f}", ci, f"{m['n']}{part}", *counts))
+        if not o.results["metrics"]:
+            rows.append((o.cell.name, "no score", "–", "–", f"{o.results['n']}{part}", *counts))
     print(_aligned(("task", "metric", "value", "95 % interval", "n", "errors", "unparsed"), rows))
-    failed = False
     for o in outcomes:
         r = o.results
         how = "reused, nothing to do" if not o.made and not o.stopped else f"{o.made} new, {o.reused} reused, {r['seconds']:.1f} s"
@@ -202,8 +209,10 @@ def _report(args: argparse.Namespace, outcomes: Sequence[Any]) -> int:
             print(f"{o.cell.name}: inference probe, {r['switches']}: the weights were not trained this way")
     if any(":mini" in o.cell.name for o in outcomes):
         print("mini scores are evalkit's own data: never set them beside official ones")
-    csv, markdown = write_leaderboard(args.output)
-    print(f"leaderboard: {csv}, {markdown}")
+    try:
+        print("leaderboard: {}, {}".format(*write_leaderboard(args.output)))
+    except EvalkitError as e:
+        print(f"evalkit: the leaderboard was not written: {e}", file=sys.stderr)
     if failed:
         print(f"evalkit: not everything was scored; repeat to try the rest again:\n  {command()}", file=sys.stderr)
     return int(failed)
@@ -355,9 +364,10 @@ def _adapter(args: argparse.Namespace) -> Any:
             arguments[name] = getattr(args, name)
     cls = adapter_class(args.adapter)
     try:
-        return cls(args.model, **arguments)
+        inspect.signature(cls).bind(args.model, **arguments)
     except TypeError as e:
         raise UsageError(f"adapter {args.adapter!r}: {e}") from e
+    return cls(args.model, **arguments)
 
 
 def convert(text: str) -> Any:

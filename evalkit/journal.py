@@ -1,8 +1,10 @@
 """The append-only record of one cell: JSON lines, one writer, each line on disk before its sample counts as done.
 
-The first line is a header. Later lines are one record per finished sample, keyed by ``id``; the last record of an id is the one that
-counts, so a sample that failed can be tried again. A line that a crash cut short is removed when the journal is next opened for writing; a
-damaged line elsewhere is left in place, reported by number, and its sample runs again.
+The first line is a header. Later lines are one record per finished sample, keyed by ``id``, with its scores or its ``error``; the last
+record of an id is the one that counts, so a sample that failed can be tried again, and one can be scored anew. ``{"id": ...,
+"withdrawn": true}`` takes an id out (a row that failed and now has samples with ids of their own). A line that a crash cut short is
+removed when the journal is next opened for writing; a damaged line elsewhere is left in place, reported by number, and its sample runs
+again.
 """
 
 from __future__ import annotations
@@ -52,11 +54,8 @@ def read(path: Path) -> Contents:
         whole = number < len(lines)
         if not line and not whole:
             break
-        try:
-            value = json.loads(line) if whole else None
-        except ValueError:
-            value = None
-        if not isinstance(value, dict) or not ({"schema_version", "id"} & set(value)):
+        value = _parsed(line) if whole else None
+        if value is None:
             out.faults.append(
                 f"{path}, line {number}: {'damaged; its sample will run again' if whole else 'cut short by a crash; removed'}"
             )
@@ -64,11 +63,26 @@ def read(path: Path) -> Contents:
             if value["schema_version"] > SCHEMA_VERSION:
                 raise DataError(f"{path}: written by a newer evalkit (schema {value['schema_version']}); update evalkit to read it")
             out.header = value
+        elif value.get("withdrawn"):
+            out.records.pop(value["id"], None)
         else:
             out.records[value["id"]] = value
         if whole:
             out.good_bytes += len(line) + 1
     return out
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """A header or a record; None for what is neither."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict):
+        return None
+    header = isinstance(value.get("schema_version"), int)
+    record = isinstance(value.get("id"), str)
+    return value if header or record else None
 
 
 class Journal:
@@ -82,7 +96,7 @@ class Journal:
         self.lock = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = path.open("a+b")
+            self.file = path.open("a+b", buffering=0)
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self.file.close()
@@ -100,11 +114,18 @@ class Journal:
             self._write(record)
             self.contents.records[record["id"]] = record
 
+    def withdraw(self, id: str) -> None:
+        """Takes an id out. Raises as ``append`` does."""
+        with self.lock:
+            self._write({"id": id, "withdrawn": True})
+            self.contents.records.pop(id, None)
+
     def _write(self, value: Record) -> None:
         line = json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n"
         try:
-            self.file.write(line)
-            self.file.flush()
+            rest = memoryview(line)
+            while rest:
+                rest = rest[self.file.write(rest) :]
             os.fsync(self.file.fileno())
         except OSError as e:
             raise EvalkitError(

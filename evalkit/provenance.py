@@ -12,7 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 PACKAGES = ("evalkit", "torch", "transformers", "datasets", "numpy", "pillow", "av", "tokenizers", "rapidfuzz", "scipy", "pandas")
-SECRET = re.compile(r"(?i)((?:api[_-]?key|token|secret|password|authorization)[\w-]*[=:]\s*)[^\s,]+|\b(?:hf_|sk-)\w{8,}")
+SECRET = re.compile(
+    r"(?i)((?:api[_-]?key|access[_-]?key|secret(?:[_-]?key)?|token|password|authorization)\s*[=:]\s*)[^\s,']+|\b(?:hf_|sk-)\w{8,}"
+)
 
 
 def versions() -> dict[str, str]:

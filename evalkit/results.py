@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit import journal
 from evalkit.adapter import digest
-from evalkit.errors import DataError, UsageError
-from evalkit.journal import SCHEMA_VERSION, write_json
-from evalkit.stats import compare, holm
+from evalkit.errors import DataError, EvalkitError, UsageError
+from evalkit.journal import SCHEMA_VERSION, Journal, write_json
+from evalkit.plugin import code_of
+from evalkit.stats import compare, holm, mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +64,7 @@ def load_results(output: str | Path = "results") -> pd.DataFrame:
     Columns: model, adapter, task (``name:subset``), metric, value, ci_low, ci_high (95 %, over clusters; empty when it can't be told), n
     (scored), n_total, errors, unparsed, clusters, complete, selection (empty: everything), inference_probe, switches, settings,
     task_version, data, weights, fingerprint, tokens_text_in, tokens_vision_in, tokens_out, seconds, created, evalkit_version, git_commit,
-    git_dirty, command, cell (the folder), headline (True for the task's first metric), schema_version.
+    git_dirty, command, cell (the folder), headline (True for the task's first metric), higher_is_better, schema_version.
     """
     import pandas as pd
 
@@ -97,7 +98,7 @@ SAMPLE_COLUMNS = "cell model task id cluster target text parsed unparsed error f
 RESULT_COLUMNS = (
     "model adapter task metric value ci_low ci_high n n_total errors unparsed clusters complete selection inference_probe switches "
     "settings task_version data weights fingerprint tokens_text_in tokens_vision_in tokens_out seconds created evalkit_version "
-    "git_commit git_dirty command cell headline schema_version"
+    "git_commit git_dirty command cell headline higher_is_better schema_version"
 ).split()
 
 
@@ -105,9 +106,10 @@ def write_leaderboard(output: Path = Path("results")) -> tuple[Path, Path]:
     """Writes ``leaderboard.csv`` (every metric) and ``leaderboard.md`` (headline metrics) into ``output``; returns both paths."""
     frame = load_results(output)
     csv, markdown = output / "leaderboard.csv", output / "leaderboard.md"
-    output.mkdir(parents=True, exist_ok=True)
     _replace(csv, frame.drop(columns=["cell"]).assign(cell=[Path(c).name for c in frame["cell"]]).to_csv(index=False))
-    heads = frame[frame["headline"].astype(bool)].sort_values(["task", "value"], ascending=[True, False], kind="stable")
+    heads = frame[frame["headline"].astype(bool)]
+    best_first = heads["value"].where(heads["higher_is_better"].astype(bool), -heads["value"])
+    heads = heads.assign(best=best_first).sort_values(["task", "best"], ascending=[True, False], kind="stable")
     columns = ("task", "model", "adapter", "metric", "value", "95 % interval", "n", "errors", "unparsed", "settings", "version", "")
     body = [
         (
@@ -149,10 +151,12 @@ def compare_cells(a: Sequence[StoredCell], b: Sequence[StoredCell]) -> list[dict
 
 def find_cells(name: str, output: Path = Path("results")) -> list[StoredCell]:
     """The cells that a word on the command line means: a cell folder, or all cells of a model. Raises UsageError with what there is."""
+    from evalkit.runner import model_name
+
     if (Path(name) / "results.json").is_file():
         return [_stored(Path(name))]
     every = stored_cells(output)
-    found = [c for c in every if name in (c.run["model"], c.folder.parent.name, c.folder.name)]
+    found = [c for c in every if model_name(name) == c.run["model"] or name in (c.folder.parent.name, c.folder.name)]
     if not found:
         known = sorted({c.folder.parent.name for c in every} | {c.folder.name for c in every})
         raise UsageError(f"{name}: no such cell or model under {output / 'runs'}; there are: {', '.join(known) or 'none'}")
@@ -162,45 +166,44 @@ def find_cells(name: str, output: Path = Path("results")) -> list[StoredCell]:
 def rescore(cell: StoredCell) -> tuple[StoredCell, int]:
     """Scores a journal's answers with the task as it is now: no model, no media. Returns the cell and how many scores changed.
 
-    Under an unchanged task version the journal is replaced and the old one kept as ``journal.before-rescore.jsonl``; under a new version
-    the cell is written where a run of that version will look for it, and the old cell stays.
+    New scores are appended to the journal, where the last record of a sample counts and the old ones stay readable. A task of another
+    version (a task file with other contents) has another cell, where a run of it will look: the scores go there, and the old cell stays.
+    What that cell already has is kept. A part of the samples stays one: all that its journal holds is counted.
     """
-    from evalkit.runner import scored
+    from evalkit.runner import metrics_of, scored
     from evalkit.summary import summarise
     from evalkit.task import load_task
     from evalkit.types import Completion, Sample
 
     identity = dict(cell.run["identity"])
-    task = load_task(f"{identity['task']}:{identity['subset']}")
-    old = journal.read(cell.folder / "journal.jsonl")
-    identity["task_version"] = task.version
-    stem = cell.folder.name.rsplit("-", 1)[0]
-    folder = cell.folder.parent / f"{stem}-{digest(identity)[:8]}"
-    changed, records = 0, []
-    for r in old.records.values():
-        if "text" in r and (r.get("error") is None or str(r["error"]).startswith("scoring failed")):
-            sample = Sample(r["id"], (), r["target"], tuple(r["choices"]), r["cluster"], r["metadata"])
-            answer = Completion(r["id"], r["text"], r["finish_reason"], logprobs=tuple(r["logprobs"]), box_space=r["box_space"])
-            new = {k: v for k, v in r.items() if k != "error"}
-            try:
-                new |= scored(task, sample, answer)
-            except Exception as e:
-                new["error"] = f"scoring failed: {type(e).__name__}: {e}"
-            changed += new.get("scores") != r.get("scores")
-            r = new
-        records.append(r)
-    lines = [
-        json.dumps(x, ensure_ascii=False, allow_nan=False) for x in ({"schema_version": SCHEMA_VERSION, **old.header}, *records)
-    ]
-    path = folder / "journal.jsonl"
-    folder.mkdir(parents=True, exist_ok=True)
-    if folder == cell.folder and changed:
-        _replace(folder / "journal.before-rescore.jsonl", path.read_text(encoding="utf-8"))
-    if changed or folder != cell.folder:
-        _replace(path, "\n".join(lines) + "\n")
-        write_json(folder / "run.json", {**cell.run, "identity": identity})
-    metrics = task.subsets[task.subset].metrics or task.metrics
-    write_json(folder / "results.json", {**cell.results, **summarise(records, metrics)})
+    task = load_task(f"{cell.run.get('task_file') or identity['task']}:{identity['subset']}")
+    identity |= {"task_version": task.version}
+    if "code" in identity:
+        identity["code"] = {**identity["code"], **code_of(task=task)}
+    folder = cell.folder.with_name(f"{cell.folder.name.rsplit('-', 1)[0]}-{digest(identity)[:8]}")
+    same, changed = folder == cell.folder, 0
+    with Journal(folder / "journal.jsonl", {"cell": cell.task, "folder": folder.name}) as target:
+        for id, record in journal.read(cell.folder / "journal.jsonl").records.items():
+            if not same and id in target.contents.records:
+                continue
+            new = dict(record)
+            if "text" in record and (record.get("error") is None or str(record["error"]).startswith("scoring failed")):
+                sample = Sample(id, (), record["target"], tuple(record["choices"]), record["cluster"], record["metadata"])
+                answer = Completion(
+                    id, record["text"], record["finish_reason"], logprobs=tuple(record["logprobs"]), box_space=record["box_space"]
+                )
+                new.pop("error", None)
+                try:
+                    new |= scored(task, sample, answer)
+                except Exception as e:
+                    new["error"] = f"scoring failed: {type(e).__name__}: {e}"
+            changed += new.get("scores") != record.get("scores") or new.get("error") != record.get("error")
+            if new != record or not same:
+                target.append(new)
+        records = list(target.contents.records.values())
+        if not same:
+            write_json(folder / "run.json", {**cell.run, "identity": identity})
+        write_json(folder / "results.json", {**cell.results, **summarise(records, metrics_of(task)), "rescored": True})
     return _stored(folder), changed
 
 
@@ -257,6 +260,7 @@ def _result_rows(cell: StoredCell) -> Iterator[dict[str, Any]]:
             "command": run["command"],
             "cell": str(cell.folder),
             "headline": i == 0,
+            "higher_is_better": metric["higher_is_better"],
             "schema_version": SCHEMA_VERSION,
         }
 
@@ -265,17 +269,20 @@ def _paired_rows(a: StoredCell, b: StoredCell) -> Iterator[dict[str, Any]]:
     left, right = (journal.read(c.folder / "journal.jsonl").scored for c in (a, b))
     for metric in a.results["metrics"]:
         name = metric["metric"]
+        group = metric.get("group")
         common = [id for id in left if id in right and name in left[id]["scores"] and name in right[id]["scores"]]
         if not common:
             continue
         x, y = ([side[id]["scores"][name] for id in common] for side in (left, right))
-        found = compare(x, y, [left[id]["cluster"] for id in common])
-        scale = _scale(a, name)
+        groups = [str(left[id]["metadata"].get(group)) for id in common] if group else None
+        clusters = [left[id]["cluster"] for id in common]
+        found = compare(x, y, clusters, groups)
+        scale = metric["scale"]
         yield {
             "task": a.task,
             "metric": name,
-            "a": scale * sum(x) / len(x),
-            "b": scale * sum(y) / len(y),
+            "a": scale * mean(x, groups),
+            "b": scale * mean(y, groups),
             "difference": found.difference.value * scale,
             "ci_low": None if found.difference.low is None else found.difference.low * scale,
             "ci_high": None if found.difference.high is None else found.difference.high * scale,
@@ -287,11 +294,11 @@ def _paired_rows(a: StoredCell, b: StoredCell) -> Iterator[dict[str, Any]]:
         }
 
 
-def _scale(cell: StoredCell, name: str) -> float:
-    return next((float(m.get("scale", 100.0)) for m in cell.results["metrics"] if m["metric"] == name), 100.0)
-
-
 def _replace(path: Path, text: str) -> None:
     part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8", errors="replace")
-    part.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8", errors="replace")
+        part.replace(path)
+    except OSError as e:
+        raise EvalkitError(f"{path}: can't be written ({e.strerror})") from e

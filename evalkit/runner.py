@@ -7,25 +7,30 @@ the last one stopped. Rows become samples only when the adapter is ready for the
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from evalkit.adapter import ModelAdapter, digest
-from evalkit.errors import EvalkitError, UsageError
+from evalkit.errors import DataError, EvalkitError, UsageError
 from evalkit.journal import SCHEMA_VERSION, Journal, Record, write_json
+from evalkit.plugin import code_of, file_of
 from evalkit.provenance import command, git_state, versions
 from evalkit.summary import summarise
-from evalkit.task import Task
+from evalkit.task import Metric, Task
 from evalkit.types import Completion, Image, Request, Sample, Text, Video
 
 Say = Callable[[str], None]
+FAULTS_SHOWN = 5
+SESSION = ("created", "selection", "details", "versions", "git", "command")
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,8 @@ class Cell:
             "rank": task.rank,
             "fingerprint": dict(adapter.fingerprint),
         }
+        if code := code_of(task=task, adapter=adapter):
+            identity["code"] = code
         return cls(task, adapter, model, output, data, identity)
 
     @property
@@ -81,7 +88,10 @@ class Cell:
     @property
     def folder(self) -> Path:
         return (
-            self.output / "runs" / slug(self.model) / f"{slug(self.task.name)}-{slug(self.task.subset)}-{digest(self.identity)[:8]}"
+            self.output
+            / "runs"
+            / slug(model_name(self.model))
+            / f"{slug(self.task.name)}-{slug(self.task.subset)}-{digest(self.identity)[:8]}"
         )
 
 
@@ -96,11 +106,15 @@ class Outcome:
     stopped: str | None = None
 
 
+def model_name(text: str) -> str:
+    """How tables call a model: a hub id or shipped name as it is, a path by its last part."""
+    hub = re.fullmatch(r"[\w.-]+/[\w.-]+(@.+)?", text) and not Path(text).exists()
+    return text if hub else Path(text).resolve().name or "model"
+
+
 def slug(text: str) -> str:
-    """A folder name for a model or task: the last part of a path, hub ids with ``--`` for ``/``."""
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", text) and not Path(text).exists():
-        text = text.replace("/", "--")
-    return re.sub(r"[^\w.+-]+", "_", Path(text).name).strip(".") or "model"
+    """A folder name for a model or task, hub ids with ``--`` for ``/``."""
+    return re.sub(r"[^\w.+-]+", "_", text.replace("/", "--")).strip(".") or "_"
 
 
 def run_cell(cell: Cell, selection: Selection = Selection(), say: Say = print, progress: bool = True) -> Outcome:
@@ -110,60 +124,82 @@ def run_cell(cell: Cell, selection: Selection = Selection(), say: Say = print, p
     """
     folder = cell.folder
     with Journal(folder / "journal.jsonl", {"cell": cell.name, "folder": folder.name}) as journal:
-        for fault in journal.contents.faults:
+        for fault in journal.contents.faults[:FAULTS_SHOWN]:
             say(fault)
+        if (more := len(journal.contents.faults) - FAULTS_SHOWN) > 0:
+            say(f"{journal.path}: {more} more lines like that")
         begun = len(journal.contents.scored)
-        finished = finished_results(folder, selection, journal.contents.scored)
-        if finished is not None:
-            return Outcome(cell, finished, begun, 0)
-        write_json(folder / "run.json", run_record(cell, selection))
+        before = stored_json(folder / "results.json")
+        if finished(before, selection, journal.contents.scored):
+            return Outcome(cell, before, begun, 0)
+        keep = selection.partial and before.get("selection") == {}
+        if not keep:
+            write_json(folder / "run.json", run_record(cell, selection, stored_json(folder / "run.json")))
         stream = _Stream(cell, selection, journal)
-        stopped, started = None, time.perf_counter()
-        with _bar(cell.name, progress) as bar:
+        stopped: str | None = None
+        interrupted: KeyboardInterrupt | None = None
+        started = time.perf_counter()
+        with _Progress(cell.name, progress, say) as bar:
             try:
+                requests = stream.requests()
                 serve = cell.adapter.rank if cell.task.rank else cell.adapter.generate
-                for completion in serve(stream.requests()):
-                    stream.finish(completion)
-                    bar.update(stream)
-            except (EvalkitError, KeyboardInterrupt):
-                write_json(folder / "results.json", stream.results(selection, time.perf_counter() - started, complete=False))
+                if (first := next(requests, None)) is not None:  # an adapter that has nothing to do shall not load its model
+                    for completion in serve(chain([first], requests)):
+                        stream.finish(completion)
+                        bar.update(stream)
+                    next(requests, None)
+            except UsageError:
                 raise
+            except KeyboardInterrupt as e:
+                stopped, interrupted = "interrupted", e
+            except EvalkitError as e:
+                stopped = str(e)
             except Exception as e:
                 stopped = f"{type(e).__name__}: {e}"
-        complete = stopped is None and not stream.pending
         if stopped is None and stream.pending:
             stopped = f"the adapter left {len(stream.pending)} requests unanswered, the first {next(iter(stream.pending))!r}"
-        results = stream.results(selection, time.perf_counter() - started, complete)
-        write_json(folder / "results.json", results)
+        results = stream.results(time.perf_counter() - started, complete=stopped is None)
+        if not keep:
+            write_json(folder / "results.json", results)
+        if interrupted:
+            raise interrupted
         return Outcome(cell, results, stream.reused, stream.made, stopped)
 
 
-def finished_results(folder: Path, selection: Selection, scored: Mapping[str, Record]) -> Mapping[str, Any] | None:
-    """The results of a cell that already has all that is asked for, without a look at the data or the model."""
-    import json
-
+def stored_json(path: Path) -> Mapping[str, Any]:
+    """The file's object; an empty one where there is no file, or no whole one."""
     try:
-        results: Mapping[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def finished(results: Mapping[str, Any], selection: Selection, scored: Mapping[str, Record]) -> bool:
+    """Whether stored results already have all that is asked for, told without a look at the data or the model. Rescored ones don't
+    count: their prompts may have changed, and a run looks."""
     same = results.get("selection") == selection.describe() and results.get("schema_version") == SCHEMA_VERSION
     whole = results.get("complete") and not results.get("errors") and len(scored) >= results.get("n", 0) > 0
-    return results if same and whole else None
+    return bool(same and whole and not results.get("rescored"))
 
 
-def run_record(cell: Cell, selection: Selection) -> dict[str, Any]:
-    """run.json: what was asked, of what, by which code, and how to repeat it."""
+def run_record(cell: Cell, selection: Selection, before: Mapping[str, Any]) -> dict[str, Any]:
+    """run.json: what was asked, of what, by which code, and how to repeat it. ``earlier`` has the same of the runs that this one goes on
+    from, oldest first."""
+    earlier = [*before.get("earlier", ()), {k: before[k] for k in SESSION if k in before}] if before else []
     return {
         "schema_version": SCHEMA_VERSION,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": cell.model,
+        "model": model_name(cell.model),
         "identity": dict(cell.identity),
-        "details": dict(cell.adapter.details),
+        "task_file": str(file_of(cell.task) or ""),
         "box_space": cell.adapter.box_space,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "selection": selection.describe(),
+        "details": dict(cell.adapter.details),
         "versions": versions(),
         "git": git_state(),
         "command": command(),
+        "earlier": earlier,
     }
 
 
@@ -172,44 +208,44 @@ class _Stream:
 
     def __init__(self, cell: Cell, selection: Selection, journal: Journal) -> None:
         self.cell, self.selection, self.journal = cell, selection, journal
-        self.pending: dict[str, Sample] = {}
-        self.chosen: list[str] = []
-        self.prompts: dict[str, str] = {}
+        self.pending: dict[str, tuple[Sample, str]] = {}
+        self.chosen: dict[str, None] = {}
         self.reused = self.made = 0
-        self.running: dict[str, list[float]] = {}
-        metrics = cell.task.subsets[cell.task.subset].metrics or cell.task.metrics
-        self.metrics, self.headline = metrics, metrics[0]
+        self.running: dict[str, tuple[float, int]] = {}
+        self.metrics = metrics_of(cell.task)
+        self.headline = self.metrics[0]
 
     def requests(self) -> Iterator[Request]:
         identity, done = self.cell.identity, self.journal.contents.scored
         subset = self.cell.task.subsets[self.cell.task.subset]
-        seen: set[str] = set()
         for id, sample in self._selected():
-            if id in seen:
-                raise EvalkitError(f"{self.cell.name}: two samples have the id {id!r}; the task must make ids unique")
-            seen.add(id)
-            self.chosen.append(id)
+            if not isinstance(id, str):
+                raise DataError(f"{self.cell.name}: sample id {id!r} is not a string")
+            if id in self.chosen:
+                raise DataError(f"{self.cell.name}: two samples have the id {id!r}; the task must make ids unique")
+            self.chosen[id] = None
             if not isinstance(sample, Sample):
                 self._fail({"id": id, "error": sample})
-            elif id in done and done[id]["prompt"] == prompt_hash(sample):
+                continue
+            prompt = prompt_hash(sample)
+            if id in done and done[id].get("prompt") == prompt:
                 self.reused += 1
                 self._count(done[id])
             else:
-                self.pending[id] = replace(sample, messages=())
-                self.prompts[id] = prompt_hash(sample)
+                self.pending[id] = replace(sample, messages=()), prompt
                 yield Request(id, sample.messages, identity["max_new_tokens"], subset.budget, sample.choices)
 
     def finish(self, completion: Completion) -> None:
-        sample = self.pending.pop(completion.id, None)
-        if sample is None:
+        if completion.id not in self.pending:
             raise EvalkitError(f"the adapter answered {completion.id!r}, which was not asked or was answered before")
+        sample, prompt = self.pending.pop(completion.id)
         record: dict[str, Any] = {
             "id": sample.id,
             "cluster": sample.cluster or sample.id,
             "metadata": dict(sample.metadata),
             "target": sample.target,
             "choices": list(sample.choices),
-            "prompt": self.prompts.pop(sample.id),
+            "prompt": prompt,
             "text": completion.text,
             "finish_reason": completion.finish_reason,
             "tokens": asdict(completion.tokens),
@@ -222,17 +258,18 @@ class _Stream:
             return
         try:
             record |= scored(self.cell.task, sample, completion)
-        except EvalkitError:
-            raise
         except Exception as e:
             self._fail({**record, "error": f"scoring failed: {type(e).__name__}: {e}"})
             return
-        self.journal.append(record)
-        self.made += 1
-        self._count(record)
+        self._append(record)
 
-    def results(self, selection: Selection, seconds: float, complete: bool) -> dict[str, Any]:
-        records = [self.journal.contents.records[id] for id in self.chosen if id in self.journal.contents.records]
+    def results(self, seconds: float, complete: bool) -> dict[str, Any]:
+        """results.json. A whole run counts all that the journal has, once rows that failed before and now have samples are withdrawn."""
+        selection, kept = self.selection, self.journal.contents.records
+        if complete and not selection.partial:
+            for id in [id for id in kept if id not in self.chosen]:
+                self.journal.withdraw(id)
+        records = [kept[id] for id in kept if not selection.partial or id in self.chosen]
         fingerprint = self.cell.identity["fingerprint"]
         return {
             "schema_version": SCHEMA_VERSION,
@@ -282,14 +319,26 @@ class _Stream:
                 yield sample.id, sample
 
     def _fail(self, record: dict[str, Any]) -> None:
-        self.journal.append({"cluster": record["id"], "metadata": {}, **record})
+        self._append({"cluster": record["id"], "metadata": {}, **record})
+
+    def _append(self, record: dict[str, Any]) -> None:
+        try:
+            self.journal.append(record)
+        except (TypeError, ValueError) as e:
+            reason = (
+                f"can't be recorded as JSON ({e}): something that the task or the adapter gave is neither text nor a finite number"
+            )
+            record = {"id": record["id"], "cluster": record["id"], "metadata": {}, "error": reason}
+            self.journal.append(record)
         self.made += 1
+        self._count(record)
 
     def _count(self, record: Record) -> None:
         value = record.get("scores", {}).get(self.headline.name)
         if value is not None:
             group = str(record["metadata"].get(self.headline.group)) if self.headline.group else ""
-            self.running.setdefault(group, []).append(value)
+            total, n = self.running.get(group, (0.0, 0))
+            self.running[group] = total + value, n + 1
 
 
 def scored(task: Task, sample: Sample, completion: Completion) -> dict[str, Any]:
@@ -299,6 +348,11 @@ def scored(task: Task, sample: Sample, completion: Completion) -> dict[str, Any]
     if bad := [k for k, v in values.items() if not np.isfinite(v)]:
         raise ValueError(f"{', '.join(bad)} is not a finite number")
     return {"scores": values, "parsed": score.parsed, "unparsed": score.unparsed}
+
+
+def metrics_of(task: Task) -> tuple[Metric, ...]:
+    """The metrics of a task's subset, the headline first."""
+    return task.subsets[task.subset].metrics or task.metrics
 
 
 def prompt_hash(sample: Sample) -> str:
@@ -315,23 +369,32 @@ def _media_name(part: Image | Video) -> str:
     return f"<{kind} {part.source.name} of {size} bytes>"
 
 
-class _bar:
-    """A tqdm line with the running headline score; silent when there is no terminal or none is wanted."""
+class _Progress:
+    """Samples done, per second, and the running headline score: a tqdm line on a terminal, a plain line twice a minute elsewhere."""
 
-    def __init__(self, name: str, wanted: bool) -> None:
-        self.name, self.wanted = name, wanted
+    PLAIN_SECONDS = 30.0
 
-    def __enter__(self) -> _bar:
+    def __init__(self, name: str, wanted: bool, say: Say) -> None:
+        self.name, self.wanted, self.say = name, wanted, say
+        self.started = self.said = time.monotonic()
+
+    def __enter__(self) -> _Progress:
         from tqdm import tqdm
 
         self.tqdm = tqdm(desc=self.name, unit="sample", disable=None if self.wanted else True, dynamic_ncols=True)
         return self
 
     def update(self, stream: _Stream) -> None:
+        now, score = time.monotonic(), ""
         if stream.running:
-            mean = sum(sum(v) / len(v) for v in stream.running.values()) / len(stream.running)
-            self.tqdm.set_postfix_str(f"{stream.headline.name} {mean * stream.headline.scale:.1f}", refresh=False)
-        self.tqdm.update()
+            mean = sum(total / n for total, n in stream.running.values()) / len(stream.running)
+            score = f"{stream.headline.name} {mean * stream.headline.scale:.1f}"
+        if not self.tqdm.disable:
+            self.tqdm.set_postfix_str(score, refresh=False)
+            self.tqdm.update()
+        elif self.wanted and now - self.said >= self.PLAIN_SECONDS:
+            self.said = now
+            self.say(f"{self.name}: {stream.made} done, {stream.made / (now - self.started):.2f} a second; {score}")
 
     def __exit__(self, *_: object) -> None:
         self.tqdm.close()

@@ -7,6 +7,7 @@ Resampling is over clusters, not samples: ten questions on one page are not ten 
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 RESAMPLES = 2000
+BCA_CLUSTERS = 1000
+"""Above this many clusters the correction is beneath notice, and its jackknife is quadratic."""
+BLOCK = 2_000_000
+"""How many resampled numbers are held at a time; scipy would hold clusters x clusters of them."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,9 @@ def mean_interval(
 ) -> Interval:
     """The mean of values and its interval under resampling of clusters.
 
-    With ``groups`` the mean of the groups' means (a macro average), clusters being resampled inside each group. Where all values are equal
-    to 0 or 1 resampling has nothing to say, and Wilson's interval over the number of clusters is given. Raises ValueError for no values.
+    With ``groups`` the mean of the groups' means (a macro average), clusters being resampled inside each group. Where all values are equal,
+    resampling has nothing to say: for 0 and 1 Wilson's interval over the number of clusters is given, for others none. Raises ValueError
+    for no values.
     """
     x = np.asarray(values, dtype=np.float64)
     if not len(x):
@@ -62,13 +68,14 @@ def mean_interval(
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for method in ("BCa", "percentile"):
+        for method in ("BCa", "percentile") if len(sums) <= BCA_CLUSTERS else ("percentile",):
             found = bootstrap(
                 (sums, sizes),
                 lambda s, n, axis=-1: s.sum(axis=axis) / n.sum(axis=axis),
                 paired=True,
                 vectorized=True,
                 n_resamples=RESAMPLES,
+                batch=max(1, BLOCK // len(sums)),
                 confidence_level=confidence,
                 method=method,
                 rng=np.random.default_rng(seed),
@@ -78,24 +85,38 @@ def mean_interval(
     return Interval(value, None, None)
 
 
-def compare(a: ArrayLike, b: ArrayLike, clusters: Sequence[Hashable], confidence: float = 0.95, seed: int = 0) -> Comparison:
-    """The paired difference a - b. Under the null hypothesis the sign of a cluster's difference is a coin's."""
+def mean(values: ArrayLike, groups: Sequence[Hashable] | None = None) -> float:
+    """The mean, or the mean of the groups' means."""
+    x = np.asarray(values, dtype=np.float64)
+    return float(x @ _weights(len(x), groups))
+
+
+def compare(
+    a: ArrayLike,
+    b: ArrayLike,
+    clusters: Sequence[Hashable],
+    groups: Sequence[Hashable] | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Comparison:
+    """The paired difference a - b, macro-averaged over ``groups`` if given. Under the null hypothesis the sign of a cluster's share in it
+    is a coin's."""
     d = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
-    interval = mean_interval(d, clusters, confidence=confidence, seed=seed)
-    sums, _ = cluster_sums(d, clusters)
-    if np.ptp(d) == 0 and d[0] == 0:
+    if not d.any():
         return Comparison(Interval(0.0, 0.0, 0.0), 1.0, len(d))
-    if len(sums) < 2:
+    interval = mean_interval(d, clusters, groups, confidence, seed)
+    shares, _ = cluster_sums(d * _weights(len(d), groups), clusters)
+    if len(shares) < 2:
         return Comparison(interval, None, len(d))
     from scipy.stats import permutation_test
 
     test = permutation_test(
-        (sums,),
+        (shares,),
         lambda s, axis=-1: s.sum(axis=axis),
         permutation_type="samples",
         vectorized=True,
         n_resamples=9999,
-        batch=1000,
+        batch=max(1, BLOCK // len(shares)),
         rng=np.random.default_rng(seed),
     )
     return Comparison(interval, float(test.pvalue), len(d))
@@ -120,6 +141,14 @@ def cluster_sums(values: ArrayLike, clusters: Sequence[Hashable]) -> tuple[Float
     return sums, np.bincount(at, minlength=len(index)).astype(np.float64)
 
 
+def _weights(n: int, groups: Sequence[Hashable] | None) -> Floats:
+    """What each sample weighs in the mean, or in the mean of the groups' means."""
+    if groups is None:
+        return np.full(n, 1 / n)
+    sizes = Counter(groups)
+    return np.array([1 / (len(sizes) * sizes[g]) for g in groups])
+
+
 def _macro_interval(x: Floats, clusters: Sequence[Hashable], groups: Sequence[Hashable], confidence: float, seed: int) -> Interval:
     rng = np.random.default_rng(seed)
     names = list(dict.fromkeys(groups))
@@ -142,9 +171,10 @@ def _macro_interval(x: Floats, clusters: Sequence[Hashable], groups: Sequence[Ha
 
 
 def _degenerate(value: float, n: int, confidence: float) -> Interval:
-    if value not in (0.0, 1.0):
-        return Interval(value, value, value)
+    if abs(value) not in (0.0, 1.0):
+        return Interval(value, None, None)
     from scipy.stats import binomtest
 
-    found = binomtest(round(value * n), n).proportion_ci(confidence, method="wilson")
-    return Interval(value, float(found.low), float(found.high))
+    found = binomtest(round(abs(value) * n), n).proportion_ci(confidence, method="wilson")
+    low, high = (float(found.low), float(found.high)) if value >= 0 else (-float(found.high), -float(found.low))
+    return Interval(value, low, high)

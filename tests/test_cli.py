@@ -162,3 +162,28 @@ def test_a_custom_task_on_real_files_runs_through_the_reference_model(tmp_path: 
     cell = next((tmp_path / "results" / "runs" / "tiny").iterdir())
     results = json.loads((cell / "results.json").read_text())
     assert (results["n"], results["errors"]) == (1, 1)
+
+
+def test_a_task_that_cant_run_does_not_stop_the_others(tmp_path: Path) -> None:
+    other = tmp_path / "other.py"
+    other.write_text(Path(SUMS).read_text().replace('name = "sums"', 'name = "other"').replace('f"sum/{n}"', '"same"'))
+    done = evalkit("run", "--tasks", f"{other},{SUMS}", "--adapter", ADDER, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "two samples have the id 'same'" in done.stderr
+    assert "77.5" in done.stdout
+
+
+def test_a_damaged_cell_elsewhere_does_not_spoil_a_run(tmp_path: Path) -> None:
+    broken = tmp_path / "results" / "runs" / "x" / "y"
+    broken.mkdir(parents=True)
+    (broken / "results.json").write_text("{")
+    done = evalkit("run", "--tasks", SUMS, "--adapter", ADDER, cwd=tmp_path)
+    assert done.returncode == 0
+    assert "the leaderboard was not written" in done.stderr and "run.json" in done.stderr
+
+
+def test_an_output_folder_that_cant_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = evalkit("run", "--tasks", SUMS, "--adapter", ADDER, "--output", "file", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "choose another folder with --output" in done.stderr and "Traceback" not in done.stderr

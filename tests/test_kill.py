@@ -67,3 +67,15 @@ def test_a_line_cut_short_is_removed_and_said(tmp_path: Path) -> None:
     assert again.returncode == 0
     assert "cut short by a crash; removed" in err
     assert metrics_of(tmp_path) == whole
+
+
+def test_ctrl_c_keeps_what_was_scored_and_prints_how_to_go_on(tmp_path: Path) -> None:
+    process = start(tmp_path)
+    while not list(tmp_path.glob("runs/*/*/journal.jsonl")) or len(journal_of(tmp_path).read_bytes().splitlines()) < 5:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"evalkit run --tasks {PLUGINS / 'sums.py'}" in err
+    assert len(journal_of(tmp_path).read_bytes().splitlines()) >= 5

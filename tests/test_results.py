@@ -10,7 +10,11 @@ import pytest
 import evalkit
 from evalkit.errors import DataError, UsageError
 from evalkit.results import compare_cells, find_cells, markdown_table, rescore, stored_cells, write_leaderboard
-from tests.plugins import sums
+from evalkit.runner import Cell, run_cell
+from evalkit.stats import compare, mean
+from evalkit.task import Task, load_task
+from evalkit.types import Completion, Sample, Score
+from tests.plugins.adder import Adder
 from tests.test_runner import SUMS, run
 
 
@@ -75,38 +79,66 @@ def test_cells_compare_on_common_samples(output: Path) -> None:
         find_cells("nobody", output)
 
 
-def test_rescoring_needs_only_the_journal(output: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    cell = stored_cells(output)[0]
-    before = cell.results["metrics"]
-    monkeypatch.setattr("evalkit.task.load_task", lambda _: sums.Sums("all"))
+@pytest.fixture
+def own_task(tmp_path: Path) -> Path:
+    """A copy of the task as a user's file, and one finished cell of it."""
+    file = tmp_path / "mine.py"
+    file.write_text(Path(SUMS).read_text())
+    run_cell(Cell.make(load_task(str(file)), Adder("adder"), "adder", tmp_path), progress=False)
+    return file
+
+
+def test_rescoring_with_the_same_task_changes_nothing(own_task: Path) -> None:
+    (cell,) = stored_cells(own_task.parent)
+    journal = (cell.folder / "journal.jsonl").read_bytes()
     same, changed = rescore(cell)
-    assert (same.folder, changed, same.results["metrics"]) == (cell.folder, 0, before)
+    assert (same.folder, changed, same.results["metrics"]) == (cell.folder, 0, cell.results["metrics"])
+    assert (cell.folder / "journal.jsonl").read_bytes() == journal
 
-    class Lenient(sums.Sums):
-        def score(self, sample, completion):  # type: ignore[no-untyped-def]
-            return sums.Score({"exact": 1.0, "digits": 1.0}, completion.text)
 
-    monkeypatch.setattr("evalkit.task.load_task", lambda _: Lenient("all"))
+def test_rescoring_needs_no_model_and_a_run_then_finds_its_scores(own_task: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (cell,) = stored_cells(own_task.parent)
+    own_task.write_text(own_task.read_text().replace("float(text == str(sample.target))", "1.0"))
+    monkeypatch.setattr(Adder, "generate", lambda *_: pytest.fail("the model was asked"))
     new, changed = rescore(cell)
-    assert changed > 0
-    assert new.results["metrics"][0]["value"] == 100.0
-    assert (cell.folder / "journal.before-rescore.jsonl").is_file()
+    assert new.folder != cell.folder and changed == 8
+    assert new.results["metrics"][0]["value"] == pytest.approx(100 * 39 / 40)
+    assert stored_cells(own_task.parent)[[c.folder for c in stored_cells(own_task.parent)].index(cell.folder)] == cell
+    found = run_cell(Cell.make(load_task(str(own_task)), Adder("adder"), "adder", own_task.parent), progress=False)
+    assert (found.cell.folder, found.made, found.reused) == (new.folder, 0, 40)
 
-    monkeypatch.setattr(Lenient, "version", 2)
-    moved, _ = rescore(cell)
-    assert moved.folder != cell.folder
-    assert moved.run["identity"]["task_version"] == 2
+
+def test_rescoring_under_an_unchanged_version_appends_and_keeps_the_old_scores(
+    output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = stored_cells(output)[0]
+    lines = (cell.folder / "journal.jsonl").read_text()
+
+    def lenient(self: Task, sample: Sample, completion: Completion) -> Score:
+        return Score({"exact": 1.0, "digits": 1.0}, completion.text)
+
+    task = load_task(SUMS)
+    monkeypatch.setattr(type(task), "score", lenient)
+    monkeypatch.setattr("evalkit.task.load_task", lambda _: task)
+    new, changed = rescore(cell)
+    assert new.folder == cell.folder and changed > 0
+    assert new.results["metrics"][0]["value"] == 100.0
+    assert (cell.folder / "journal.jsonl").read_text().startswith(lines)
+
+
+def test_a_macro_average_is_compared_as_one() -> None:
+    values, groups = [1.0] * 30 + [0.0] * 10, ["a"] * 30 + ["b"] * 10
+    assert mean(values) == 0.75
+    assert mean(values, groups) == 0.5
+    found = compare(values, [0.0] * 40, list(range(40)), groups)
+    assert found.difference.value == 0.5
 
 
 def test_a_damaged_results_file_is_named(output: Path) -> None:
     path = stored_cells(output)[0].folder / "run.json"
     path.write_text("{")
-    with pytest.raises(DataError, match="run.json"):
+    with pytest.raises(DataError, match=r"run\.json"):
         stored_cells(output)
     path.write_text(json.dumps({"schema_version": 99}))
     with pytest.raises(DataError, match="schema 99"):
         stored_cells(output)
-
-
-def test_a_task_by_file_can_be_found_again() -> None:
-    assert SUMS.endswith("sums.py")

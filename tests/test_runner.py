@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from evalkit.errors import EvalkitError, UsageError
 from evalkit.journal import Journal, read
-from evalkit.runner import Cell, Outcome, Selection, run_cell
-from evalkit.task import load_task
+from evalkit.runner import Cell, Outcome, Selection, model_name, run_cell
+from evalkit.task import Row, Task, load_task
+from evalkit.types import Sample
 from tests.plugins.adder import Adder
 
 SUMS = str(Path(__file__).parent / "plugins" / "sums.py")
@@ -100,8 +103,85 @@ def test_an_adapter_that_breaks_loses_nothing(tmp_path: Path) -> None:
 def test_an_answer_nobody_asked_for_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = Adder.generate
     monkeypatch.setattr(Adder, "generate", lambda self, r: (c for x in original(self, r) for c in (x, x)))
-    with pytest.raises(EvalkitError, match="was not asked or was answered before"):
-        run(tmp_path)
+    outcome = run(tmp_path)
+    assert "was not asked or was answered before" in str(outcome.stopped)
+    assert not outcome.results["complete"]
+
+
+def test_an_adapter_that_ends_too_early_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Adder.generate
+    monkeypatch.setattr(Adder, "generate", lambda self, r: islice(original(self, r), 6))
+    outcome = run(tmp_path)
+    assert "unanswered" in str(outcome.stopped)
+    assert (outcome.results["n"], outcome.results["complete"]) == (6, False)
+
+
+def test_a_selection_never_replaces_the_results_of_everything(tmp_path: Path) -> None:
+    whole = run(tmp_path)
+    part = run(tmp_path, Selection(first=(0, 10)))
+    assert (part.made, part.reused, part.results["n"]) == (0, 10, 10)
+    assert run(tmp_path).results == whole.results
+
+
+def test_results_do_not_depend_on_the_order_of_answers(tmp_path: Path) -> None:
+    orders = [run(tmp_path / str(size), batch_size=size) for size in (1, 3, 40)]
+    assert orders[0].results["metrics"] == orders[1].results["metrics"] == orders[2].results["metrics"]
+
+
+def test_an_early_end_of_a_resumed_run_keeps_what_older_runs_scored(tmp_path: Path) -> None:
+    before = run(tmp_path, crash_at=39).results["n"]
+    assert run(tmp_path, crash_at=before).results["n"] >= before > 30
+
+
+def test_a_row_that_failed_and_now_has_its_sample_leaves_no_trace_in_the_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVALKIT_TEST_BROKEN", "1")
+    folder = run(tmp_path).cell.folder
+    monkeypatch.delenv("EVALKIT_TEST_BROKEN")
+    run(tmp_path)
+    assert len(read(folder / "journal.jsonl").records) == 40
+
+
+def test_two_samples_of_one_id_are_named_and_stop_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = load_task(SUMS)
+    monkeypatch.setattr(type(task), "samples", lambda self, row: [Sample("same", (), 0)])
+    outcome = run_cell(Cell.make(task, Adder("adder"), "adder", tmp_path), say=lambda _: None, progress=False)
+    assert "two samples have the id 'same'" in str(outcome.stopped)
+
+
+def test_metadata_that_json_cant_hold_is_an_error_of_that_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = load_task(SUMS)
+    original = type(task).samples
+
+    def samples(self: Task, row: Row) -> list[Sample]:
+        return [replace(s, metadata={"raw": b"x"}) if row["n"] == 3 else s for s in original(self, row)]
+
+    monkeypatch.setattr(type(task), "samples", samples)
+    outcome = run_cell(Cell.make(task, Adder("adder"), "adder", tmp_path), say=lambda _: None, progress=False)
+    assert (outcome.results["n"], outcome.results["errors"], outcome.stopped) == (39, 1, None)
+    assert "can't be recorded as JSON" in read(outcome.cell.folder / "journal.jsonl").records["sum/3"]["error"]
+
+
+def test_a_task_file_that_changed_is_another_cell(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(Path(SUMS).read_text())
+    folders = []
+    for extra in ("", "\n# changed"):
+        file.write_text(file.read_text() + extra)
+        folders.append(Cell.make(load_task(str(file)), Adder("adder"), "adder", tmp_path).folder)
+    assert folders[0] != folders[1]
+
+
+def test_a_resumed_cell_keeps_the_provenance_of_its_earlier_runs(tmp_path: Path) -> None:
+    run(tmp_path, crash_at=22)
+    record = json.loads((run(tmp_path).cell.folder / "run.json").read_text())
+    assert [set(r) for r in record["earlier"]] == [{"created", "selection", "details", "versions", "git", "command"}]
+
+
+@pytest.mark.parametrize(("text", "name"), [("nano", "nano"), ("Qwen/Qwen2-VL-2B", "Qwen/Qwen2-VL-2B"), ("/a/b/mine/", "mine")])
+def test_tables_name_models_without_the_folders_of_a_machine(text: str, name: str) -> None:
+    assert model_name(text) == name
 
 
 def test_a_changed_prompt_makes_its_sample_run_again(tmp_path: Path) -> None:

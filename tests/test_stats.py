@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalkit.stats import compare, holm, mean_interval
+from evalkit.stats import Interval, compare, holm, mean_interval
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
@@ -81,3 +83,21 @@ def test_the_interval_is_finite_and_repeats(pairs: list[tuple[float, int]]) -> N
     found = mean_interval(values, clusters)
     assert found == mean_interval(values, clusters)
     assert found.low is None or np.isfinite([found.low, found.high]).all()
+
+
+def test_equal_values_between_0_and_1_tell_no_interval() -> None:
+    assert mean_interval([0.5] * 9, list(range(9))) == Interval(0.5, None, None)
+
+
+def test_a_sign_turned_round_turns_the_comparison_round() -> None:
+    ones, noughts = [1.0] * 30, [0.0] * 30
+    up, down = compare(ones, noughts, list(range(30))), compare(noughts, ones, list(range(30)))
+    assert (up.difference.low, up.difference.high) == (-down.difference.high, -down.difference.low)  # type: ignore[operator]
+    assert up.p_value == down.p_value
+
+
+def test_thousands_of_clusters_need_little_memory() -> None:
+    tracemalloc.start()
+    mean_interval(np.arange(20_000) % 3 / 2, list(range(20_000)))
+    assert tracemalloc.get_traced_memory()[1] < 200e6
+    tracemalloc.stop()
