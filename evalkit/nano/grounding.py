@@ -39,8 +39,12 @@ class Thing:
         return f"{self.colour} {self.shape}"
 
 
-def draw(difficulty: float, rng: np.random.Generator, style: str = "free") -> Scene:
-    """``style``: "attribute" (no words of place), "free", or "sentence" (relations to another object)."""
+STYLES = ("attribute", "free", "sentence")
+
+
+def draw(difficulty: float, rng: np.random.Generator, style: str | None = None) -> Scene:
+    """``style``: "attribute" (no words of place), "free", or "sentence" (relations to another object); None draws one."""
+    style = style or str(rng.choice(STYLES))
     width, height = _canvas(difficulty, rng)
     things = _scatter(width, height, difficulty, rng)
     tint = int(20 * min(1.0, max(0.0, (difficulty - 0.2) * 3)))

@@ -17,15 +17,35 @@ from typing import Any, get_args
 import numpy as np
 
 from .grounding import draw as draw_grounding
-from .scene import Family, Scene, Tier, draw, stream, tier_difficulty
+from .scene import Family, Scene, Tier, digest, draw, stream, tier_difficulty
 
 HERE = Path(__file__).parent / "data"
 SEED = 2026
 TIERS: tuple[Tier, ...] = get_args(Tier)
 Row = dict[str, Any]
+Make = Callable[[float, np.random.Generator], Scene]
 
 
-def scenes(key: int, count: int, make: Callable[[float, np.random.Generator], Scene]) -> Iterator[tuple[Tier, int, Scene]]:
+def of(family: Family) -> Make:
+    return lambda difficulty, rng: draw(family, difficulty, rng)
+
+
+def styled(style: str) -> Make:
+    return lambda difficulty, rng: draw_grounding(difficulty, rng, style)
+
+
+SUBSETS: dict[str, tuple[int, int, Make]] = {
+    "docvqa": (1, 26, of("documents")),
+    "refcoco": (2, 26, styled("free")),
+    "refcoco_plus": (3, 28, styled("attribute")),
+    "refcocog": (4, 28, styled("sentence")),
+    "video_qa": (5, 68, of("clips")),
+    "multilingual_ocr": (6, 44, of("words")),
+}
+"""Stream key, scenes a tier, and how a scene is drawn."""
+
+
+def scenes(key: int, count: int, make: Make) -> Iterator[tuple[Tier, int, Scene]]:
     """``count`` scenes of each tier; scene i of a tier depends on nothing but the key, the tier and i."""
     for t, tier in enumerate(TIERS):
         for i in range(count):
@@ -33,8 +53,9 @@ def scenes(key: int, count: int, make: Callable[[float, np.random.Generator], Sc
             yield tier, i, make(tier_difficulty(tier, rng), rng)
 
 
-def of(family: Family) -> Callable[[float, np.random.Generator], Scene]:
-    return lambda difficulty, rng: draw(family, difficulty, rng)
+def pictures() -> list[str]:
+    """Digests of all pictures and clips, sorted: what training must not show."""
+    return sorted({digest(scene) for key, count, make in SUBSETS.values() for _, _, scene in scenes(key, count, make)})
 
 
 def png(scene: Scene) -> dict[str, Any]:
@@ -46,7 +67,7 @@ def png(scene: Scene) -> dict[str, Any]:
 
 
 def docvqa_rows() -> Iterator[Row]:
-    for tier, i, scene in scenes(1, 26, of("documents")):
+    for tier, i, scene in scenes(*SUBSETS["docvqa"]):
         picture, page = png(scene), TIERS.index(tier) * 1000 + i
         for k, q in enumerate(scene.questions[:3]):
             yield {
@@ -62,8 +83,8 @@ def docvqa_rows() -> Iterator[Row]:
             }
 
 
-def refcoco_rows(key: int, style: str, count: int) -> Iterator[Row]:
-    for tier, i, scene in scenes(key, count, lambda d, rng: draw_grounding(d, rng, style)):
+def refcoco_rows(subset: str) -> Iterator[Row]:
+    for tier, i, scene in scenes(*SUBSETS[subset]):
         picture = png(scene)
         by_box: dict[tuple[int, int, int, int], list[str]] = {}
         for q in scene.questions:
@@ -84,7 +105,7 @@ def refcoco_rows(key: int, style: str, count: int) -> Iterator[Row]:
 
 
 def clip_rows(folder: Path) -> Iterator[Row]:
-    for tier, i, scene in scenes(5, 68, of("clips")):
+    for tier, i, scene in scenes(*SUBSETS["video_qa"]):
         name = f"{tier}-{i:04d}"
         assert scene.frames is not None
         write_clip(folder / f"{name}.mp4", scene.frames, scene.fps)
@@ -103,7 +124,7 @@ def clip_rows(folder: Path) -> Iterator[Row]:
 
 
 def word_rows() -> Iterator[Row]:
-    for tier, i, scene in scenes(6, 44, of("words")):
+    for tier, i, scene in scenes(*SUBSETS["multilingual_ocr"]):
         asked = scene.questions[:2]
         yield {
             "image": png(scene),
@@ -114,7 +135,7 @@ def word_rows() -> Iterator[Row]:
 
 
 def write_clip(path: Path, frames: np.ndarray[Any, Any], fps: float) -> None:
-    """An mp4 of uint8 frames [n, height, width, 3] with even sides; equal frames give equal bytes."""
+    """An mp4 of uint8 frames [n, height, width, 3] with even sides. The encoder does not always give equal bytes for equal frames."""
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,13 +143,14 @@ def write_clip(path: Path, frames: np.ndarray[Any, Any], fps: float) -> None:
         stream_ = out.add_stream("libx264", rate=round(fps), options={"crf": "16", "preset": "slow", "threads": "1"})
         stream_.width, stream_.height = frames.shape[2], frames.shape[1]
         stream_.pix_fmt = "yuv420p"
+        stream_.codec_context.thread_count = 1
         for picture in frames:
             out.mux(stream_.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
         out.mux(stream_.encode())
 
 
 def write(folder: Path = HERE) -> None:
-    """Writes all subsets and ``manifest.json`` (rows and SHA-256 of each file)."""
+    """Writes all subsets and ``manifest.json`` (rows and SHA-256 of each file, digests of all pictures)."""
     import datasets
     from datasets import Features, Image, List, Value
 
@@ -142,9 +164,9 @@ def write(folder: Path = HERE) -> None:
     mtvqa = {"image": Image(), "qa_pairs": text, "lang": text, "id": text}
     parts = (
         ("docvqa/validation", docvqa, docvqa_rows()),
-        ("refcoco/val", refcoco, refcoco_rows(2, "free", 26)),
-        ("refcoco_plus/val", refcoco, refcoco_rows(3, "attribute", 28)),
-        ("refcocog/val", refcoco, refcoco_rows(4, "sentence", 28)),
+        ("refcoco/val", refcoco, refcoco_rows("refcoco")),
+        ("refcoco_plus/val", refcoco, refcoco_rows("refcoco_plus")),
+        ("refcocog/val", refcoco, refcoco_rows("refcocog")),
         ("video_qa/MC/test", nextqa, clip_rows(folder / "video_qa" / "videos")),
         ("multilingual_ocr/test", mtvqa, word_rows()),
     )
@@ -157,7 +179,7 @@ def write(folder: Path = HERE) -> None:
         rows_of[str(path.relative_to(folder))] = len(table)
     files = sorted(p for p in folder.rglob("*") if p.suffix in (".parquet", ".mp4"))
     digests = {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
-    manifest = {"schema_version": 1, "seed": SEED, "rows": rows_of, "sha256": digests}
+    manifest = {"schema_version": 1, "seed": SEED, "rows": rows_of, "sha256": digests, "pictures": pictures()}
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from evalkit.errors import UsageError
+from evalkit.qwen2vl.ablation import Ablation
 
 from .scene import Family
 
@@ -38,17 +40,25 @@ class Ladder(Strict):
     gate: float = Field(default=0.55, gt=0, lt=1)
 
 
+def known_switches() -> set[str]:
+    return {f.name for f in fields(Ablation)}
+
+
 class Recipe(Strict):
-    """One training run. ``weights``: how often each family is drawn, from the step that is its key on. ``switches`` are ablation switches
-    that the model is trained under."""
+    """One training run.
+
+    ``weights``: how often each family is drawn, from the step that is the key on. ``learning_rate`` is constant until the share
+    ``decay_from`` of the steps, then falls. ``switches`` are ablation switches that the model is trained under.
+    """
 
     schema_version: Literal[1] = 1
     name: str
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     steps: int = Field(gt=0)
     batch: int = Field(default=24, gt=0)
     learning_rate: float = Field(default=5e-4, gt=0)
     warmup: int = Field(default=200, ge=0)
+    decay_from: float = Field(default=0.5, ge=0, lt=1)
     weight_decay: float = Field(default=0.01, ge=0)
     bfloat16: bool = True
     model: ModelSize = ModelSize()
@@ -57,12 +67,15 @@ class Recipe(Strict):
     switches: dict[str, Any] = {}
 
     @model_validator(mode="after")
-    def _weights_fit(self) -> Recipe:
+    def _fits(self) -> Recipe:
+        Ablation(**{k: v for k, v in self.switches.items() if k in known_switches()})
+        if unknown := sorted(set(self.switches) - known_switches()):
+            raise ValueError(f"switches: {', '.join(unknown)} unknown")
         if 0 not in self.weights:
             raise ValueError("weights: needs an entry for step 0")
         for first, mix in self.weights.items():
-            if unknown := set(mix) - set(self.families):
-                raise ValueError(f"weights at step {first}: {', '.join(sorted(unknown))} not among families")
+            if strange := sorted(set(mix) - set(self.families)):
+                raise ValueError(f"weights at step {first}: {', '.join(strange)} not among families")
             if not mix or min(mix.values()) <= 0:
                 raise ValueError(f"weights at step {first}: every weight must be above 0")
         return self

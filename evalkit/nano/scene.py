@@ -7,6 +7,7 @@ passed in, so equal seeds give equal bytes.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,8 +51,14 @@ def draw(family: Family, difficulty: float, rng: np.random.Generator) -> Scene:
     return make(difficulty, rng)
 
 
+def digest(scene: Scene) -> str:
+    """The first 16 hex digits of SHA-256 over the pixels: the identity of a picture or clip."""
+    pixels = scene.frames if scene.frames is not None else np.asarray(scene.image)
+    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()[:16]
+
+
 def stream(split: Literal["train", "mini", "dev"], seed: int, *key: int) -> np.random.Generator:
-    """The random numbers of one part of the data; streams of different splits, seeds or keys never meet."""
+    """The random numbers of one part of the data; streams of different splits never meet, nor those of equally long different keys."""
     return np.random.default_rng([{"train": 0, "mini": 1, "dev": 2}[split], seed, *key])
 
 

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import threading
 import time
 from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from evalkit.errors import UsageError
 from evalkit.qwen2vl.ablation import Ablation
 from evalkit.qwen2vl.checkpoint import save
 from evalkit.qwen2vl.config import Qwen2VLConfig, TextConfig, VisionConfig
@@ -132,9 +136,9 @@ class Gates:
 
 
 def rate(recipe: Recipe, step: int) -> float:
-    """Learning rate: a linear warm-up, constant to half way, then linear to 2 per cent."""
-    done = step / recipe.steps
-    return recipe.learning_rate * min(1.0, (step + 1) / max(recipe.warmup, 1), 1 - 0.98 * max(0.0, (done - 0.5) / 0.5))
+    """Learning rate: a linear warm-up, constant for a while, then linear to 2 per cent."""
+    falling = max(0.0, (step / recipe.steps - recipe.decay_from) / (1 - recipe.decay_from))
+    return recipe.learning_rate * min(1.0, (step + 1) / max(recipe.warmup, 1), 1 - 0.98 * falling)
 
 
 def train(recipe: Recipe, out: Path, resume: bool = True, save_seconds: float = 120.0) -> Path:
@@ -150,15 +154,16 @@ def train(recipe: Recipe, out: Path, resume: bool = True, save_seconds: float = 
         betas=(0.9, 0.98),
         fused=True,
     )
-    gates, start = Gates(recipe), 0
+    gates, start, seconds = Gates(recipe), 0, 0.0
     pending: list[dict[Family, float]] = []
     if resume and (out / "state" / "state.json").is_file():
-        start, pending = restore(out / "state", model, optimiser, gates)
+        start, seconds, pending = restore(out / "state", recipe, model, optimiser, gates)
         print(f"resumed at step {start}", flush=True)
     out.mkdir(parents=True, exist_ok=True)
-    began = saved = time.monotonic()
+    saved = time.monotonic()
+    began = saved - seconds
     running: dict[str, list[float]] = {}
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=begin_worker) as pool:
         ahead: deque[tuple[dict[Family, float], Future[Batch]]] = deque()
 
         def order(step: int, levels: dict[Family, float]) -> None:
@@ -183,8 +188,9 @@ def train(recipe: Recipe, out: Path, resume: bool = True, save_seconds: float = 
             last = step + 1 == recipe.steps
             if last or time.monotonic() - saved > save_seconds:
                 saved = time.monotonic()
-                remember(out / "state", model, optimiser, gates, step + 1, [levels for levels, _ in ahead])
-                row = {"step": step + 1, "seconds": round(saved - began, 1)}
+                progress = {"step": step + 1, "seconds": round(saved - began, 1)}
+                remember(out / "state", recipe, model, optimiser, gates, progress, [levels for levels, _ in ahead])
+                row = dict(progress)
                 row |= {f"loss_{f}": round(sum(running.get(f, [0])) / max(len(running.get(f, [])), 1), 4) for f in recipe.families}
                 row |= {f"gate_{f}": round(gates.level[f], 3) for f in recipe.families}
                 row |= held_out(model, recipe)
@@ -194,6 +200,19 @@ def train(recipe: Recipe, out: Path, resume: bool = True, save_seconds: float = 
 
 
 @torch.no_grad()
+def begin_worker() -> None:
+    """One thread, and an end when the trainer ends, however that comes."""
+    torch.set_num_threads(1)
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def held_out(model: Qwen2VL, recipe: Recipe, scenes: int = 48) -> dict[str, float]:
     """Share of exact answers (of right tokens, for boxes), teacher-forced, on scenes that training never draws."""
     out = {}
@@ -202,24 +221,32 @@ def held_out(model: Qwen2VL, recipe: Recipe, scenes: int = 48) -> dict[str, floa
             rng = stream("dev", recipe.seed, i, int(difficulty * 100))
             drawn = [draw(family, difficulty, rng) for _ in range(scenes)]
             _, exact, right, _ = loss_and_accuracy(model, collate(family, drawn, model.ablation))
-            out[f"{family}@{difficulty}"] = round(right if family == "grounding" else exact, 3)
+            name, value = (f"{family} tokens", right) if family == "grounding" else (family, exact)
+            out[f"{name}@{difficulty}"] = round(value, 3)
     return out
 
 
-def remember(folder: Path, model: Qwen2VL, optimiser: torch.optim.Optimizer, gates: Gates, step: int, ahead: list) -> None:  # type: ignore[type-arg]
+def remember(
+    folder: Path,
+    recipe: Recipe,
+    model: Qwen2VL,
+    optimiser: torch.optim.Optimizer,
+    gates: Gates,
+    progress: dict[str, Any],
+    ahead: list[dict[Family, float]],
+) -> None:
     """Writes a checkpoint that a kill can't tear: tensors under a new name first, then the small file that points at them."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = [n for n, _ in model.named_parameters()]
     tensors = {f"model.{n}": p.detach() for n, p in model.named_parameters()}
     params = [p for g in optimiser.param_groups for p in g["params"]]
     by_id = {id(p): n for n, p in model.named_parameters()}
     for p in params:
         for key, value in optimiser.state[p].items():
             tensors[f"optimiser.{key}.{by_id[id(p)]}"] = value if value.ndim else value.reshape(1)
-    assert len(names) == len(params)
-    file = folder / f"step-{step}.safetensors"
+    file = folder / f"step-{progress['step']}.safetensors"
     save_file({k: v.contiguous() for k, v in tensors.items()}, file)
-    state = {"schema_version": 1, "step": step, "tensors": file.name, "level": gates.level, "seen": gates.seen, "ahead": ahead}
+    state = {"schema_version": 1, **progress, "tensors": file.name, "level": gates.level, "seen": gates.seen, "ahead": ahead}
+    state["recipe"] = recipe.model_dump(mode="json")
     part = folder / "state.json.part"
     part.write_text(json.dumps(state), encoding="utf-8")
     part.replace(folder / "state.json")
@@ -228,9 +255,17 @@ def remember(folder: Path, model: Qwen2VL, optimiser: torch.optim.Optimizer, gat
             old.unlink()
 
 
-def restore(folder: Path, model: Qwen2VL, optimiser: torch.optim.Optimizer, gates: Gates) -> tuple[int, list]:  # type: ignore[type-arg]
-    """Loads what ``remember`` wrote; returns the next step and the gates of the batches that were under way."""
+def restore(
+    folder: Path, recipe: Recipe, model: Qwen2VL, optimiser: torch.optim.Optimizer, gates: Gates
+) -> tuple[int, float, list[dict[Family, float]]]:
+    """Loads what ``remember`` wrote; returns the next step, the seconds so far, and the gates of the batches that were under way.
+
+    Raises UsageError when the state is that of another recipe.
+    """
     state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    if state["recipe"] != recipe.model_dump(mode="json"):
+        changed = [k for k, v in recipe.model_dump(mode="json").items() if state["recipe"].get(k) != v]
+        raise UsageError(f"{folder}: was begun with another recipe ({', '.join(changed)} differ); choose another --out")
     tensors = load_file(folder / state["tensors"])
     with torch.no_grad():
         for name, p in model.named_parameters():
@@ -239,7 +274,7 @@ def restore(folder: Path, model: Qwen2VL, optimiser: torch.optim.Optimizer, gate
             optimiser.state[p] = {k: v.reshape(()) if k == "step" else v for k, v in kept.items()}
     gates.level.update(state["level"])
     gates.seen.update(state["seen"])
-    return state["step"], state["ahead"]
+    return state["step"], state["seconds"], state["ahead"]
 
 
 def export(model: Qwen2VL, folder: Path) -> Path:
@@ -249,7 +284,7 @@ def export(model: Qwen2VL, folder: Path) -> Path:
     return folder
 
 
-def log(path: Path, row: dict) -> None:  # type: ignore[type-arg]
+def log(path: Path, row: dict[str, Any]) -> None:
     print(" ".join(f"{k}={v}" for k, v in row.items()), flush=True)
     new = not path.is_file()
     with path.open("a", newline="", encoding="utf-8") as f:
