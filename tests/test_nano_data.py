@@ -6,19 +6,20 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from evalkit.nano import batches, grounding, mini
+from evalkit.nano import batches, clips, grounding, mini
 from evalkit.nano.fonts import font
 from evalkit.nano.grounding import COLOURS, Thing, _scatter, refer
 from evalkit.nano.grounding import draw as draw_grounding
 from evalkit.nano.recipe import Recipe
 from evalkit.nano.scene import FAMILIES, Scene, digest, draw, stream
 from evalkit.nano.wordlists import WORDS
-from evalkit.nano.words import fonts_for
+from evalkit.nano.words import LOOKALIKES, fonts_for
 
 MANIFEST = json.loads((mini.HERE / "manifest.json").read_text())
 
@@ -129,6 +130,35 @@ def test_clips_have_five_options_and_one_is_right() -> None:
         question = draw("clips", float(rng.uniform(0, 1)), rng).questions[0]
         assert len(set(question.options)) == 5
         assert question.options.count(question.answer) == 1
+
+
+def test_what_is_in_the_clip_is_among_the_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the right option is the only one in sight, and no sense of time is needed."""
+    drawn: list[Thing] = []
+    things = clips._things
+
+    def recorded(*args: Any) -> list[Thing]:
+        drawn[:] = things(*args)
+        return drawn
+
+    monkeypatch.setattr(clips, "_things", recorded)
+    rng = np.random.default_rng(0)
+    asked = 0
+    for difficulty in (0.25, 0.6) * 40:
+        question = draw("clips", difficulty, rng).questions[0]
+        if question.kind in ("order", "vanish"):
+            asked += 1
+            assert {f"the {t.name}" for t in drawn} <= set(question.options)
+    assert asked > 20
+
+
+def test_every_kind_of_document_question_is_shipped() -> None:
+    kinds = pq.read_table(mini.HERE / "docvqa" / "validation-00000-of-00001.parquet")["question_types"].to_pylist()
+    assert {kind for (kind,) in kinds} == {"lookup", "row_column", "arithmetic"}
+
+
+def test_no_word_reads_the_same_in_two_scripts() -> None:
+    assert not [word for lang in ("ru", "el") for word in WORDS[lang] if set(word) <= LOOKALIKES]
 
 
 def test_every_word_has_a_glyph_in_its_fonts() -> None:

@@ -62,7 +62,7 @@ def _scene(
     difficulty: float,
     rng: np.random.Generator,
 ) -> Scene:
-    wrong = [str(o) for o in rng.permutation([o for o in dict.fromkeys(pool) if o != answer])[:4]]
+    wrong = [o for o in dict.fromkeys(pool) if o != answer][:4]
     options = [str(o) for o in rng.permutation([answer, *wrong])]
     asked = Question(question, answer, kind, options=tuple(options))
     return Scene((asked,), difficulty, frames=_render(frames, width, height), fps=FPS)
@@ -90,14 +90,14 @@ def _direction(kind: str, difficulty: float, seconds: float, width: int, height:
 
 
 def _count(kind: str, difficulty: float, seconds: float, width: int, height: int, rng: np.random.Generator) -> Scene:
-    n = int(rng.integers(1, 4 if difficulty <= 0.12 else 6))
+    n = int(rng.integers(1, 6))
     things = _things(n, width, height, rng)
     frames = [things] * int(seconds * FPS)
     return _scene("How many objects are there?", NUMBERS[n - 1], kind, list(NUMBERS), frames, width, height, difficulty, rng)
 
 
 def _events(kind: str, difficulty: float, seconds: float, width: int, height: int, rng: np.random.Generator) -> Scene:
-    """Objects that appear one after another, or of which one vanishes half way."""
+    """Objects that appear one after another, or of which one vanishes half way; the options name all that are in the clip."""
     things = _things(2 if difficulty < 0.5 else 3, width, height, rng)
     n = int(seconds * FPS)
     names = [f"the {t.name}" for t in things]

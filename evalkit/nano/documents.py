@@ -46,7 +46,7 @@ def draw(difficulty: float, rng: np.random.Generator) -> Scene:
         whole = [(k, int(v)) for k, v in rows if v.isdigit()]
         if len(whole) >= 2:
             (a, x), (b, y) = whole[:2]
-            questions = [*questions[:3], Question(f"What is the sum of {a} and {b}?", str(x + y), "arithmetic")]
+            questions = [Question(f"What is the sum of {a} and {b}?", str(x + y), "arithmetic"), *questions[:3]]
     return Scene(tuple(questions), difficulty, image=image)
 
 

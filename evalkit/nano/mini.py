@@ -40,7 +40,7 @@ SUBSETS: dict[str, tuple[int, int, Make]] = {
     "refcoco_plus": (3, 28, styled("attribute")),
     "refcocog": (4, 28, styled("sentence")),
     "video_qa": (5, 68, of("clips")),
-    "multilingual_ocr": (6, 44, of("words")),
+    "multilingual_ocr": (6, 67, of("words")),
 }
 """Stream key, scenes a tier, and how a scene is drawn."""
 
@@ -135,7 +135,7 @@ def word_rows() -> Iterator[Row]:
 
 
 def write_clip(path: Path, frames: np.ndarray[Any, Any], fps: float) -> None:
-    """An mp4 of uint8 frames [n, height, width, 3] with even sides. The encoder does not always give equal bytes for equal frames."""
+    """An mp4 of uint8 frames [n, height, width, 3] with even sides. The encoder gives equal bytes for equal frames only almost always."""
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)
