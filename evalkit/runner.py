@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain
@@ -23,12 +23,12 @@ from evalkit.adapter import ModelAdapter, digest
 from evalkit.errors import DataError, EvalkitError, UsageError
 from evalkit.journal import SCHEMA_VERSION, Journal, Record, write_json
 from evalkit.plugin import code_of, file_of
+from evalkit.progress import Progress, Say
 from evalkit.provenance import command, git_state, versions
 from evalkit.summary import summarise
 from evalkit.task import Metric, Task
 from evalkit.types import Completion, Image, Request, Sample, Text, Video
 
-Say = Callable[[str], None]
 FAULTS_SHOWN = 5
 SESSION = ("created", "selection", "details", "versions", "git", "command")
 
@@ -139,14 +139,14 @@ def run_cell(cell: Cell, selection: Selection = Selection(), say: Say = print, p
         stopped: str | None = None
         interrupted: KeyboardInterrupt | None = None
         started = time.perf_counter()
-        with _Progress(cell.name, progress, say) as bar:
+        with Progress(cell.name, progress, say) as bar:
             try:
                 requests = stream.requests()
                 serve = cell.adapter.rank if cell.task.rank else cell.adapter.generate
                 if (first := next(requests, None)) is not None:  # an adapter that has nothing to do shall not load its model
                     for completion in serve(chain([first], requests)):
                         stream.finish(completion)
-                        bar.update(stream)
+                        bar.update(stream.made, stream.score)
                     next(requests, None)
             except UsageError:
                 raise
@@ -282,6 +282,14 @@ class _Stream:
             **summarise(records, self.metrics),
         }
 
+    @property
+    def score(self) -> str:
+        """The running headline score, as people read it."""
+        if not self.running:
+            return ""
+        mean = sum(total / n for total, n in self.running.values()) / len(self.running)
+        return f"{self.headline.name} {mean * self.headline.scale:.1f}"
+
     def _selected(self) -> Iterator[tuple[str, Sample | str]]:
         """(id, sample) of what is selected, or (id, reason) where a row can't be used."""
         chosen = self.selection
@@ -367,34 +375,3 @@ def _media_name(part: Image | Video) -> str:
         return f"<{kind} of {len(part.source)} bytes>"
     size = part.source.stat().st_size if part.source.is_file() else 0
     return f"<{kind} {part.source.name} of {size} bytes>"
-
-
-class _Progress:
-    """Samples done, per second, and the running headline score: a tqdm line on a terminal, a plain line twice a minute elsewhere."""
-
-    PLAIN_SECONDS = 30.0
-
-    def __init__(self, name: str, wanted: bool, say: Say) -> None:
-        self.name, self.wanted, self.say = name, wanted, say
-        self.started = self.said = time.monotonic()
-
-    def __enter__(self) -> _Progress:
-        from tqdm import tqdm
-
-        self.tqdm = tqdm(desc=self.name, unit="sample", disable=None if self.wanted else True, dynamic_ncols=True)
-        return self
-
-    def update(self, stream: _Stream) -> None:
-        now, score = time.monotonic(), ""
-        if stream.running:
-            mean = sum(total / n for total, n in stream.running.values()) / len(stream.running)
-            score = f"{stream.headline.name} {mean * stream.headline.scale:.1f}"
-        if not self.tqdm.disable:
-            self.tqdm.set_postfix_str(score, refresh=False)
-            self.tqdm.update()
-        elif self.wanted and now - self.said >= self.PLAIN_SECONDS:
-            self.said = now
-            self.say(f"{self.name}: {stream.made} done, {stream.made / (now - self.started):.2f} a second; {score}")
-
-    def __exit__(self, *_: object) -> None:
-        self.tqdm.close()
