@@ -52,7 +52,11 @@ def test_shipped_rows_are_drawn_again_from_their_seed() -> None:
 def test_training_never_shows_a_shipped_picture() -> None:
     """Two digits on four cells recur by chance, so training draws anew what the manifest lists; 60 batches at the easiest show it."""
     recipe = Recipe.model_validate(
-        {"name": "t", "steps": 60, "families": {"words": {}, "clips": {}}, "weights": {0: {"words": 3.0, "clips": 1.0}}}
+        {
+            "name": "t",
+            "families": {"words": {}, "clips": {}},
+            "stages": [{"name": "all", "steps": 60, "weights": {"words": 3.0, "clips": 1.0}}],
+        }
     )
     shipped = {digest(s) for key, count, make in mini.SUBSETS.values() for _, _, s in mini.scenes(key, min(count, 10), make)}
     assert shipped <= set(MANIFEST["pictures"])

@@ -26,8 +26,8 @@ TINY = {"vision_depth": 1, "vision_width": 32, "vision_heads": 1, "depth": 1, "w
 
 
 def tiny_recipe(**changes: object) -> Recipe:
-    base = {"name": "t", "steps": 6, "batch": 3, "warmup": 2, "model": TINY, "families": {f: {} for f in FAMILIES}}
-    base["weights"] = {0: dict.fromkeys(FAMILIES, 1.0)}
+    base = {"name": "t", "batch": 3, "warmup": 2, "model": TINY, "families": {f: {} for f in FAMILIES}}
+    base["stages"] = [{"name": "all", "steps": 6, "weights": dict.fromkeys(FAMILIES, 1.0)}]
     return Recipe.model_validate(base | changes)
 
 
@@ -45,7 +45,7 @@ def test_a_question_in_a_batch_is_computed_as_if_alone(family: str) -> None:
         patches, grid = pixels(scene, Processor())
         pad = "<|video_pad|>" if family == "clips" else "<|image_pad|>"
         n = grid[0] * grid[1] * grid[2] // 4
-        for i, question in enumerate(scene.questions):
+        for i, question in [*enumerate(scene.questions), *enumerate(scene.extra, batches.EXTRA)]:
             answer = [*encode(batches.target(family, question)), *encode("<|im_end|>")]  # type: ignore[arg-type]
             ids = [*encode(HEAD), *encode(pad) * n, *encode("<|vision_end|>"), *encode(prompt(family, question) + TURN), *answer]  # type: ignore[arg-type]
             key = "video" if family == "clips" else "image"
@@ -125,11 +125,13 @@ def test_the_tokenizer_is_one_token_a_prompt_word_and_one_a_character(tmp_path: 
 
 def test_a_recipe_fault_is_named_with_its_field(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
-    path.write_text("schema_version: 1\nname: x\nsteps: 0\nfamilies: {words: {}}\nweights: {0: {words: 1}}\nlearningrate: 1\n")
+    path.write_text(
+        "schema_version: 2\nname: x\nfamilies: {words: {}}\nstages: [{name: a, steps: 0, weights: {words: 1}}]\nlearningrate: 1\n"
+    )
     with pytest.raises(UsageError, match=r"steps.*learningrate|learningrate.*steps"):
         load_recipe(path)
-    path.write_text("schema_version: 1\nname: x\nsteps: 9\nfamilies: {words: {}}\nweights: {0: {clips: 1}}\n")
-    with pytest.raises(UsageError, match="weights at step 0: clips not among families"):
+    path.write_text("schema_version: 2\nname: x\nfamilies: {words: {}}\nstages: [{name: a, steps: 9, weights: {clips: 1}}]\n")
+    with pytest.raises(UsageError, match="stage a: weights: clips not among families"):
         load_recipe(path)
     with pytest.raises(UsageError, match="shipped recipes: nano, smoke"):
         find_recipe("nothing")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -29,12 +29,16 @@ MIN_PIXELS = 4 * 28 * 28
 """Small clips stay small, as in the ``mini`` subset of video_qa."""
 SHORT_ANSWER = "\nPlease try to answer the question with short words or phrases if possible."
 LETTER_ANSWER = "\nAnswer with the option's letter from the given choices directly."
+EXTRA = 6
+"""Questions from this number on are a scene's extra ones: learnt from, not graded. A row has fewer than 8 in all."""
 HEAD = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>"
 TURN = "<|im_end|>\n<|im_start|>assistant\n"
 
 
 def prompt(family: Family, question: Question) -> str:
-    """The text behind the image, as the tasks word it (a test holds the two together)."""
+    """The text behind the image, as the tasks word it (a test holds the two together); that of ``extra`` questions stands as it is."""
+    if question.kind == "extra":
+        return question.text
     if family == "grounding":
         return f'Detect the bounding box of "{question.text}".'
     if family == "clips":
@@ -44,7 +48,7 @@ def prompt(family: Family, question: Question) -> str:
 
 def target(family: Family, question: Question) -> str:
     """What the model learns to write; corners of boxes in steps of 10 of 1000, so that their last digit costs nothing to learn."""
-    if family != "grounding":
+    if family != "grounding" or question.kind == "extra":
         return question.answer
     rounded = re.sub(r"\d+", lambda n: str(min(990, round(int(n[0]) / 10) * 10)), question.answer)
     return f"<|box_start|>{rounded}<|box_end|>"
@@ -72,8 +76,12 @@ class Batch:
         q = self.question
         same = (q[:, None, :] == -1) | (q[:, None, :] == q[:, :, None])
         n = q.shape[1]
-        causal = torch.ones(n, n, dtype=torch.bool).tril()
-        return ((same & causal) | torch.eye(n, dtype=torch.bool))[:, None]
+        causal = torch.ones(n, n, dtype=torch.bool, device=q.device).tril()
+        return ((same & causal) | torch.eye(n, dtype=torch.bool, device=q.device))[:, None]
+
+    def to(self, device: str | torch.device) -> Batch:
+        tensors = {k: getattr(self, k).to(device) for k in ("ids", "labels", "question", "positions", "patches")}
+        return replace(self, **tensors)
 
 
 @lru_cache(maxsize=1)
@@ -95,7 +103,7 @@ def encode(text: str) -> list[int]:
 def make_batch(recipe: Recipe, step: int, gates: Mapping[Family, float]) -> Batch:
     """The batch of one training step; a function of its arguments alone."""
     rng = stream("train", recipe.seed, step)
-    mix = recipe.weights[max(first for first in recipe.weights if first <= step)]
+    mix = recipe.stage(step).weights
     names, weights = list(mix), np.array(list(mix.values()))
     family = names[int(rng.choice(len(names), p=weights / weights.sum()))]
     top = gates[family]
@@ -133,7 +141,7 @@ def collate(family: Family, scenes: list[Scene], ablation: Ablation) -> Batch:
         shared = [*head, *[image_pad] * n, *vision_end]
         ids, labels, question = list(shared), [-100] * len(shared), [-1] * len(shared)
         positions = [scheme([Run(len(head)), run, Run(len(vision_end))])]
-        for i, asked in enumerate(scene.questions):
+        for i, asked in [*enumerate(scene.questions), *enumerate(scene.extra, EXTRA)]:
             ask = encode(prompt(family, asked) + turn)
             answer = encode(target(family, asked)) + end
             own = ask + answer

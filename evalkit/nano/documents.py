@@ -47,7 +47,9 @@ def draw(difficulty: float, rng: np.random.Generator) -> Scene:
         if len(whole) >= 2:
             (a, x), (b, y) = whole[:2]
             questions = [Question(f"What is the sum of {a} and {b}?", str(x + y), "arithmetic"), *questions[:3]]
-    return Scene(tuple(questions), difficulty, image=image)
+    i = int(asked[0])
+    lines = Question(f"What is line {i + 1}?", " ".join(rows[i]), "extra")
+    return Scene(tuple(questions), difficulty, image=image, extra=(lines,))
 
 
 def _form(rows: list[tuple[str, str]], difficulty: float, rng: np.random.Generator) -> Image.Image:

@@ -64,7 +64,14 @@ def draw(difficulty: float, rng: np.random.Generator, style: str | None = None) 
             questions.append(Question(expression, answer, style, (t.x, t.y, t.side, t.side)))
     if not questions:
         return draw(difficulty, rng, style)
-    return Scene(tuple(questions), difficulty, image=image)
+    extra = tuple(_what(t, width, height) for t in things[:2])
+    return Scene(tuple(questions), difficulty, image=image, extra=extra)
+
+
+def _what(t: Thing, width: int, height: int) -> Question:
+    """The other way round: what is it that a box holds."""
+    box = box_text(t.x, t.y, t.x + t.side, t.y + t.side, width, height)
+    return Question(f"What is in <|box_start|>{box}<|box_end|>?", t.name, "extra")
 
 
 def box_text(x1: float, y1: float, x2: float, y2: float, width: int, height: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -34,51 +34,79 @@ class ModelSize(Strict):
 
 
 class Ladder(Strict):
-    """Where a family's difficulty starts, and the accuracy above which it rises."""
+    """Where a family's difficulty starts, and the accuracy above which it rises; without a gate it stays."""
 
     start: float = Field(default=0.0, ge=0, le=1)
-    gate: float = Field(default=0.55, gt=0, lt=1)
+    gate: float | None = Field(default=0.55, gt=0, lt=1)
 
 
-def known_switches() -> set[str]:
-    return {f.name for f in fields(Ablation)}
+class Stage(Strict):
+    """A part of the run: how often each family is drawn, and how fast each half of the model learns (0: frozen).
+
+    The halves are the paper's (section 2.2): the vision tower and the language model. The merger between them learns with the faster.
+    """
+
+    name: str
+    steps: int = Field(gt=0)
+    weights: dict[Family, Annotated[float, Field(gt=0)]] = Field(min_length=1)
+    vision: float = Field(default=1.0, ge=0, le=1)
+    language: float = Field(default=1.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _learns(self) -> Stage:
+        if not (self.vision or self.language):
+            raise ValueError("vision and language are both 0: nothing would learn")
+        return self
 
 
 class Recipe(Strict):
     """One training run.
 
-    ``weights``: how often each family is drawn, from the step that is the key on. ``learning_rate`` is constant until the share
-    ``decay_from`` of the steps, then falls. ``switches`` are ablation switches that the model is trained under.
+    ``learning_rate`` is AdamW's; with ``muon`` set, matrices inside the blocks are Muon's, at that rate. Both are constant until the
+    share ``decay_from`` of the steps, then fall. ``switches`` are ablation switches that the model is trained under.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     name: str
     seed: int = Field(default=0, ge=0)
-    steps: int = Field(gt=0)
     batch: int = Field(default=24, gt=0)
     learning_rate: float = Field(default=5e-4, gt=0)
+    muon: float | None = Field(default=2.5e-3, gt=0)
     warmup: int = Field(default=200, ge=0)
     decay_from: float = Field(default=0.5, ge=0, lt=1)
     weight_decay: float = Field(default=0.01, ge=0)
     bfloat16: bool = True
+    compile: bool = False
     model: ModelSize = ModelSize()
     families: dict[Family, Ladder]
-    weights: dict[int, dict[Family, float]]
+    stages: tuple[Stage, ...] = Field(min_length=1)
     switches: dict[str, Any] = {}
+
+    @property
+    def steps(self) -> int:
+        return sum(stage.steps for stage in self.stages)
+
+    def stage(self, step: int) -> Stage:
+        """The stage that a step belongs to."""
+        for stage in self.stages:
+            if step < stage.steps:
+                return stage
+            step -= stage.steps
+        return self.stages[-1]
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
         Ablation(**{k: v for k, v in self.switches.items() if k in known_switches()})
         if unknown := sorted(set(self.switches) - known_switches()):
             raise ValueError(f"switches: {', '.join(unknown)} unknown")
-        if 0 not in self.weights:
-            raise ValueError("weights: needs an entry for step 0")
-        for first, mix in self.weights.items():
-            if strange := sorted(set(mix) - set(self.families)):
-                raise ValueError(f"weights at step {first}: {', '.join(strange)} not among families")
-            if not mix or min(mix.values()) <= 0:
-                raise ValueError(f"weights at step {first}: every weight must be above 0")
+        for stage in self.stages:
+            if strange := sorted(set(stage.weights) - set(self.families)):
+                raise ValueError(f"stage {stage.name}: weights: {', '.join(strange)} not among families")
         return self
+
+
+def known_switches() -> set[str]:
+    return {f.name for f in fields(Ablation)}
 
 
 def find_recipe(name: str) -> Path:

@@ -34,13 +34,14 @@ class Question:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture, or the frames [n, height, width, 3] of a clip at ``fps``, and what is asked about it."""
+    """A picture, or the frames [n, height, width, 3] of a clip at ``fps``, and what is asked about it; ``extra`` in training only."""
 
     questions: tuple[Question, ...]
     difficulty: float
     image: Image.Image | None = None
     frames: np.ndarray | None = None
     fps: float = 0.0
+    extra: tuple[Question, ...] = ()
 
 
 def draw(family: Family, difficulty: float, rng: np.random.Generator) -> Scene:

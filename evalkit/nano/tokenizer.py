@@ -28,14 +28,18 @@ SPECIALS = tuple(
 )
 SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 PROMPTS = (
-    "system user assistant\nYou are a helpful assistant.\n",
-    "What is the?\nPlease try to answer the question with short words or phrases if possible.",
+    "system\nuser\nassistant\nYou are a helpful assistant.\n",
     "What is the text? What is line 1? What is the sum of and?",
     'Detect the bounding box of "the".',
     "the object large small left right top bottom that is to the left right of above below",
     "Which way does the move? How many objects are there? Which object appears first? Which object disappears?",
-    "A. B. C. D. E.\nAnswer with the option's letter from the given choices directly.",
+    "A. B. C. D. E.",
 )
+PHRASES = (
+    "\nPlease try to answer the question with short words or phrases if possible.",
+    "\nAnswer with the option's letter from the given choices directly.",
+)
+"""What the tasks put behind every question: a token each, which makes training a third faster. Other wordings are read word by word."""
 
 
 def build() -> Tokenizer:
@@ -60,7 +64,7 @@ def build() -> Tokenizer:
     spaced = " " + " ".join((*KEYS, *ROWS, *COLUMNS, *names))
     options = "\n".join(f"{letter}. {name}\n" for letter in "ABCDE" for name in ("the", *DIRECTIONS, *NUMBERS))
     marks = '),( ), ( , ?\n ".'
-    for text in (*PROMPTS, spaced, options, marks, "(1,1),(1,1)", '"the "the'):
+    for text in (*PROMPTS, *PHRASES, spaced, options, marks, "(1,1),(1,1)", '"the "the'):
         for piece, _ in split.pre_tokenize_str(text):
             vocabulary.setdefault(piece, len(vocabulary))
     for text in DIRECTIONS:
@@ -71,6 +75,7 @@ def build() -> Tokenizer:
     tokenizer.pre_tokenizer = split
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in SPECIALS])
+    tokenizer.add_tokens([AddedToken(p, normalized=False) for p in PHRASES])
     return tokenizer
 
 

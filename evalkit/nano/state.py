@@ -1,0 +1,68 @@
+"""The state of a run that a kill can't tear, and the model that comes out of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from evalkit.errors import UsageError
+from evalkit.qwen2vl.model import Qwen2VL
+
+from .recipe import Recipe
+
+Optimisers = Sequence[torch.optim.Optimizer]
+
+
+def owned(optimisers: Optimisers, model: Qwen2VL) -> Iterator[tuple[str, torch.nn.Parameter, torch.optim.Optimizer]]:
+    names = {id(p): n for n, p in model.named_parameters()}
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            for p in group["params"]:
+                yield names[id(p)], p, optimiser
+
+
+def remember(folder: Path, recipe: Recipe, model: Qwen2VL, optimisers: Optimisers, progress: dict[str, Any]) -> None:
+    """Writes tensors under a new name first, then the small ``state.json`` that points at them.
+
+    ``progress`` is anything JSON with a ``step``; ``restore`` gives it back.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"model.{n}": p.detach() for n, p in model.named_parameters()}
+    for name, p, optimiser in owned(optimisers, model):
+        for key, value in optimiser.state[p].items():
+            tensors[f"optimiser.{key}.{name}"] = value if value.ndim else value.reshape(1)
+    file = folder / f"step-{progress['step']}.safetensors"
+    save_file({k: v.contiguous() for k, v in tensors.items()}, file)
+    state = {"schema_version": 2, **progress, "tensors": file.name, "recipe": recipe.model_dump(mode="json")}
+    part = folder / "state.json.part"
+    part.write_text(json.dumps(state), encoding="utf-8")
+    part.replace(folder / "state.json")
+    for old in folder.glob("step-*.safetensors"):
+        if old != file:
+            old.unlink()
+
+
+def restore(folder: Path, recipe: Recipe, model: Qwen2VL, optimisers: Optimisers) -> dict[str, Any]:
+    """Loads what ``remember`` wrote and returns its progress. Raises UsageError when the state is that of another recipe."""
+    state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    if state["recipe"] != recipe.model_dump(mode="json"):
+        changed = [k for k, v in recipe.model_dump(mode="json").items() if state["recipe"].get(k) != v]
+        raise UsageError(f"{folder}: was begun with another recipe ({', '.join(changed)} differ); choose another --out")
+    tensors = load_file(folder / state["tensors"])
+    kept: dict[str, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimiser."):
+            _, field, name = key.split(".", 2)
+            kept.setdefault(name, {})[field] = value.reshape(()) if field == "step" else value
+    with torch.no_grad():
+        for name, p, optimiser in owned(optimisers, model):
+            p.copy_(tensors[f"model.{name}"])
+            if name in kept:
+                optimiser.state[p] = {k: v if k == "step" else v.to(p.device) for k, v in kept[name].items()}
+    return state
