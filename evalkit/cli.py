@@ -95,6 +95,11 @@ def build_parser() -> Parser:
     train.add_argument("recipe", help="the name of a shipped recipe (nano, smoke), or a YAML file")
     train.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     train.add_argument("--threads", type=int, default=2)
+
+    twins = verbs.add_parser("twins", help="train models alike but for one choice, and tell what it was worth; repeat to resume")
+    twins.add_argument("twins", help="the name of shipped twins (position, resolution, stages), or a YAML file")
+    twins.add_argument("--out", type=Path, default=Path("results/twins"), metavar="FOLDER", help="default: results/twins")
+    twins.add_argument("--threads", type=int, default=2)
     return parser
 
 

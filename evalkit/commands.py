@@ -209,6 +209,18 @@ def train(args: argparse.Namespace) -> int:
     return 0
 
 
+def twins(args: argparse.Namespace) -> int:
+    import torch
+
+    from evalkit.nano.twins import find_twins, load_twins, run_twins
+
+    torch.set_num_threads(args.threads)
+    config = load_twins(find_twins(args.twins))
+    run_twins(config, args.out)
+    print((args.out / config.name / "README.md").read_text(encoding="utf-8").split("```yaml")[0])
+    return 0
+
+
 def _adapter(args: argparse.Namespace) -> Any:
     from evalkit.adapter import adapter_class
 

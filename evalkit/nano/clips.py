@@ -14,16 +14,17 @@ NUMBERS = ("one", "two", "three", "four", "five")
 NAMES = tuple(f"the {c} {s}" for c in COLOURS for s in SHAPES)
 
 
-def draw(difficulty: float, rng: np.random.Generator) -> Scene:
+def draw(difficulty: float, rng: np.random.Generator, seconds: float | None = None) -> Scene:
+    """``seconds``: the clip's length, instead of one that goes with the difficulty."""
     known = 1 if difficulty <= 0.05 else 2 if difficulty <= 0.12 else 4
     kind = str(rng.choice(["direction", "count", "order", "vanish"][:known]))
-    seconds = 2.0 if difficulty <= 0.12 else float(rng.integers(2, 3 + int(6 * min(1.0, difficulty))))
+    usual = 2.0 if difficulty <= 0.12 else float(rng.integers(2, 3 + int(6 * min(1.0, difficulty))))
     side = 3 if difficulty <= 0.12 else int(rng.integers(3, 5 + int(4 * difficulty)))
     width = height = side * CELL
     if difficulty > 0.5:
         width = int(rng.integers(side, 2 * side)) * CELL
     make = {"direction": _direction, "count": _count, "order": _events, "vanish": _events}[kind]
-    return make(kind, difficulty, seconds, width, height, rng)
+    return make(kind, difficulty, seconds or usual, width, height, rng)
 
 
 def _things(n: int, width: int, height: int, rng: np.random.Generator) -> list[Thing]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -13,6 +13,8 @@ from evalkit.errors import UsageError
 from evalkit.qwen2vl.ablation import Ablation
 
 from .scene import Family
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class Strict(BaseModel):
@@ -120,8 +122,13 @@ def find_recipe(name: str) -> Path:
 
 def load_recipe(path: Path) -> Recipe:
     """Reads a YAML recipe. Raises UsageError that names the file and the field."""
+    return read_yaml(path, Recipe)
+
+
+def read_yaml(path: Path, kind: type[M]) -> M:
+    """A checked value from a YAML file. Raises UsageError that names the file and the field."""
     try:
-        return Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return kind.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except OSError as e:
         raise UsageError(f"{path}: {e.strerror}") from None
     except yaml.YAMLError as e:

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-Family = Literal["documents", "grounding", "clips", "words"]
+Family = Literal["documents", "grounding", "clips", "words", "grids"]
 Tier = Literal["easy", "medium", "hard"]
 FAMILIES: tuple[Family, ...] = ("documents", "grounding", "clips", "words")
 CELL = 28
@@ -46,10 +46,16 @@ class Scene:
 
 def draw(family: Family, difficulty: float, rng: np.random.Generator) -> Scene:
     """A scene of the family; difficulty in [0, 1]."""
-    from . import clips, documents, grounding, words
+    from . import clips, documents, grids, grounding, words
 
-    make = {"documents": documents.draw, "grounding": grounding.draw, "clips": clips.draw, "words": words.draw}[family]
-    return make(difficulty, rng)
+    make = {
+        "documents": documents.draw,
+        "grounding": grounding.draw,
+        "clips": clips.draw,
+        "words": words.draw,
+        "grids": grids.draw,
+    }
+    return make[family](difficulty, rng)
 
 
 def digest(scene: Scene) -> str:

@@ -118,9 +118,23 @@ def loss_and_accuracy(model: Qwen2VL, batch: Batch) -> tuple[Tensor, float, floa
     weights = lengths[index].float().rsqrt()
     loss = (F.cross_entropy(logits, labels, reduction="none") * weights).sum() / weights.sum()
     right = logits.detach().argmax(-1) == labels
-    wrong = torch.zeros(len(lengths), device=index.device).index_add_(0, index, (~right).float())
+    exact = whole(right, index, len(lengths))
     graded = number % 8 < EXTRA
-    return loss, float((wrong == 0)[graded].float().mean()), float(right[graded[index]].float().mean()), int(graded.sum())
+    return loss, float(exact[graded].float().mean()), float(right[graded[index]].float().mean()), int(graded.sum())
+
+
+def exact_answers(model: Qwen2VL, batch: Batch) -> Tensor:
+    """Whether each answer [questions] is exact: every token is the most likely one after the right ones, as in greedy decoding."""
+    logits, labels, asked = answer_logits(model, batch)
+    number, index = asked.unique(return_inverse=True)
+    return whole(logits.argmax(-1) == labels, index, len(number))[number % 8 < EXTRA]
+
+
+def whole(right: Tensor, index: Tensor, n: int) -> Tensor:
+    """[n] whether all entries of ``right`` with an index are."""
+    return torch.ones(n, dtype=torch.bool, device=right.device).index_put_(
+        (index[~right],), torch.tensor(False, device=right.device)
+    )
 
 
 class Gates:

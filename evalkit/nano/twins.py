@@ -1,0 +1,181 @@
+"""Twins: models trained alike but for one choice, and what the choice was worth, with intervals over seeds.
+
+Every arm of a seed has the same initialisation, data order and number of steps, so that their difference is the choice's. Difficulty must
+not follow accuracy here (no gates): better arms would see harder data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+import yaml
+from pydantic import Field, model_validator
+from scipy import stats
+
+from evalkit.errors import UsageError
+from evalkit.qwen2vl.checkpoint import load
+from evalkit.qwen2vl.model import Qwen2VL
+
+from . import clips
+from .batches import collate
+from .recipe import Recipe, Strict, read_yaml
+from .scene import Family, Scene, draw, stream
+from .train import exact_answers, train
+
+
+class Condition(Strict):
+    """Scenes on which the arms are compared; ``seconds`` makes clips of that length."""
+
+    family: Family
+    difficulty: float = Field(ge=0, le=1)
+    seconds: float | None = Field(default=None, gt=0)
+    scenes: int = Field(default=200, gt=0)
+
+
+class Twins(Strict):
+    """``arms`` change single fields of ``recipe``, which has everything but a name and a seed."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    question: str
+    seeds: tuple[int, ...] = (0, 1, 2)
+    recipe: dict[str, Any]
+    arms: dict[str, dict[str, Any]] = Field(min_length=2)
+    baseline: str
+    conditions: dict[str, Condition] = Field(min_length=1)
+
+    def arm(self, name: str, seed: int) -> Recipe:
+        return Recipe.model_validate(self.recipe | self.arms[name] | {"name": self.name, "seed": seed})
+
+    @model_validator(mode="after")
+    def _fits(self) -> Twins:
+        if self.baseline not in self.arms:
+            raise ValueError(f"baseline: {self.baseline} is not among the arms")
+        if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
+            raise ValueError("seeds: at least one, each once")
+        for name in self.arms:
+            recipe = self.arm(name, 0)
+            if gated := [f for f, ladder in recipe.families.items() if ladder.gate is not None]:
+                raise ValueError(f"arm {name}: families {', '.join(gated)}: twins need gate: null, or better arms see harder data")
+            if recipe.steps != self.arm(self.baseline, 0).steps:
+                raise ValueError(f"arm {name}: {recipe.steps} steps, the baseline has another number: not the same compute")
+        return self
+
+
+def find_twins(name: str) -> Path:
+    """The file of shipped twins, or the given file. Raises UsageError with the shipped names."""
+    shipped = {p.stem: p for p in (Path(__file__).parent / "twins").glob("*.yaml")}
+    path = shipped.get(name, Path(name))
+    if not path.is_file():
+        raise UsageError(f"{name}: no such file, and not one of the shipped twins: {', '.join(sorted(shipped))}")
+    return path
+
+
+def load_twins(path: Path) -> Twins:
+    """Reads a YAML file of twins. Raises UsageError that names the file and the field."""
+    return read_yaml(path, Twins)
+
+
+def run_twins(twins: Twins, out: Path, say: Callable[[str], None] = print) -> pd.DataFrame:
+    """Trains what is not trained yet, measures, and writes ``scores.csv``, ``differences.csv`` and ``README.md`` to ``out/<name>``.
+
+    Models stay under ``out/runs`` by a digest of their recipe, so that arms which several files share are trained once. Returns the
+    differences.
+    """
+    rows = []
+    for seed in twins.seeds:
+        for arm in twins.arms:
+            recipe = twins.arm(arm, seed)
+            folder = out / "runs" / digest(recipe)
+            if not (folder / "model" / "model.safetensors").is_file():
+                say(f"{twins.name}: {arm}, seed {seed}: {folder}")
+                train(recipe, folder)
+            model = load(folder / "model").eval()
+            for name, condition in twins.conditions.items():
+                score = measure(model, condition, twins.name, seed)
+                rows.append({"arm": arm, "seed": seed, "condition": name, "exact": score, "n_scenes": condition.scenes})
+    scores = pd.DataFrame(rows)
+    table = differences(scores, twins)
+    folder = out / twins.name
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, frame in (("scores", scores), ("differences", table)):
+        (folder / f"{name}.csv").write_text("# schema_version: 1\n" + frame.round(3).to_csv(index=False), encoding="utf-8")
+    (folder / "README.md").write_text(page(twins, scores, table), encoding="utf-8")
+    return table
+
+
+def digest(recipe: Recipe) -> str:
+    content = recipe.model_dump(mode="json") | {"name": ""}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@torch.no_grad()
+def measure(model: Qwen2VL, condition: Condition, name: str, seed: int) -> float:
+    """Per cent of questions answered exactly, on scenes that all arms share."""
+    key = int.from_bytes(hashlib.sha256(condition.model_dump_json().encode()).digest()[:4])
+    right: list[float] = []
+    for i in range(0, condition.scenes, 20):
+        scenes = [_scene(condition, key, i + j) for j in range(min(20, condition.scenes - i))]
+        right += exact_answers(model, collate(condition.family, scenes, model.ablation)).tolist()
+    return 100 * sum(right) / len(right)
+
+
+def _scene(condition: Condition, key: int, i: int) -> Scene:
+    rng = stream("dev", 1, key, i)
+    if condition.seconds is not None:
+        return clips.draw(condition.difficulty, rng, condition.seconds)
+    return draw(condition.family, condition.difficulty, rng)
+
+
+def differences(scores: pd.DataFrame, twins: Twins) -> pd.DataFrame:
+    """Each arm minus the baseline, by condition: the mean over seeds and its 95 % interval (Student's t on the paired seeds)."""
+    wide = scores.pivot(index=["condition", "seed"], columns="arm", values="exact")
+    out = []
+    for condition in twins.conditions:
+        for arm in twins.arms:
+            if arm == twins.baseline:
+                continue
+            delta = (wide[arm] - wide[twins.baseline]).loc[condition]
+            row = {"condition": condition, "arm": arm, "baseline": twins.baseline, "difference": delta.mean(), "seeds": len(delta)}
+            low = high = None
+            if len(delta) > 1:
+                reach = float(stats.t.ppf(0.975, len(delta) - 1)) * float(delta.std(ddof=1)) / len(delta) ** 0.5
+                low, high = delta.mean() - reach, delta.mean() + reach
+            out.append(row | {"ci_low": low, "ci_high": high})
+    return pd.DataFrame(out)
+
+
+def page(twins: Twins, scores: pd.DataFrame, table: pd.DataFrame) -> str:
+    """The findings in markdown: scores by seed, differences, and in words what could be told."""
+    lines = [f"<!-- schema_version: 1; made by: evalkit twins {twins.name} -->", f"# {twins.name}", "", twins.question, ""]
+    recipe = twins.arm(twins.baseline, twins.seeds[0])
+    lines += [
+        f"Trained arms, {recipe.steps} steps of {recipe.batch} scenes each, {len(twins.seeds)} seeds; per cent of answers exact.",
+        "",
+    ]
+    lines += [
+        "| condition | arm | " + " | ".join(f"seed {s}" for s in twins.seeds) + " | mean |",
+        "|---" * (3 + len(twins.seeds)) + "|",
+    ]
+    for condition in twins.conditions:
+        for arm in twins.arms:
+            these = scores[(scores.condition == condition) & (scores.arm == arm)].set_index("seed").exact
+            values = " | ".join(f"{these[s]:.1f}" for s in twins.seeds)
+            lines.append(f"| {condition} | {arm} | {values} | {these.mean():.1f} |")
+    lines += ["", "| condition | difference | points | 95 % interval over seeds | |", "|---|---|---|---|---|"]
+    for row in table.to_dict("records"):
+        name = f"{row['arm']} - {row['baseline']}"
+        if row["ci_low"] is None:
+            lines.append(f"| {row['condition']} | {name} | {row['difference']:+.1f} | – | one seed: nothing can be told |")
+            continue
+        told = "can't be told from none" if row["ci_low"] <= 0 <= row["ci_high"] else "better" if row["difference"] > 0 else "worse"
+        interval = f"[{row['ci_low']:+.1f}, {row['ci_high']:+.1f}]"
+        lines.append(f"| {row['condition']} | {name} | {row['difference']:+.1f} | {interval} | {told} |")
+    recipe_text = yaml.safe_dump(twins.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return "\n".join([*lines, "", "```yaml", recipe_text.strip(), "```", ""])
