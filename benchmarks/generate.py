@@ -20,6 +20,8 @@ import torch
 from PIL import Image
 
 from evalkit.engine import Engine, Prompt, Visual
+from evalkit.engine.fused import fuse
+from evalkit.memory import keep_freed_memory
 from evalkit.qwen2vl.checkpoint import DTYPES, load
 from evalkit.qwen2vl.model import Qwen2VL
 from evalkit.qwen2vl.processing import Processor
@@ -98,12 +100,16 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-sizes", default="1,8,16")
+    parser.add_argument("--fused", action="store_true")
+    parser.add_argument("--keep", action="store_true")
     parser.add_argument("--save", type=Path)
     args = parser.parse_args()
 
     import transformers
 
     torch.set_num_threads(args.threads)
+    if args.keep:
+        print(keep_freed_memory())
     model = load(args.checkpoint, args.dtype, args.device)
     hf = (
         transformers.Qwen2VLForConditionalGeneration.from_pretrained(args.checkpoint, dtype=DTYPES[args.dtype])
@@ -111,6 +117,8 @@ def main() -> None:
         .eval()
     )
     prompts = make_load(model, args.items)
+    if args.fused:
+        fuse(model)
     never = frozenset[int]()
     sides = {"evalkit": lambda: {o.id: o.ids for o in Engine(model, never).generate(prompts)}}
     for n in map(int, args.batch_sizes.split(",")):

@@ -8,7 +8,9 @@ from typing import Any
 
 from evalkit.adapter import ModelAdapter
 from evalkit.engine import Engine, Output, Prompt, Visual
+from evalkit.engine.fused import fuse
 from evalkit.errors import DataError, UsageError
+from evalkit.memory import keep_freed_memory
 from evalkit.qwen2vl.ablation import Ablation
 from evalkit.qwen2vl.chat import Chat
 from evalkit.qwen2vl.checkpoint import DTYPES, load, weights_digest
@@ -84,7 +86,8 @@ class ReferenceAdapter(ModelAdapter):
 
     @cached_property
     def engine(self) -> Engine:
-        model = load(self.folder, self.dtype, self.device, self.ablation)
+        keep_freed_memory()
+        model = fuse(load(self.folder, self.dtype, self.device, self.ablation))
         return Engine(model, self.chat.stop_ids, self.batch_size, self.batch_tokens)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:

@@ -25,6 +25,8 @@ from . import tokenizer as nano_tokenizer
 from .recipe import Recipe
 from .scene import Family, Question, Scene, digest, draw, stream
 
+BOXES: tuple[Family, ...] = ("grounding", "grids")
+"""Families whose answers are boxes."""
 MIN_PIXELS = 4 * 28 * 28
 """Small clips stay small, as in the ``mini`` subset of video_qa."""
 SHORT_ANSWER = "\nPlease try to answer the question with short words or phrases if possible."
@@ -39,7 +41,7 @@ def prompt(family: Family, question: Question) -> str:
     """The text behind the image, as the tasks word it (a test holds the two together); that of ``extra`` questions stands as it is."""
     if question.kind == "extra":
         return question.text
-    if family == "grounding":
+    if family in BOXES:
         return f'Detect the bounding box of "{question.text}".'
     if family == "clips":
         return f"{question.text}\n" + "\n".join(f"{a}. {o}" for a, o in zip("ABCDE", question.options)) + LETTER_ANSWER
@@ -48,7 +50,7 @@ def prompt(family: Family, question: Question) -> str:
 
 def target(family: Family, question: Question) -> str:
     """What the model learns to write; corners of boxes in steps of 10 of 1000, so that their last digit costs nothing to learn."""
-    if family != "grounding" or question.kind == "extra":
+    if family not in BOXES or question.kind == "extra":
         return question.answer
     rounded = re.sub(r"\d+", lambda n: str(min(990, round(int(n[0]) / 10) * 10)), question.answer)
     return f"<|box_start|>{rounded}<|box_end|>"

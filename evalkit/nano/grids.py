@@ -1,6 +1,6 @@
-"""Large sparse pages for twins: coloured shapes, and far away in the same row or column the number that belongs to each.
+"""Large sparse pages for twins: one or two coloured shapes, to be found over 6 to 46 visual tokens a side.
 
-Nothing is hard to see; what is asked is who stands in line with whom, over 8 to 48 visual tokens. Not a family of the ``mini`` subsets.
+Nothing is hard to see; what is asked is where it stands. Not a family of the ``mini`` subsets.
 """
 
 from __future__ import annotations
@@ -8,27 +8,29 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .grounding import COLOURS, SHAPES, Thing, paint
+from .grounding import COLOURS, SHAPES, Thing, box_text, paint
 from .scene import CELL, Question, Scene
-from .words import draw_line
 
 
 def draw(difficulty: float, rng: np.random.Generator) -> Scene:
-    """Two to five pairs; the long side has 8 to 8 + 40 * difficulty cells."""
-    n = int(rng.integers(2, 6))
-    long = int(rng.integers(8, 9 + round(40 * difficulty)))
-    down = rng.random() < 0.5
-    names = rng.choice(len(COLOURS) * len(SHAPES), n, replace=False)
-    numbers = rng.choice(90, n, replace=False) + 10
-    image = Image.new("RGB", (n * 2 * CELL, long * CELL) if down else (long * CELL, n * CELL), (255, 255, 255))
+    """The long side has 6 to 6 + 40 * difficulty cells, the short one 2 to 5."""
+    long, short = int(rng.integers(6, 7 + round(40 * difficulty))) * CELL, int(rng.integers(2, 6)) * CELL
+    width, height = (short, long) if rng.random() < 0.5 else (long, short)
+    names = rng.choice(len(COLOURS) * len(SHAPES), int(rng.integers(1, 3)), replace=False)
+    image = Image.new("RGB", (width, height), (255, 255, 255))
     pen = ImageDraw.Draw(image)
     questions = []
-    for i, (name, number) in enumerate(zip(names, numbers)):
-        colour, shape = list(COLOURS)[name // len(SHAPES)], SHAPES[name % len(SHAPES)]
-        near, far = int(rng.integers(0, 2)), int(rng.integers(long // 2, long - 1))
-        x, y = (2 * i, near) if down else (near, i)
-        paint(pen, Thing(colour, shape, x * CELL + 3, y * CELL + 3, 22))
-        x, y = (2 * i, far) if down else (far, i)
-        draw_line(pen, str(number), "num", x * CELL, y * CELL + CELL / 2, 22, 0.0, (0, 0, 0), rng)
-        questions.append(Question(f"What is {'below' if down else 'to the right of'} the {colour} {shape}?", str(number), "lookup"))
-    return Scene(tuple(questions[i] for i in rng.permutation(n)[:4]), difficulty, image=image)
+    for i, name in enumerate(names):
+        side = int(rng.integers(24, CELL * 2 - 6))
+        # each in its own half of the long side, so that they never touch
+        x, y = int(rng.integers(0, width - side)), int(rng.integers(0, height - side))
+        if len(names) == 2:
+            x, y = (i * width // 2 + x // 2, y) if width > height else (x, i * height // 2 + y // 2)
+            x, y = min(x, width - side), min(y, height - side)
+            if i == 0:
+                x, y = (min(x, width // 2 - side), y) if width > height else (x, min(y, height // 2 - side))
+        thing = Thing(list(COLOURS)[name // len(SHAPES)], SHAPES[name % len(SHAPES)], x, y, side)
+        paint(pen, thing)
+        box = box_text(x, y, x + side, y + side, width, height)
+        questions.append(Question(f"the {thing.name}", box, "attribute", (x, y, side, side)))
+    return Scene(tuple(questions), difficulty, image=image)

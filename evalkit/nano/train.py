@@ -31,7 +31,7 @@ from evalkit.qwen2vl.model import Qwen2VL
 from evalkit.qwen2vl.vision import VisionMLP
 
 from . import tokenizer
-from .batches import EXTRA, Batch, collate, make_batch
+from .batches import BOXES, EXTRA, Batch, collate, make_batch
 from .recipe import Recipe
 from .scene import Family, draw, stream
 from .state import remember, restore
@@ -118,23 +118,10 @@ def loss_and_accuracy(model: Qwen2VL, batch: Batch) -> tuple[Tensor, float, floa
     weights = lengths[index].float().rsqrt()
     loss = (F.cross_entropy(logits, labels, reduction="none") * weights).sum() / weights.sum()
     right = logits.detach().argmax(-1) == labels
-    exact = whole(right, index, len(lengths))
+    exact = torch.ones(len(lengths), dtype=torch.bool, device=index.device)
+    exact[index[~right]] = False
     graded = number % 8 < EXTRA
     return loss, float(exact[graded].float().mean()), float(right[graded[index]].float().mean()), int(graded.sum())
-
-
-def exact_answers(model: Qwen2VL, batch: Batch) -> Tensor:
-    """Whether each answer [questions] is exact: every token is the most likely one after the right ones, as in greedy decoding."""
-    logits, labels, asked = answer_logits(model, batch)
-    number, index = asked.unique(return_inverse=True)
-    return whole(logits.argmax(-1) == labels, index, len(number))[number % 8 < EXTRA]
-
-
-def whole(right: Tensor, index: Tensor, n: int) -> Tensor:
-    """[n] whether all entries of ``right`` with an index are."""
-    return torch.ones(n, dtype=torch.bool, device=right.device).index_put_(
-        (index[~right],), torch.tensor(False, device=right.device)
-    )
 
 
 class Gates:
@@ -242,7 +229,7 @@ def train(recipe: Recipe, out: Path, resume: bool = True, save_seconds: float = 
             for optimiser in optimisers:
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
-            gates.add(batch.family, right if batch.family == "grounding" else exact, answers)
+            gates.add(batch.family, right if batch.family in BOXES else exact, answers)
             total = running.setdefault(batch.family, [0.0, 0])
             running[batch.family] = [total[0] + float(loss.detach()), total[1] + 1]
             order(step + LAG, dict(gates.level))
@@ -291,7 +278,7 @@ def held_out(model: Qwen2VL, recipe: Recipe, scenes: int = 48) -> dict[str, floa
             rng = stream("dev", recipe.seed, i, int(difficulty * 100))
             drawn = [replace(draw(family, difficulty, rng), extra=()) for _ in range(scenes)]
             _, exact, right, _ = loss_and_accuracy(model, collate(family, drawn, model.ablation).to(device))
-            name, value = (f"{family} tokens", right) if family == "grounding" else (family, exact)
+            name, value = (f"{family} tokens", right) if family in BOXES else (family, exact)
             out[f"{name}@{difficulty}"] = round(value, 3)
     return out
 

@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from evalkit.errors import CheckpointError
 from evalkit.qwen2vl.ablation import Ablation
@@ -77,6 +78,15 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
+class _NoInit(TorchFunctionMode):
+    """Leaves weights that are about to be replaced as they are: torch needs a second to learn how to fill tensors without data."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 def load(folder: Path, dtype: str | None = None, device: str = "cpu", ablation: Ablation = Ablation()) -> Qwen2VL:
     """The model of a checkpoint folder, in evaluation mode. ``dtype`` None keeps the one that ``config.json`` names.
 
@@ -86,7 +96,7 @@ def load(folder: Path, dtype: str | None = None, device: str = "cpu", ablation: 
     name = dtype or config.dtype
     if name not in DTYPES:
         raise CheckpointError(f"dtype {name!r}: expected one of {', '.join(DTYPES)}")
-    with torch.device("meta"):
+    with _NoInit(), torch.device("meta"):
         model = Qwen2VL(config, ablation)
     wanted = {k: v.shape for k, v in model.state_dict().items()}
     state: dict[str, Tensor] = {}
