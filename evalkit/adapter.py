@@ -45,6 +45,11 @@ class ModelAdapter(ABC):
         """JSON of what people want to read beside a result and what does not change it (device, batch size, parameters)."""
         return {}
 
+    @property
+    def stats(self) -> Mapping[str, Any]:
+        """JSON of what the last call of ``generate`` or ``rank`` did (tokens, reuse, seconds by stage), kept with the results."""
+        return {}
+
     @abstractmethod
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Answers each request once. May read ahead of what it has answered, by a bounded number."""

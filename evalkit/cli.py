@@ -112,6 +112,7 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
     for name in commands.SWITCHES:
         group.add_argument(f"--{name.replace('_', '-')}", dest=f"switch_{name}", metavar="V", help=argparse.SUPPRESS)
     group.add_argument("--batch-size", type=int, help="sequences at a time; never changes an answer in fp32")
+    group.add_argument("--batch-tokens", type=int, metavar="N", help="prompt tokens at a time; chosen from free memory; never changes an answer")
     group.add_argument("--device", help="cpu, cuda, cuda:1; a GPU if there is one")
     group.add_argument("--dtype", help="float32, bfloat16, float16; the checkpoint's own")
 

@@ -235,7 +235,7 @@ def _adapter(args: argparse.Namespace) -> Any:
         if name.strip() in arguments:
             raise UsageError(f"{name.strip()} is given twice")
         arguments[name.strip()] = convert(value.strip())
-    for name in ("batch_size", "device", "dtype"):
+    for name in ("batch_size", "batch_tokens", "device", "dtype"):
         if getattr(args, name) is not None:
             arguments[name] = getattr(args, name)
     cls = adapter_class(args.adapter)

@@ -279,6 +279,7 @@ class _Stream:
             "inference_probe": bool(fingerprint.get("inference_probe")),
             "switches": fingerprint.get("switches", {}),
             "seconds": round(seconds, 3),
+            "stats": dict(self.cell.adapter.stats) if self.made else {},
             **summarise(records, self.metrics),
         }
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from functools import cached_property, lru_cache
 from typing import Any
 
 from evalkit.adapter import ModelAdapter
 from evalkit.engine import Engine, Output, Prompt, Visual
+from evalkit.engine.budget import choose
 from evalkit.engine.fused import fuse
+from evalkit.engine.sequence import Stats
 from evalkit.errors import DataError, UsageError
 from evalkit.memory import keep_freed_memory
 from evalkit.qwen2vl.ablation import Ablation
@@ -25,8 +28,8 @@ class ReferenceAdapter(ModelAdapter):
     """evalkit's Qwen2-VL.
 
     ``model`` is a shipped name (nano), a checkpoint folder or a hub id. ``dtype`` None keeps the checkpoint's; ``device`` None takes
-    a GPU when there is one. ``batch_size`` sequences run at once in packs of at most ``batch_tokens`` prompt tokens; neither changes
-    an answer. All further arguments are the switches of ``Ablation``.
+    a GPU when there is one. ``batch_size`` sequences run at once in packs of at most ``batch_tokens`` prompt tokens, both chosen from
+    free memory if None; neither changes an answer. All further arguments are the switches of ``Ablation``.
     """
 
     name = "reference"
@@ -38,8 +41,8 @@ class ReferenceAdapter(ModelAdapter):
         *,
         dtype: str | None = None,
         device: str | None = None,
-        batch_size: int = 16,
-        batch_tokens: int = 2048,
+        batch_size: int | None = None,
+        batch_tokens: int | None = None,
         workers: int = 2,
         **switches: Any,
     ) -> None:
@@ -49,7 +52,7 @@ class ReferenceAdapter(ModelAdapter):
         if dtype is not None and dtype not in DTYPES:
             raise UsageError(f"dtype={dtype!r}: expected one of {', '.join(DTYPES)}")
         for name, value in (("batch_size", batch_size), ("batch_tokens", batch_tokens), ("workers", workers)):
-            if not isinstance(value, int) or value < 1:
+            if value is not None and (not isinstance(value, int) or value < 1):
                 raise UsageError(f"{name}={value!r}: expected a whole number above 0")
         self.ablation = Ablation(**switches)
         self.folder = checkpoint_folder(model)
@@ -78,8 +81,8 @@ class ReferenceAdapter(ModelAdapter):
     def details(self) -> Mapping[str, Any]:
         return {
             "device": self.device,
-            "batch_size": self.batch_size,
-            "batch_tokens": self.batch_tokens,
+            "batch_size": self.batch_size or "chosen",
+            "batch_tokens": self.batch_tokens or "chosen",
             "min_pixels": self.ablation.min_pixels or self.processor.config.min_pixels,
             "max_pixels": self.ablation.max_pixels or self.processor.config.max_pixels,
         }
@@ -88,7 +91,13 @@ class ReferenceAdapter(ModelAdapter):
     def engine(self) -> Engine:
         keep_freed_memory()
         model = fuse(load(self.folder, self.dtype, self.device, self.ablation))
-        return Engine(model, self.chat.stop_ids, self.batch_size, self.batch_tokens)
+        weight = model.lm_head.weight
+        budget = choose(self.config, weight.dtype, weight.device, self.batch_size, self.batch_tokens)
+        return Engine(model, self.chat.stop_ids, budget)
+
+    @property
+    def stats(self) -> Mapping[str, Any]:
+        return asdict(self.engine.stats) | asdict(self.engine.budget)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         return self._run(requests, ranked=False)
@@ -97,11 +106,12 @@ class ReferenceAdapter(ModelAdapter):
         return self._run(requests, ranked=True)
 
     def _run(self, requests: Iterable[Request], ranked: bool) -> Iterator[Completion]:
+        self.engine.stats = Stats()
         under_way: dict[str, tuple[Request, Prompt]] = {}
         failed: list[Completion] = []
 
         def prompts() -> Iterator[Prompt]:
-            for request, made in prefetch(self._prepare, requests, self.workers, depth=self.batch_size):
+            for request, made in prefetch(self._prepare, requests, self.workers, depth=self.engine.budget.rows):
                 if isinstance(made, Completion):
                     failed.append(made)
                 else:
@@ -134,6 +144,8 @@ class ReferenceAdapter(ModelAdapter):
         return Visual(patches, grid, key, isinstance(part, Video))
 
     def _completion(self, request: Request, prompt: Prompt, output: Output) -> Completion:
+        if output.error:
+            return Completion(request.id, finish_reason="error", error=output.error)
         seen = visual_tokens([v.grid for v in prompt.visuals])
         if output.logprobs:
             best = max(range(len(output.logprobs)), key=output.logprobs.__getitem__)

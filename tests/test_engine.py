@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalkit.engine import Engine, Prompt, Visual
+from evalkit.engine import Budget, Engine, Prompt, Visual
 from evalkit.qwen2vl.ablation import Ablation
 from evalkit.qwen2vl.checkpoint import load
 from evalkit.qwen2vl.model import Qwen2VL
@@ -64,12 +64,12 @@ def test_answers_do_not_depend_on_batch_size_packing_or_order(model: Qwen2VL, da
         ]
     alone = {}
     for p in prompts:
-        alone |= answers(Engine(model, STOP, max_rows=1), [p])
+        alone |= answers(Engine(model, STOP, Budget(1, 2048, 1 << 20)), [p])
     shuffled = data.draw(st.one_of(st.just(prompts), st.permutations(prompts)))
     rows = data.draw(st.integers(1, 6))
     tokens = data.draw(st.sampled_from([1, 64, 4096]))
     features = data.draw(st.sampled_from([0, 50_000]))
-    assert answers(Engine(model, STOP, rows, tokens, feature_tokens=features), shuffled) == alone
+    assert answers(Engine(model, STOP, Budget(rows, tokens, 1 << 20), feature_tokens=features), shuffled) == alone
 
 
 @torch.no_grad()
@@ -119,7 +119,7 @@ def test_questions_about_one_image_share_its_features_and_its_prefix(model: Qwen
 
 def test_a_prompt_longer_than_every_budget_still_runs(model: Qwen2VL) -> None:
     p = prompt(model, 11, "ii")
-    tight = Engine(model, STOP, max_rows=4, max_tokens=4, cache_tokens=8)
+    tight = Engine(model, STOP, Budget(4, 4, 8))
     assert answers(tight, [p, prompt(model, 12, "")])[p.id] == answers(Engine(model, STOP), [p])[p.id]
 
 

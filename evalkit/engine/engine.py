@@ -15,45 +15,46 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from evalkit.engine.budget import Budget, choose, within_memory
 from evalkit.engine.cache import Decode, KVCache, Prefill
-from evalkit.engine.sequence import Group, Output, Prompt, Sequence, Visual
+from evalkit.engine.sequence import Group, Output, Prompt, Sequence, Stats, Visual, Waiting
 from evalkit.qwen2vl.model import Qwen2VL
 
 
 class Engine:
     """Greedy generation and ranking over one model.
 
-    ``max_rows`` sequences run at once; a pack has at most ``max_tokens`` prompt tokens, and rows times longest row stay within
-    ``cache_tokens`` (a single longer sequence runs alone). ``feature_tokens`` bounds the visual features that are remembered.
+    ``budget`` (chosen from free memory if None) bounds what runs at once; a single longer sequence runs alone. ``feature_tokens`` bounds
+    the visual features that are remembered. ``stats`` counts what was done, and in which stage the time went.
     """
 
     def __init__(
-        self,
-        model: Qwen2VL,
-        stop_ids: frozenset[int],
-        max_rows: int = 16,
-        max_tokens: int = 2048,
-        cache_tokens: int = 131_072,
-        feature_tokens: int = 65_536,
+        self, model: Qwen2VL, stop_ids: frozenset[int], budget: Budget | None = None, feature_tokens: int = 65_536
     ) -> None:
-        self.model, self.stop_ids = model, stop_ids
-        self.max_rows, self.max_tokens, self.cache_tokens, self.feature_tokens = max_rows, max_tokens, cache_tokens, feature_tokens
         weight = model.model.embed_tokens.weight
-        self.device = weight.device
+        self.model, self.stop_ids, self.device, self.feature_tokens = model, stop_ids, weight.device, feature_tokens
+        self.budget = budget or choose(model.config, weight.dtype, weight.device)
         self.cache = KVCache(model.config.text, weight.dtype, self.device)
         self.features: OrderedDict[Hashable, Tensor] = OrderedDict()
+        self.stats = Stats()
 
     @torch.inference_mode()
     def generate(self, prompts: Iterable[Prompt]) -> Iterator[Output]:
-        """Answers every prompt, in the order in which they end. Reads at most one prompt ahead of what it runs."""
-        waiting = _Ahead(prompts)
+        """Answers every prompt, in the order in which they end. Reads at most one prompt ahead of what it runs.
+
+        Where memory runs out, packs are half as large from then on; a prompt that does not fit alone comes back with an ``error``.
+        """
+        waiting = Waiting(prompts)
         running: list[Sequence] = []
         while waiting or running:
             pack = self._schedule(waiting, running)
-            if pack:
-                running += self._prefill(pack)
-            else:
+            if not pack:
                 self._decode(running)
+            elif (begun := within_memory(self._prefill, pack)) is not None:
+                running += begun
+            else:
+                del self.cache.lengths[len(running) :]
+                yield from self._smaller([p for g in pack for p in g.prompts], waiting)
             for row in reversed(range(len(running))):
                 done = self._finished(running[row])
                 if done:
@@ -64,30 +65,66 @@ class Engine:
 
     @torch.inference_mode()
     def rank(self, prompts: Iterable[Prompt]) -> Iterator[Output]:
-        """The log-likelihood of each of a prompt's choices as its continuation, summed over the choice's tokens."""
-        for prompt in prompts:
-            started = time.perf_counter()
-            longer = [replace(prompt, ids=prompt.ids + c) for c in prompt.choices]
-            hidden, _ = self._forward([Group(longer, shared=len(prompt.ids) - 1)], None)
-            logprobs, start = [], len(prompt.ids) - 1
+        """The log-likelihood of each of a prompt's choices as its continuation, summed over the choice's tokens.
+
+        The choices of a prompt share its keys and values, and a pack holds several prompts. Memory as in ``generate``.
+        """
+        waiting = Waiting(prompts)
+        while waiting:
+            started, asked, tokens = time.perf_counter(), [waiting.take()], 0
+            while (following := waiting.peek()) is not None:
+                tokens = sum(_length_with_choices(p) for p in (*asked, following))
+                if tokens > self.budget.pack_tokens:
+                    break
+                asked.append(waiting.take())
+            scores = within_memory(self._rank, asked)
+            if scores is None:
+                yield from self._smaller(asked, waiting)
+                continue
+            seconds = (time.perf_counter() - started) / len(asked)
+            for prompt, logprobs in zip(asked, scores):
+                yield Output(prompt.id, logprobs=logprobs, seconds=seconds)
+
+    def _rank(self, asked: list[Prompt]) -> list[tuple[float, ...]]:
+        started = time.perf_counter()
+        pack = [Group([replace(p, ids=p.ids + c) for c in p.choices], shared=len(p.ids) - 1) for p in asked]
+        hidden, _ = self._forward(pack, None)
+        out, start = [], 0
+        for prompt in asked:
+            start += len(prompt.ids) - 1
+            logprobs = []
             for choice in prompt.choices:
                 logits = self.model.lm_head(hidden[start : start + len(choice)]).float()
                 chosen = torch.tensor(choice, device=self.device)[:, None]
                 logprobs.append(float(logits.log_softmax(-1).gather(1, chosen).double().sum()))
                 start += 1 + len(choice)
-            yield Output(prompt.id, logprobs=tuple(logprobs), seconds=time.perf_counter() - started)
+            out.append(tuple(logprobs))
+        self.stats.prefilled(pack, time.perf_counter() - started)
+        return out
 
-    def _schedule(self, waiting: _Ahead, running: list[Sequence]) -> list[Group]:
+    def _smaller(self, prompts: list[Prompt], waiting: Waiting) -> Iterator[Output]:
+        """After running out of memory: the prompts wait again, for packs of half the size; one that was alone fails."""
+        self.stats.halvings += 1
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        tokens = sum(_length_with_choices(p) for p in prompts)
+        if len(prompts) == 1:
+            yield Output(prompts[0].id, error=f"out of memory: a prompt of {tokens} tokens does not fit; try a lower --max-pixels")
+        else:
+            waiting.put_back(prompts)
+            self.budget = self.budget.below(tokens)
+
+    def _schedule(self, waiting: Waiting, running: list[Sequence]) -> list[Group]:
         """The groups to prefill now: neighbours that share a prefix together, as many as rows and tokens allow."""
         pack: list[Group] = []
-        rows, tokens = len(running), 0
+        rows, tokens, budget = len(running), 0, self.budget
         longest = max((len(s.prompt.ids) + s.prompt.max_new_tokens for s in running), default=0)
         while (prompt := waiting.peek()) is not None:
             group = pack[-1] if pack and pack[-1].prompts[0].shares_prefix(prompt) else None
             tokens += len(prompt.ids) - (prompt.prefix if group else 0)
             longest = max(longest, len(prompt.ids) + prompt.max_new_tokens)
             rows += 1
-            if rows > 1 and (rows > self.max_rows or rows * longest > self.cache_tokens or (pack and tokens > self.max_tokens)):
+            if rows > 1 and (rows > budget.rows or rows * longest > budget.cache_tokens or (pack and tokens > budget.pack_tokens)):
                 break
             if group:
                 group.shared = prompt.prefix
@@ -108,6 +145,7 @@ class Engine:
                 end += len(prompt.ids) - group.shared
                 ends.append(end - 1)
         first = self.model.lm_head(hidden[ends]).argmax(-1).tolist()
+        self.stats.prefilled(pack, time.perf_counter() - started)
         return [Sequence(p, started, int(at.max()) + 1, [token]) for p, at, token in zip(prompts, positions, first)]
 
     def _forward(self, pack: list[Group], cache: KVCache | None) -> tuple[Tensor, list[Tensor]]:
@@ -130,6 +168,7 @@ class Engine:
         return self.model.model(x, cos, sin, Prefill(pack, cache))[0], positions
 
     def _decode(self, running: list[Sequence]) -> None:
+        started = time.perf_counter()
         ids = torch.tensor([[s.out[-1]] for s in running], device=self.device)
         at = torch.tensor([[s.next_position] for s in running], device=self.device)
         cos, sin = self.model.rotary(at.expand(3, -1, -1))
@@ -137,6 +176,7 @@ class Engine:
         for sequence, token in zip(running, self.model.lm_head(hidden[:, 0]).argmax(-1).tolist()):
             sequence.out.append(token)
             sequence.next_position += 1
+        self.stats.decoded(len(running), time.perf_counter() - started)
 
     def _finished(self, s: Sequence) -> Output | None:
         stopped = s.out[-1] in self.stop_ids
@@ -146,16 +186,22 @@ class Engine:
         return Output(s.prompt.id, tuple(ids), stopped, seconds=time.perf_counter() - s.started)
 
     def _encode(self, visuals: list[Visual]) -> None:
+        started = time.perf_counter()
         new = {v.key: v for v in visuals if v.key not in self.features}
         for visual in visuals:
             if visual.key in self.features:
                 self.features.move_to_end(visual.key)
+        self.stats.visuals += len(new)
+        self.stats.visuals_reused += len(visuals) - len(new)
         if not new:
             return
         grids = [v.grid for v in new.values()]
         patches = torch.cat([v.patches for v in new.values()]).to(self.device)
         features = self.model.visual(patches, grids).split([t * h * w // 4 for t, h, w in grids])
         self.features.update(zip(new, features))
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        self.stats.vision_seconds += time.perf_counter() - started
 
     def _look_up(self, visuals: list[Visual]) -> Tensor | None:
         return torch.cat([self.features[v.key] for v in visuals]) if visuals else None
@@ -166,20 +212,5 @@ class Engine:
             kept -= len(self.features.popitem(last=False)[1])
 
 
-class _Ahead:
-    """An iterator whose next item can be looked at."""
-
-    def __init__(self, prompts: Iterable[Prompt]) -> None:
-        self.source = iter(prompts)
-        self.head = next(self.source, None)
-
-    def __bool__(self) -> bool:
-        return self.head is not None
-
-    def peek(self) -> Prompt | None:
-        return self.head
-
-    def take(self) -> Prompt:
-        assert self.head is not None
-        taken, self.head = self.head, next(self.source, None)
-        return taken
+def _length_with_choices(prompt: Prompt) -> int:
+    return len(prompt.ids) + sum(map(len, prompt.choices))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections import deque
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -66,13 +67,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Output:
-    """Generated ids (the stop token not included), or one log-likelihood per choice."""
+    """Generated ids (the stop token not included), or one log-likelihood per choice, or why there is neither."""
 
     id: str
     ids: tuple[int, ...] = ()
     stopped: bool = False
     logprobs: tuple[float, ...] = ()
     seconds: float = 0.0
+    error: str | None = None
 
 
 @dataclass
@@ -83,3 +85,56 @@ class Sequence:
     started: float
     next_position: int
     out: list[int] = field(default_factory=list)
+
+
+class Waiting:
+    """Prompts that wait: the next one can be looked at, and what was taken can be put back to the front."""
+
+    def __init__(self, prompts: Iterable[Prompt]) -> None:
+        self.source = iter(prompts)
+        self.front: deque[Prompt] = deque()
+
+    def __bool__(self) -> bool:
+        return self.peek() is not None
+
+    def peek(self) -> Prompt | None:
+        if not self.front and (prompt := next(self.source, None)) is not None:
+            self.front.append(prompt)
+        return self.front[0] if self.front else None
+
+    def take(self) -> Prompt:
+        self.peek()
+        return self.front.popleft()
+
+    def put_back(self, prompts: list[Prompt]) -> None:
+        self.front.extendleft(reversed(prompts))
+
+
+@dataclass
+class Stats:
+    """What an engine did so far. Tokens that a shared prefix saved are in ``tokens_reused``, not in ``tokens_in``."""
+
+    packs: int = 0
+    tokens_in: int = 0
+    tokens_reused: int = 0
+    tokens_out: int = 0
+    decode_steps: int = 0
+    visuals: int = 0
+    visuals_reused: int = 0
+    halvings: int = 0
+    vision_seconds: float = 0.0
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+
+    def prefilled(self, pack: list[Group], seconds: float) -> None:
+        """Seconds include those of the vision tower."""
+        self.packs += 1
+        self.tokens_in += sum(g.tokens for g in pack)
+        self.tokens_reused += sum(g.shared * (len(g.prompts) - 1) for g in pack)
+        self.prefill_seconds += seconds
+        self.tokens_out += sum(not p.choices for g in pack for p in g.prompts)
+
+    def decoded(self, rows: int, seconds: float) -> None:
+        self.decode_steps += 1
+        self.tokens_out += rows
+        self.decode_seconds += seconds
