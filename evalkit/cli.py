@@ -91,6 +91,17 @@ def build_parser() -> Parser:
     verbs.add_parser("tasks", help="list tasks and their subsets")
     verbs.add_parser("models", help="list the models that ship inside, and the adapters")
 
+    bench = verbs.add_parser("bench", help="measure the engine on this device, beside transformers, against the floor")
+    bench.add_argument("--model", default="nano", help="a shipped name, a checkpoint folder, or 2B, 7B with random weights (nano)")
+    bench.add_argument("--load", default="images", choices=("images", "documents", "questions"), help="what is asked (images)")
+    bench.add_argument("--items", type=int, default=32, metavar="N", help="questions (32)")
+    bench.add_argument("--peer", default="1,8,16", metavar="N,...", help="batch sizes of transformers, or none (1,8,16)")
+    bench.add_argument("--rounds", type=int, default=3)
+    bench.add_argument("--threads", type=int, default=2)
+    bench.add_argument("--device", help="cpu or cuda; a GPU if there is one")
+    bench.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    bench.add_argument("--save", type=Path, metavar="FILE", help="write the table there too")
+
     train = verbs.add_parser("train", help="train a nano model from a recipe; repeat the command to resume")
     train.add_argument("recipe", help="the name of a shipped recipe (nano, smoke), or a YAML file")
     train.add_argument("--out", type=Path, required=True, metavar="FOLDER")
@@ -112,7 +123,9 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
     for name in commands.SWITCHES:
         group.add_argument(f"--{name.replace('_', '-')}", dest=f"switch_{name}", metavar="V", help=argparse.SUPPRESS)
     group.add_argument("--batch-size", type=int, help="sequences at a time; never changes an answer in fp32")
-    group.add_argument("--batch-tokens", type=int, metavar="N", help="prompt tokens at a time; chosen from free memory; never changes an answer")
+    group.add_argument(
+        "--batch-tokens", type=int, metavar="N", help="prompt tokens at a time; chosen from free memory; never changes an answer"
+    )
     group.add_argument("--device", help="cpu, cuda, cuda:1; a GPU if there is one")
     group.add_argument("--dtype", help="float32, bfloat16, float16; the checkpoint's own")
 

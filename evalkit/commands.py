@@ -198,6 +198,29 @@ def models(args: argparse.Namespace) -> int:
     return 0
 
 
+def bench(args: argparse.Namespace) -> int:
+    import torch
+
+    from evalkit.bench import Load
+    from evalkit.bench import bench as measure
+    from evalkit.nano import shipped
+
+    sizes = [] if args.peer == "none" else [int(n) for n in args.peer.split(",") if n.strip().isdigit() and int(n) > 0]
+    if not sizes and args.peer != "none":
+        raise UsageError(f"--peer {args.peer!r}: expected batch sizes such as 1,8,16, or none")
+    if min(args.items, args.rounds, args.threads) < 1:
+        raise UsageError("--items, --rounds and --threads must be above 0")
+    torch.set_num_threads(args.threads)
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    name = str(shipped().get(args.model, args.model))
+    page = measure(name, Load(args.load, args.items), args.dtype, device, args.rounds, sizes)
+    print(page)
+    if args.save:
+        args.save.parent.mkdir(parents=True, exist_ok=True)
+        args.save.write_text(page, encoding="utf-8")
+    return 0
+
+
 def train(args: argparse.Namespace) -> int:
     import torch
 

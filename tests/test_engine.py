@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalkit.engine import Budget, Engine, Prompt, Visual
+from evalkit.engine.fused import fuse
 from evalkit.qwen2vl.ablation import Ablation
 from evalkit.qwen2vl.checkpoint import load
 from evalkit.qwen2vl.model import Qwen2VL
 from evalkit.qwen2vl.processing import Processor
+from evalkit.qwen2vl.vision import attention
 from tests.oracle import hf_model
 from tests.tiny import write_tiny
 
@@ -148,3 +151,91 @@ def test_switches_change_what_they_claim_and_only_that(tmp_path: Path) -> None:
     assert (a - c).abs().max() > 1e-3
     other = blind(torch.tensor([seen.ids]), pixel_values=seen.visuals[0].patches.flip(0), **call)
     assert torch.equal(c, other)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.data())
+def test_fused_projections_change_no_answer(model: Qwen2VL, data: st.DataObject) -> None:
+    kinds = data.draw(st.lists(st.sampled_from(["", "i", "v", "ii"]), min_size=1, max_size=5))
+    prompts = [prompt(model, i, k) for i, k in enumerate(kinds)]
+    assert answers(Engine(fuse(copy.deepcopy(model)), STOP), prompts) == answers(Engine(model, STOP), prompts)
+
+
+class Cramped:
+    """A vision tower or decoder with memory for so many rows of its input."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, model: Qwen2VL, tokens: int) -> None:
+        whole = type(model.model).forward
+        self.packs: list[int] = []
+
+        def forward(decoder: object, x: torch.Tensor, *rest: object) -> torch.Tensor:
+            if x.shape[1] > tokens:
+                raise torch.OutOfMemoryError("no memory")
+            self.packs.append(x.shape[1])
+            return whole(decoder, x, *rest)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(type(model.model), "forward", forward)
+
+
+def test_when_memory_runs_out_packs_are_halved_and_the_run_goes_on(model: Qwen2VL, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = [prompt(model, i, "i") for i in range(8)]
+    expected = answers(Engine(model, STOP), prompts)
+    longest = max(len(p.ids) for p in prompts)
+    cramped = Cramped(monkeypatch, model, longest)
+    engine = Engine(model, STOP, Budget(8, 4096, 1 << 20))
+    assert answers(engine, prompts) == expected
+    assert engine.stats.halvings >= 1
+    assert max(cramped.packs) <= longest
+    assert engine.budget.pack_tokens < 4096
+
+
+def test_a_prompt_that_does_not_fit_alone_fails_and_the_others_are_answered(
+    model: Qwen2VL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [prompt(model, i, k) for i, k in enumerate(["", "iiii", ""])]
+    expected = answers(Engine(model, STOP), prompts)
+    choices = [replace(p, choices=((7,), (8, 9))) for p in prompts]
+    likelihoods = {o.id: o.logprobs for o in Engine(model, STOP).rank(choices)}
+    Cramped(monkeypatch, model, len(prompts[1].ids) - 1)
+    outputs = {o.id: o for o in Engine(model, STOP).generate(prompts)}
+    assert "out of memory" in str(outputs["1"].error) and "--max-pixels" in str(outputs["1"].error)
+    assert [outputs[i].ids for i in ("0", "2")] == [expected[i] for i in ("0", "2")]
+    ranked = {o.id: o for o in Engine(model, STOP).rank(choices)}
+    assert ranked["1"].error and [ranked[i].logprobs for i in ("0", "2")] == [
+        pytest.approx(likelihoods[i], abs=1e-5) for i in ("0", "2")
+    ]
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(model: Qwen2VL, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*_: object) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(type(model.model), "forward", breaks)
+    with pytest.raises(RuntimeError, match="shapes"):
+        list(Engine(model, STOP).generate([prompt(model, 0, "")]))
+
+
+def test_many_prompts_are_ranked_as_each_alone(model: Qwen2VL) -> None:
+    prompts = [replace(prompt(model, i, k), choices=((7, 8), (9,), (10, 11, 12))) for i, k in enumerate(["i", "", "v", "ii"])]
+    together = {o.id: o.logprobs for o in Engine(model, STOP).rank(prompts)}
+    for p in prompts:
+        assert together[p.id] == pytest.approx(next(Engine(model, STOP, Budget(1, 1, 1)).rank([p])).logprobs, abs=1e-5)
+
+
+def test_the_engine_says_what_it_reused(model: Qwen2VL) -> None:
+    base = prompt(model, 5, "i")
+    engine = Engine(model, STOP)
+    answers(engine, [replace(base, id=str(i), ids=(*base.ids, 65 + i), max_new_tokens=2) for i in range(3)])
+    s = engine.stats
+    assert (s.visuals, s.visuals_reused, s.tokens_reused) == (1, 0, 2 * base.prefix)
+    assert s.tokens_in == 3 * (len(base.ids) + 1) - 2 * base.prefix
+    answers(engine, [base])
+    assert (engine.stats.visuals, engine.stats.visuals_reused) == (1, 1)
+
+
+@torch.no_grad()
+def test_bfloat16_attention_on_a_cpu_is_attention() -> None:
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, 2, 300, 40, dtype=torch.bfloat16)
+    exact = torch.nn.functional.scaled_dot_product_attention(q.double(), k.double(), v.double())
+    assert (attention(q, k, v).double() - exact).abs().max() < 0.02

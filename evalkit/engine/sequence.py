@@ -119,6 +119,7 @@ class Stats:
     tokens_reused: int = 0
     tokens_out: int = 0
     decode_steps: int = 0
+    rows_decoded: int = 0
     visuals: int = 0
     visuals_reused: int = 0
     halvings: int = 0
@@ -136,5 +137,6 @@ class Stats:
 
     def decoded(self, rows: int, seconds: float) -> None:
         self.decode_steps += 1
+        self.rows_decoded += rows
         self.tokens_out += rows
         self.decode_seconds += seconds
