@@ -16,12 +16,15 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import Queue
 from types import TracebackType
 from typing import Any
 
 from evalkit.errors import DataError, EvalkitError
 
 SCHEMA_VERSION = 1
+BATCH = 256
+"""Lines that one fsync covers at most."""
 Record = Mapping[str, Any]
 
 
@@ -88,12 +91,14 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
 class Journal:
     """A journal open for writing. Use as a context manager; ``append`` may be called from any thread.
 
-    Raises EvalkitError when another process is writing to it, or the file can't be written.
+    A thread of its own writes: ``append`` returns at once, and all that waits goes to disk with one fsync. A record is in ``contents`` from
+    the moment that it is on disk. Raises EvalkitError when another process is writing to the file, or it can't be written.
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
         self.path = path
-        self.lock = threading.Lock()
+        self.failure: EvalkitError | None = None
+        self.told = False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.file = path.open("a+b", buffering=0)
@@ -106,24 +111,56 @@ class Journal:
         self.contents = read(path)
         self.file.truncate(self.contents.good_bytes)
         if not self.contents.header:
-            self._write({"schema_version": SCHEMA_VERSION, **header})
+            self._write(_line({"schema_version": SCHEMA_VERSION, **header}))
+        self.waiting: Queue[tuple[bytes, Record] | None] = Queue()
+        self.writer = threading.Thread(target=self._serve, name="journal", daemon=True)
+        self.writer.start()
 
     def append(self, record: Record) -> None:
-        """Writes one record and waits until it is on disk. Raises EvalkitError when the disk refuses, ValueError for NaN or infinity."""
-        with self.lock:
-            self._write(record)
-            self.contents.records[record["id"]] = record
+        """Hands one record to the writer. Raises EvalkitError when the disk refused an earlier one, ValueError for NaN or infinity."""
+        line = _line(record)
+        self._raise()
+        self.waiting.put((line, record))
 
     def withdraw(self, id: str) -> None:
-        """Takes an id out. Raises as ``append`` does."""
-        with self.lock:
-            self._write({"id": id, "withdrawn": True})
-            self.contents.records.pop(id, None)
+        """Takes an id out, and waits until that is on disk. Raises as ``flush`` does."""
+        self.append({"id": id, "withdrawn": True})
+        self.flush()
 
-    def _write(self, value: Record) -> None:
-        line = json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n"
+    def flush(self) -> None:
+        """Waits until everything is on disk. Raises EvalkitError when it could not be written."""
+        self.waiting.join()
+        self._raise()
+
+    def _raise(self) -> None:
+        if self.failure:
+            self.told = True
+            raise self.failure
+
+    def _serve(self) -> None:
+        while (first := self.waiting.get()) is not None:
+            batch = [first]
+            while not self.waiting.empty() and len(batch) < BATCH and (item := self.waiting.get()) is not None:
+                batch.append(item)
+            try:
+                if not self.failure:
+                    self._write(b"".join(line for line, _ in batch))
+                    for _, record in batch:
+                        self._count(record)
+            except EvalkitError as e:
+                self.failure = e
+            for _ in batch:
+                self.waiting.task_done()
+
+    def _count(self, record: Record) -> None:
+        if record.get("withdrawn"):
+            self.contents.records.pop(record["id"], None)
+        else:
+            self.contents.records[record["id"]] = record
+
+    def _write(self, lines: bytes) -> None:
         try:
-            rest = memoryview(line)
+            rest = memoryview(lines)
             while rest:
                 rest = rest[self.file.write(rest) :]
             os.fsync(self.file.fileno())
@@ -136,7 +173,16 @@ class Journal:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.waiting.join()
+        self.waiting.put(None)
+        self.writer.join()
         self.file.close()
+        if kind is None and not self.told:
+            self._raise()
+
+
+def _line(value: Record) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n"
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

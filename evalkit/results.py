@@ -200,6 +200,7 @@ def rescore(cell: StoredCell) -> tuple[StoredCell, int]:
             changed += new.get("scores") != record.get("scores") or new.get("error") != record.get("error")
             if new != record or not same:
                 target.append(new)
+        target.flush()
         records = list(target.contents.records.values())
         if not same:
             write_json(folder / "run.json", {**cell.run, "identity": identity})

@@ -265,6 +265,7 @@ class _Stream:
 
     def results(self, seconds: float, complete: bool) -> dict[str, Any]:
         """results.json. A whole run counts all that the journal has, once rows that failed before and now have samples are withdrawn."""
+        self.journal.flush()
         selection, kept = self.selection, self.journal.contents.records
         if complete and not selection.partial:
             for id in [id for id in kept if id not in self.chosen]:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,40 @@ def test_a_full_disk_is_said_with_what_to_do_and_keeps_what_was_there(tmp_path: 
         monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(EvalkitError, match="No space left on device; what was scored before is kept"):
             journal.append({"id": "new"})
+            journal.flush()
+        with pytest.raises(EvalkitError, match="No space left"):
+            journal.append({"id": "newer"})
     assert {"0", "1", "2", "3", "4"} <= set(read(path).records)
+
+
+def test_a_full_disk_is_told_at_the_end_where_nobody_asked_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(EvalkitError, match="No space left"), Journal(tmp_path / "j", {}) as journal:
+        monkeypatch.setattr(os, "fsync", full)
+        journal.append({"id": "new"})
+
+
+def test_records_that_wait_share_an_fsync_and_count_once_they_are_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed, calls = threading.Event(), []
+    real = os.fsync
+
+    def slow(file: int) -> None:
+        calls.append(file)
+        assert allowed.wait(20)
+        real(file)
+
+    with Journal(tmp_path / "j", {}) as journal:
+        monkeypatch.setattr(os, "fsync", slow)
+        for i in range(100):
+            journal.append({"id": str(i)})
+        assert not journal.contents.records
+        allowed.set()
+        journal.flush()
+        assert len(journal.contents.records) == 100
+    assert len(calls) < 10
+    assert len(read(tmp_path / "j").records) == 100
 
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
