@@ -106,6 +106,7 @@ def write(folder: Path) -> Tokenizer:
             "image_mean": [0.48145466, 0.4578275, 0.40821073],
             "image_std": [0.26862954, 0.26130258, 0.27577711],
         },
+        "chat_template.json": {"chat_template": CHAT_TEMPLATE},
         "generation_config.json": {"eos_token_id": [end, pad], "pad_token_id": pad, "do_sample": False},
     }
     for name, content in files.items():
