@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-all check clean
+.PHONY: demo test test-all check nano twins clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -24,6 +24,13 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy evalkit
 	$(BIN)/mypy tasks model_adapters
+
+# Trains the shipped checkpoint from its seed (hours on a laptop; repeat to resume) and the twins behind results/twins.
+nano: $(STAMP)
+	$(BIN)/evalkit train nano --out build/nano
+
+twins: $(STAMP)
+	for name in position position_short resolution stages; do $(BIN)/evalkit twins $$name --out build/twins || exit 1; done
 
 clean:
 	rm -rf .venv build dist *.egg-info

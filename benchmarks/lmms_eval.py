@@ -100,7 +100,12 @@ def main() -> None:
                 "--batch_size",
                 batch,
             ]
-            command += ["--model_args", f"pretrained={args.model},device_map=cpu,min_pixels=3136,max_pixels=2007040", "--include_path", str(folder / "tasks")]
+            command += [
+                "--model_args",
+                f"pretrained={args.model},device_map=cpu,min_pixels=3136,max_pixels=2007040",
+                "--include_path",
+                str(folder / "tasks"),
+            ]
             done = subprocess.run([*command, "--output_path", str(out)], capture_output=True, text=True, env=env)
             found = sorted(out.rglob("*results.json"))
             if not found:

@@ -137,8 +137,26 @@ def _draw(media: Path, text: str, space: Any, save: Path) -> None:
 
 
 def leaderboard(args: argparse.Namespace) -> int:
-    from evalkit.results import write_leaderboard
+    from evalkit.results import interval_text, write_leaderboard
 
+    if args.by:
+        from evalkit.breakdown import load_breakdown
+
+        rows = [
+            (
+                r["task"],
+                r["model"],
+                r["settings"],
+                r["metric"],
+                r[args.by],
+                f"{r['value']:.1f}",
+                interval_text(r["ci_low"], r["ci_high"]),
+                str(r["n"]),
+            )
+            for r in load_breakdown(args.output, args.by).to_dict("records")
+        ]
+        print(_aligned(("task", "model", "settings", "metric", args.by, "value", "95 % interval", "n"), rows))
+        return 0
     csv, markdown = write_leaderboard(args.output)
     print(markdown.read_text(encoding="utf-8"))
     print(f"written: {csv}, {markdown}")

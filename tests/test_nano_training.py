@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from evalkit.nano.batches import HEAD, TURN, collate, encode, make_batch, pixels
 from evalkit.nano.recipe import Recipe, find_recipe, load_recipe
 from evalkit.nano.scene import FAMILIES, draw, stream
 from evalkit.nano.tokenizer import write
-from evalkit.nano.train import answer_logits, config, initialised, train
+from evalkit.nano.train import answer_logits, config, initialised, loss_and_accuracy, optimisers_of, set_rates, train
 from evalkit.qwen2vl.ablation import Ablation
 from evalkit.qwen2vl.chat import Chat
 from evalkit.qwen2vl.model import Qwen2VL
@@ -101,6 +102,51 @@ def test_a_resumed_run_ends_where_an_undisturbed_one_does(tmp_path: Path, monkey
     assert (resumed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
+def test_stages_follow_each_other_and_a_frozen_half_stays_as_it_is(tmp_path: Path) -> None:
+    weights = dict.fromkeys(FAMILIES, 1.0)
+    recipe = tiny_recipe(
+        stages=[
+            {"name": "see", "steps": 2, "weights": weights, "language": 0.0},
+            {"name": "instruct", "steps": 3, "weights": weights, "vision": 0.0},
+        ]
+    )
+    assert [recipe.stage(i).name for i in range(5)] == ["see", "see", "instruct", "instruct", "instruct"]
+    states: list[dict[str, torch.Tensor]] = []
+    torch.manual_seed(0)
+    model = initialised(Qwen2VL(config(recipe)))
+    optimisers = optimisers_of(recipe, model)
+    for step in range(4):
+        states.append({k: v.clone() for k, v in model.state_dict().items()})
+        set_rates(recipe, step, optimisers)
+        loss_and_accuracy(model, make_batch(recipe, step, dict.fromkeys(FAMILIES, 0.1)))[0].backward()
+        for optimiser in optimisers:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+    states.append(model.state_dict())
+
+    def moved(step: int) -> set[str]:
+        changed = {k for k in states[0] if not torch.equal(states[step][k], states[step + 1][k])}
+        return {"merger" if ".merger." in k else "vision" if k.startswith("visual.") else "language" for k in changed}
+
+    assert [moved(i) for i in range(4)] == [
+        {"vision", "merger"},
+        {"vision", "merger"},
+        {"merger", "language"},
+        {"merger", "language"},
+    ]
+
+
+def test_extra_questions_are_learnt_from_and_not_graded() -> None:
+    recipe = tiny_recipe()
+    model = initialised(Qwen2VL(config(recipe)))
+    scenes = [draw("documents", 0.1, stream("dev", 0, i)) for i in range(3)]
+    assert all(s.extra for s in scenes)
+    loss, _, _, graded = loss_and_accuracy(model, collate("documents", scenes, Ablation().resolve({})))
+    assert graded == sum(len(s.questions) for s in scenes)
+    bare = collate("documents", [replace(s, extra=()) for s in scenes], Ablation().resolve({}))
+    assert loss != loss_and_accuracy(model, bare)[0]
+
+
 def test_the_tokenizer_is_one_token_a_prompt_word_and_one_a_character(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
@@ -132,6 +178,11 @@ def test_a_recipe_fault_is_named_with_its_field(tmp_path: Path) -> None:
         load_recipe(path)
     path.write_text("schema_version: 2\nname: x\nfamilies: {words: {}}\nstages: [{name: a, steps: 9, weights: {clips: 1}}]\n")
     with pytest.raises(UsageError, match="stage a: weights: clips not among families"):
+        load_recipe(path)
+    path.write_text(
+        "schema_version: 2\nname: x\nfamilies: {words: {seconds: [2, 4]}}\nstages: [{name: a, steps: 9, weights: {words: 1}}]\n"
+    )
+    with pytest.raises(UsageError, match="only clips have a length"):
         load_recipe(path)
     with pytest.raises(UsageError, match="shipped recipes: nano, smoke"):
         find_recipe("nothing")

@@ -22,6 +22,7 @@ from evalkit.qwen2vl.processing import Processor, sample_frames
 from evalkit.qwen2vl.rope import POSITIONS, Grid, Run
 
 from . import tokenizer as nano_tokenizer
+from .clips import draw as draw_clip
 from .recipe import Recipe
 from .scene import Family, Question, Scene, digest, draw, stream
 
@@ -108,12 +109,16 @@ def make_batch(recipe: Recipe, step: int, gates: Mapping[Family, float]) -> Batc
     mix = recipe.stage(step).weights
     names, weights = list(mix), np.array(list(mix.values()))
     family = names[int(rng.choice(len(names), p=weights / weights.sum()))]
-    top = gates[family]
+    top, seconds = gates[family], recipe.families[family].seconds
     scenes = []
     for _ in range(recipe.batch):
         near = rng.random() < 0.75
         while True:
-            scene = draw(family, float(rng.uniform(max(0.0, top - 0.15), top) if near else rng.uniform(0.0, top)), rng)
+            difficulty = float(rng.uniform(max(0.0, top - 0.15), top) if near else rng.uniform(0.0, top))
+            if seconds:
+                scene = draw_clip(difficulty, rng, float(rng.integers(round(2 * seconds[0]), round(2 * seconds[1]) + 1)) / 2)
+            else:
+                scene = draw(family, difficulty, rng)
             if digest(scene) not in shipped_pictures():
                 break
         scenes.append(scene)

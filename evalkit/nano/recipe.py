@@ -36,10 +36,14 @@ class ModelSize(Strict):
 
 
 class Ladder(Strict):
-    """Where a family's difficulty starts, and the accuracy above which it rises; without a gate it stays."""
+    """Where a family's difficulty starts, and the accuracy above which it rises; without a gate it stays.
+
+    ``seconds``: shortest and longest clip, in half seconds, instead of lengths that go with the difficulty (clips only).
+    """
 
     start: float = Field(default=0.0, ge=0, le=1)
     gate: float | None = Field(default=0.55, gt=0, lt=1)
+    seconds: tuple[float, float] | None = None
 
 
 class Stage(Strict):
@@ -101,6 +105,9 @@ class Recipe(Strict):
         Ablation(**{k: v for k, v in self.switches.items() if k in known_switches()})
         if unknown := sorted(set(self.switches) - known_switches()):
             raise ValueError(f"switches: {', '.join(unknown)} unknown")
+        for family, ladder in self.families.items():
+            if ladder.seconds and (family != "clips" or not 2 <= ladder.seconds[0] <= ladder.seconds[1]):
+                raise ValueError(f"families.{family}.seconds: only clips have a length, of 2 seconds or more, shortest first")
         for stage in self.stages:
             if strange := sorted(set(stage.weights) - set(self.families)):
                 raise ValueError(f"stage {stage.name}: weights: {', '.join(strange)} not among families")

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from evalkit.memory import keep_freed_memory
 from evalkit.qwen2vl.ablation import Ablation
 from evalkit.qwen2vl.checkpoint import save
 from evalkit.qwen2vl.config import Qwen2VLConfig, TextConfig, VisionConfig
@@ -32,6 +33,7 @@ from evalkit.qwen2vl.vision import VisionMLP
 
 from . import tokenizer
 from .batches import BOXES, EXTRA, Batch, collate, make_batch
+from .curves import plot
 from .recipe import Recipe
 from .scene import Family, draw, stream
 from .state import remember, restore
@@ -190,8 +192,10 @@ def set_rates(recipe: Recipe, step: int, optimisers: list[torch.optim.Optimizer]
 def train(recipe: Recipe, out: Path, resume: bool = True, save_seconds: float = 120.0, log_steps: int = 250) -> Path:
     """Runs the recipe to its end and exports to ``out/model``; goes on from ``out/state`` when there is one. Returns the export.
 
-    Runs on CUDA where there is any. Writes a state every ``save_seconds`` and a row of ``out/curve.csv`` every ``log_steps``.
+    Runs on CUDA where there is any. Writes a state every ``save_seconds``, a row of ``out/curve.csv`` every ``log_steps``, its picture at
+    the end.
     """
+    keep_freed_memory()
     torch.manual_seed(recipe.seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -245,6 +249,7 @@ def train(recipe: Recipe, out: Path, resume: bool = True, save_seconds: float = 
                 saved = now
                 progress = {"step": step + 1, "seconds": now - began, "running": running, "level": gates.level, "seen": gates.seen}
                 remember(out / "state", recipe, model, optimisers, progress | {"ahead": [levels for levels, _ in ahead]})
+    plot(out / "curve.csv", out / "curve.png")
     return export(model, out / "model")
 
 

@@ -20,6 +20,7 @@ from scipy import stats
 from evalkit.engine import Engine, Prompt, Visual
 from evalkit.errors import UsageError
 from evalkit.metrics.boxes import from_xywh, iou, parse_box
+from evalkit.qwen2vl.ablation import Ablation
 from evalkit.qwen2vl.checkpoint import load
 from evalkit.qwen2vl.model import Qwen2VL
 from evalkit.qwen2vl.processing import Processor, visual_tokens
@@ -87,8 +88,8 @@ def load_twins(path: Path) -> Twins:
 def run_twins(twins: Twins, out: Path, say: Callable[[str], None] = print) -> pd.DataFrame:
     """Trains what is not trained yet, measures, and writes ``scores.csv``, ``differences.csv`` and ``README.md`` to ``out/<name>``.
 
-    Models stay under ``out/runs`` by a digest of their recipe, so that arms which several files share are trained once. Returns the
-    differences.
+    Beside the arms, the baseline is run under the other arms' switches: the inference probe, told apart by ``run_as``. Models stay
+    under ``out/runs`` by a digest of their recipe, so that arms which several files share are trained once. Returns the differences.
     """
     rows = []
     for seed in twins.seeds:
@@ -98,10 +99,12 @@ def run_twins(twins: Twins, out: Path, say: Callable[[str], None] = print) -> pd
             if not (folder / "model" / "model.safetensors").is_file():
                 say(f"{twins.name}: {arm}, seed {seed}: {folder}")
                 train(recipe, folder)
-            model = load(folder / "model").eval()
-            for name, condition in twins.conditions.items():
-                score = measure(model, condition)
-                rows.append({"arm": arm, "seed": seed, "condition": name, "accuracy": score, "n_scenes": condition.scenes})
+            probes = {a: twins.arm(a, seed).switches for a in twins.arms if a != arm} if arm == twins.baseline else {}
+            for run_as, switches in {arm: {}, **{a: s for a, s in probes.items() if s}}.items():
+                model = load(folder / "model", ablation=Ablation(**switches))
+                for name, condition in twins.conditions.items():
+                    where = {"arm": arm, "run_as": run_as, "seed": seed, "condition": name, "n_scenes": condition.scenes}
+                    rows.append(where | {"accuracy": measure(model, condition)})
     scores = pd.DataFrame(rows)
     table = differences(scores, twins)
     folder = out / twins.name
@@ -159,8 +162,8 @@ def _scene(condition: Condition, key: int, i: int) -> Scene:
 
 
 def differences(scores: pd.DataFrame, twins: Twins) -> pd.DataFrame:
-    """Each arm minus the baseline, by condition: the mean over seeds and its 95 % interval (Student's t on the paired seeds)."""
-    wide = scores.pivot(index=["condition", "seed"], columns="arm", values="accuracy")
+    """Each trained arm minus the baseline, by condition: the mean over seeds and its 95 % interval (Student's t on the paired seeds)."""
+    wide = scores[scores.run_as == scores.arm].pivot(index=["condition", "seed"], columns="arm", values="accuracy")
     out = []
     for condition in twins.conditions:
         for arm in twins.arms:
@@ -189,11 +192,11 @@ def page(twins: Twins, scores: pd.DataFrame, table: pd.DataFrame) -> str:
         "| condition | arm | " + " | ".join(f"seed {s}" for s in twins.seeds) + " | mean |",
         "|---" * (3 + len(twins.seeds)) + "|",
     ]
-    for condition in twins.conditions:
-        for arm in twins.arms:
-            these = scores[(scores.condition == condition) & (scores.arm == arm)].set_index("seed").accuracy
-            values = " | ".join(f"{these[s]:.1f}" for s in twins.seeds)
-            lines.append(f"| {condition} | {arm} | {values} | {these.mean():.1f} |")
+    for (condition, arm, run_as), rows in scores.groupby(["condition", "arm", "run_as"], sort=False):
+        these = rows.set_index("seed").accuracy
+        values = " | ".join(f"{these[s]:.1f}" for s in twins.seeds)
+        name = arm if arm == run_as else f"{arm} run as {run_as} (inference probe)"
+        lines.append(f"| {condition} | {name} | {values} | {these.mean():.1f} |")
     lines += ["", "| condition | difference | points | 95 % interval over seeds | |", "|---|---|---|---|---|"]
     for row in table.to_dict("records"):
         name = f"{row['arm']} - {row['baseline']}"
