@@ -10,7 +10,7 @@ from typing import Any
 from evalkit.adapter import ModelAdapter
 from evalkit.engine import Engine, Output, Prompt, Visual
 from evalkit.engine.budget import choose
-from evalkit.engine.fused import fuse
+from evalkit.engine.fused import compile_parts, fuse
 from evalkit.engine.sequence import Stats
 from evalkit.errors import DataError, UsageError
 from evalkit.memory import keep_freed_memory
@@ -29,7 +29,8 @@ class ReferenceAdapter(ModelAdapter):
 
     ``model`` is a shipped name (nano), a checkpoint folder or a hub id. ``dtype`` None keeps the checkpoint's; ``device`` None takes
     a GPU when there is one. ``batch_size`` sequences run at once in packs of at most ``batch_tokens`` prompt tokens, both chosen from
-    free memory if None; neither changes an answer. All further arguments are the switches of ``Ablation``.
+    free memory if None; neither changes an answer. ``compile`` fuses element-wise
+    operations, which pays on long runs only. All further arguments are the switches of ``Ablation``.
     """
 
     name = "reference"
@@ -44,6 +45,7 @@ class ReferenceAdapter(ModelAdapter):
         batch_size: int | None = None,
         batch_tokens: int | None = None,
         workers: int = 2,
+        compile: bool = False,
         **switches: Any,
     ) -> None:
         if unknown := set(switches) - set(Ablation.__dataclass_fields__):
@@ -59,7 +61,7 @@ class ReferenceAdapter(ModelAdapter):
         self.config = Qwen2VLConfig.load(self.folder)
         self.dtype = dtype or self.config.dtype
         self.device = device or _device()
-        self.batch_size, self.batch_tokens, self.workers = batch_size, batch_tokens, workers
+        self.batch_size, self.batch_tokens, self.workers, self.compile = batch_size, batch_tokens, workers, compile
         self.chat = Chat(self.folder, self.config)
         self.processor = Processor(ProcessorConfig.load(self.folder), self.ablation.resolve(self.config.trained_with))
         self._visual = lru_cache(maxsize=4)(self._process)
@@ -91,6 +93,8 @@ class ReferenceAdapter(ModelAdapter):
     def engine(self) -> Engine:
         keep_freed_memory()
         model = fuse(load(self.folder, self.dtype, self.device, self.ablation))
+        if self.compile:
+            compile_parts(model)
         weight = model.lm_head.weight
         budget = choose(self.config, weight.dtype, weight.device, self.batch_size, self.batch_tokens)
         return Engine(model, self.chat.stop_ids, budget)

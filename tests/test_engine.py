@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalkit.engine import Budget, Engine, Prompt, Visual
-from evalkit.engine.fused import fuse
+from evalkit.engine.fused import compile_parts, fuse
 from evalkit.qwen2vl.ablation import Ablation
 from evalkit.qwen2vl.checkpoint import load
 from evalkit.qwen2vl.model import Qwen2VL
@@ -159,6 +159,13 @@ def test_fused_projections_change_no_answer(model: Qwen2VL, data: st.DataObject)
     kinds = data.draw(st.lists(st.sampled_from(["", "i", "v", "ii"]), min_size=1, max_size=5))
     prompts = [prompt(model, i, k) for i, k in enumerate(kinds)]
     assert answers(Engine(fuse(copy.deepcopy(model)), STOP), prompts) == answers(Engine(model, STOP), prompts)
+
+
+@pytest.mark.slow
+def test_compiled_parts_change_no_answer(model: Qwen2VL) -> None:
+    prompts = [prompt(model, i, k) for i, k in enumerate(["", "i", "v", "ii"])]
+    compiled = compile_parts(fuse(copy.deepcopy(model)))
+    assert answers(Engine(compiled, STOP), prompts) == answers(Engine(model, STOP), prompts)
 
 
 class Cramped:

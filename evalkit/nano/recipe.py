@@ -69,7 +69,8 @@ class Recipe(Strict):
     """One training run.
 
     ``learning_rate`` is AdamW's; with ``muon`` set, matrices inside the blocks are Muon's, at that rate. Both are constant until the
-    share ``decay_from`` of the steps, then fall. ``switches`` are ablation switches that the model is trained under.
+    share ``decay_from`` of the steps, then fall. ``compile`` fuses element-wise parts: a tenth less time
+    a step, measured on two CPU threads, for half a minute at the start. ``switches`` are ablation switches that the model is trained under.
     """
 
     schema_version: Literal[2] = 2
