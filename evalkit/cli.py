@@ -85,6 +85,14 @@ def build_parser() -> Parser:
     comparison.add_argument("b")
     comparison.add_argument("--output", type=Path, default=Path("results"), metavar="FOLDER")
 
+    sweep = verbs.add_parser("sweep", help="run an ablation sweep, or go on with it, and write its tables and pictures")
+    sweep.add_argument("sweep", help="the name of a shipped sweep, or a YAML file")
+    sweep.add_argument("--model", help="instead of the sweep's own")
+    sweep.add_argument(
+        "--output", type=Path, default=Path("results/ablations"), metavar="FOLDER", help="default: results/ablations"
+    )
+    sweep.add_argument("--dry-run", action="store_true", help="list the cells, what is journaled, and an estimate of the rest")
+
     again = verbs.add_parser("rescore", help="score recorded answers with the tasks as they are now; no model needed")
     again.add_argument("cells", nargs="*", help="cell folders or models; all if none is given")
     again.add_argument("--output", type=Path, default=Path("results"), metavar="FOLDER")

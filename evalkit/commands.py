@@ -179,6 +179,26 @@ def compare(args: argparse.Namespace) -> int:
     return 0
 
 
+def sweep(args: argparse.Namespace) -> int:
+    from evalkit.sweep import find_sweep, load_sweep, outlook, plan, run_sweep
+
+    config = load_sweep(find_sweep(args.sweep), args.model)
+    planned = plan(config, args.output)
+    if args.dry_run:
+        print(_aligned(("task", "settings", "journaled", "seconds to go"), outlook(config, planned, args.output)))
+        return 0
+    failed = run_sweep(config, planned, say=lambda text: print(f"evalkit: {text}", file=sys.stderr))
+    from evalkit.sweep_tables import table, words, write
+
+    frame = table(config, planned)
+    folder = write(config, frame, args.output)
+    print("\n".join(words(frame)))
+    print(f"written: {folder}")
+    for fault in failed:
+        print(f"evalkit: error: {fault}", file=sys.stderr)
+    return 1 if failed else 0
+
+
 def rescore(args: argparse.Namespace) -> int:
     from evalkit.results import find_cells, stored_cells, write_leaderboard
     from evalkit.results import rescore as rescore_cell

@@ -122,6 +122,21 @@ def compare(
     return Comparison(interval, float(test.pvalue), len(d))
 
 
+def detectable(differences: ArrayLike, clusters: Sequence[Hashable], power: float = 0.8, level: float = 0.05) -> float | None:
+    """The smallest true mean difference that a two-sided test at ``level`` finds with ``power``.
+
+    From the spread of these paired differences between clusters (normal approximation); None with fewer than two clusters.
+    """
+    sums, sizes = cluster_sums(differences, clusters)
+    if len(sums) < 2:
+        return None
+    from scipy.stats import norm
+
+    rest = sums - sizes * (sums.sum() / sizes.sum())
+    error = float(np.sqrt((rest**2).sum() * len(sums) / (len(sums) - 1))) / float(sizes.sum())
+    return float(norm.ppf(1 - level / 2) + norm.ppf(power)) * error
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values, in the order given (Holm, 1979)."""
     p = np.asarray(p_values, dtype=np.float64)

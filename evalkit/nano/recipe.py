@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from evalkit.errors import UsageError
 from evalkit.qwen2vl.ablation import Ablation
+from evalkit.yaml_files import Strict, find_shipped, read_yaml
 
 from .scene import Family
-
-M = TypeVar("M", bound=BaseModel)
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ModelSize(Strict):
@@ -87,7 +80,7 @@ class Recipe(Strict):
     model: ModelSize = ModelSize()
     families: dict[Family, Ladder]
     stages: tuple[Stage, ...] = Field(min_length=1)
-    switches: dict[str, Any] = {}
+    switches: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def steps(self) -> int:
@@ -121,26 +114,9 @@ def known_switches() -> set[str]:
 
 def find_recipe(name: str) -> Path:
     """The file of a shipped recipe, or the given file. Raises UsageError with the shipped names."""
-    shipped = {p.stem: p for p in (Path(__file__).parent / "recipes").glob("*.yaml")}
-    path = shipped.get(name, Path(name))
-    if not path.is_file():
-        raise UsageError(f"{name}: no such file, and not one of the shipped recipes: {', '.join(sorted(shipped))}")
-    return path
+    return find_shipped(name, Path(__file__).parent / "recipes", "recipes")
 
 
 def load_recipe(path: Path) -> Recipe:
     """Reads a YAML recipe. Raises UsageError that names the file and the field."""
     return read_yaml(path, Recipe)
-
-
-def read_yaml(path: Path, kind: type[M]) -> M:
-    """A checked value from a YAML file. Raises UsageError that names the file and the field."""
-    try:
-        return kind.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except OSError as e:
-        raise UsageError(f"{path}: {e.strerror}") from None
-    except yaml.YAMLError as e:
-        raise UsageError(f"{path}: not YAML: {e}") from None
-    except ValidationError as e:
-        faults = "; ".join(f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in e.errors())
-        raise UsageError(f"{path}: {faults}") from None

@@ -18,16 +18,16 @@ from pydantic import Field, model_validator
 from scipy import stats
 
 from evalkit.engine import Engine, Prompt, Visual
-from evalkit.errors import UsageError
 from evalkit.metrics.boxes import from_xywh, iou, parse_box
 from evalkit.qwen2vl.ablation import Ablation
 from evalkit.qwen2vl.checkpoint import load
 from evalkit.qwen2vl.model import Qwen2VL
 from evalkit.qwen2vl.processing import Processor, visual_tokens
+from evalkit.yaml_files import Strict, find_shipped, read_yaml
 
 from . import clips, tokenizer
 from .batches import BOXES, HEAD, TURN, encode, pixels, prompt
-from .recipe import Recipe, Strict, read_yaml
+from .recipe import Recipe
 from .scene import Family, Question, Scene, draw, stream
 from .train import train
 
@@ -73,11 +73,7 @@ class Twins(Strict):
 
 def find_twins(name: str) -> Path:
     """The file of shipped twins, or the given file. Raises UsageError with the shipped names."""
-    shipped = {p.stem: p for p in (Path(__file__).parent / "recipes" / "twins").glob("*.yaml")}
-    path = shipped.get(name, Path(name))
-    if not path.is_file():
-        raise UsageError(f"{name}: no such file, and not one of the shipped twins: {', '.join(sorted(shipped))}")
-    return path
+    return find_shipped(name, Path(__file__).parent / "recipes" / "twins", "twins")
 
 
 def load_twins(path: Path) -> Twins:

@@ -1,0 +1,154 @@
+"""Sweeps: cells over switches, checkpoints and tasks from one YAML file, run or gone on with, and compared with their baseline."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from evalkit import journal
+from evalkit.errors import EvalkitError, UsageError
+from evalkit.results import StoredCell, stored_cells
+from evalkit.runner import Cell, Outcome, Selection, run_cell, stored_json
+from evalkit.yaml_files import Strict, find_shipped, read_yaml
+
+Settings = Mapping[str, Any]
+"""What makes a cell: values of switches, and of ``model`` where it is not the sweep's."""
+
+
+class Sweep(Strict):
+    """A sweep's file.
+
+    ``axes`` maps a switch (or ``model``) to its values; ``grid`` takes all combinations, ``paired`` the first values together, then the
+    second, and so on. ``baseline`` and what ``include`` lists are added, what an entry of ``exclude`` fits is left out. ``limit``: only the
+    first samples of each task.
+    """
+
+    schema_version: Literal[1] = 1
+    name: str = Field(pattern=r"^[\w-]+$")
+    question: str
+    model: str = "nano"
+    tasks: tuple[str, ...] = Field(min_length=1)
+    axes: dict[str, list[Any]] = Field(default_factory=dict)
+    mode: Literal["grid", "paired"] = "grid"
+    baseline: dict[str, Any] = Field(default_factory=dict)
+    include: tuple[dict[str, Any], ...] = ()
+    exclude: tuple[dict[str, Any], ...] = ()
+    limit: int | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Sweep:
+        from evalkit.qwen2vl.ablation import Ablation
+
+        known = {*Ablation.__dataclass_fields__, "model"}
+        places: list[tuple[str, Sequence[str]]] = [("axes", list(self.axes)), ("baseline", list(self.baseline))]
+        places += [(f"{name}.{i}", list(d)) for name in ("include", "exclude") for i, d in enumerate(getattr(self, name))]
+        for where, keys in places:
+            if strange := sorted(set(keys) - known):
+                raise ValueError(f"{where}: {', '.join(strange)} unknown; there are: {', '.join(sorted(known))}")
+        if self.mode == "paired" and len({len(v) for v in self.axes.values()}) > 1:
+            raise ValueError("axes: paired mode needs as many values on every axis")
+        for settings in self.cells():
+            Ablation(**{k: v for k, v in settings.items() if k != "model"})
+        return self
+
+    def cells(self) -> list[Settings]:
+        """The settings of all cells, the baseline first, none twice."""
+        combine = itertools.product if self.mode == "grid" else zip
+        swept = [dict(zip(self.axes, values)) for values in combine(*self.axes.values())] if self.axes else []
+        chosen = [s for s in (*swept, *self.include) if not any(e.items() <= s.items() for e in self.exclude)]
+        out: dict[str, Settings] = {}
+        for settings in (self.baseline, *chosen):
+            out.setdefault(json.dumps(settings, sort_keys=True), settings)
+        return list(out.values())
+
+
+def find_sweep(name: str) -> Path:
+    """The file of a shipped sweep, or the given file. Raises UsageError with the shipped names."""
+    return find_shipped(name, Path(__file__).parent / "sweeps", "sweeps")
+
+
+def load_sweep(path: Path, model: str | None = None) -> Sweep:
+    """Reads and checks a sweep's file; ``model`` replaces its own. Raises UsageError that names file, line and field."""
+    return read_yaml(path, Sweep, **({"model": model} if model else {}))
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One cell of a sweep: its settings, and the cell of the runner."""
+
+    settings: Settings
+    cell: Cell
+
+
+def plan(sweep: Sweep, output: Path) -> list[Planned]:
+    """All cells of a sweep, baseline first for each task. Raises UsageError for a model, task or switch that is not there."""
+    from evalkit.adapter import adapter_class
+    from evalkit.task import load_task
+
+    reference = adapter_class("reference")
+    adapters = []
+    for settings in sweep.cells():
+        model = settings.get("model", sweep.model)
+        adapters.append((settings, model, reference(model, **{k: v for k, v in settings.items() if k != "model"})))
+    return [Planned(s, Cell.make(load_task(t), adapter, m, output)) for t in sweep.tasks for s, m, adapter in adapters]
+
+
+def selection(sweep: Sweep) -> Selection:
+    return Selection(first=(0, sweep.limit)) if sweep.limit else Selection()
+
+
+def outlook(sweep: Sweep, planned: Sequence[Planned], output: Path) -> list[tuple[str, str, str, str]]:
+    """What a run would do: (task, settings, samples journaled, seconds to go by the speed of earlier cells of the task)."""
+    speeds: dict[str, list[float]] = {}
+    totals: dict[str, int] = {}
+    for stored in stored_cells(output):
+        if stored.results["n"]:
+            speeds.setdefault(stored.task, []).append(stored.results["seconds"] / stored.results["n"])
+            totals[stored.task] = max(totals.get(stored.task, 0), stored.results["n_total"])
+    rows = []
+    for p in planned:
+        done = len(journal.read(p.cell.folder / "journal.jsonl").scored)
+        results = stored_json(p.cell.folder / "results.json")
+        if results.get("complete") and results.get("selection") == selection(sweep).describe():
+            rest = "0"
+        elif p.cell.name in speeds:
+            rest = f"{max((sweep.limit or totals[p.cell.name]) - done, 0) * max(speeds[p.cell.name]):.0f}"
+        else:
+            rest = "unknown"
+        rows.append((p.cell.name, describe(p.settings), str(done), rest))
+    return rows
+
+
+def describe(settings: Settings) -> str:
+    """``position=rope1d resolution=tokens:64``; ``as trained`` for no settings."""
+    return " ".join(f"{k}={v}" for k, v in settings.items()) or "as trained"
+
+
+def run_sweep(sweep: Sweep, planned: Sequence[Planned], say: Callable[[str], None]) -> list[str]:
+    """Runs what is missing of every cell; returns what went wrong, cell by cell. A cell that fails does not stop the others."""
+    failed = []
+    for i, p in enumerate(planned, 1):
+        say(f"{i} of {len(planned)}: {p.cell.name}, {describe(p.settings)}")
+        try:
+            outcome: Outcome = run_cell(p.cell, selection(sweep), say=say)
+        except UsageError:
+            raise
+        except EvalkitError as e:
+            failed.append(f"{p.cell.name}, {describe(p.settings)}: {e}")
+            continue
+        if outcome.stopped or outcome.results["errors"]:
+            why = outcome.stopped or f"{outcome.results['errors']} samples have no score"
+            failed.append(f"{p.cell.name}, {describe(p.settings)}: {why}")
+    return failed
+
+
+def stored(p: Planned) -> StoredCell | None:
+    """The results of a planned cell, None when there are none."""
+    run, results = (stored_json(p.cell.folder / name) for name in ("run.json", "results.json"))
+    return StoredCell(p.cell.folder, dict(run), dict(results)) if run and results else None

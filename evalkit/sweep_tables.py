@@ -1,0 +1,194 @@
+"""What a sweep found: differences to the baseline on common samples, corrected for their number, in words, tables and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evalkit import journal
+from evalkit.results import interval_text, markdown_table
+from evalkit.stats import compare, detectable, holm, mean
+from evalkit.sweep import Planned, Sweep, describe, stored
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Scored = Mapping[str, journal.Record]
+LEVEL = 0.05
+COLUMNS = (
+    "task settings kind metric value baseline difference ci_low ci_high p_value p_holm detectable n clusters visual_tokens seconds cell"
+).split()
+
+
+def table(sweep: Sweep, planned: Sequence[Planned]) -> pd.DataFrame:
+    """One row per task and cell, for the headline metric, paired with the task's baseline on the samples that both scored.
+
+    ``kind``: baseline, trained arm (other weights, run as they were trained), inference probe (weights run as they were not trained) or same
+    weights (run as the baseline's were trained).
+    ``p_holm`` is corrected over the whole sweep; ``detectable`` is the difference that this many clusters would show four times in five.
+    ``visual_tokens`` is the mean a sample. Columns: COLUMNS.
+    """
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    for task in dict.fromkeys(p.cell.name for p in planned):
+        mine = [p for p in planned if p.cell.name == task]
+        records = [journal.read(p.cell.folder / "journal.jsonl").scored for p in mine]
+        for p, scored in zip(mine, records):
+            cell = stored(p)
+            if cell is None or not cell.results["metrics"]:
+                continue
+            if p is mine[0]:
+                kind = "baseline"
+            elif cell.results["inference_probe"]:
+                kind = "inference probe"
+            else:
+                kind = "same weights" if _weights(p) == _weights(mine[0]) else "trained arm"
+            rows.append(_row(p, kind, cell.results, scored, records[0]))
+    tested = [r for r in rows if r["p_value"] is not None]
+    for r, adjusted in zip(tested, holm([r["p_value"] for r in tested])):
+        r["p_holm"] = adjusted
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _weights(p: Planned) -> Any:
+    return p.cell.identity["fingerprint"].get("weights")
+
+
+def _row(p: Planned, kind: str, results: Mapping[str, Any], a: Scored, b: Scored) -> dict[str, Any]:
+    metric = results["metrics"][0]
+    name, scale, group = metric["metric"], metric["scale"], metric["group"]
+    common = [id for id in a if id in b and name in a[id]["scores"] and name in b[id]["scores"]]
+    x, y = ([side[id]["scores"][name] for id in common] for side in (a, b))
+    clusters = [a[id]["cluster"] for id in common]
+    groups = [str(a[id]["metadata"].get(group)) for id in common] if group else None
+    tokens = [r["tokens"]["vision_in"] for r in a.values()]
+    row: dict[str, Any] = {
+        "task": p.cell.name,
+        "settings": describe(p.settings),
+        "kind": kind,
+        "metric": name,
+        "value": scale * mean(x, groups) if x else None,
+        "baseline": scale * mean(y, groups) if y else None,
+        "n": len(common),
+        "clusters": len(set(clusters)),
+        "visual_tokens": sum(tokens) / len(tokens) if tokens else None,
+        "seconds": results["seconds"],
+        "cell": p.cell.folder.name,
+        **dict.fromkeys(("difference", "ci_low", "ci_high", "p_value", "p_holm", "detectable")),
+    }
+    if kind != "baseline" and common:
+        found = compare(x, y, clusters, groups)
+        low, high = (None if v is None else scale * v for v in (found.difference.low, found.difference.high))
+        smallest = detectable([i - j for i, j in zip(x, y)], clusters)
+        row |= {"difference": scale * found.difference.value, "ci_low": low, "ci_high": high, "p_value": found.p_value}
+        row["detectable"] = None if smallest is None else scale * smallest
+    return row
+
+
+def words(frame: pd.DataFrame) -> list[str]:
+    """A sentence for each comparison: what was found, or what could not be told at this n."""
+    out = []
+    for r in frame[frame.kind != "baseline"].to_dict("records"):
+        what = f"{r['task']}: {r['settings']} ({r['kind']})"
+        if r["difference"] != r["difference"] or r["difference"] is None:
+            out.append(f"{what}: no sample in common with the baseline.")
+            continue
+        size = f"{r['difference']:+.1f} points {interval_text(r['ci_low'], r['ci_high'])}, n = {r['n']}"
+        if r["p_holm"] is not None and r["p_holm"] < LEVEL:
+            better = r["difference"] > 0
+            out.append(f"{what} scores {'higher' if better else 'lower'} than the baseline: {size}, p = {r['p_holm']:.4f} (Holm).")
+        elif r["difference"] == 0 and not r["detectable"]:
+            out.append(f"{what}: every score is that of the baseline (n = {r['n']}).")
+        else:
+            could = f"; {r['detectable']:.1f} points would show four times in five" if r["detectable"] else ""
+            out.append(f"{what} can't be told from the baseline: {size}{could}.")
+    return out
+
+
+def write(sweep: Sweep, frame: pd.DataFrame, output: Path) -> Path:
+    """Writes long and wide CSV, markdown, LaTeX and pictures into ``output/<name>``; returns that folder."""
+    folder = output / sweep.name
+    folder.mkdir(parents=True, exist_ok=True)
+    command = f"evalkit sweep {sweep.name} --model {sweep.model}"
+    note = f"# schema_version: 1; made by: {command}\n"
+    wide = frame.pivot(index="settings", columns="task", values="value").loc[list(dict.fromkeys(frame.settings))]
+    (folder / "table.csv").write_text(note + frame.to_csv(index=False), encoding="utf-8")
+    (folder / "wide.csv").write_text(note + wide.to_csv(), encoding="utf-8")
+    (folder / "table.tex").write_text(f"% schema_version: 1; made by: {command}\n" + latex(wide), encoding="utf-8")
+    shown = []
+    for r in frame.to_dict("records"):
+        diff = "" if r["kind"] == "baseline" else f"{r['difference']:+.1f}"
+        p = "" if r["p_holm"] is None or r["p_holm"] != r["p_holm"] else f"{r['p_holm']:.4f}"
+        tokens = f"{r['visual_tokens']:.0f}"
+        ci = "" if r["kind"] == "baseline" else interval_text(r["ci_low"], r["ci_high"])
+        shown.append((r["task"], r["settings"], r["kind"], r["metric"], f"{r['value']:.1f}", diff, ci, p, r["n"], tokens))
+    columns = ("task", "settings", "", "metric", "value", "difference", "95 % interval", "p (Holm)", "n", "visual tokens a sample")
+    part = f"Only the first {sweep.limit} samples of each task: never quote these scores.\n\n" if sweep.limit else ""
+    findings = "\n".join(f"- {w}" for w in words(frame))
+    text = f"<!-- schema_version: 1; made by: {command} -->\n# {sweep.name}\n\n{sweep.question}\n\n{part}"
+    text += f"{markdown_table(columns, shown)}\n\nDifferences are paired with the baseline on common samples; intervals "
+    text += "resample images and videos, p by sign flips of them, "
+    text += f"corrected over the sweep.\n\n## In words\n\n{findings}\n"
+    pictures = plots(frame, folder)
+    text += "".join(f"\n![{p.stem}]({p.name})\n" for p in pictures)
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    return folder
+
+
+def latex(wide: pd.DataFrame) -> str:
+    """A booktabs table; what users named is escaped."""
+    special = {**{c: f"\\{c}" for c in "&%$#_{}"}, "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+
+    def safe(value: object) -> str:
+        return "".join(special.get(c, c) for c in str(value))
+
+    lines = [r"\begin{tabular}{l" + "r" * len(wide.columns) + "}", r"\toprule"]
+    lines += [" & ".join(["", *map(safe, wide.columns)]) + r" \\", r"\midrule"]
+    for name, row in wide.iterrows():
+        lines.append(" & ".join([safe(name), *("--" if v != v else f"{v:.1f}" for v in row)]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def plots(frame: pd.DataFrame, folder: Path) -> list[Path]:
+    """A forest plot of the differences, and score against visual tokens where these differ; PNG files."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    out = []
+    rows = frame[(frame.kind != "baseline") & frame.difference.notna()].to_dict("records")
+    if rows:
+        figure, axis = pyplot.subplots(figsize=(7.5, 0.9 + 0.34 * len(rows)), layout="constrained")
+        for y, r in enumerate(reversed(rows)):
+            trained = r["kind"] == "trained arm"
+            if r["ci_low"] is not None and r["ci_low"] == r["ci_low"]:
+                axis.plot([r["ci_low"], r["ci_high"]], [y, y], color="#0072B2" if trained else "#D55E00", lw=1.6)
+            axis.plot(r["difference"], y, "s" if trained else "o", color="#0072B2" if trained else "#D55E00", mfc="white", ms=6)
+        axis.axvline(0, color="black", lw=0.8)
+        axis.set_yticks(range(len(rows)), [f"{r['task']}\n{r['settings']}" for r in reversed(rows)], fontsize=7)
+        axis.set_xlabel("points against the baseline, 95 % interval (circles: inference probes; squares: trained arms)", fontsize=8)
+        axis.grid(axis="x", alpha=0.3)
+        out.append(_saved(figure, folder / "differences.png"))
+    if frame.groupby("task").visual_tokens.nunique().max() > 1:
+        figure, axis = pyplot.subplots(figsize=(6.5, 4), layout="constrained")
+        marks = zip("os^Dv*", ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"))
+        for (task, these), (mark, colour) in zip(frame.groupby("task", sort=False), cycle(marks)):
+            these = these.sort_values("visual_tokens")
+            axis.plot(these.visual_tokens, these.value, mark + "-", color=colour, label=task, lw=1)
+        axis.set(xscale="log", xlabel="visual tokens a sample (mean)", ylabel="headline score")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+        out.append(_saved(figure, folder / "tokens.png"))
+    return out
+
+
+def _saved(figure: Any, path: Path) -> Path:
+    from matplotlib import pyplot
+
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+    return path
