@@ -25,8 +25,8 @@ COLUMNS = (
 def table(sweep: Sweep, planned: Sequence[Planned]) -> pd.DataFrame:
     """One row per task and cell, for the headline metric, paired with the task's baseline on the samples that both scored.
 
-    ``kind``: baseline, trained arm (other weights, run as they were trained), inference probe (weights run as they were not trained) or same
-    weights (run as the baseline's were trained).
+    ``kind``: baseline, trained arm (other weights, run as they were trained), inference probe (weights run as they were not trained) or
+    same weights (run as they were trained).
     ``p_holm`` is corrected over the whole sweep; ``detectable`` is the difference that this many clusters would show four times in five.
     ``visual_tokens`` is the mean a sample. Columns: COLUMNS.
     """
