@@ -1,4 +1,4 @@
-"""The reference adapter beside the transformers adapter on the embedded tasks: `python benchmarks/adapters.py [--model nano] [--save FILE]`.
+"""The reference adapter beside the transformers adapter: `python benchmarks/adapters.py [--model nano] [--tasks A,B] [--save FILE]`.
 
 Every cell is an `evalkit run` in a process of its own, in turn; the time is the one in results.json, from the first row to the last score
 (loading the model included, starting Python and resampling for intervals not). Answers are compared row by row.
