@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from evalkit.qwen2vl.ablation import Ablation
+from evalkit.qwen2vl.positions import POSITIONS
 from evalkit.qwen2vl.processing import Processor, sample_frames
-from evalkit.qwen2vl.rope import POSITIONS, Grid, Run
+from evalkit.qwen2vl.rope import Grid, Run
 
 from . import tokenizer as nano_tokenizer
 from .recipe import Recipe
@@ -55,7 +56,7 @@ class Batch:
     """Rows of one family, padded on the right.
 
     ids and labels [rows, tokens] (label -100: not learnt; a label stands where its token is predicted), question [rows, tokens] (-2
-    padding, -1 shared, else the question's number), positions [3, rows, tokens], patches [n, 1176], one grid a row.
+    padding, -1 shared, else the question's number), positions [components, rows, tokens], patches [n, 1176], one grid a row.
     """
 
     family: Family
@@ -120,7 +121,7 @@ def pixels(scene: Scene, processor: Processor) -> tuple[Tensor, Grid]:
 
 def collate(family: Family, scenes: list[Scene], ablation: Ablation) -> Batch:
     processor = Processor(ablation=ablation)
-    scheme = POSITIONS[str(ablation.position)]
+    place = partial(POSITIONS[str(ablation.position)].ids, ablation=ablation)
     pad, image_pad = encode("<|endoftext|>")[0], encode("<|image_pad|>" if family != "clips" else "<|video_pad|>")[0]
     head, vision_end, turn, end = encode(HEAD), encode("<|vision_end|>"), TURN, encode("<|im_end|>")
     rows, patches, grids = [], [], []
@@ -132,7 +133,7 @@ def collate(family: Family, scenes: list[Scene], ablation: Ablation) -> Batch:
         run = Run(n, (grid[0], grid[1] // 2, grid[2] // 2))
         shared = [*head, *[image_pad] * n, *vision_end]
         ids, labels, question = list(shared), [-100] * len(shared), [-1] * len(shared)
-        positions = [scheme([Run(len(head)), run, Run(len(vision_end))])]
+        positions = [place([Run(len(head)), run, Run(len(vision_end))])]
         for i, asked in enumerate(scene.questions):
             ask = encode(prompt(family, asked) + turn)
             answer = encode(target(family, asked)) + end
@@ -140,7 +141,7 @@ def collate(family: Family, scenes: list[Scene], ablation: Ablation) -> Batch:
             ids += own[:-1]
             labels += [-100] * (len(ask) - 1) + answer
             question += [i] * (len(own) - 1)
-            whole = scheme([Run(len(head)), run, Run(len(vision_end) + len(own) - 1)])
+            whole = place([Run(len(head)), run, Run(len(vision_end) + len(own) - 1)])
             positions.append(whole[:, len(shared) :])
         rows.append((ids, labels, question, torch.cat(positions, dim=1)))
     longest = max(len(r[0]) for r in rows)
