@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -121,7 +121,7 @@ def pixels(scene: Scene, processor: Processor) -> tuple[Tensor, Grid]:
 
 def collate(family: Family, scenes: list[Scene], ablation: Ablation) -> Batch:
     processor = Processor(ablation=ablation)
-    place = partial(POSITIONS[str(ablation.position)].ids, ablation=ablation)
+    scheme = POSITIONS[str(ablation.position)]
     pad, image_pad = encode("<|endoftext|>")[0], encode("<|image_pad|>" if family != "clips" else "<|video_pad|>")[0]
     head, vision_end, turn, end = encode(HEAD), encode("<|vision_end|>"), TURN, encode("<|im_end|>")
     rows, patches, grids = [], [], []
@@ -133,7 +133,7 @@ def collate(family: Family, scenes: list[Scene], ablation: Ablation) -> Batch:
         run = Run(n, (grid[0], grid[1] // 2, grid[2] // 2))
         shared = [*head, *[image_pad] * n, *vision_end]
         ids, labels, question = list(shared), [-100] * len(shared), [-1] * len(shared)
-        positions = [place([Run(len(head)), run, Run(len(vision_end))])]
+        positions = [scheme.ids([Run(len(head)), run, Run(len(vision_end))], ablation)]
         for i, asked in enumerate(scene.questions):
             ask = encode(prompt(family, asked) + turn)
             answer = encode(target(family, asked)) + end
@@ -141,7 +141,7 @@ def collate(family: Family, scenes: list[Scene], ablation: Ablation) -> Batch:
             ids += own[:-1]
             labels += [-100] * (len(ask) - 1) + answer
             question += [i] * (len(own) - 1)
-            whole = place([Run(len(head)), run, Run(len(vision_end) + len(own) - 1)])
+            whole = scheme.ids([Run(len(head)), run, Run(len(vision_end) + len(own) - 1)], ablation)
             positions.append(whole[:, len(shared) :])
         rows.append((ids, labels, question, torch.cat(positions, dim=1)))
     longest = max(len(r[0]) for r in rows)

@@ -38,6 +38,13 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 }
 """The values of the switches that are words."""
 
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "next_position": ("mrope",),
+    "combine": ("mrope", "rope1d"),
+    "temporal_spacing": ("videorope", "hope"),
+}
+"""The position schemes under which a switch has a meaning."""
+
 
 @dataclass(frozen=True)
 class Ablation:
@@ -81,6 +88,10 @@ class Ablation:
             value = getattr(self, name)
             if value is not None and value not in known:
                 raise UsageError(f"{name}={value!r}: expected one of {', '.join(known)}")
+        for name, schemes in NEEDS.items():
+            value = getattr(self, name)
+            if value not in (None, RELEASE.get(name)) and self.position is not None and self.position not in schemes:
+                raise UsageError(f"{name}={value!r} has no meaning under position={self.position}: only under {', '.join(schemes)}")
         if self.resolution is not None:
             parse_resolution(self.resolution)
         for name in ("theta", "temporal_spacing", "min_pixels", "max_pixels", "fps", "max_frames"):

@@ -29,7 +29,7 @@ class Qwen2VL(nn.Module):
         self.ablation = ablation.resolve(config.trained_with)
         self.scheme = POSITIONS[str(self.ablation.position)]
         self.gate = 1.0 if self.ablation.vision_gate is None else float(self.ablation.vision_gate)
-        self.visual = VisionTransformer(config.vision)
+        self.visual = VisionTransformer(config.vision, self.ablation)
         self.model = Decoder(config.text)
         self.lm_head = nn.Linear(config.text.hidden_size, config.text.vocab_size, bias=False)
         if config.tie_word_embeddings:

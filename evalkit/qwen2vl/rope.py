@@ -73,20 +73,30 @@ def angles(positions: Tensor, head_dim: int, theta: float, component: Tensor) ->
 
 
 def vision_angles(
-    grids: Sequence[Grid], head_dim: int, theta: float, merge: int, device: torch.device | str = "cpu"
+    grids: Sequence[Grid],
+    head_dim: int,
+    theta: float,
+    merge: int,
+    device: torch.device | str = "cpu",
+    position: str | None = "rope2d",
+    time: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """cos and sin [patches, head_dim] in fp32 of the vision tower's 2D RoPE, rows in merge-block order.
+    """cos and sin [patches, head_dim] in fp32 of the vision tower's positions, rows in merge-block order.
 
-    Half of the frequencies turn with the patch's row, half with its column; time has none (paper 2.1).
+    ``rope2d``: half of the frequencies turn with the patch's row, half with its column (paper 2.1). ``rope1d``: all of head_dim / 2
+    frequencies turn with the patch's index in raster order. ``none``: nothing turns. ``time`` adds the number of the frame pair to
+    every position, so that it matters between frame pairs only.
     """
-    inverse = 1.0 / theta ** (torch.arange(0, head_dim // 2, 2, dtype=torch.float32) / (head_dim // 2))
+    parts = head_dim // 4 if position == "rope2d" else head_dim // 2
+    inverse = 1.0 / theta ** (torch.arange(0, 2 * parts, 2, dtype=torch.float32) / (2 * parts))
     rows = []
     for t, h, w in grids:
         y = torch.arange(h).view(h // merge, 1, merge, 1).expand(-1, w // merge, -1, merge)
         x = torch.arange(w).view(1, w // merge, 1, merge).expand(h // merge, -1, merge, -1)
-        rows.append(torch.stack((y, x), dim=-1).reshape(-1, 2).repeat(t, 1))
-    where = torch.cat(rows).float()
-    turn = (where[:, :, None] * inverse).flatten(1)
+        axes = {"rope2d": (y, x), "rope1d": (y * w + x,), "none": (torch.zeros_like(y),)}[position or "rope2d"]
+        where = torch.stack(axes, dim=-1).reshape(-1, len(axes)).repeat(t, 1)
+        rows.append(where + torch.arange(t).repeat_interleave(h * w)[:, None] if time else where)
+    turn = (torch.cat(rows).float()[:, :, None] * inverse).flatten(1)
     turn = torch.cat((turn, turn), dim=-1).to(device)
     return turn.cos(), turn.sin()
 
