@@ -12,6 +12,8 @@ from torch import Tensor
 
 from evalkit.engine import Engine, Prompt
 from evalkit.errors import UsageError
+from evalkit.nano.batches import HEAD, collate, encode
+from evalkit.nano.scene import draw, stream
 from evalkit.qwen2vl.ablation import CHOICES, RELEASE, Ablation
 from evalkit.qwen2vl.checkpoint import load
 from evalkit.qwen2vl.model import Qwen2VL
@@ -178,3 +180,29 @@ def test_rounding_and_tubes() -> None:
     size = {"resolution": "size:56x56"}
     assert Processor(ablation=Ablation(**size)).video(frames)[1] == (2, 4, 4)
     assert Processor(ablation=Ablation(**size, tube="per_frame")).video(frames)[1] == (4, 4, 4)
+
+
+@pytest.mark.parametrize("name", POSITIONS)
+@torch.no_grad()
+def test_ranking_follows_every_scheme(folder: Path, name: str) -> None:
+    model = load(folder, ablation=Ablation(position=name))
+    p = replace(prompt(model, 3, "i"), choices=((7, 8, 9), (10,)))
+    ranked = next(Engine(model, frozenset()).rank([p])).logprobs
+    for choice, got in zip(p.choices, ranked, strict=True):
+        told = logits(model, p, choice).log_softmax(-1)
+        assert got == pytest.approx(sum(float(told[len(p.ids) - 1 + i, t]) for i, t in enumerate(choice)), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", POSITIONS)
+def test_a_question_in_training_stands_where_it_stands_in_evaluation(name: str) -> None:
+    ablation, head = Ablation(position=name).resolve({}), len(encode(HEAD))
+    scenes = [draw("clips", 0.3, stream("dev", 0, i)) for i in range(2)]
+    batch = collate("clips", scenes, ablation)
+    for row, (t, h, w) in enumerate(batch.grids):
+        run = Run(t * h * w // 4, (t, h // 2, w // 2))
+        shared = int((batch.question[row] == -1).sum())
+        for q in range(int(batch.question[row].max()) + 1):
+            own = batch.positions[:, row, batch.question[row] == q]
+            whole = POSITIONS[name].ids([Run(head), run, Run(shared - head - run.length + own.shape[1])], ablation)
+            assert torch.equal(own, whole[:, shared:])
+            assert torch.equal(batch.positions[:, row, :shared], whole[:, :shared])
