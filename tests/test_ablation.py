@@ -72,6 +72,12 @@ def test_switches_without_a_meaning_under_a_scheme_are_refused() -> None:
             Ablation(**switches).resolve({})
 
 
+def test_another_scheme_than_the_trained_one_leaves_its_settings_behind() -> None:
+    trained = {"position": "hope", "temporal_spacing": 0.5}
+    assert Ablation().resolve(trained).temporal_spacing == 0.5
+    assert Ablation(position="mrope").resolve(trained).temporal_spacing is None
+
+
 @pytest.mark.parametrize("name", sorted(set(POSITIONS) - {"hope"}))
 def test_text_alone_is_ordinary_rope_under_every_scheme_but_hope(folder: Path, name: str) -> None:
     release = load(folder)

@@ -102,11 +102,13 @@ class Ablation:
             raise UsageError(f"min_pixels={self.min_pixels} is above max_pixels={self.max_pixels}")
 
     def resolve(self, trained_with: Mapping[str, Any]) -> Ablation:
-        """Fills the unset model switches with what the weights were trained under."""
+        """Fills the unset model switches with what the weights were trained under, unless they mean nothing under a given position."""
         base = {**RELEASE, **trained_with}
         known = {f.name for f in fields(self)}
         if unknown := set(base) - known:
             raise UsageError(f"the checkpoint was trained with switches unknown to this version: {', '.join(sorted(unknown))}")
+        position = self.position or base["position"]
+        base = {k: v for k, v in base.items() if position in NEEDS.get(k, (position,)) or v == RELEASE.get(k)}
         return Ablation(**{**base, **self.given()})
 
     def given(self) -> dict[str, Any]:
