@@ -6,12 +6,14 @@ import argparse
 import inspect
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from evalkit.errors import EvalkitError, UsageError
+from evalkit.qwen2vl.ablation import Ablation
 
-SWITCHES = ("position", "resolution", "vision_gate", "min_pixels", "max_pixels", "fps", "max_frames")
+SWITCHES = tuple(f.name for f in fields(Ablation))
 
 
 def run(args: argparse.Namespace) -> int:

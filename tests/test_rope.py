@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evalkit.errors import DataError
-from evalkit.qwen2vl.rope import Run, angles, mrope_positions, rope1d_positions, rotate, runs
+from evalkit.qwen2vl.ablation import Ablation
+from evalkit.qwen2vl.positions import mrope_ids, rope1d_ids
+from evalkit.qwen2vl.rope import Run, angles, rotate, runs
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "golden_rope_paper_rule_tf449.json").read_text())
 CASES: dict[str, list[list[Run]]] = {
@@ -28,7 +30,7 @@ CASES: dict[str, list[list[Run]]] = {
 def test_positions_follow_the_papers_rule(name: str) -> None:
     for row, parts in enumerate(CASES[name]):
         expected = torch.tensor(GOLDEN[name]["pos"])[row]
-        got = mrope_positions(parts)
+        got = mrope_ids(parts, Ablation())
         assert torch.equal(got, expected)
         assert int(got.max()) + 1 - got.shape[1] == GOLDEN[name]["delta"][row][0]
 
@@ -38,7 +40,7 @@ def test_padding_does_not_move_positions(side: str) -> None:
     """The padded golden batches hold, on their real tokens, what each row gets alone."""
     expected = torch.tensor(GOLDEN[f"batch_{side}"]["pos"])
     for row, parts in enumerate(([Run(4), Run(4, (1, 2, 2)), Run(3)], [Run(5)])):
-        got = mrope_positions(parts)
+        got = mrope_ids(parts, Ablation())
         n = got.shape[1]
         real = expected[row, :, -n:] if side == "left" else expected[row, :, :n]
         assert torch.equal(got, real)
@@ -48,16 +50,16 @@ def test_padding_does_not_move_positions(side: str) -> None:
 def test_transformers_5_agrees_where_no_video_is_longer_than_its_grid(name: str) -> None:
     newer = json.loads((Path(__file__).parent / "data" / "golden_rope_tf523.json").read_text())
     for row, parts in enumerate(CASES[name]):
-        assert torch.equal(mrope_positions(parts), torch.tensor(newer[name]["pos"])[row])
+        assert torch.equal(mrope_ids(parts, Ablation()), torch.tensor(newer[name]["pos"])[row])
 
 
 @given(st.integers(1, 200))
 def test_text_alone_is_ordinary_rope(n: int) -> None:
-    assert torch.equal(mrope_positions([Run(n)]), rope1d_positions([Run(n)]))
+    assert torch.equal(mrope_ids([Run(n)], Ablation()), rope1d_ids([Run(n)], Ablation()))
 
 
 def test_rope1d_ignores_grids() -> None:
-    assert rope1d_positions([Run(2), Run(6, (1, 2, 3)), Run(1)]).tolist() == [list(range(9))] * 3
+    assert rope1d_ids([Run(2), Run(6, (1, 2, 3)), Run(1)], Ablation()).tolist() == [list(range(9))] * 3
 
 
 @given(st.integers(0, 1000), st.integers(0, 1000), st.integers(0, 50))
@@ -66,7 +68,7 @@ def test_rotated_products_depend_on_relative_position_only(m: int, n: int, shift
     q, k = torch.randn(2, 1, 1, 16, generator=generator, dtype=torch.float64)
 
     def product(a: int, b: int) -> float:
-        (ca, sa), (cb, sb) = (angles(torch.full((3, 1), p), 16, 100.0, (2, 3, 3)) for p in (a, b))
+        (ca, sa), (cb, sb) = (angles(torch.full((3, 1), p), 16, 100.0, torch.tensor([0] * 2 + [1] * 3 + [2] * 3)) for p in (a, b))
         return float((rotate(q, ca, sa) * rotate(k, cb, sb)).sum())
 
     assert product(m, n) == pytest.approx(product(m + shift, n + shift), abs=2e-3)

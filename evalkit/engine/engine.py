@@ -146,10 +146,10 @@ class Engine:
                 ends.append(end - 1)
         first = self.model.lm_head(hidden[ends]).argmax(-1).tolist()
         self.stats.prefilled(pack, time.perf_counter() - started)
-        return [Sequence(p, started, int(at.max()) + 1, [token]) for p, at, token in zip(prompts, positions, first)]
+        return [Sequence(p, started, at[0, -1].item(), [token]) for p, at, token in zip(prompts, positions, first)]
 
     def _forward(self, pack: list[Group], cache: KVCache | None) -> tuple[Tensor, list[Tensor]]:
-        """Hidden states [tokens, hidden] of a pack, and the position ids [3, prompt tokens] of each of its prompts."""
+        """Hidden states [tokens, hidden] of a pack, and the position ids of each prompt and of the token after it."""
         images = [v for g in pack for v in g.prompts[0].images]
         videos = [v for g in pack for v in g.prompts[0].videos]
         self._encode(images + videos)
@@ -159,8 +159,9 @@ class Engine:
         for group in pack:
             for i, p in enumerate(group.prompts):
                 start = group.shared if i else 0
-                positions.append(self.model.positions(p.ids, [v.grid for v in p.images], [v.grid for v in p.videos]))
-                packed.append(positions[-1][:, start:])
+                grids = [v.grid for v in p.images], [v.grid for v in p.videos]
+                positions.append(self.model.positions(p.ids, *grids, following=1))
+                packed.append(positions[-1][:, start:-1])
                 ids += p.ids[start:]
         x = self.model.embed(torch.tensor([ids], device=self.device), self._look_up(images), self._look_up(videos))
         self._forget()
@@ -171,7 +172,7 @@ class Engine:
         started = time.perf_counter()
         ids = torch.tensor([[s.out[-1]] for s in running], device=self.device)
         at = torch.tensor([[s.next_position] for s in running], device=self.device)
-        cos, sin = self.model.rotary(at.expand(3, -1, -1))
+        cos, sin = self.model.rotary(at.expand(self.model.scheme.components, -1, -1))
         hidden = self.model.model(self.model.embed(ids), cos, sin, Decode(self.cache))
         for sequence, token in zip(running, self.model.lm_head(hidden[:, 0]).argmax(-1).tolist()):
             sequence.out.append(token)

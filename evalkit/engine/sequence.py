@@ -83,7 +83,7 @@ class Sequence:
 
     prompt: Prompt
     started: float
-    next_position: int
+    next_position: float
     out: list[int] = field(default_factory=list)
 
 

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from evalkit.qwen2vl.ablation import Ablation
+from evalkit.qwen2vl.positions import POSITIONS
 from evalkit.qwen2vl.processing import Processor, sample_frames
-from evalkit.qwen2vl.rope import POSITIONS, Grid, Run
+from evalkit.qwen2vl.rope import Grid, Run
 
 from . import tokenizer as nano_tokenizer
 from .clips import draw as draw_clip
@@ -62,7 +63,7 @@ class Batch:
     """Rows of one family, padded on the right.
 
     ids and labels [rows, tokens] (label -100: not learnt; a label stands where its token is predicted), question [rows, tokens] (-2
-    padding, -1 shared, else the question's number), positions [3, rows, tokens], patches [n, 1176], one grid a row.
+    padding, -1 shared, else the question's number), positions [components, rows, tokens], patches [n, 1176], one grid a row.
     """
 
     family: Family
@@ -147,7 +148,7 @@ def collate(family: Family, scenes: list[Scene], ablation: Ablation) -> Batch:
         run = Run(n, (grid[0], grid[1] // 2, grid[2] // 2))
         shared = [*head, *[image_pad] * n, *vision_end]
         ids, labels, question = list(shared), [-100] * len(shared), [-1] * len(shared)
-        positions = [scheme([Run(len(head)), run, Run(len(vision_end))])]
+        positions = [scheme.ids([Run(len(head)), run, Run(len(vision_end))], ablation)]
         for i, asked in [*enumerate(scene.questions), *enumerate(scene.extra, EXTRA)]:
             ask = encode(prompt(family, asked) + turn)
             answer = encode(target(family, asked)) + end
@@ -155,7 +156,7 @@ def collate(family: Family, scenes: list[Scene], ablation: Ablation) -> Batch:
             ids += own[:-1]
             labels += [-100] * (len(ask) - 1) + answer
             question += [i] * (len(own) - 1)
-            whole = scheme([Run(len(head)), run, Run(len(vision_end) + len(own) - 1)])
+            whole = scheme.ids([Run(len(head)), run, Run(len(vision_end) + len(own) - 1)], ablation)
             positions.append(whole[:, len(shared) :])
         rows.append((ids, labels, question, torch.cat(positions, dim=1)))
     longest = max(len(r[0]) for r in rows)

@@ -1,7 +1,7 @@
 """The reference implementation of Qwen2-VL (arXiv 2409.12191), in the order in which data meets it:
 
-``config`` (sizes) · ``ablation`` (switches) · ``processing`` (pixels to patches) · ``chat`` (text to ids) · ``rope`` (positions) ·
-``vision`` · ``decoder`` · ``model`` (the whole) · ``checkpoint`` (reading and writing).
+``config`` (sizes) · ``ablation`` (switches) · ``processing`` (pixels to patches) · ``chat`` (text to ids) · ``rope`` (rotations) ·
+``positions`` (where tokens stand) · ``vision`` · ``decoder`` · ``model`` (the whole) · ``checkpoint`` (reading and writing).
 """
 
 from evalkit.qwen2vl.ablation import Ablation

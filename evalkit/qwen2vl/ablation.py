@@ -12,23 +12,71 @@ from typing import Any
 
 from evalkit.errors import UsageError
 
-RELEASE: Mapping[str, Any] = {"position": "mrope", "resolution": "dynamic", "vision_gate": 1.0}
+RELEASE: Mapping[str, Any] = {
+    "position": "mrope",
+    "next_position": "max_all",
+    "combine": "sections",
+    "resolution": "dynamic",
+    "rounding": "round",
+    "vision_position": "rope2d",
+    "vision_time": "off",
+    "vision_scope": "slice",
+    "tube": "pair",
+    "vision_gate": 1.0,
+}
 """What the released models do, where a checkpoint does not say otherwise."""
+
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "position": ("mrope", "rope1d", "mrope_i", "mhrope", "videorope", "hope", "vrope"),
+    "next_position": ("max_all", "max_hw"),
+    "combine": ("sections", "interleaved", "kron"),
+    "rounding": ("round", "ceil", "floor"),
+    "vision_position": ("rope2d", "rope1d", "none"),
+    "vision_time": ("off", "on"),
+    "vision_scope": ("slice", "clip"),
+    "tube": ("pair", "per_frame"),
+}
+"""The values of the switches that are words."""
+
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "next_position": ("mrope",),
+    "combine": ("mrope", "rope1d"),
+    "temporal_spacing": ("videorope", "hope"),
+}
+"""The position schemes under which a switch has a meaning."""
 
 
 @dataclass(frozen=True)
 class Ablation:
     """Switches of the model and of what it sees.
 
-    position: ``mrope`` (paper 2.1) or ``rope1d`` (every token, visual ones too, at its index). rope.POSITIONS.
+    position: how tokens are placed and rotated, a name in positions.POSITIONS.
+    next_position: where text goes on after a visual, ``max_all`` (paper) or ``max_hw`` (transformers 5.23). positions.mrope_ids.
+    combine: how the three components share the frequencies, under mrope and rope1d. positions.sections.
+    theta: the decoder's RoPE base. positions._theta.
+    temporal_spacing: positions between frames, under videorope and hope. positions.diagonal_ids.
     resolution: ``dynamic``, ``tokens:N`` (exactly N visual tokens an image) or ``size:HxW``. processing.target_size.
+    rounding: sides to multiples of 28 by ``round`` (half to even), ``ceil`` or ``floor``. processing.smart_resize.
+    vision_position: positions of the vision tower: ``rope2d``, ``rope1d`` (raster order) or ``none``. rope.vision_angles.
+    vision_time: ``on`` adds the frame pair's number to the tower's positions. rope.vision_angles.
+    vision_scope: what a patch attends to in the tower: its frame pair (``slice``) or its whole ``clip``. vision.forward.
+    tube: ``pair`` of frames a patch, or ``per_frame``, each frame twice. processing.Processor.video.
     vision_gate: factor on the visual features where they enter the decoder; 0 is the no-vision baseline. model.embed.
     min_pixels, max_pixels: area bounds of an image, or of each video frame. processing.target_size.
     fps, max_frames: video sampling. processing.sample_frames.
     """
 
     position: str | None = None
+    next_position: str | None = None
+    combine: str | None = None
+    theta: float | None = None
+    temporal_spacing: float | None = None
     resolution: str | None = None
+    rounding: str | None = None
+    vision_position: str | None = None
+    vision_time: str | None = None
+    vision_scope: str | None = None
+    tube: str | None = None
     vision_gate: float | None = None
     min_pixels: int | None = None
     max_pixels: int | None = None
@@ -36,13 +84,17 @@ class Ablation:
     max_frames: int | None = None
 
     def __post_init__(self) -> None:
-        from evalkit.qwen2vl.rope import POSITIONS  # the registry of schemes lives where they are computed
-
-        if self.position is not None and self.position not in POSITIONS:
-            raise UsageError(f"position={self.position!r}: expected one of {', '.join(POSITIONS)}")
+        for name, known in CHOICES.items():
+            value = getattr(self, name)
+            if value is not None and value not in known:
+                raise UsageError(f"{name}={value!r}: expected one of {', '.join(known)}")
+        for name, schemes in NEEDS.items():
+            value = getattr(self, name)
+            if value not in (None, RELEASE.get(name)) and self.position is not None and self.position not in schemes:
+                raise UsageError(f"{name}={value!r} has no meaning under position={self.position}: only under {', '.join(schemes)}")
         if self.resolution is not None:
             parse_resolution(self.resolution)
-        for name in ("min_pixels", "max_pixels", "fps", "max_frames"):
+        for name in ("theta", "temporal_spacing", "min_pixels", "max_pixels", "fps", "max_frames"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value <= 0):
                 raise UsageError(f"{name}={value!r}: expected a number above 0")
@@ -50,11 +102,13 @@ class Ablation:
             raise UsageError(f"min_pixels={self.min_pixels} is above max_pixels={self.max_pixels}")
 
     def resolve(self, trained_with: Mapping[str, Any]) -> Ablation:
-        """Fills the unset model switches with what the weights were trained under."""
+        """Fills the unset model switches with what the weights were trained under, unless they mean nothing under a given position."""
         base = {**RELEASE, **trained_with}
         known = {f.name for f in fields(self)}
         if unknown := set(base) - known:
             raise UsageError(f"the checkpoint was trained with switches unknown to this version: {', '.join(sorted(unknown))}")
+        position = self.position or base["position"]
+        base = {k: v for k, v in base.items() if position in NEEDS.get(k, (position,)) or v == RELEASE.get(k)}
         return Ablation(**{**base, **self.given()})
 
     def given(self) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from evalkit.errors import DataError
 from evalkit.qwen2vl.ablation import Ablation
 from evalkit.qwen2vl.config import Qwen2VLConfig
 from evalkit.qwen2vl.decoder import Attend, Decoder, Masked, causal
-from evalkit.qwen2vl.rope import POSITIONS, Grid, angles, runs
+from evalkit.qwen2vl.positions import POSITIONS
+from evalkit.qwen2vl.rope import Grid, Run, runs
 from evalkit.qwen2vl.vision import VisionTransformer
 
 
@@ -26,23 +27,25 @@ class Qwen2VL(nn.Module):
         super().__init__()
         self.config = config
         self.ablation = ablation.resolve(config.trained_with)
+        self.scheme = POSITIONS[str(self.ablation.position)]
         self.gate = 1.0 if self.ablation.vision_gate is None else float(self.ablation.vision_gate)
-        self.visual = VisionTransformer(config.vision)
+        self.visual = VisionTransformer(config.vision, self.ablation)
         self.model = Decoder(config.text)
         self.lm_head = nn.Linear(config.text.hidden_size, config.text.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
 
-    def positions(self, input_ids: Sequence[int], images: Sequence[Grid] = (), videos: Sequence[Grid] = ()) -> Tensor:
-        """Position ids [3, tokens] of one unpadded sequence; its generated tokens follow at the maximum plus 1, plus 2, ..."""
+    def positions(
+        self, input_ids: Sequence[int], images: Sequence[Grid] = (), videos: Sequence[Grid] = (), following: int = 0
+    ) -> Tensor:
+        """Position ids [components, tokens + following] of one unpadded sequence and of as many text tokens after it."""
         c = self.config
         parts = runs(input_ids, c.image_token_id, c.video_token_id, images, videos, c.vision.spatial_merge_size)
-        return POSITIONS[str(self.ablation.position)](parts)
+        return self.scheme.ids([*parts, Run(following)] if following else parts, self.ablation)
 
     def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and sin [..., head_dim] of the decoder for position ids [3, ...]."""
-        t = self.config.text
-        return angles(positions, t.head_dim, t.rope_theta, t.mrope_section)
+        """cos and sin [..., head_dim] (or [..., kv_heads, head_dim]) of the decoder for position ids [components, ...]."""
+        return self.scheme.angles(positions, self.config.text, self.ablation)
 
     def embed(self, input_ids: Tensor, image_features: Tensor | None = None, video_features: Tensor | None = None) -> Tensor:
         """Embeddings [..., hidden] of ids [...], the placeholders replaced, in order, by features [visual tokens, hidden].
@@ -82,7 +85,8 @@ class Qwen2VL(nn.Module):
         real = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         merge = self.config.vision.spatial_merge_size
         image_grids, video_grids = list(image_grid_thw), list(video_grid_thw)
-        positions = torch.zeros(3, batch, length, dtype=torch.long, device=input_ids.device)
+        dtype = self.positions([]).dtype
+        positions = torch.zeros(self.scheme.components, batch, length, dtype=dtype, device=input_ids.device)
         for row in range(batch):
             ids = input_ids[row][real[row]].tolist()
             images = _take(image_grids, ids.count(self.config.image_token_id), merge)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -68,15 +68,18 @@ def smart_resize(
     min_pixels: int,
     max_pixels: int,
     variant: Literal["utils", "hf"] = "utils",
+    rounding: str | None = "round",
 ) -> tuple[int, int]:
     """The (height, width) nearest to the original that are multiples of 28 with an area in [min_pixels, max_pixels].
 
     ``utils`` is qwen-vl-utils 0.0.8 (sides at least 28 before the budget), ``hf`` is transformers 5.23; they differ only for
-    extreme shapes. Raises DataError when one side is over 200 times the other.
+    extreme shapes. ``rounding`` ceil and floor are ablations. Raises DataError when one side is over 200 times the other.
     """
     if min(height, width) < 1 or max(height, width) / min(height, width) > 200:
         raise DataError(f"an image of {width}x{height} pixels: one side is over 200 times the other")
-    h, w = round(height / FACTOR) * FACTOR, round(width / FACTOR) * FACTOR
+    rules: dict[str, Callable[[float], int]] = {"round": round, "ceil": math.ceil, "floor": math.floor}
+    nearest = rules[rounding or "round"]
+    h, w = nearest(height / FACTOR) * FACTOR, nearest(width / FACTOR) * FACTOR
     if variant == "utils":
         h, w = max(FACTOR, h), max(FACTOR, w)
     if h * w > max_pixels:
@@ -109,9 +112,8 @@ def target_size(height: int, width: int, ablation: Ablation, min_pixels: int, ma
         return numbers[0], numbers[1]
     low = ablation.min_pixels or min_pixels
     high = ablation.max_pixels or max_pixels
-    return smart_resize(
-        height, width, min(low, high) if ablation.max_pixels else low, max(low, high) if ablation.min_pixels else high
-    )
+    low, high = min(low, high) if ablation.max_pixels else low, max(low, high) if ablation.min_pixels else high
+    return smart_resize(height, width, low, high, rounding=ablation.rounding)
 
 
 def sample_frames(
@@ -162,7 +164,9 @@ class Processor:
         low, high = frame_pixels(len(frames))
         size = target_size(frames.shape[1], frames.shape[2], self.ablation, min_pixels or low, max_pixels or high)
         clip = torch.from_numpy(frames).permute(0, 3, 1, 2)
-        if len(clip) % FRAME_FACTOR:
+        if self.ablation.tube == "per_frame":
+            clip = clip.repeat_interleave(FRAME_FACTOR, dim=0)
+        elif len(clip) % FRAME_FACTOR:
             clip = torch.cat((clip, clip[-1:]))
         if tuple(clip.shape[-2:]) != size:
             wide = F.interpolate(clip.float(), size, mode="bicubic", antialias=True)

@@ -2,13 +2,13 @@
 
 The decoder's positions have three components, time, height and width. Text advances all three together, so for pure text this is
 ordinary RoPE; an image spreads its tokens over height and width at one time; a video adds one time step per pair of frames. What
-follows starts at the largest component so far plus one. One function computes position ids, one the angles; a new scheme is an
-entry in ``POSITIONS``.
+follows starts at the largest component so far plus one. Position ids and other schemes than the released one are in
+``positions``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,62 +60,55 @@ def runs(
     return out
 
 
-def mrope_positions(parts: Sequence[Run]) -> Tensor:
-    """Multimodal positions [3, tokens] by the paper's rule: the next run starts at the maximum over all components plus one."""
-    out, start = [], 0
-    for part in parts:
-        if part.grid is None:
-            ids = torch.arange(start, start + part.length).expand(3, -1)
-        else:
-            t, h, w = part.grid
-            ids = torch.stack(torch.meshgrid(torch.arange(t), torch.arange(h), torch.arange(w), indexing="ij")).flatten(1) + start
-        out.append(ids)
-        start = int(ids.max()) + 1
-    return torch.cat(out, dim=1) if out else torch.zeros(3, 0, dtype=torch.long)
+def angles(positions: Tensor, head_dim: int, theta: float, component: Tensor) -> tuple[Tensor, Tensor]:
+    """cos and sin [..., head_dim] in fp32 for positions [components, ...].
 
-
-def rope1d_positions(parts: Sequence[Run]) -> Tensor:
-    """Every token at its index in all three components [3, tokens]: the 1D-RoPE arm of the paper's table 8."""
-    return torch.arange(sum(p.length for p in parts)).expand(3, -1)
-
-
-POSITIONS: Mapping[str, Callable[[Sequence[Run]], Tensor]] = {"mrope": mrope_positions, "rope1d": rope1d_positions}
-"""Position schemes by the name of their switch value. Generated tokens go on at max + 1, + 2, ... in all components."""
-
-
-def angles(positions: Tensor, head_dim: int, theta: float, section: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """cos and sin [..., head_dim] in fp32 for positions [3, ...].
-
-    Frequency j (of head_dim / 2) is theta^(-2j / head_dim); the first ``section[0]`` frequencies turn with time, the next with
-    height, the last with width. The second half repeats the first, for the rotate-half layout.
+    Frequency j (of head_dim / 2) is theta^(-2j / head_dim) and turns with position component ``component[j]``. The second half
+    repeats the first, for the rotate-half layout.
     """
     inverse = 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim)
-    component = torch.repeat_interleave(torch.arange(3, device=positions.device), torch.tensor(section, device=positions.device))
-    turn = positions.float().movedim(0, -1)[..., component] * inverse
+    turn = positions.float().movedim(0, -1)[..., component.to(positions.device)] * inverse
     turn = torch.cat((turn, turn), dim=-1)
     return turn.cos(), turn.sin()
 
 
 def vision_angles(
-    grids: Sequence[Grid], head_dim: int, theta: float, merge: int, device: torch.device | str = "cpu"
+    grids: Sequence[Grid],
+    head_dim: int,
+    theta: float,
+    merge: int,
+    device: torch.device | str = "cpu",
+    position: str | None = "rope2d",
+    time: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """cos and sin [patches, head_dim] in fp32 of the vision tower's 2D RoPE, rows in merge-block order.
+    """cos and sin [patches, head_dim] in fp32 of the vision tower's positions, rows in merge-block order.
 
-    Half of the frequencies turn with the patch's row, half with its column; time has none (paper 2.1).
+    ``rope2d``: half of the frequencies turn with the patch's row, half with its column (paper 2.1). ``rope1d``: all of head_dim / 2
+    frequencies turn with the patch's index in raster order. ``none``: nothing turns. ``time`` adds the number of the frame pair to
+    every position, so that it matters between frame pairs only.
     """
-    inverse = 1.0 / theta ** (torch.arange(0, head_dim // 2, 2, dtype=torch.float32) / (head_dim // 2))
+    parts = head_dim // 4 if position == "rope2d" else head_dim // 2
+    inverse = 1.0 / theta ** (torch.arange(0, 2 * parts, 2, dtype=torch.float32) / (2 * parts))
     rows = []
     for t, h, w in grids:
         y = torch.arange(h).view(h // merge, 1, merge, 1).expand(-1, w // merge, -1, merge)
         x = torch.arange(w).view(1, w // merge, 1, merge).expand(h // merge, -1, merge, -1)
-        rows.append(torch.stack((y, x), dim=-1).reshape(-1, 2).repeat(t, 1))
-    where = torch.cat(rows).float()
-    turn = (where[:, :, None] * inverse).flatten(1)
+        axes = {"rope2d": (y, x), "rope1d": (y * w + x,), "none": (torch.zeros_like(y),)}[position or "rope2d"]
+        where = torch.stack(axes, dim=-1).reshape(-1, len(axes)).repeat(t, 1)
+        rows.append(where + torch.arange(t).repeat_interleave(h * w)[:, None] if time else where)
+    turn = (torch.cat(rows).float()[:, :, None] * inverse).flatten(1)
     turn = torch.cat((turn, turn), dim=-1).to(device)
     return turn.cos(), turn.sin()
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates x [..., heads, head_dim] by cos, sin [..., head_dim], pairing feature j with j + head_dim / 2."""
+    """Rotates x [..., heads, head_dim], pairing feature j with j + head_dim / 2.
+
+    cos and sin are [..., head_dim], the same for all heads, or [..., kv_heads, head_dim], each for its group of heads.
+    """
+    if cos.ndim == x.ndim:
+        cos, sin = (y.repeat_interleave(x.shape[-2] // y.shape[-2], dim=-2) for y in (cos, sin))
+    else:
+        cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
     a, b = x.chunk(2, dim=-1)
-    return x * cos.unsqueeze(-2) + torch.cat((-b, a), dim=-1) * sin.unsqueeze(-2)
+    return x * cos + torch.cat((-b, a), dim=-1) * sin

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from evalkit.qwen2vl.ablation import Ablation
 from evalkit.qwen2vl.config import VisionConfig
 from evalkit.qwen2vl.rope import Grid, rotate, vision_angles
 
@@ -121,9 +122,10 @@ class PatchMerger(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    def __init__(self, config: VisionConfig) -> None:
+    def __init__(self, config: VisionConfig, ablation: Ablation = Ablation()) -> None:
         super().__init__()
         self.config = config
+        self.ablation = ablation
         self.patch_embed = PatchEmbed(config)
         self.blocks = nn.ModuleList(VisionBlock(config) for _ in range(config.depth))
         self.merger = PatchMerger(config)
@@ -132,8 +134,11 @@ class VisionTransformer(nn.Module):
         """Features [sum of t * h * w / 4, hidden_size] of packed patches [sum of t * h * w, 1176], items in the order of grids."""
         c = self.config
         x = self.patch_embed(patches)
-        cos, sin = vision_angles(grids, c.head_dim, c.rope_theta, c.spatial_merge_size, x.device)
-        segments = Segments([h * w for t, h, w in grids for _ in range(t)], x.device)
+        a = self.ablation
+        time = a.vision_time == "on"
+        cos, sin = vision_angles(grids, c.head_dim, c.rope_theta, c.spatial_merge_size, x.device, a.vision_position, time)
+        clips = a.vision_scope == "clip"
+        segments = Segments([n for t, h, w in grids for n in ([t * h * w] if clips else [h * w] * t)], x.device)
         for block in self.blocks:
             x = block(x, cos, sin, segments)
         return self.merger(x)

@@ -1,0 +1,214 @@
+"""What each switch changes, what it leaves alone, and that the engine follows."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from evalkit.engine import Engine, Prompt
+from evalkit.errors import UsageError
+from evalkit.nano.batches import HEAD, collate, encode
+from evalkit.nano.scene import draw, stream
+from evalkit.qwen2vl.ablation import CHOICES, RELEASE, Ablation
+from evalkit.qwen2vl.checkpoint import load
+from evalkit.qwen2vl.model import Qwen2VL
+from evalkit.qwen2vl.positions import POSITIONS
+from evalkit.qwen2vl.processing import Processor, smart_resize
+from evalkit.qwen2vl.rope import Run, vision_angles
+from tests.test_engine import prompt
+from tests.tiny import write_tiny
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny(tmp_path_factory.mktemp("tiny"), heads=6, kv_heads=3)
+
+
+def logits(model: Qwen2VL, p: Prompt, more: tuple[int, ...] = ()) -> Tensor:
+    def packed(visuals: list[Any]) -> Tensor | None:
+        return torch.cat([v.patches for v in visuals]) if visuals else None
+
+    images, videos = ([v.grid for v in some] for some in (p.images, p.videos))
+    with torch.no_grad():
+        return model(torch.tensor([p.ids + more]), packed(p.images), images, packed(p.videos), videos)[0]
+
+
+def ids(name: str, *parts: Run, **switches: Any) -> list[list[float]]:
+    return POSITIONS[name].ids(parts, Ablation(**switches)).tolist()
+
+
+@pytest.mark.parametrize("switch", RELEASE)
+def test_a_switch_at_its_released_value_changes_no_bit(folder: Path, switch: str) -> None:
+    release = load(folder)
+    p = prompt(release, 2, "iv")
+    assert torch.equal(logits(release, p), logits(load(folder, ablation=Ablation(**{switch: RELEASE[switch]})), p))
+
+
+def test_every_released_value_and_every_scheme_is_known() -> None:
+    names = {f.name for f in fields(Ablation)}
+    assert set(RELEASE) <= names and set(CHOICES) <= names
+    assert all(RELEASE[n] == values[0] for n, values in CHOICES.items())
+    assert set(CHOICES["position"]) == set(POSITIONS)
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_word_that_is_not_a_value_is_refused_with_the_values(name: str) -> None:
+    with pytest.raises(UsageError, match=f"{name}='nonsense': expected one of {CHOICES[name][0]}"):
+        Ablation(**{name: "nonsense"})
+
+
+def test_switches_without_a_meaning_under_a_scheme_are_refused() -> None:
+    for switches in (
+        {"temporal_spacing": 2.0},
+        {"position": "vrope", "combine": "kron"},
+        {"position": "hope", "next_position": "max_hw"},
+    ):
+        with pytest.raises(UsageError, match="no meaning"):
+            Ablation(**switches).resolve({})
+
+
+def test_another_scheme_than_the_trained_one_leaves_its_settings_behind() -> None:
+    trained = {"position": "hope", "temporal_spacing": 0.5}
+    assert Ablation().resolve(trained).temporal_spacing == 0.5
+    assert Ablation(position="mrope").resolve(trained).temporal_spacing is None
+
+
+@pytest.mark.parametrize("name", sorted(set(POSITIONS) - {"hope"}))
+def test_text_alone_is_ordinary_rope_under_every_scheme_but_hope(folder: Path, name: str) -> None:
+    release = load(folder)
+    p = prompt(release, 1, "")
+    assert torch.equal(logits(release, p), logits(load(folder, ablation=Ablation(position=name)), p))
+
+
+@pytest.mark.parametrize(("combine", "same"), [("interleaved", True), ("kron", False)])
+def test_text_alone_is_ordinary_rope_unless_rotations_are_multiplied(folder: Path, combine: str, same: bool) -> None:
+    release = load(folder)
+    p = prompt(release, 1, "")
+    assert torch.equal(logits(release, p), logits(load(folder, ablation=Ablation(combine=combine)), p)) == same
+
+
+@pytest.mark.parametrize("name", POSITIONS)
+@torch.no_grad()
+def test_engine_answers_are_those_of_a_plain_greedy_loop_under_every_scheme(folder: Path, name: str) -> None:
+    model = load(folder, ablation=Ablation(position=name))
+    prompts = [prompt(model, i, k, limit=6) for i, k in enumerate(["", "i", "v", "iv"])]
+    prompts.append(replace(prompts[1], id="ends in its image", ids=prompts[1].ids[: prompts[1].prefix]))
+    prompts.append(replace(prompts[1], id="same image", ids=(*prompts[1].ids, 65)))
+    stop = frozenset([model.config.image_token_id, model.config.video_token_id])
+    ours = {o.id: o.ids for o in Engine(model, stop).generate(prompts)}
+    for p in prompts:
+        out: tuple[int, ...] = ()
+        while len(out) < 6 and (token := int(logits(model, p, out)[-1].argmax())) not in stop:
+            out += (token,)
+        assert ours[p.id] == out
+
+
+def test_spatial_reset_counts_rows_and_columns_from_zero() -> None:
+    t, h, w = ids("mrope_i", Run(5), Run(6, (1, 2, 3)), Run(1))
+    assert t[5:] == [5] * 6 + [8]
+    assert h[5:] == [0, 0, 0, 1, 1, 1, 8]
+    assert w[5:] == [0, 1, 2, 0, 1, 2, 8]
+
+
+def test_videorope_lays_frames_on_the_diagonal_two_apart() -> None:
+    t, h, w = ids("videorope", Run(1), Run(18, (2, 3, 3)), Run(1))
+    assert t == [0, *[1] * 9, *[3] * 9, 4]
+    assert (t[5], h[5], w[5]) == (1, 1, 1) and (t[14], h[14], w[14]) == (3, 3, 3)
+    assert ids("videorope", Run(2, (2, 1, 1)), temporal_spacing=0.5)[0] == [0, 0.5]
+
+
+def test_hope_has_no_time_in_its_angles(folder: Path) -> None:
+    model = load(folder, ablation=Ablation(position="hope"))
+    at = torch.tensor([[[3.0]], [[1.0]], [[2.0]]])
+    later = at + torch.tensor([[[9.0]], [[0.0]], [[0.0]]])
+    assert torch.equal(model.rotary(at)[0], model.rotary(later)[0])
+
+
+@pytest.mark.parametrize("grid", [(1, 2, 3), (3, 4, 5)])
+def test_vrope_is_symmetric_and_continuous(grid: tuple[int, int, int]) -> None:
+    t, h, w = grid
+    at = POSITIONS["vrope"].ids([Run(2), Run(t * h * w, grid), Run(2)], Ablation())
+    frames = at[:, 2:-2].reshape(4, t, h * w).double()
+    middle = 2 + torch.arange(t) * (h + w - 1) + (h + w - 2) / 2
+    assert torch.equal(frames.mean(0), middle[:, None].expand(-1, h * w).double())
+    assert frames.min() == 2 and frames.max() + 1 == at[0, -2] == 2 + t * (h + w - 1)
+
+
+def test_next_position_moves_only_what_follows_a_long_video() -> None:
+    video = [Run(3), Run(60, (10, 2, 3)), Run(1)]
+    assert ids("mrope", *video)[0][-1] == 13 and ids("mrope", *video, next_position="max_hw")[0][-1] == 6
+    image = [Run(3), Run(6, (1, 2, 3)), Run(1)]
+    assert ids("mrope", *image) == ids("mrope", *image, next_position="max_hw")
+
+
+def test_mhrope_needs_a_key_value_head_for_each_component(tmp_path: Path) -> None:
+    model = load(write_tiny(tmp_path), ablation=Ablation(position="mhrope"))
+    with pytest.raises(UsageError, match="1, 3 are needed"):
+        logits(model, prompt(model, 1, ""))
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [{"theta": 1e4}, {"vision_position": "rope1d"}, {"vision_position": "none"}, {"vision_scope": "clip"}, {"combine": "kron"}],
+)
+def test_switches_change_what_a_model_sees_in_a_clip(folder: Path, switches: dict[str, Any]) -> None:
+    release, other = load(folder), load(folder, ablation=Ablation(**switches))
+    p = prompt(release, 2, "v")
+    assert (logits(release, p) - logits(other, p)).abs().max() > 1e-4
+
+
+def test_time_in_the_tower_is_felt_between_frame_pairs_only(folder: Path) -> None:
+    p = prompt(load(folder), 2, "v")
+
+    def features(**switches: str) -> Tensor:
+        with torch.no_grad():
+            return load(folder, ablation=Ablation(**switches)).visual(p.videos[0].patches, [p.videos[0].grid])
+
+    assert torch.allclose(features(), features(vision_time="on"), atol=1e-4)
+    assert not torch.allclose(features(vision_scope="clip"), features(vision_scope="clip", vision_time="on"), atol=1e-4)
+
+
+def test_the_tower_without_positions_turns_nothing() -> None:
+    cos, sin = vision_angles([(1, 4, 4)], 80, 1e4, 2, position="none")
+    assert bool((cos == 1).all()) and bool((sin == 0).all())
+
+
+def test_rounding_and_tubes() -> None:
+    assert smart_resize(98, 130, 3136, 10**7) == (112, 140)
+    assert smart_resize(90, 130, 3136, 10**7, rounding="ceil") == (112, 140)
+    assert smart_resize(98, 130, 3136, 10**7, rounding="floor") == (84, 112)
+    frames = torch.arange(4 * 56 * 56 * 3).remainder(256).to(torch.uint8).reshape(4, 56, 56, 3).numpy()
+    size = {"resolution": "size:56x56"}
+    assert Processor(ablation=Ablation(**size)).video(frames)[1] == (2, 4, 4)
+    assert Processor(ablation=Ablation(**size, tube="per_frame")).video(frames)[1] == (4, 4, 4)
+
+
+@pytest.mark.parametrize("name", POSITIONS)
+@torch.no_grad()
+def test_ranking_follows_every_scheme(folder: Path, name: str) -> None:
+    model = load(folder, ablation=Ablation(position=name))
+    p = replace(prompt(model, 3, "i"), choices=((7, 8, 9), (10,)))
+    ranked = next(Engine(model, frozenset()).rank([p])).logprobs
+    for choice, got in zip(p.choices, ranked, strict=True):
+        told = logits(model, p, choice).log_softmax(-1)
+        assert got == pytest.approx(sum(float(told[len(p.ids) - 1 + i, t]) for i, t in enumerate(choice)), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", POSITIONS)
+def test_a_question_in_training_stands_where_it_stands_in_evaluation(name: str) -> None:
+    ablation, head = Ablation(position=name).resolve({}), len(encode(HEAD))
+    scenes = [draw("clips", 0.3, stream("dev", 0, i)) for i in range(2)]
+    batch = collate("clips", scenes, ablation)
+    for row, (t, h, w) in enumerate(batch.grids):
+        run = Run(t * h * w // 4, (t, h // 2, w // 2))
+        shared = int((batch.question[row] == -1).sum())
+        for q in range(int(batch.question[row].max()) + 1):
+            own = batch.positions[:, row, batch.question[row] == q]
+            whole = POSITIONS[name].ids([Run(head), run, Run(shared - head - run.length + own.shape[1])], ablation)
+            assert torch.equal(own, whole[:, shared:])
+            assert torch.equal(batch.positions[:, row, :shared], whole[:, :shared])
