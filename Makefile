@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-all check nano twins clean
+.PHONY: demo test test-all test-browser check nano twins clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -17,7 +17,13 @@ test: $(STAMP)
 	$(BIN)/python -m pytest
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest -m 'slow or not slow'
+	$(BIN)/python -m pytest -m 'not browser'
+
+# The report in headless Chromium: Debian's package, installed when there is none (CHROMIUM=path names another).
+test-browser: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
+	test -n "$$CHROMIUM" || command -v chromium > /dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends chromium; }
+	$(BIN)/python -m pytest -m browser
 
 check: $(STAMP)
 	$(BIN)/ruff check .

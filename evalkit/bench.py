@@ -160,7 +160,6 @@ def transformers_answers(hf: Any, prompts: list[Prompt], batch_size: int, pad: i
             pixel_values=torch.cat([v.patches for p in batch for v in p.visuals]).to(hf.device),
             image_grid_thw=torch.tensor([v.grid for p in batch for v in p.visuals], device=hf.device),
             max_new_tokens=limit,
-            min_new_tokens=limit,
             do_sample=False,
         )[:, longest:].tolist()
         out |= {p.id: tuple(row[: p.max_new_tokens]) for p, row in zip(batch, new)}
@@ -194,6 +193,7 @@ def transformers_model(model: Qwen2VL) -> Any:
             tensor = tensor.unflatten(1, (3, 2, 14, 14))
         state["model." + key if key.startswith("visual.") else key.replace("model.", "model.language_model.", 1)] = tensor
     hf.load_state_dict(state, strict=True)
+    hf.generation_config.eos_token_id = None  # both sides write all their tokens
     return hf
 
 

@@ -78,6 +78,7 @@ def build_parser() -> Parser:
 
     board = verbs.add_parser("leaderboard", help="write leaderboard.csv and leaderboard.md from all results")
     board.add_argument("--by", metavar="FIELD", help="instead, headline scores by a property of the samples: tier, language, ...")
+    board.add_argument("--paper", action="store_true", help="instead, beside the published scores: write paper.csv and paper.md")
     board.add_argument("--output", type=Path, default=Path("results"), metavar="FOLDER")
 
     comparison = verbs.add_parser("compare", help="paired differences between two cells or models, with intervals and p-values")
@@ -92,6 +93,14 @@ def build_parser() -> Parser:
         "--output", type=Path, default=Path("results/ablations"), metavar="FOLDER", help="default: results/ablations"
     )
     sweep.add_argument("--dry-run", action="store_true", help="list the cells, what is journaled, and an estimate of the rest")
+
+    report = verbs.add_parser("report", help="write one HTML page of all results, with a browser for the samples")
+    report.add_argument("--output", type=Path, default=Path("results"), metavar="FOLDER", help="where the results are (results)")
+    report.add_argument("--save", type=Path, metavar="HTML", help="default: report.html in the output folder")
+    report.add_argument(
+        "--media", default="auto", choices=("auto", "embed", "folder", "none"), help="pictures inside the page, beside it, or none"
+    )
+    report.add_argument("--data", action="append", default=[], metavar="TASK:SUBSET=PATH", help="local copies, as in the run")
 
     again = verbs.add_parser("rescore", help="score recorded answers with the tasks as they are now; no model needed")
     again.add_argument("cells", nargs="*", help="cell folders or models; all if none is given")

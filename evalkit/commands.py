@@ -159,7 +159,12 @@ def leaderboard(args: argparse.Namespace) -> int:
         ]
         print(_aligned(("task", "model", "settings", "metric", args.by, "value", "95 % interval", "n"), rows))
         return 0
-    csv, markdown = write_leaderboard(args.output)
+    if args.paper:
+        from evalkit.paper import write_paper_table
+
+        csv, markdown = write_paper_table(args.output)
+    else:
+        csv, markdown = write_leaderboard(args.output)
     print(markdown.read_text(encoding="utf-8"))
     print(f"written: {csv}, {markdown}")
     return 0
@@ -193,12 +198,24 @@ def sweep(args: argparse.Namespace) -> int:
     from evalkit.sweep_tables import table, words, write
 
     frame = table(config, planned)
-    folder = write(config, frame, args.output)
+    folder = write(config, frame, planned, args.output)
     print("\n".join(words(frame)))
     print(f"written: {folder}")
     for fault in failed:
         print(f"evalkit: error: {fault}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def report(args: argparse.Namespace) -> int:
+    from evalkit.report import write_report
+    from evalkit.results import stored_cells
+
+    file = args.save or args.output / "report.html"
+    data = _data(args.data, list(dict.fromkeys(c.task for c in stored_cells(args.output))))
+    for fault in write_report(args.output, file, args.media, data):
+        print(f"evalkit: {fault}", file=sys.stderr)
+    print(f"written: {file}")
+    return 0
 
 
 def rescore(args: argparse.Namespace) -> int:

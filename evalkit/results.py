@@ -106,7 +106,7 @@ def write_leaderboard(output: Path = Path("results")) -> tuple[Path, Path]:
     """Writes ``leaderboard.csv`` (every metric) and ``leaderboard.md`` (headline metrics) into ``output``; returns both paths."""
     frame = load_results(output)
     csv, markdown = output / "leaderboard.csv", output / "leaderboard.md"
-    _replace(csv, frame.drop(columns=["cell"]).assign(cell=[Path(c).name for c in frame["cell"]]).to_csv(index=False))
+    replace_text(csv, frame.drop(columns=["cell"]).assign(cell=[Path(c).name for c in frame["cell"]]).to_csv(index=False))
     heads = frame[frame["headline"].astype(bool)]
     best_first = heads["value"].where(heads["higher_is_better"].astype(bool), -heads["value"])
     heads = heads.assign(best=best_first).sort_values(["task", "best"], ascending=[True, False], kind="stable")
@@ -129,7 +129,7 @@ def write_leaderboard(output: Path = Path("results")) -> tuple[Path, Path]:
         for row in heads.to_dict("records")
     ]
     text = f"<!-- schema_version: {SCHEMA_VERSION}; made by `evalkit leaderboard` -->\n\n{markdown_table(columns, body)}\n\n{MINI_NOTE}\n"
-    _replace(markdown, text)
+    replace_text(markdown, text)
     return csv, markdown
 
 
@@ -295,7 +295,8 @@ def _paired_rows(a: StoredCell, b: StoredCell) -> Iterator[dict[str, Any]]:
         }
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_text(path: Path, text: str) -> None:
+    """Writes a file that is either the old one or the new one. Raises EvalkitError when it can't be written."""
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalkit import journal
+from evalkit import journal, plots
 from evalkit.results import interval_text, markdown_table
 from evalkit.stats import compare, detectable, holm, mean
 from evalkit.sweep import Planned, Sweep, describe, stored
@@ -108,7 +107,7 @@ def words(frame: pd.DataFrame) -> list[str]:
     return out
 
 
-def write(sweep: Sweep, frame: pd.DataFrame, output: Path) -> Path:
+def write(sweep: Sweep, frame: pd.DataFrame, planned: Sequence[Planned], output: Path) -> Path:
     """Writes long and wide CSV, markdown, LaTeX and pictures into ``output/<name>``; returns that folder."""
     folder = output / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -132,10 +131,25 @@ def write(sweep: Sweep, frame: pd.DataFrame, output: Path) -> Path:
     text += f"{markdown_table(columns, shown)}\n\nDifferences are paired with the baseline on common samples; intervals "
     text += "resample images and videos, p by sign flips of them, "
     text += f"corrected over the sweep.\n\n## In words\n\n{findings}\n"
-    pictures = plots(frame, folder)
-    text += "".join(f"\n![{p.stem}]({p.name})\n" for p in pictures)
+    text += "".join(f"\n![{p.stem}]({p.name})\n" for p in pictures(frame, planned, folder))
     (folder / "README.md").write_text(text, encoding="utf-8")
     return folder
+
+
+def pictures(frame: pd.DataFrame, planned: Sequence[Planned], folder: Path) -> list[Path]:
+    """Writes the pictures of a sweep as PNG files: differences, score against visual tokens, and for each task by group, IoU, length."""
+    out = []
+    for name, figure in (("differences", plots.differences(frame)), ("tokens", plots.score_by_tokens(frame))):
+        if figure:
+            out.append(plots.save(figure, folder / f"{name}.png"))
+    for task in dict.fromkeys(p.cell.name for p in planned):
+        mine = [(p, stored(p)) for p in planned if p.cell.name == task]
+        metric = next((c.results["metrics"][0] for _, c in mine if c and c.results["metrics"]), None)
+        if metric:
+            cells = {describe(p.settings): list(journal.read(p.cell.folder / "journal.jsonl").scored.values()) for p, _ in mine}
+            for name, figure in plots.of_task(cells, metric["metric"], metric["scale"]):
+                out.append(plots.save(figure, folder / f"{task.replace(':', '-').replace('/', '-')}-{name}.png"))
+    return out
 
 
 def latex(wide: pd.DataFrame) -> str:
@@ -150,45 +164,3 @@ def latex(wide: pd.DataFrame) -> str:
     for name, row in wide.iterrows():
         lines.append(" & ".join([safe(name), *("--" if v != v else f"{v:.1f}" for v in row)]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
-
-
-def plots(frame: pd.DataFrame, folder: Path) -> list[Path]:
-    """A forest plot of the differences, and score against visual tokens where these differ; PNG files."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    out = []
-    rows = frame[(frame.kind != "baseline") & frame.difference.notna()].to_dict("records")
-    if rows:
-        figure, axis = pyplot.subplots(figsize=(7.5, 0.9 + 0.34 * len(rows)), layout="constrained")
-        for y, r in enumerate(reversed(rows)):
-            trained = r["kind"] == "trained arm"
-            if r["ci_low"] is not None and r["ci_low"] == r["ci_low"]:
-                axis.plot([r["ci_low"], r["ci_high"]], [y, y], color="#0072B2" if trained else "#D55E00", lw=1.6)
-            axis.plot(r["difference"], y, "s" if trained else "o", color="#0072B2" if trained else "#D55E00", mfc="white", ms=6)
-        axis.axvline(0, color="black", lw=0.8)
-        axis.set_yticks(range(len(rows)), [f"{r['task']}\n{r['settings']}" for r in reversed(rows)], fontsize=7)
-        axis.set_xlabel("points against the baseline, 95 % interval (circles: inference probes; squares: trained arms)", fontsize=8)
-        axis.grid(axis="x", alpha=0.3)
-        out.append(_saved(figure, folder / "differences.png"))
-    if frame.groupby("task").visual_tokens.nunique().max() > 1:
-        figure, axis = pyplot.subplots(figsize=(6.5, 4), layout="constrained")
-        marks = zip("os^Dv*", ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"))
-        for (task, these), (mark, colour) in zip(frame.groupby("task", sort=False), cycle(marks)):
-            these = these.sort_values("visual_tokens")
-            axis.plot(these.visual_tokens, these.value, mark + "-", color=colour, label=task, lw=1)
-        axis.set(xscale="log", xlabel="visual tokens a sample (mean)", ylabel="headline score")
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
-        out.append(_saved(figure, folder / "tokens.png"))
-    return out
-
-
-def _saved(figure: Any, path: Path) -> Path:
-    from matplotlib import pyplot
-
-    figure.savefig(path, dpi=130)
-    pyplot.close(figure)
-    return path

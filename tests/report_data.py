@@ -1,0 +1,73 @@
+"""Results of made-up runs with hostile text in them, for the tests of the report; no model needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from evalkit.adapter import ModelAdapter
+from evalkit.runner import Cell, run_cell
+from evalkit.task import load_task
+from evalkit.types import Completion, Request, TokenCounts
+
+HOSTILE = "</script><script>document.title='broken'</script><img src=x onerror=\"document.title='broken'\">\u2028|"
+TASK = """
+import io
+from PIL import Image as Picture
+from evalkit.task import Metric, Subset, Task
+from evalkit.types import Image, Message, Sample, Score, Text
+
+class Rows:
+    def rows(self, override=None):
+        yield from range(COUNT)
+    def describe(self, override=None):
+        return {"kind": "made"}
+
+class Boxes(Task):
+    name = "boxes"
+    subsets = {"all": Subset(Rows())}
+    metrics = (Metric("acc@0.5"), Metric("iou"))
+    def samples(self, i):
+        picture = io.BytesIO()
+        Picture.new("RGB", (100, 60), (i % 256, i // 256 % 256, 99)).save(picture, "PNG")
+        parts = (Image(picture.getvalue()), Text(f"Where is thing {i}? <b>"))
+        yield Sample(str(i), (Message("user", parts),), [10.0, 10.0, 50.0, 40.0], (), str(i), {"lang": "<i>" if i % 2 else "$&"})
+    def score(self, sample, completion):
+        if completion.text == "?":
+            return Score({"acc@0.5": 0.0, "iou": 0.0}, unparsed=True)
+        iou = (int(sample.id) % 11) / 10
+        return Score({"acc@0.5": float(iou >= 0.5), "iou": iou}, parsed=[12.0, 8.0, 52.0, 41.0])
+"""
+
+
+class Speaker(ModelAdapter):
+    """Says something hostile on sample 3; as the second model it also fails on 5, mumbles on 4 and differs on every tenth."""
+
+    name = "speaker"
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        return {"adapter": self.name, "model": self.model}
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        for r in requests:
+            n, second = int(r.id), self.model == "second"
+            if second and n == 5:
+                yield Completion(r.id, finish_reason="error", error=HOSTILE)
+            else:
+                text = HOSTILE if n == 3 else "?" if second and n == 4 else f"(12,8),(52,{41 + (second and n % 10 == 0)})"
+                yield Completion(r.id, text, tokens=TokenCounts(5, 10 + n % 50, 3))
+
+
+def write_results(folder: Path, count: int) -> Path:
+    """Runs the models ``first`` and ``second`` on ``count`` samples; returns the output folder."""
+    task = folder / "boxes.py"
+    task.write_text(TASK.replace("COUNT", str(count)), encoding="utf-8")
+    for model in ("first", "second"):
+        cell = Cell.make(load_task(str(task)), Speaker(model), model, folder / "results")
+        run_cell(cell, say=lambda _: None, progress=False)
+    return folder / "results"
