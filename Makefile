@@ -34,6 +34,7 @@ check: $(STAMP)
 # Trains the shipped checkpoint from its seed (hours on a laptop; repeat to resume) and the twins behind results/twins.
 nano: $(STAMP)
 	$(BIN)/evalkit train nano --out build/nano
+	$(BIN)/evalkit train nano_more --start build/nano/model --out build/nano_more
 
 twins: $(STAMP)
 	for name in position position_short resolution stages; do $(BIN)/evalkit twins $$name --out build/twins || exit 1; done

@@ -123,6 +123,7 @@ def build_parser() -> Parser:
     train = verbs.add_parser("train", help="train a nano model from a recipe; repeat the command to resume")
     train.add_argument("recipe", help="the name of a shipped recipe (nano, smoke), or a YAML file")
     train.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    train.add_argument("--start", type=Path, metavar="CHECKPOINT", help="begin with these weights instead of drawn ones")
     train.add_argument("--threads", type=int, default=2)
 
     twins = verbs.add_parser("twins", help="train models alike but for one choice, and tell what it was worth; repeat to resume")

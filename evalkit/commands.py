@@ -285,7 +285,7 @@ def train(args: argparse.Namespace) -> int:
     from evalkit.nano.train import train as train_recipe
 
     torch.set_num_threads(args.threads)
-    print(train_recipe(load_recipe(find_recipe(args.recipe)), args.out))
+    print(train_recipe(load_recipe(find_recipe(args.recipe)), args.out, args.start))
     return 0
 
 

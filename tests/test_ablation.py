@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from evalkit.nano.batches import HEAD, collate, encode
 from evalkit.nano.scene import draw, stream
 from evalkit.qwen2vl.ablation import CHOICES, RELEASE, Ablation
 from evalkit.qwen2vl.checkpoint import load
+from evalkit.qwen2vl.decoder import CrossModal, causal
 from evalkit.qwen2vl.model import Qwen2VL
 from evalkit.qwen2vl.positions import POSITIONS
 from evalkit.qwen2vl.processing import Processor, smart_resize
@@ -186,6 +188,42 @@ def test_rounding_and_tubes() -> None:
     size = {"resolution": "size:56x56"}
     assert Processor(ablation=Ablation(**size)).video(frames)[1] == (2, 4, 4)
     assert Processor(ablation=Ablation(**size, tube="per_frame")).video(frames)[1] == (4, 4, 4)
+
+
+@pytest.mark.parametrize("form", ["multiply", "bias"])
+@pytest.mark.parametrize("scale", [0.3, 0.7, 1.0, 1.6])
+def test_cross_modal_attention_is_scaled_as_written(form: str, scale: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 9, heads, 8, generator=generator) for heads in (4, 2, 2))
+    visual = torch.tensor([[0, 0, 1, 1, 1, 0, 1, 0, 0]]).bool()
+    unlike = visual[:, None, :, None] != visual[:, None, None, :]
+    weights = q.transpose(1, 2) @ k.transpose(1, 2).repeat_interleave(2, 1).transpose(-1, -2) / 8**0.5
+    weights = torch.where(unlike, weights * scale if form == "multiply" else weights + math.log(scale), weights)
+    weights = weights.masked_fill(~torch.ones(9, 9).tril().bool(), float("-inf")).softmax(-1)
+    expected = (weights @ v.transpose(1, 2).repeat_interleave(2, 1)).transpose(1, 2)
+    torch.testing.assert_close(CrossModal(causal, visual, form, scale)(0, q, k, v), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", ["multiply:0.7", "bias:0.7"])
+@torch.no_grad()
+def test_the_engine_scales_cross_modal_attention_as_the_model_does(folder: Path, value: str) -> None:
+    release, model = load(folder), load(folder, ablation=Ablation(cross_modal=value))
+    assert torch.allclose(logits(release, prompt(release, 4, "")), logits(model, prompt(release, 4, "")), atol=1e-5)
+    asked = [prompt(model, n, visuals, limit=6) for n, visuals in enumerate(["i", "v", "", "iv", "ii"])]
+    assert not torch.allclose(logits(release, asked[0]), logits(model, asked[0]), atol=1e-3)
+    stop = frozenset([model.config.image_token_id, model.config.video_token_id])
+    said = {o.id: o.ids for o in Engine(model, stop).generate(asked)}
+    for p in asked:
+        out: tuple[int, ...] = ()
+        while len(out) < 6 and (token := int(logits(model, p, out)[-1].argmax())) not in stop:
+            out += (token,)
+        assert said[p.id] == out
+
+
+@pytest.mark.parametrize("value", ["on", "multiply", "multiply:0", "bias:-1", "bias:x", "off:1", "bias:inf"])
+def test_a_cross_modal_scale_that_is_none_is_refused(value: str) -> None:
+    with pytest.raises(UsageError, match="expected off, multiply:S or bias:S"):
+        Ablation(cross_modal=value)
 
 
 @pytest.mark.parametrize("name", POSITIONS)

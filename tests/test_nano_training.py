@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from evalkit.engine import Engine, Prompt, Visual
 from evalkit.errors import UsageError
@@ -100,6 +101,16 @@ def test_a_resumed_run_ends_where_an_undisturbed_one_does(tmp_path: Path, monkey
     monkeypatch.undo()
     resumed = train(tiny_recipe(), tmp_path / "cut", save_seconds=0.0)
     assert (resumed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_a_run_may_begin_with_the_weights_of_another(tmp_path: Path) -> None:
+    first = train(tiny_recipe(), tmp_path / "first")
+    still = tiny_recipe(learning_rate=1e-12, muon=None, weight_decay=0.0)
+    second = train(still, tmp_path / "second", start=first)
+    a, b = (load_file(folder / "model.safetensors") for folder in (first, second))
+    assert all(torch.allclose(a[k], b[k], atol=1e-6) for k in a)
+    with pytest.raises(UsageError, match="not a checkpoint of this recipe's shape"):
+        train(tiny_recipe(model={**TINY, "intermediate": 48}), tmp_path / "third", start=first)
 
 
 def test_stages_follow_each_other_and_a_frozen_half_stays_as_it_is(tmp_path: Path) -> None:

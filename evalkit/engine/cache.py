@@ -18,12 +18,13 @@ from evalkit.qwen2vl.decoder import Masked, causal
 
 
 class KVCache:
-    """[layers, rows, kv_heads, capacity, head_dim] for keys and for values; grows by doubling, never shrinks."""
+    """[layers, rows, kv_heads, capacity, key_dim] for keys, [..., head_dim] for values; grows when needed, never shrinks."""
 
-    def __init__(self, config: TextConfig, dtype: torch.dtype, device: torch.device) -> None:
-        self.shape = (config.num_hidden_layers, config.num_key_value_heads, config.head_dim)
+    def __init__(self, config: TextConfig, key_dim: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.shape = (config.num_hidden_layers, config.num_key_value_heads)
+        self.dims = {"keys": key_dim, "values": config.head_dim}
         self.dtype, self.device = dtype, device
-        self.keys = self.values = self._empty(0, 0)
+        self.keys, self.values = (self._empty(0, 0, dim) for dim in self.dims.values())
         self.lengths: list[int] = []
 
     def reserve(self, rows: int, capacity: int) -> None:
@@ -34,8 +35,8 @@ class KVCache:
         new_rows = max(rows, old_rows)
         new_capacity = old_capacity if capacity <= old_capacity else -(-capacity // 64) * 64
         used = len(self.lengths)
-        for name in ("keys", "values"):
-            new = self._empty(new_rows, new_capacity)
+        for name, dim in self.dims.items():
+            new = self._empty(new_rows, new_capacity, dim)
             new[:, :used, :, :old_capacity] = getattr(self, name)[:, :used]
             setattr(self, name, new)
 
@@ -49,8 +50,8 @@ class KVCache:
             self.lengths[row] = n
         self.lengths.pop()
 
-    def _empty(self, rows: int, capacity: int) -> Tensor:
-        layers, heads, dim = self.shape
+    def _empty(self, rows: int, capacity: int, dim: int) -> Tensor:
+        layers, heads = self.shape
         # zeros, not empty: what lies beyond a row's length is masked, and a masked NaN would still spoil the sum
         return torch.zeros(layers, rows, heads, capacity, dim, dtype=self.dtype, device=self.device)
 
@@ -68,7 +69,7 @@ class Prefill:
             cache.lengths += [len(p.ids) for g in groups for p in g.prompts]
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        out, start, row = torch.empty_like(q), 0, self.first_row
+        out, start, row = q.new_empty(*q.shape[:-1], v.shape[-1]), 0, self.first_row
         for group in self.groups:
             shared = slice(start, start + group.shared)
             if group.shared:

@@ -34,7 +34,7 @@ class Engine:
         weight = model.model.embed_tokens.weight
         self.model, self.stop_ids, self.device, self.feature_tokens = model, stop_ids, weight.device, feature_tokens
         self.budget = budget or choose(model.config, weight.dtype, weight.device)
-        self.cache = KVCache(model.config.text, weight.dtype, self.device)
+        self.cache = KVCache(model.config.text, model.key_dim, weight.dtype, self.device)
         self.features: OrderedDict[Hashable, Tensor] = OrderedDict()
         self.stats = Stats()
 
@@ -163,17 +163,18 @@ class Engine:
                 positions.append(self.model.positions(p.ids, *grids, following=1))
                 packed.append(positions[-1][:, start:-1])
                 ids += p.ids[start:]
-        x = self.model.embed(torch.tensor([ids], device=self.device), self._look_up(images), self._look_up(videos))
+        whole = torch.tensor([ids], device=self.device)
+        x = self.model.embed(whole, self._look_up(images), self._look_up(videos))
         self._forget()
         cos, sin = self.model.rotary(torch.cat(packed, dim=1)[:, None].to(self.device))
-        return self.model.model(x, cos, sin, Prefill(pack, cache))[0], positions
+        return self.model.model(x, cos, sin, self.model.attending(Prefill(pack, cache), whole))[0], positions
 
     def _decode(self, running: list[Sequence]) -> None:
         started = time.perf_counter()
         ids = torch.tensor([[s.out[-1]] for s in running], device=self.device)
         at = torch.tensor([[s.next_position] for s in running], device=self.device)
         cos, sin = self.model.rotary(at.expand(self.model.scheme.components, -1, -1))
-        hidden = self.model.model(self.model.embed(ids), cos, sin, Decode(self.cache))
+        hidden = self.model.model(self.model.embed(ids), cos, sin, self.model.attending(Decode(self.cache), ids))
         for sequence, token in zip(running, self.model.lm_head(hidden[:, 0]).argmax(-1).tolist()):
             sequence.out.append(token)
             sequence.next_position += 1

@@ -24,9 +24,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from evalkit.engine.fused import compile_parts
+from evalkit.errors import UsageError
 from evalkit.memory import keep_freed_memory
 from evalkit.qwen2vl.ablation import Ablation
-from evalkit.qwen2vl.checkpoint import save
+from evalkit.qwen2vl.checkpoint import load, save
 from evalkit.qwen2vl.config import Qwen2VLConfig, TextConfig, VisionConfig
 from evalkit.qwen2vl.model import Qwen2VL
 
@@ -106,7 +107,7 @@ def answer_logits(model: Qwen2VL, batch: Batch) -> tuple[Tensor, Tensor, Tensor]
         features = model.visual(batch.patches, batch.grids)
     images, videos = (None, features) if batch.family == "clips" else (features, None)
     x = model.embed(batch.ids, images, videos)
-    hidden = model.model(x, *model.rotary(batch.positions), MaskedProduct(batch.mask))
+    hidden = model.model(x, *model.rotary(batch.positions), model.attending(MaskedProduct(batch.mask), batch.ids))
     where = batch.labels != -100
     rows = torch.arange(len(batch.ids), device=x.device)[:, None].expand_as(where)
     return model.lm_head(hidden[where]).float(), batch.labels[where], (rows * 8 + batch.question)[where]
@@ -188,29 +189,34 @@ def set_rates(recipe: Recipe, step: int, optimisers: list[torch.optim.Optimizer]
                 p.requires_grad_(factor[group["half"]] > 0)
 
 
-def train(recipe: Recipe, out: Path, resume: bool = True, save_seconds: float = 120.0, log_steps: int = 250) -> Path:
+def train(
+    recipe: Recipe, out: Path, start: Path | None = None, resume: bool = True, save_seconds: float = 120.0, log_steps: int = 250
+) -> Path:
     """Runs the recipe to its end and exports to ``out/model``; goes on from ``out/state`` when there is one. Returns the export.
 
-    Runs on CUDA where there is any. Writes a state every ``save_seconds``, a row of ``out/curve.csv`` every ``log_steps``, its picture at
-    the end.
+    ``start``: a checkpoint of the recipe's shape whose weights the run begins with, instead of drawn ones. Runs on CUDA where there is
+    any. Writes a state every ``save_seconds``, a row of ``out/curve.csv`` every ``log_steps``, its picture at the end.
     """
     keep_freed_memory()
     torch.manual_seed(recipe.seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = initialised(Qwen2VL(config(recipe), Ablation(**recipe.switches))).train().to(device)
+    begun = resume and (out / "state" / "state.json").is_file()
+    if start is not None and not begun:
+        begin_with(model, start)
     optimisers = optimisers_of(recipe, model)
     if recipe.compile:
         compile_parts(model)
     gates = Gates(recipe)
     progress: dict[str, Any] = {"step": 0, "seconds": 0.0, "running": {}, "ahead": []}
-    if resume and (out / "state" / "state.json").is_file():
+    if begun:
         progress = restore(out / "state", recipe, model, optimisers)
         gates.level.update(progress["level"])
         gates.seen.update(progress["seen"])
         print(f"resumed at step {progress['step']}", flush=True)
     out.mkdir(parents=True, exist_ok=True)
-    start, running, pending = progress["step"], progress["running"], progress["ahead"]
+    first, running, pending = progress["step"], progress["running"], progress["ahead"]
     saved = time.monotonic()
     began = saved - progress["seconds"]
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=begin_worker) as pool:
@@ -221,8 +227,8 @@ def train(recipe: Recipe, out: Path, resume: bool = True, save_seconds: float = 
                 ahead.append((levels, pool.submit(make_batch, recipe, step, levels)))
 
         for i in range(LAG):
-            order(start + i, pending[i] if i < len(pending) else dict(gates.level))
-        for step in range(start, recipe.steps):
+            order(first + i, pending[i] if i < len(pending) else dict(gates.level))
+        for step in range(first, recipe.steps):
             batch = ahead.popleft()[1].result().to(device)
             set_rates(recipe, step, optimisers)
             with torch.autocast(device, torch.bfloat16, enabled=recipe.bfloat16):
@@ -250,6 +256,15 @@ def train(recipe: Recipe, out: Path, resume: bool = True, save_seconds: float = 
                 remember(out / "state", recipe, model, optimisers, progress | {"ahead": [levels for levels, _ in ahead]})
     plot(out / "curve.csv", out / "curve.png")
     return export(model, out / "model")
+
+
+def begin_with(model: Qwen2VL, folder: Path) -> None:
+    """Copies a checkpoint's weights. Raises UsageError when it has another shape."""
+    weights = load(folder, "float32", "cpu").state_dict()
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as e:
+        raise UsageError(f"{folder}: not a checkpoint of this recipe's shape ({str(e).splitlines()[1].strip()})") from e
 
 
 def begin_worker() -> None:

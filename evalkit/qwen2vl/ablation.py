@@ -23,6 +23,7 @@ RELEASE: Mapping[str, Any] = {
     "vision_scope": "slice",
     "tube": "pair",
     "vision_gate": 1.0,
+    "cross_modal": "off",
 }
 """What the released models do, where a checkpoint does not say otherwise."""
 
@@ -62,6 +63,8 @@ class Ablation:
     vision_scope: what a patch attends to in the tower: its frame pair (``slice``) or its whole ``clip``. vision.forward.
     tube: ``pair`` of frames a patch, or ``per_frame``, each frame twice. processing.Processor.video.
     vision_gate: factor on the visual features where they enter the decoder; 0 is the no-vision baseline. model.embed.
+    cross_modal: attention between visual tokens and text: ``off``, ``multiply:S`` (its logits times S) or ``bias:S`` (log S added).
+        decoder.CrossModal.
     min_pixels, max_pixels: area bounds of an image, or of each video frame. processing.target_size.
     fps, max_frames: video sampling. processing.sample_frames.
     """
@@ -78,6 +81,7 @@ class Ablation:
     vision_scope: str | None = None
     tube: str | None = None
     vision_gate: float | None = None
+    cross_modal: str | None = None
     min_pixels: int | None = None
     max_pixels: int | None = None
     fps: float | None = None
@@ -94,6 +98,8 @@ class Ablation:
                 raise UsageError(f"{name}={value!r} has no meaning under position={self.position}: only under {', '.join(schemes)}")
         if self.resolution is not None:
             parse_resolution(self.resolution)
+        if self.cross_modal is not None:
+            parse_cross_modal(self.cross_modal)
         for name in ("theta", "temporal_spacing", "min_pixels", "max_pixels", "fps", "max_frames"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value <= 0):
@@ -119,6 +125,18 @@ class Ablation:
         """The switches whose value is not what the weights were trained under: any of them makes a result an inference probe."""
         base = {**RELEASE, **trained_with}
         return {k: v for k, v in self.given().items() if base.get(k) != v}
+
+
+def parse_cross_modal(text: str) -> tuple[str, float]:
+    """``off`` -> ("off", 1.0), ``multiply:0.7`` -> ("multiply", 0.7), ``bias:0.7`` -> ("bias", 0.7). Raises UsageError."""
+    form, _, rest = text.partition(":")
+    try:
+        scale = float(rest) if rest else 1.0
+    except ValueError:
+        scale = 0.0
+    if (form, bool(rest)) in (("off", False), ("multiply", True), ("bias", True)) and 0 < scale < float("inf"):
+        return form, scale
+    raise UsageError(f"cross_modal={text!r}: expected off, multiply:S or bias:S with S above 0")
 
 
 def parse_resolution(text: str) -> tuple[str, tuple[int, ...]]:

@@ -6,6 +6,7 @@ How queries meet keys (padded batches, packs, a cache) is not the decoder's busi
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import torch
@@ -37,6 +38,37 @@ class Masked:
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
         return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask, enable_gqa=True).transpose(1, 2)
+
+
+class CrossModal:
+    """Attention between visual tokens and text, scaled; an ``Attend`` around another.
+
+    ``visual`` [batch, tokens] marks the visual tokens. ``multiply``: logits of pairs of unlike kind times ``scale`` (which raises negative
+    ones); ``bias``: log ``scale`` added to them, so that their weights are ``scale`` times those of like pairs before normalisation. Both
+    are written into wider queries and keys, so that caches and kernels stay as they are: a query's block for its own kind meets a key's
+    blocks, one for queries of text, one for visual queries.
+    """
+
+    def __init__(self, attend: Attend, visual: Tensor, form: str, scale: float) -> None:
+        self.attend, self.form, self.scale = attend, form, scale
+        self.own = F.one_hot(visual.long(), 2)[..., None, :, None]
+        self.unlike = 1 - self.own
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        d = q.shape[-1]
+        own, unlike = self.own.to(q.dtype), self.unlike.to(q.dtype)
+        if self.form == "multiply":
+            q = (own * q[..., None, :]).flatten(-2)
+            k = ((own + self.scale * unlike) * k[..., None, :]).flatten(-2)
+        else:
+            q, k = (torch.cat((x, y.expand(*x.shape[:-1], 2, 1).flatten(-2)), -1) for x, y in ((q, own), (k, unlike)))
+            k[..., d:] *= d**0.5 * math.log(self.scale)
+        return self.attend(layer, q * (q.shape[-1] / d) ** 0.5, k, v)
+
+    @staticmethod
+    def key_dim(form: str, head_dim: int) -> int:
+        """How wide keys become."""
+        return 2 * head_dim if form == "multiply" else head_dim + 2
 
 
 class RMSNorm(nn.Module):

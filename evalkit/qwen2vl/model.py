@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from evalkit.errors import DataError
-from evalkit.qwen2vl.ablation import Ablation
+from evalkit.qwen2vl.ablation import Ablation, parse_cross_modal
 from evalkit.qwen2vl.config import Qwen2VLConfig
-from evalkit.qwen2vl.decoder import Attend, Decoder, Masked, causal
+from evalkit.qwen2vl.decoder import Attend, CrossModal, Decoder, Masked, causal
 from evalkit.qwen2vl.positions import POSITIONS
 from evalkit.qwen2vl.rope import Grid, Run, runs
 from evalkit.qwen2vl.vision import VisionTransformer
@@ -29,6 +29,7 @@ class Qwen2VL(nn.Module):
         self.ablation = ablation.resolve(config.trained_with)
         self.scheme = POSITIONS[str(self.ablation.position)]
         self.gate = 1.0 if self.ablation.vision_gate is None else float(self.ablation.vision_gate)
+        self.cross_modal, self.cross_scale = parse_cross_modal(str(self.ablation.cross_modal))
         self.visual = VisionTransformer(config.vision, self.ablation)
         self.model = Decoder(config.text)
         self.lm_head = nn.Linear(config.text.hidden_size, config.text.vocab_size, bias=False)
@@ -46,6 +47,19 @@ class Qwen2VL(nn.Module):
     def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin [..., head_dim] (or [..., kv_heads, head_dim]) of the decoder for position ids [components, ...]."""
         return self.scheme.angles(positions, self.config.text, self.ablation)
+
+    @property
+    def key_dim(self) -> int:
+        """Width of the keys that an ``Attend`` of ``attending`` meets."""
+        dim = self.config.text.head_dim
+        return dim if self.cross_modal == "off" else CrossModal.key_dim(self.cross_modal, dim)
+
+    def attending(self, attend: Attend, input_ids: Tensor) -> Attend:
+        """``attend``, under the cross_modal switch for ids [batch, tokens]; itself where the switch is off."""
+        if self.cross_modal == "off":
+            return attend
+        visual = (input_ids == self.config.image_token_id) | (input_ids == self.config.video_token_id)
+        return CrossModal(attend, visual, self.cross_modal, self.cross_scale)
 
     def embed(self, input_ids: Tensor, image_features: Tensor | None = None, video_features: Tensor | None = None) -> Tensor:
         """Embeddings [..., hidden] of ids [...], the placeholders replaced, in order, by features [visual tokens, hidden].
@@ -99,7 +113,8 @@ class Qwen2VL(nn.Module):
             order = torch.arange(length, device=input_ids.device)
             seen = (order[:, None] >= order) & real[:, None, None, :]
             attend = Masked(seen | torch.eye(length, dtype=torch.bool, device=input_ids.device))
-        x = self.model(self.embed(input_ids, features, video_features), *self.rotary(positions), attend)
+        x = self.embed(input_ids, features, video_features)
+        x = self.model(x, *self.rotary(positions), self.attending(attend, input_ids))
         return self.lm_head(x[:, -logits_to_keep:])
 
 
