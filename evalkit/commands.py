@@ -200,7 +200,12 @@ def sweep(args: argparse.Namespace) -> int:
     frame = table(config, planned)
     folder = write(config, frame, planned, args.output)
     print("\n".join(words(frame)))
-    print(f"written: {folder}")
+    from evalkit.report import write_report
+
+    page = args.output / "report.html"
+    for fault in write_report(args.output, page):
+        print(f"evalkit: {fault}", file=sys.stderr)
+    print(f"written: {folder}, {page}")
     for fault in failed:
         print(f"evalkit: error: {fault}", file=sys.stderr)
     return 1 if failed else 0

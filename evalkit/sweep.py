@@ -21,12 +21,20 @@ Settings = Mapping[str, Any]
 """What makes a cell: values of switches, and of ``model`` where it is not the sweep's."""
 
 
+class Group(Strict):
+    """Cells with a baseline and tasks of their own, as trained arms have: they are compared with each other, not with the sweep's."""
+
+    baseline: dict[str, Any]
+    include: tuple[dict[str, Any], ...]
+    tasks: tuple[str, ...] = Field(min_length=1)
+
+
 class Sweep(Strict):
     """A sweep's file.
 
     ``axes`` maps a switch (or ``model``) to its values; ``grid`` takes all combinations, ``paired`` the first values together, then the
-    second, and so on. ``baseline`` and what ``include`` lists are added, what an entry of ``exclude`` fits is left out. ``limit``: only the
-    first samples of each task.
+    second, and so on. ``baseline`` and what ``include`` lists are added, what an entry of ``exclude`` fits is left out. ``groups`` stand
+    beside all that. ``limit``: only the first samples of each task.
     """
 
     schema_version: Literal[1] = 1
@@ -39,6 +47,7 @@ class Sweep(Strict):
     baseline: dict[str, Any] = Field(default_factory=dict)
     include: tuple[dict[str, Any], ...] = ()
     exclude: tuple[dict[str, Any], ...] = ()
+    groups: tuple[Group, ...] = ()
     limit: int | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
@@ -48,12 +57,14 @@ class Sweep(Strict):
         known = {*Ablation.__dataclass_fields__, "model"}
         places: list[tuple[str, Sequence[str]]] = [("axes", list(self.axes)), ("baseline", list(self.baseline))]
         places += [(f"{name}.{i}", list(d)) for name in ("include", "exclude") for i, d in enumerate(getattr(self, name))]
+        for i, group in enumerate(self.groups):
+            places += [(f"groups.{i}", [*s]) for s in (group.baseline, *group.include)]
         for where, keys in places:
             if strange := sorted(set(keys) - known):
                 raise ValueError(f"{where}: {', '.join(strange)} unknown; there are: {', '.join(sorted(known))}")
         if self.mode == "paired" and len({len(v) for v in self.axes.values()}) > 1:
             raise ValueError("axes: paired mode needs as many values on every axis")
-        for settings in self.cells():
+        for settings in (*self.cells(), *(s for g in self.groups for s in (g.baseline, *g.include))):
             Ablation(**{k: v for k, v in settings.items() if k != "model"})
         return self
 
@@ -80,10 +91,11 @@ def load_sweep(path: Path, model: str | None = None) -> Sweep:
 
 @dataclass(frozen=True)
 class Planned:
-    """One cell of a sweep: its settings, and the cell of the runner."""
+    """One cell of a sweep: its settings, the cell of the runner, and the settings of the cell that it is compared with."""
 
     settings: Settings
     cell: Cell
+    baseline: Settings
 
 
 def plan(sweep: Sweep, output: Path) -> list[Planned]:
@@ -92,11 +104,16 @@ def plan(sweep: Sweep, output: Path) -> list[Planned]:
     from evalkit.task import load_task
 
     reference = adapter_class("reference")
-    adapters = []
-    for settings in sweep.cells():
-        model = settings.get("model", sweep.model)
-        adapters.append((settings, model, reference(model, **{k: v for k, v in settings.items() if k != "model"})))
-    return [Planned(s, Cell.make(load_task(t), adapter, m, output)) for t in sweep.tasks for s, m, adapter in adapters]
+
+    def cells(tasks: Sequence[str], chosen: Sequence[Settings]) -> list[Planned]:
+        adapters = []
+        for settings in chosen:
+            model = settings.get("model", sweep.model)
+            adapters.append((settings, model, reference(model, **{k: v for k, v in settings.items() if k != "model"})))
+        return [Planned(s, Cell.make(load_task(t), adapter, m, output), chosen[0]) for t in tasks for s, m, adapter in adapters]
+
+    own = [p for g in sweep.groups for p in cells(g.tasks, (g.baseline, *g.include))]
+    return [*cells(sweep.tasks, sweep.cells()), *own]
 
 
 def selection(sweep: Sweep) -> Selection:

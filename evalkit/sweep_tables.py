@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
 Scored = Mapping[str, journal.Record]
 LEVEL = 0.05
 COLUMNS = (
-    "task settings kind metric value baseline difference ci_low ci_high p_value p_holm detectable n clusters visual_tokens seconds cell"
+    "task settings kind against metric value baseline "
+    "difference ci_low ci_high p_value p_holm detectable n clusters visual_tokens seconds cell"
 ).split()
 
 
 def table(sweep: Sweep, planned: Sequence[Planned]) -> pd.DataFrame:
-    """One row per task and cell, for the headline metric, paired with the task's baseline on the samples that both scored.
+    """One row per task and cell, for the headline metric, paired with its baseline's on the samples that both scored.
 
     ``kind``: baseline, trained arm (other weights, run as they were trained), inference probe (weights run as they were not trained) or
     same weights (run as they were trained).
@@ -32,20 +34,20 @@ def table(sweep: Sweep, planned: Sequence[Planned]) -> pd.DataFrame:
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
-    for task in dict.fromkeys(p.cell.name for p in planned):
-        mine = [p for p in planned if p.cell.name == task]
-        records = [journal.read(p.cell.folder / "journal.jsonl").scored for p in mine]
-        for p, scored in zip(mine, records):
-            cell = stored(p)
-            if cell is None or not cell.results["metrics"]:
-                continue
-            if p is mine[0]:
-                kind = "baseline"
-            elif cell.results["inference_probe"]:
-                kind = "inference probe"
-            else:
-                kind = "same weights" if _weights(p) == _weights(mine[0]) else "trained arm"
-            rows.append(_row(p, kind, cell.results, scored, records[0]))
+    names = list(dict.fromkeys(p.cell.name for p in planned))
+    for p in sorted(planned, key=lambda p: names.index(p.cell.name)):
+        cell = stored(p)
+        if cell is None or not cell.results["metrics"]:
+            continue
+        base = next(b for b in planned if b.settings == p.baseline and b.cell.name == p.cell.name)
+        if p.settings == p.baseline:
+            kind = "baseline"
+        elif cell.results["inference_probe"]:
+            kind = "inference probe"
+        else:
+            kind = "same weights" if _weights(p) == _weights(base) else "trained arm"
+        scored, records = (journal.read(x.cell.folder / "journal.jsonl").scored for x in (p, base))
+        rows.append(_row(p, kind, cell.results, scored, records))
     tested = [r for r in rows if r["p_value"] is not None]
     for r, adjusted in zip(tested, holm([r["p_value"] for r in tested])):
         r["p_holm"] = adjusted
@@ -68,6 +70,7 @@ def _row(p: Planned, kind: str, results: Mapping[str, Any], a: Scored, b: Scored
         "task": p.cell.name,
         "settings": describe(p.settings),
         "kind": kind,
+        "against": describe(p.baseline),
         "metric": name,
         "value": scale * mean(x, groups) if x else None,
         "baseline": scale * mean(y, groups) if y else None,
@@ -93,17 +96,19 @@ def words(frame: pd.DataFrame) -> list[str]:
     for r in frame[frame.kind != "baseline"].to_dict("records"):
         what = f"{r['task']}: {r['settings']} ({r['kind']})"
         if r["difference"] != r["difference"] or r["difference"] is None:
-            out.append(f"{what}: no sample in common with the baseline.")
+            out.append(f"{what}: no sample in common with {r['against']}.")
             continue
         size = f"{r['difference']:+.1f} points {interval_text(r['ci_low'], r['ci_high'])}, n = {r['n']}"
         if r["p_holm"] is not None and r["p_holm"] < LEVEL:
             better = r["difference"] > 0
-            out.append(f"{what} scores {'higher' if better else 'lower'} than the baseline: {size}, p = {r['p_holm']:.4f} (Holm).")
+            out.append(
+                f"{what} scores {'higher' if better else 'lower'} than {r['against']}: {size}, p = {r['p_holm']:.4f} (Holm)."
+            )
         elif r["difference"] == 0 and not r["detectable"]:
-            out.append(f"{what}: every score is that of the baseline (n = {r['n']}).")
+            out.append(f"{what}: every score is that of {r['against']} (n = {r['n']}).")
         else:
             could = f"; {r['detectable']:.1f} points would show four times in five" if r["detectable"] else ""
-            out.append(f"{what} can't be told from the baseline: {size}{could}.")
+            out.append(f"{what} can't be told from {r['against']}: {size}{could}.")
     return out
 
 
@@ -123,12 +128,27 @@ def write(sweep: Sweep, frame: pd.DataFrame, planned: Sequence[Planned], output:
         p = "" if r["p_holm"] is None or r["p_holm"] != r["p_holm"] else f"{r['p_holm']:.4f}"
         tokens = f"{r['visual_tokens']:.0f}"
         ci = "" if r["kind"] == "baseline" else interval_text(r["ci_low"], r["ci_high"])
-        shown.append((r["task"], r["settings"], r["kind"], r["metric"], f"{r['value']:.1f}", diff, ci, p, r["n"], tokens))
-    columns = ("task", "settings", "", "metric", "value", "difference", "95 % interval", "p (Holm)", "n", "visual tokens a sample")
+        against = "" if r["kind"] == "baseline" else r["against"]
+        shown.append((r["task"], r["settings"], r["kind"], against, r["metric"], f"{r['value']:.1f}", diff, ci, p, r["n"], tokens))
+    columns = (
+        "task",
+        "settings",
+        "",
+        "against",
+        "metric",
+        "value",
+        "difference",
+        "95 % interval",
+        "p (Holm)",
+        "n",
+        "visual tokens a sample",
+    )
     part = f"Only the first {sweep.limit} samples of each task: never quote these scores.\n\n" if sweep.limit else ""
-    findings = "\n".join(f"- {w}" for w in words(frame))
+    findings = "\n".join(f"- {html.escape(w, quote=False)}" for w in words(frame))
     text = f"<!-- schema_version: 1; made by: {command} -->\n# {sweep.name}\n\n{sweep.question}\n\n{part}"
-    text += f"{markdown_table(columns, shown)}\n\nDifferences are paired with the baseline on common samples; intervals "
+    text += (
+        f"{markdown_table(columns, shown)}\n\nDifferences are paired with the baseline (`against`) on common samples; intervals "
+    )
     text += "resample images and videos, p by sign flips of them, "
     text += f"corrected over the sweep.\n\n## In words\n\n{findings}\n"
     text += "".join(f"\n![{p.stem}]({p.name})\n" for p in pictures(frame, planned, folder))

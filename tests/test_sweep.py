@@ -65,13 +65,14 @@ def test_a_sweep_runs_writes_its_folder_and_is_not_run_twice(tmp_path: Path, cap
     )
     assert main(["sweep", str(path), "--output", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
-    assert "vision_gate=1.0" in said and "every score is that of the baseline" in said
+    assert "vision_gate=1.0" in said and "every score is that of as trained" in said
     folder = tmp_path / "out" / "s"
     page = (folder / "README.md").read_text()
     assert "evalkit sweep s --model nano" in page and "never quote" in page and "inference probe" in page
     frame = pd.read_csv(folder / "table.csv", comment="#")
     assert list(frame.columns) == COLUMNS and len(frame) == 6
     assert (folder / "differences.png").stat().st_size > 5000 and r"\toprule" in (folder / "table.tex").read_text()
+    assert "anls" in (tmp_path / "out" / "report.html").read_text()
     planned = plan(load_sweep(path), tmp_path / "out")
     journals = {p: p.read_bytes() for p in (tmp_path / "out").rglob("journal.jsonl")}
     assert run_sweep(load_sweep(path), planned, say=lambda _: None) == []
@@ -79,8 +80,32 @@ def test_a_sweep_runs_writes_its_folder_and_is_not_run_twice(tmp_path: Path, cap
     assert {row[3] for row in outlook(load_sweep(path), planned, tmp_path / "out")} == {"0"}
 
 
+def test_a_group_is_compared_with_its_own_baseline_on_its_own_tasks(tmp_path: Path) -> None:
+    group = {"baseline": {"fps": 1}, "include": [{"fps": 1, "vision_gate": 0.0}], "tasks": ["video_qa"]}
+    config = sweep(groups=[group], limit=3)
+    planned = plan(config, tmp_path)
+    assert [(p.cell.name, p.settings, p.baseline) for p in planned] == [
+        ("docvqa:mini", {}, {}),
+        ("video_qa:mini", {"fps": 1}, {"fps": 1}),
+        ("video_qa:mini", {"fps": 1, "vision_gate": 0.0}, {"fps": 1}),
+    ]
+    assert run_sweep(config, planned, say=lambda _: None) == []
+    frame = table(config, planned)
+    assert frame.kind.tolist() == ["baseline", "baseline", "inference probe"]
+    assert frame.against.tolist() == ["as trained", "fps=1", "fps=1"]
+    with pytest.raises(ValueError, match=r"groups\.0: rope unknown"):
+        sweep(groups=[group | {"baseline": {"rope": 1}}])
+
+
 def row(**changes: Any) -> dict[str, Any]:
-    base = dict.fromkeys(COLUMNS) | {"task": "t:all", "settings": "x=1", "kind": "inference probe", "metric": "m", "n": 50}
+    base = dict.fromkeys(COLUMNS) | {
+        "task": "t:all",
+        "settings": "x=1",
+        "kind": "inference probe",
+        "metric": "m",
+        "n": 50,
+        "against": "as trained",
+    }
     return base | {"value": 40.0, "visual_tokens": 10.0} | changes
 
 
@@ -92,10 +117,10 @@ def test_words_tell_a_finding_from_what_could_not_be_told(tmp_path: Path) -> Non
     ]
     frame = pd.DataFrame(rows, columns=COLUMNS)
     found, untold = words(frame)
-    assert "scores lower than the baseline: -10.0 points [-15.0, -5.0]" in found and "p = 0.0020 (Holm)" in found
-    assert "can't be told from the baseline" in untold and "9.5 points would show four times in five" in untold
-    page = (write(sweep(), frame, tmp_path) / "README.md").read_text()
-    assert "y=&lt;b&gt;" in page.split("## In words")[0]
+    assert "scores lower than as trained: -10.0 points [-15.0, -5.0]" in found and "p = 0.0020 (Holm)" in found
+    assert "can't be told from as trained" in untold and "9.5 points would show four times in five" in untold
+    page = (write(sweep(), frame, [], tmp_path) / "README.md").read_text()
+    assert "y=&lt;b&gt;" in page and "y=<b>" not in page
 
 
 def test_latex_is_escaped() -> None:
