@@ -103,7 +103,10 @@ RESULT_COLUMNS = (
 
 
 def write_leaderboard(output: Path = Path("results")) -> tuple[Path, Path]:
-    """Writes ``leaderboard.csv`` (every metric) and ``leaderboard.md`` (headline metrics) into ``output``; returns both paths."""
+    """Writes ``leaderboard.csv`` (every metric) and ``leaderboard.md`` (headline metrics) into ``output``; returns both paths.
+
+    In the second, every model that has switches gets a row for its no-vision baseline, ``vision_gate=0``, run or not.
+    """
     frame = load_results(output)
     csv, markdown = output / "leaderboard.csv", output / "leaderboard.md"
     replace_text(csv, frame.drop(columns=["cell"]).assign(cell=[Path(c).name for c in frame["cell"]]).to_csv(index=False))
@@ -128,9 +131,33 @@ def write_leaderboard(output: Path = Path("results")) -> tuple[Path, Path]:
         )
         for row in heads.to_dict("records")
     ]
+    body = sorted([*body, *_no_vision(heads)], key=lambda r: r[0])
     text = f"<!-- schema_version: {SCHEMA_VERSION}; made by `evalkit leaderboard` -->\n\n{markdown_table(columns, body)}\n\n{MINI_NOTE}\n"
     replace_text(markdown, text)
     return csv, markdown
+
+
+def _no_vision(heads: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
+    """Rows that stand for the no-vision baselines that were not run."""
+    reference = heads[heads["adapter"] == "reference"]
+    for (task, model), rows in reference.groupby(["task", "model"], sort=False):
+        gates = [json.loads(s).get("vision_gate") if s else None for s in rows["switches"]]
+        if 0 not in gates:
+            metric = rows["metric"].iloc[0]
+            yield (
+                task,
+                model,
+                "reference",
+                metric,
+                "–",
+                "–",
+                "–",
+                "–",
+                "–",
+                "vision_gate=0",
+                "–",
+                "no vision: run with --switch vision_gate=0",
+            )
 
 
 def compare_cells(a: Sequence[StoredCell], b: Sequence[StoredCell]) -> list[dict[str, Any]]:

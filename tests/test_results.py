@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import evalkit
+from evalkit.cli import main
 from evalkit.errors import DataError, UsageError
 from evalkit.results import compare_cells, find_cells, markdown_table, rescore, stored_cells, write_leaderboard
 from evalkit.runner import Cell, run_cell
@@ -53,6 +54,19 @@ def test_the_leaderboard_states_counts_intervals_and_schema(output: Path) -> Non
     assert "| sums:all | adder |" in text and "[" in text
     assert "schema_version" in csv.read_text().splitlines()[0]
     assert str(output) not in csv.read_text()
+
+
+def test_every_model_with_switches_gets_a_row_without_vision(tmp_path: Path) -> None:
+    def rows() -> list[str]:
+        lines = write_leaderboard(tmp_path)[1].read_text().splitlines()
+        return [line for line in lines if "vision_gate=0" in line]
+
+    assert main(["run", "--tasks", "docvqa", "--limit", "2", "--output", str(tmp_path)]) == 0
+    (missing,) = rows()
+    assert "no vision: run with --switch vision_gate=0" in missing and "| – |" in missing
+    assert main(["run", "--tasks", "docvqa", "--limit", "2", "--output", str(tmp_path), "--switch", "vision_gate=0"]) == 0
+    (there,) = rows()
+    assert "inference probe" in there and "run with" not in there
 
 
 def test_a_partial_run_is_marked_in_the_leaderboard(tmp_path: Path) -> None:
