@@ -27,6 +27,18 @@ def test_a_shared_page_costs_its_product_once(tmp_path: Path) -> None:
     assert linear_flop(model, four, shared=True) < 1.7 * linear_flop(model, one, shared=True)
 
 
+def test_a_released_size_is_measured_with_random_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = model_of(str(write_tiny(tmp_path)), "float32", "cpu").config
+    monkeypatch.setattr("evalkit.bench.RELEASED", {"2B": small})
+    page = bench("2B", Load("documents", 1), "bfloat16", "cpu", 1, [1])
+    assert "# 2B, bfloat16, load documents: 1 questions, 1,911 visual tokens" in page and "| transformers, batch 1 |" in page
+
+
+def test_bf16_is_measured_beside_fp32_with_answers_compared(tmp_path: Path) -> None:
+    page = bench(str(write_tiny(tmp_path)), Load("images", 2), "bfloat16", "cpu", 1, [])
+    assert [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| evalkit")] == ["evalkit, float32", "evalkit"]
+
+
 def test_what_is_no_model_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="neither a checkpoint folder nor one of 2B, 7B, 72B"):
         model_of(str(tmp_path / "none"), "float32", "cpu")

@@ -217,7 +217,6 @@ def test_the_shipped_model_runs_in_transformers_with_equal_logits() -> None:
         assert (model(ids, **media) - theirs).abs().max() < 1e-4 * max(1.0, float(theirs.abs().max()))
 
 
-@pytest.mark.slow
 def test_a_minute_of_training_leaves_chance_behind(tmp_path: Path) -> None:
     """The smoke recipe reads two or three digits; chance is one in a hundred or less."""
     from evalkit.qwen2vl.checkpoint import load
