@@ -69,8 +69,10 @@ def score_by_tokens(frame: pd.DataFrame) -> Any | None:
     figure, axis = _axes(6.5, 4)
     for (task, these), (colour, mark) in zip(frame.groupby("task", sort=False), _styles()):
         these = these.sort_values("visual_tokens")
-        axis.plot(these.visual_tokens, these.value, mark + "-", color=colour, label=task, lw=1)
-    axis.set(xscale="log", xlabel="visual tokens a sample (mean)", ylabel="headline score")
+        line = "-" if these.visual_tokens.is_unique else ""
+        axis.plot(these.visual_tokens, these.value, mark + line, color=colour, label=task, lw=1)
+    axis.set(xlabel="visual tokens a sample (mean)", ylabel="headline score")
+    _logarithmic(axis)
     axis.legend(fontsize=8)
     return figure
 
@@ -82,7 +84,7 @@ def group_bars(cells: Mapping[str, Scored], field: str, metric: str, scale: floa
     names = [t for t in TIERS if t in there] or sorted(there)
     if len(names) < 2:
         return None
-    figure, axis = _axes(1.8 + 0.28 * len(names) * (1 + len(shown)), 3.4)
+    figure, axis = _axes(min(1.8 + 0.28 * len(names) * (1 + len(shown)), 11), 3.4)
     width = 0.8 / len(shown)
     for i, ((label, records), (colour, _)) in enumerate(zip(shown, _styles())):
         for x, name in enumerate(names):
@@ -143,7 +145,8 @@ def length_curve(cells: Mapping[str, Scored], metric: str, scale: float, bins: i
         for x, f in points:
             if f.low is not None and f.high is not None:
                 axis.plot([x, x], [scale * f.low, scale * f.high], color=colour, lw=0.9)
-    axis.set(xscale="log", xlabel="visual tokens of the sample", ylabel=metric)
+    axis.set(xlabel="visual tokens of the sample", ylabel=metric)
+    _logarithmic(axis)
     _legend(axis, len(shown))
     return figure
 
@@ -158,6 +161,16 @@ def of_task(cells: Mapping[str, Scored], metric: str, scale: float) -> Iterator[
         yield "iou", figure
     if figure := length_curve(kept, metric, scale):
         yield "length", figure
+
+
+def _logarithmic(axis: Any) -> None:
+    """A logarithmic horizontal axis with plain numbers, at 1, 2 and 5."""
+    from matplotlib import ticker
+
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+    axis.xaxis.set_minor_formatter(ticker.NullFormatter())
 
 
 def _legend(axis: Any, cells: int) -> None:
