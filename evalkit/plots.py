@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evalkit import journal
+from evalkit.breakdown import in_order, value_of
 from evalkit.stats import mean_interval
 
 if TYPE_CHECKING:
@@ -22,9 +23,8 @@ MARKS = "os^Dv*"
 MOST = len(COLOURS)
 """Cells that one picture shows; the first ones of more."""
 Scored = Sequence[journal.Record]
-GROUPS = ("lang", "type", "question_types", "tier")
-"""Metadata fields that are drawn as bars, where samples have them: language, question type, tier."""
-TIERS = ("easy", "medium", "hard")
+GROUPS = ("lang", "type", "question_types", "duration", "object_size", "tier")
+"""Fields that are drawn as bars, where samples have them."""
 
 
 def _axes(width: float, height: float) -> tuple[Any, Any]:
@@ -80,15 +80,15 @@ def score_by_tokens(frame: pd.DataFrame) -> Any | None:
 def group_bars(cells: Mapping[str, Scored], field: str, metric: str, scale: float) -> Any | None:
     """Scores by a metadata field (language, question type), a bar for each cell, with 95 % intervals over clusters."""
     shown = list(cells.items())[:MOST]
-    there = {g for _, records in shown for r in records if (g := group_of(r, field)) is not None}
-    names = [t for t in TIERS if t in there] or sorted(there)
+    there = {g for _, records in shown for r in records if (g := value_of(r, field)) is not None}
+    names = in_order(there)
     if len(names) < 2:
         return None
     figure, axis = _axes(min(1.8 + 0.28 * len(names) * (1 + len(shown)), 11), 3.4)
     width = 0.8 / len(shown)
     for i, ((label, records), (colour, _)) in enumerate(zip(shown, _styles())):
         for x, name in enumerate(names):
-            mine = [r for r in records if group_of(r, field) == name]
+            mine = [r for r in records if value_of(r, field) == name]
             if not mine:
                 continue
             found = mean_interval([r["scores"][metric] for r in mine], [r["cluster"] for r in mine])
@@ -100,12 +100,6 @@ def group_bars(cells: Mapping[str, Scored], field: str, metric: str, scale: floa
     axis.set(ylabel=metric, xlabel=field)
     _legend(axis, len(shown))
     return figure
-
-
-def group_of(record: journal.Record, field: str) -> str | None:
-    """A record's value of a metadata field in words, None when it has none."""
-    value = record["metadata"].get(field)
-    return ", ".join(map(str, value)) if isinstance(value, list) else None if value is None else str(value)
 
 
 def iou_histogram(cells: Mapping[str, Scored]) -> Any | None:

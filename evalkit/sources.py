@@ -8,6 +8,7 @@ docvqa:val=FOLDER``) is a parquet file, a folder of parquet in the hub's layout,
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import tempfile
@@ -137,6 +138,26 @@ def image(row: Row, where: str, column: str = "image") -> Image:
         if value.get("path"):
             return Image(Path(value["path"]))
     raise DataError(f"{where}: {column!r} holds no image")
+
+
+def image_size(image: Image) -> tuple[int, int]:
+    """Width and height in pixels, from the header of the file. Raises DataError when it can't be read."""
+    from PIL import Image as PILImage
+
+    try:
+        with PILImage.open(io.BytesIO(image.read())) as opened:
+            return opened.size
+    except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as e:
+        raise DataError(f"unreadable image: {e}") from e
+
+
+def sides(image: Image) -> dict[str, int]:
+    """``{"width", "height"}`` for a sample's metadata; empty when the file can't be read (the answer will say so)."""
+    try:
+        width, height = image_size(image)
+    except DataError:
+        return {}
+    return {"width": width, "height": height}
 
 
 def strings(row: Row, where: str, column: str) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from evalkit.errors import DataError
 from evalkit.metrics.anls import anls, exact_match
-from evalkit.sources import Embedded, Hub, image, strings, tier
+from evalkit.sources import Embedded, Hub, image, sides, strings, tier
 from evalkit.task import Metric, Row, Subset, Task
 from evalkit.types import Completion, MediaBudget, Message, Sample, Score, Text
 
@@ -48,12 +48,13 @@ class DocVQA(Task):
         answers = strings(row, where, "answers")
         if not answers and self.subset != "test":
             raise DataError(f"{where}: 'answers' is empty")
+        picture = image(row, where)
         yield Sample(
             id=str(row["questionId"]),
-            messages=(Message("user", (image(row, where), Text(prompt(row["question"])))),),
+            messages=(Message("user", (picture, Text(prompt(row["question"])))),),
             target=answers or None,
             cluster=page(row),
-            metadata=metadata(row),
+            metadata=metadata(row) | sides(picture),
         )
 
     def score(self, sample: Sample, completion: Completion) -> Score:

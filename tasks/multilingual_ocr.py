@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from evalkit.errors import DataError
 from evalkit.metrics.ocr import character_error_rate, exact_match, mtvqa
-from evalkit.sources import Embedded, Hub, image, tier
+from evalkit.sources import Embedded, Hub, image, sides, tier
 from evalkit.task import Metric, Row, Subset, Task
 from evalkit.types import Completion, MediaBudget, Message, Sample, Score, Text
 
@@ -71,6 +71,7 @@ class MultilingualOCR(Task):
         except (ValueError, KeyError) as e:
             raise DataError(f"image {image_id}: 'qa_pairs' can't be read: {e}") from e
         picture, level = image(row, f"image {image_id}"), tier(str(row["id"]))
+        size = sides(picture)
         for i, (question, answer) in enumerate(pairs):
             if not answer.strip():
                 raise DataError(f"image {image_id}: the answer to question {i} is empty")
@@ -79,7 +80,7 @@ class MultilingualOCR(Task):
                 messages=(Message("user", (picture, Text(prompt(question)))),),
                 target=answer,
                 cluster=image_id,
-                metadata={"lang": row["lang"], **({"tier": level} if level else {})},
+                metadata={"lang": row["lang"], **({"tier": level} if level else {}), **size},
             )
 
     def score(self, sample: Sample, completion: Completion) -> Score:

@@ -11,14 +11,13 @@ mean IoU. The prompt is that of the Qwen2-VL paper's figure; the prompt behind i
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping
 
 from evalkit.errors import DataError, UsageError
 from evalkit.metrics.boxes import from_xywh, iou, parse_box
-from evalkit.sources import Embedded, Hub, image, strings, tier
+from evalkit.sources import Embedded, Hub, image, image_size, strings, tier
 from evalkit.task import Metric, Row, Subset, Task
-from evalkit.types import Completion, Image, MediaBudget, Message, Sample, Score, Text
+from evalkit.types import Completion, MediaBudget, Message, Sample, Score, Text
 
 COLUMNS = ("question_id", "image", "answer", "bbox", "file_name")
 BUDGET = MediaBudget(min_pixels=1280 * 28 * 28, max_pixels=16384 * 28 * 28)
@@ -27,17 +26,6 @@ THRESHOLDS = (0.5, 0.75, 0.9)
 
 def prompt(expression: str) -> str:
     return f'Detect the bounding box of "{expression}".'
-
-
-def image_size(picture: Image) -> tuple[int, int]:
-    """Width and height in pixels, from the header of the file. Raises DataError when it can't be read."""
-    from PIL import Image as PILImage
-
-    try:
-        with PILImage.open(io.BytesIO(picture.read())) as opened:
-            return opened.size
-    except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as e:
-        raise DataError(f"unreadable image: {e}") from e
 
 
 def subsets(folder: str, repository: str, splits: Iterable[str]) -> Mapping[str, Subset]:

@@ -36,7 +36,10 @@ def test_a_released_size_is_measured_with_random_weights(tmp_path: Path, monkeyp
 
 def test_bf16_is_measured_beside_fp32_with_answers_compared(tmp_path: Path) -> None:
     page = bench(str(write_tiny(tmp_path)), Load("images", 2), "bfloat16", "cpu", 1, [])
-    assert [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| evalkit")] == ["evalkit, float32", "evalkit"]
+    assert [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| evalkit")] == [
+        "evalkit, float32",
+        "evalkit",
+    ]
 
 
 def test_what_is_no_model_is_said(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import evalkit
+from evalkit.breakdown import load_breakdown
 from evalkit.cli import main
 from evalkit.errors import DataError, UsageError
 from evalkit.results import compare_cells, find_cells, markdown_table, rescore, stored_cells, write_leaderboard
@@ -156,3 +157,24 @@ def test_a_damaged_results_file_is_named(output: Path) -> None:
     path.write_text(json.dumps({"schema_version": 99}))
     with pytest.raises(DataError, match="schema 99"):
         stored_cells(output)
+
+
+def test_scores_by_what_follows_from_a_record(tmp_path: Path) -> None:
+    assert main(["run", "--tasks", "refcoco,docvqa", "--limit", "200", "--output", str(tmp_path)]) == 0
+    for field, classes in {
+        "object_size": ["under 2 %", "2 to 10 %", "over 10 % of the image"],
+        "aspect": ["tall (under 2:3)", "2:3 to 3:2", "wide (over 3:2)"],
+        "tier": ["easy", "medium", "hard"],
+    }.items():
+        frame = load_breakdown(tmp_path, field)
+        boxes = frame[frame.task == "refcoco:mini"]
+        assert boxes[field].tolist() == classes and boxes.n.sum() == 199
+        assert ("docvqa:mini" in set(frame.task)) == (field != "object_size")
+    areas = load_breakdown(tmp_path, "image_area")
+    assert areas[areas.task == "docvqa:mini"].n.sum() == 200
+    tokens = load_breakdown(tmp_path, "visual_tokens")
+    assert [int(v.split()[0]) for v in tokens.visual_tokens[tokens.task == "refcoco:mini"]] == sorted(
+        int(v.split()[0]) for v in tokens.visual_tokens[tokens.task == "refcoco:mini"]
+    )
+    with pytest.raises(UsageError, match="there are: aspect, height, image_area"):
+        load_breakdown(tmp_path, "colour")

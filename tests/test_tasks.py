@@ -102,7 +102,7 @@ def test_prompts_are_those_of_the_protocol(clip: Path) -> None:
 def test_samples_say_what_they_share(clip: Path) -> None:
     sample = only(load_task("docvqa"), DOCVQA)
     assert (sample.id, sample.cluster, sample.target) == ("17", "easy-0012-p3", ["7890", "7,890"])
-    assert sample.metadata == {"question_types": ["form"], "tier": "easy"}
+    assert sample.metadata == {"question_types": ["form"], "tier": "easy", "width": 40, "height": 20}
     first, second = load_task("refcoco").samples(REFCOCO)
     assert (first.id, second.id, first.cluster, second.cluster) == ("9-0", "9-1", "medium_0007.png", "medium_0007.png")
     assert first.target == [10.0, 5.0, 30.0, 15.0]
@@ -112,7 +112,7 @@ def test_samples_say_what_they_share(clip: Path) -> None:
     assert sample.metadata == {"type": "direction", "chance": 0.2, "tier": "hard"}
     first, second = load_task("multilingual_ocr").samples(MTVQA)
     assert (first.id, second.id, first.cluster, first.target, second.target) == ("ru-5-0", "ru-5-1", "ru-5", "чай", "дома")
-    assert first.metadata == {"lang": "ru"}
+    assert first.metadata == {"lang": "ru", "width": 40, "height": 20}
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,11 @@ def test_infographics_have_their_own_columns() -> None:
         "answer_type": ["span"],
     }
     sample = only(load_task("docvqa:infovqa_val"), row)
-    assert (sample.id, sample.cluster, sample.metadata) == ("3", "http://x/1.png", {"answer_type": ["span"]})
+    assert (sample.id, sample.cluster, sample.metadata) == (
+        "3",
+        "http://x/1.png",
+        {"answer_type": ["span"], "width": 40, "height": 20},
+    )
 
 
 @pytest.mark.parametrize("answers", [None, []])
