@@ -20,6 +20,9 @@ from evalkit.types import Image, Video
 MAX_IMAGE_PIXELS = 178_956_970
 """Larger images are refused before they are decoded: a small file can claim any size."""
 
+SMALL_FRAME = 512 * 512
+"""Pixels of a frame below which threads cost a decoder more than they bring."""
+
 ChooseFrames = Callable[[int, float], Sequence[int]]
 """(frames in the clip, its frames per second) -> increasing indices to keep."""
 
@@ -53,6 +56,7 @@ def decode_video(video: Video, choose: ChooseFrames) -> NDArray[np.uint8]:
     """
     import av
     from av.error import FFmpegError
+    from av.video.reformatter import VideoReformatter
 
     try:
         source = io.BytesIO(video.source) if isinstance(video.source, bytes) else str(video.source)
@@ -63,6 +67,9 @@ def decode_video(video: Video, choose: ChooseFrames) -> NDArray[np.uint8]:
             fps = float(stream.average_rate or stream.guessed_rate or 0)
             total = stream.frames or sum(1 for p in container.demux(stream) if p.size)
             container.seek(0)
+            if stream.width * stream.height < SMALL_FRAME:
+                stream.codec_context.thread_count = 1
+            convert = VideoReformatter()
             if not fps or not total:
                 raise DataError(f"the video states no frame rate or has no frames{_where(video)}")
             first = 0 if video.start is None else min(max(round(video.start * fps), 0), total)
@@ -75,7 +82,7 @@ def decode_video(video: Video, choose: ChooseFrames) -> NDArray[np.uint8]:
             kept: dict[int, NDArray[np.uint8]] = {}
             for i, frame in enumerate(container.decode(stream)):
                 if i in wanted:
-                    kept[i] = frame.to_ndarray(format="rgb24")
+                    kept[i] = np.asarray(convert.reformat(frame, format="rgb24", threads=1).to_ndarray(), dtype=np.uint8)
                 if i >= wanted[-1]:
                     break
     except (FFmpegError, OSError) as e:
