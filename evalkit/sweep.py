@@ -34,7 +34,7 @@ class Sweep(Strict):
 
     ``axes`` maps a switch (or ``model``) to its values; ``grid`` takes all combinations, ``paired`` the first values together, then the
     second, and so on. ``baseline`` and what ``include`` lists are added, what an entry of ``exclude`` fits is left out. ``groups`` stand
-    beside all that. ``limit``: only the first samples of each task.
+    beside all that. ``limit``: only so many samples of each task, drawn at random.
     """
 
     schema_version: Literal[1] = 1
@@ -117,7 +117,7 @@ def plan(sweep: Sweep, output: Path) -> list[Planned]:
 
 
 def selection(sweep: Sweep) -> Selection:
-    return Selection(first=(0, sweep.limit)) if sweep.limit else Selection()
+    return Selection(drawn=sweep.limit) if sweep.limit else Selection()
 
 
 def outlook(sweep: Sweep, planned: Sequence[Planned], output: Path) -> list[tuple[str, str, str, str]]:

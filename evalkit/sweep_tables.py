@@ -143,7 +143,7 @@ def write(sweep: Sweep, frame: pd.DataFrame, planned: Sequence[Planned], output:
         "n",
         "visual tokens a sample",
     )
-    part = f"Only the first {sweep.limit} samples of each task: never quote these scores.\n\n" if sweep.limit else ""
+    part = f"Only {sweep.limit} samples of each task, drawn at random: never quote these scores.\n\n" if sweep.limit else ""
     findings = "\n".join(f"- {html.escape(w, quote=False)}" for w in words(frame))
     text = f"<!-- schema_version: 1; made by: {command} -->\n# {sweep.name}\n\n{sweep.question}\n\n{part}"
     text += (
