@@ -27,7 +27,6 @@ from evalkit.engine import Engine, Prompt, Visual
 from evalkit.engine.budget import choose
 from evalkit.engine.fused import fuse
 from evalkit.errors import UsageError
-from evalkit.memory import keep_freed_memory
 from evalkit.qwen2vl.ablation import Ablation
 from evalkit.qwen2vl.checkpoint import DTYPES, PATCH_EMBED, load
 from evalkit.qwen2vl.config import RELEASED
@@ -207,7 +206,6 @@ def transformers_model(model: Qwen2VL) -> Any:
 
 def bench(name: str, load_: Load, dtype: str, device: str, rounds: int, sizes: Sequence[int]) -> str:
     """Measures and returns a page of markdown. ``sizes``: batch sizes of `transformers`; with none it is left out."""
-    keep_freed_memory()
     model = model_of(name, dtype, device)
     prompts, never = load_.prompts(model), frozenset[int]()
     hf, pad = transformers_model(model) if sizes else None, model.config.bos_token_id

@@ -13,7 +13,6 @@ from evalkit.engine.budget import choose
 from evalkit.engine.fused import compile_parts, fuse
 from evalkit.engine.sequence import Stats
 from evalkit.errors import DataError, UsageError
-from evalkit.memory import keep_freed_memory
 from evalkit.qwen2vl.ablation import Ablation
 from evalkit.qwen2vl.chat import Chat
 from evalkit.qwen2vl.checkpoint import DTYPES, load, weights_digest
@@ -91,7 +90,6 @@ class ReferenceAdapter(ModelAdapter):
 
     @cached_property
     def engine(self) -> Engine:
-        keep_freed_memory()
         model = fuse(load(self.folder, self.dtype, self.device, self.ablation))
         if self.compile:
             compile_parts(model)
