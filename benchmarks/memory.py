@@ -82,7 +82,17 @@ def main() -> None:
         )
         table.to_parquet(data / "validation-00000-of-00001.parquet", batch_size=100)
         for n in counts:
-            command = ["run", "--tasks", "docvqa:val", "--data", f"docvqa:val={data}", "--limit", str(n)]
+            command = [
+                "run",
+                "--tasks",
+                "docvqa:val",
+                "--data",
+                f"docvqa:val={data}",
+                "--limit",
+                str(n),
+                "--switch",
+                "min_pixels=100352",
+            ]
             child = [sys.executable, "-c", CHILD, *command, "--output", str(Path(scratch) / str(n))]
             done = subprocess.run(child, capture_output=True, text=True, env=env)
             said = json.loads(done.stdout.splitlines()[-1]) if not done.returncode else {"code": done.returncode}

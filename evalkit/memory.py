@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import ctypes
+from functools import lru_cache
+from typing import Any
 
 
-def keep_freed_memory() -> bool:
-    """Tells glibc to keep freed memory for the next tensor instead of giving it back to the system; False where there is no glibc.
+@lru_cache(maxsize=1)
+def _glibc() -> Any | None:
+    """The C library where it is glibc, None elsewhere."""
+    try:
+        library = ctypes.CDLL(None)
+        return library if library.mallopt and library.malloc_trim else None
+    except (OSError, AttributeError, TypeError):
+        return None
+
+
+def keep_freed_memory() -> None:
+    """Tells glibc to keep freed memory for the next tensor instead of giving it back to the system.
 
     Tensors of some megabytes are otherwise mapped, touched page by page and unmapped again at every operation: on two CPU threads an
-    attention written as products took four times as long.
+    attention written as products took four times as long. What is kept grows with time: call ``give_back_freed_memory`` now and then.
     """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return False
-    trim_threshold, top_pad, mmap_threshold = -1, -2, -3
-    return bool(mallopt(trim_threshold, 2**31 - 1) and mallopt(top_pad, 64 << 20) and mallopt(mmap_threshold, 32 << 20))
+    if glibc := _glibc():
+        trim_threshold, top_pad, mmap_threshold = -1, -2, -3
+        glibc.mallopt(trim_threshold, 2**31 - 1)
+        glibc.mallopt(top_pad, 64 << 20)
+        glibc.mallopt(mmap_threshold, 32 << 20)
+
+
+def give_back_freed_memory() -> None:
+    """Gives the pages of freed memory back to the system: tensors of ever new sizes leave gaps, and a long run would go on growing."""
+    if glibc := _glibc():
+        glibc.malloc_trim(0)

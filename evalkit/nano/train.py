@@ -25,7 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from evalkit.engine.fused import compile_parts
 from evalkit.errors import UsageError
-from evalkit.memory import keep_freed_memory
+from evalkit.memory import give_back_freed_memory, keep_freed_memory
 from evalkit.qwen2vl.ablation import Ablation
 from evalkit.qwen2vl.checkpoint import load, save
 from evalkit.qwen2vl.config import Qwen2VLConfig, TextConfig, VisionConfig
@@ -40,6 +40,8 @@ from .state import remember, restore
 
 LAG = 6
 """Batches are drawn this many steps ahead, with the gates of that time."""
+TIDY = 100
+"""After so many steps freed memory goes back to the system."""
 GATE_QUESTIONS, GATE_STEP = 200, 0.02
 
 
@@ -242,6 +244,8 @@ def train(
             total = running.setdefault(batch.family, [0.0, 0])
             running[batch.family] = [total[0] + float(loss.detach()), total[1] + 1]
             order(step + LAG, dict(gates.level))
+            if (step + 1) % TIDY == 0:
+                give_back_freed_memory()
             last, now = step + 1 == recipe.steps, time.monotonic()
             if last or (step + 1) % log_steps == 0:
                 row: dict[str, Any] = {"step": step + 1, "stage": recipe.stage(step).name, "seconds": round(now - began, 1)}
