@@ -40,6 +40,14 @@ def logits(model: Qwen2VL, p: Prompt, more: tuple[int, ...] = ()) -> Tensor:
         return model(torch.tensor([p.ids + more]), packed(p.images), images, packed(p.videos), videos)[0]
 
 
+def greedy(model: Qwen2VL, p: Prompt, limit: int, stop: frozenset[int]) -> tuple[int, ...]:
+    """The answer of a plain loop over the whole sequence."""
+    out: tuple[int, ...] = ()
+    while len(out) < limit and (token := int(logits(model, p, out)[-1].argmax())) not in stop:
+        out += (token,)
+    return out
+
+
 def ids(name: str, *parts: Run, **switches: Any) -> list[list[float]]:
     return POSITIONS[name].ids(parts, Ablation(**switches)).tolist()
 
@@ -103,11 +111,7 @@ def test_engine_answers_are_those_of_a_plain_greedy_loop_under_every_scheme(fold
     prompts.append(replace(prompts[1], id="same image", ids=(*prompts[1].ids, 65)))
     stop = frozenset([model.config.image_token_id, model.config.video_token_id])
     ours = {o.id: o.ids for o in Engine(model, stop).generate(prompts)}
-    for p in prompts:
-        out: tuple[int, ...] = ()
-        while len(out) < 6 and (token := int(logits(model, p, out)[-1].argmax())) not in stop:
-            out += (token,)
-        assert ours[p.id] == out
+    assert all(ours[p.id] == greedy(model, p, 6, stop) for p in prompts)
 
 
 def test_spatial_reset_counts_rows_and_columns_from_zero() -> None:
@@ -213,11 +217,7 @@ def test_the_engine_scales_cross_modal_attention_as_the_model_does(folder: Path,
     assert not torch.allclose(logits(release, asked[0]), logits(model, asked[0]), atol=1e-3)
     stop = frozenset([model.config.image_token_id, model.config.video_token_id])
     said = {o.id: o.ids for o in Engine(model, stop).generate(asked)}
-    for p in asked:
-        out: tuple[int, ...] = ()
-        while len(out) < 6 and (token := int(logits(model, p, out)[-1].argmax())) not in stop:
-            out += (token,)
-        assert said[p.id] == out
+    assert all(said[p.id] == greedy(model, p, 6, stop) for p in asked)
 
 
 @pytest.mark.parametrize("value", ["on", "multiply", "multiply:0", "bias:-1", "bias:x", "off:1", "bias:inf"])
