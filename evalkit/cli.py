@@ -123,7 +123,9 @@ def build_parser() -> Parser:
     train = verbs.add_parser("train", help="train a nano model from a recipe; repeat the command to resume")
     train.add_argument("recipe", help="the name of a shipped recipe (nano, smoke), or a YAML file")
     train.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-    train.add_argument("--start", type=Path, metavar="CHECKPOINT", help="begin with these weights instead of drawn ones")
+    train.add_argument(
+        "--start", metavar="MODEL", help="begin with the weights of this shipped model or checkpoint folder, not with drawn ones"
+    )
     train.add_argument("--threads", type=int, default=2)
 
     twins = verbs.add_parser("twins", help="train models alike but for one choice, and tell what it was worth; repeat to resume")

@@ -288,9 +288,11 @@ def train(args: argparse.Namespace) -> int:
 
     from evalkit.nano.recipe import find_recipe, load_recipe
     from evalkit.nano.train import train as train_recipe
+    from model_adapters.qwen2vl_inputs import checkpoint_folder
 
     torch.set_num_threads(args.threads)
-    print(train_recipe(load_recipe(find_recipe(args.recipe)), args.out, args.start))
+    start = checkpoint_folder(args.start) if args.start else None
+    print(train_recipe(load_recipe(find_recipe(args.recipe)), args.out, start))
     return 0
 
 

@@ -27,17 +27,19 @@ GROUPS = ("lang", "type", "question_types", "duration", "object_size", "tier")
 """Fields that are drawn as bars, where samples have them."""
 
 
-def _axes(width: float, height: float) -> tuple[Any, Any]:
+def _axes(width: float, height: float, panels: int) -> tuple[Any, Any]:
+    """A figure of ``panels`` axes side by side, with one scale upwards."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     matplotlib.rcParams["text.parse_math"] = False
-    figure, axis = pyplot.subplots(figsize=(width, height), layout="constrained")
-    axis.grid(alpha=0.3)
-    axis.set_axisbelow(True)
-    return figure, axis
+    figure, axes = pyplot.subplots(1, panels, sharey=True, squeeze=False, figsize=(width, height), layout="constrained")
+    for axis in axes[0]:
+        axis.grid(alpha=0.3)
+        axis.set_axisbelow(True)
+    return figure, axes[0]
 
 
 def _styles() -> Iterator[tuple[str, str]]:
@@ -45,20 +47,30 @@ def _styles() -> Iterator[tuple[str, str]]:
 
 
 def differences(frame: pd.DataFrame) -> Any | None:
-    """A forest plot of a sweep's differences to its baseline (the table of ``evalkit.sweep_tables``)."""
-    rows = frame[(frame.kind != "baseline") & frame.difference.notna()].to_dict("records")
-    if not rows:
+    """A forest plot of a sweep's differences to its baselines (the table of ``evalkit.sweep_tables``), a panel for each task."""
+    found = frame[(frame.kind != "baseline") & frame.difference.notna()]
+    if found.empty:
         return None
-    figure, axis = _axes(7.5, 0.9 + 0.34 * len(rows))
-    for y, r in enumerate(reversed(rows)):
-        trained = r["kind"] == "trained arm"
-        colour = COLOURS[0] if trained else COLOURS[1]
-        if r["ci_low"] is not None and r["ci_low"] == r["ci_low"]:
-            axis.plot([r["ci_low"], r["ci_high"]], [y, y], color=colour, lw=1.6)
-        axis.plot(r["difference"], y, "s" if trained else "o", color=colour, mfc="white", ms=6)
-    axis.axvline(0, color="black", lw=0.8)
-    axis.set_yticks(range(len(rows)), [f"{r['task']}\n{r['settings']}" for r in reversed(rows)], fontsize=7)
-    axis.set_xlabel("points against the baseline, 95 % interval (circles: inference probes; squares: trained arms)", fontsize=8)
+    names = list(dict.fromkeys(zip(found.settings, found.against)))
+    one_baseline = len({against for _, against in names}) == 1
+    tasks = list(dict.fromkeys(found.task))
+    figure, axes = _axes(3.0 + 2.2 * len(tasks), 1.2 + 0.3 * len(names), len(tasks))
+    for axis, task in zip(axes, tasks):
+        for r in found[found.task == task].to_dict("records"):
+            y = -names.index((r["settings"], r["against"]))
+            trained = r["kind"] == "trained arm"
+            colour = COLOURS[0] if trained else COLOURS[1]
+            if r["ci_low"] is not None and r["ci_low"] == r["ci_low"]:
+                axis.plot([r["ci_low"], r["ci_high"]], [y, y], color=colour, lw=1.6)
+            axis.plot(r["difference"], y, "s" if trained else "o", color=colour, mfc="white", ms=5)
+        axis.axvline(0, color="black", lw=0.8)
+        axis.set_title(task, fontsize=9)
+        axis.tick_params(labelsize=8)
+    axes[0].set_yticks(
+        [-y for y in range(len(names))], [name if one_baseline else f"{name}\nagainst {against}" for name, against in names]
+    )
+    axes[0].set_ylim(0.6 - len(names), 0.6)
+    figure.supxlabel("points against the baseline, 95 % interval (circles: inference probes; squares: trained arms)", fontsize=8)
     return figure
 
 
@@ -66,7 +78,7 @@ def score_by_tokens(frame: pd.DataFrame) -> Any | None:
     """A sweep's headline scores against the mean visual tokens a sample, where these differ."""
     if frame.empty or frame.groupby("task").visual_tokens.nunique().max() < 2:
         return None
-    figure, axis = _axes(6.5, 4)
+    figure, (axis,) = _axes(6.5, 4, 1)
     for (task, these), (colour, mark) in zip(frame.groupby("task", sort=False), _styles()):
         these = these.sort_values("visual_tokens")
         line = "-" if these.visual_tokens.is_unique else ""
@@ -84,7 +96,7 @@ def group_bars(cells: Mapping[str, Scored], field: str, metric: str, scale: floa
     names = in_order(there)
     if len(names) < 2:
         return None
-    figure, axis = _axes(min(1.8 + 0.28 * len(names) * (1 + len(shown)), 11), 3.4)
+    figure, (axis,) = _axes(min(1.8 + 0.28 * len(names) * (1 + len(shown)), 11), 3.4, 1)
     width = 0.8 / len(shown)
     for i, ((label, records), (colour, _)) in enumerate(zip(shown, _styles())):
         for x, name in enumerate(names):
@@ -107,7 +119,7 @@ def iou_histogram(cells: Mapping[str, Scored]) -> Any | None:
     shown = [(label, [r["scores"]["iou"] for r in records if "iou" in r["scores"]]) for label, records in cells.items()][:MOST]
     if not any(values for _, values in shown):
         return None
-    figure, axis = _axes(5.5, 3.4)
+    figure, (axis,) = _axes(5.5, 3.4, 1)
     edges = np.linspace(0, 1, 21)
     for (label, values), (colour, _) in zip(shown, _styles()):
         counts, _ = np.histogram(values, edges)
@@ -127,7 +139,7 @@ def length_curve(cells: Mapping[str, Scored], metric: str, scale: float, bins: i
     edges = np.unique(np.quantile(every, np.linspace(0, 1, bins + 1)))
     if len(edges) < 3:
         return None
-    figure, axis = _axes(5.5, 3.4)
+    figure, (axis,) = _axes(5.5, 3.4, 1)
     for (label, records), (colour, mark) in zip(shown, _styles()):
         points = []
         for low, high in zip(edges, [*edges[1:-1], edges[-1] + 1]):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Scored = Mapping[str, journal.Record]
 LEVEL = 0.05
+VERDICTS = ("higher on", "lower on", "every score the same on", "can't be told on", "no sample in common on")
 COLUMNS = (
     "task settings kind against metric value baseline "
     "difference ci_low ci_high p_value p_holm detectable n clusters visual_tokens seconds cell"
@@ -91,25 +92,28 @@ def _row(p: Planned, kind: str, results: Mapping[str, Any], a: Scored, b: Scored
 
 
 def words(frame: pd.DataFrame) -> list[str]:
-    """A sentence for each comparison: what was found, or what could not be told at this n."""
+    """A sentence for each setting: on which tasks something was found, and where nothing could be told at this n."""
     out = []
-    for r in frame[frame.kind != "baseline"].to_dict("records"):
-        what = f"{r['task']}: {r['settings']} ({r['kind']})"
-        if r["difference"] != r["difference"] or r["difference"] is None:
-            out.append(f"{what}: no sample in common with {r['against']}.")
-            continue
-        size = f"{r['difference']:+.1f} points {interval_text(r['ci_low'], r['ci_high'])}, n = {r['n']}"
-        if r["p_holm"] is not None and r["p_holm"] < LEVEL:
-            better = r["difference"] > 0
-            out.append(
-                f"{what} scores {'higher' if better else 'lower'} than {r['against']}: {size}, p = {r['p_holm']:.4f} (Holm)."
-            )
-        elif r["difference"] == 0 and not r["detectable"]:
-            out.append(f"{what}: every score is that of {r['against']} (n = {r['n']}).")
-        else:
-            could = f"; {r['detectable']:.1f} points would show four times in five" if r["detectable"] else ""
-            out.append(f"{what} can't be told from {r['against']}: {size}{could}.")
+    for (settings, kind, against), rows in frame[frame.kind != "baseline"].groupby(["settings", "kind", "against"], sort=False):
+        said: dict[str, list[str]] = {}
+        for r in rows.to_dict("records"):
+            verdict, figures = _verdict(r)
+            said.setdefault(verdict, []).append(f"{r['task']}{figures}")
+        found = "; ".join(f"{verdict} {', '.join(said[verdict])}" for verdict in VERDICTS if verdict in said)
+        out.append(f"{settings} ({kind}, against {against}): {found}.")
     return out
+
+
+def _verdict(r: Mapping[str, Any]) -> tuple[str, str]:
+    """What is said of one comparison, and its figures."""
+    if r["difference"] is None or r["difference"] != r["difference"]:
+        return VERDICTS[4], ""
+    if r["difference"] == 0 and not r["detectable"]:
+        return VERDICTS[2], f" (n = {r['n']})"
+    size = f" {r['difference']:+.1f} {interval_text(r['ci_low'], r['ci_high'])} (n = {r['n']}, "
+    if r["p_holm"] is not None and r["p_holm"] < LEVEL:
+        return VERDICTS[int(r["difference"] < 0)], f"{size}p = {r['p_holm']:.4f})"
+    return VERDICTS[3], f"{size}{r['detectable']:.1f} would show)" if r["detectable"] else f"{size[:-2]})"
 
 
 def write(sweep: Sweep, frame: pd.DataFrame, planned: Sequence[Planned], output: Path) -> Path:
@@ -145,13 +149,13 @@ def write(sweep: Sweep, frame: pd.DataFrame, planned: Sequence[Planned], output:
     )
     part = f"Only {sweep.limit} samples of each task, drawn at random: never quote these scores.\n\n" if sweep.limit else ""
     findings = "\n".join(f"- {html.escape(w, quote=False)}" for w in words(frame))
-    text = f"<!-- schema_version: 1; made by: {command} -->\n# {sweep.name}\n\n{sweep.question}\n\n{part}"
-    text += (
-        f"{markdown_table(columns, shown)}\n\nDifferences are paired with the baseline (`against`) on common samples; intervals "
+    first, *others = [f"\n![{p.stem}]({p.name})\n" for p in pictures(frame, planned, folder)] or [""]
+    text = (
+        f"<!-- schema_version: 1; made by: {command} -->\n# {sweep.name}\n\n{sweep.question}\n\n{part}{findings}\n\n"
+        "Differences are in points, paired with those of `against` on common samples; in brackets their 95 % intervals, which resample "
+        'images and videos; p by sign flips of these, corrected over the sweep (Holm). "Would show": the difference that this n finds '
+        f"four times in five.\n{first}\n{markdown_table(columns, shown)}\n{''.join(others)}"
     )
-    text += "resample images and videos, p by sign flips of them, "
-    text += f"corrected over the sweep.\n\n## In words\n\n{findings}\n"
-    text += "".join(f"\n![{p.stem}]({p.name})\n" for p in pictures(frame, planned, folder))
     (folder / "README.md").write_text(text, encoding="utf-8")
     return folder
 

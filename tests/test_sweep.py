@@ -65,7 +65,7 @@ def test_a_sweep_runs_writes_its_folder_and_is_not_run_twice(tmp_path: Path, cap
     )
     assert main(["sweep", str(path), "--output", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
-    assert "vision_gate=1.0" in said and "every score is that of as trained" in said
+    assert "vision_gate=1.0" in said and "every score the same on docvqa:mini" in said
     folder = tmp_path / "out" / "s"
     page = (folder / "README.md").read_text()
     assert "evalkit sweep s --model nano" in page and "never quote" in page and "inference probe" in page
@@ -117,8 +117,8 @@ def test_words_tell_a_finding_from_what_could_not_be_told(tmp_path: Path) -> Non
     ]
     frame = pd.DataFrame(rows, columns=COLUMNS)
     found, untold = words(frame)
-    assert "scores lower than as trained: -10.0 points [-15.0, -5.0]" in found and "p = 0.0020 (Holm)" in found
-    assert "can't be told from as trained" in untold and "9.5 points would show four times in five" in untold
+    assert found == "x=1 (inference probe, against as trained): lower on t:all -10.0 [-15.0, -5.0] (n = 50, p = 0.0020)."
+    assert "can't be told on t:all -2.0 [-9.0, 5.0] (n = 50, 9.5 would show)" in untold
     page = (write(sweep(), frame, [], tmp_path) / "README.md").read_text()
     assert "y=&lt;b&gt;" in page and "y=<b>" not in page
 
