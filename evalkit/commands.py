@@ -286,12 +286,13 @@ def bench(args: argparse.Namespace) -> int:
 def train(args: argparse.Namespace) -> int:
     import torch
 
+    from evalkit.nano import shipped
     from evalkit.nano.recipe import find_recipe, load_recipe
     from evalkit.nano.train import train as train_recipe
-    from model_adapters.qwen2vl_inputs import checkpoint_folder
+    from evalkit.qwen2vl.checkpoint import resolve
 
     torch.set_num_threads(args.threads)
-    start = checkpoint_folder(args.start) if args.start else None
+    start = (shipped().get(args.start) or resolve(args.start)) if args.start else None
     print(train_recipe(load_recipe(find_recipe(args.recipe)), args.out, start))
     return 0
 

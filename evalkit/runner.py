@@ -13,10 +13,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from importlib import import_module
 from itertools import chain
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -137,7 +135,6 @@ def run_cell(cell: Cell, selection: Selection = Selection(), say: Say = print, p
         keep = selection.partial and before.get("selection") == {}
         if not keep:
             write_json(folder / "run.json", run_record(cell, selection, stored_json(folder / "run.json")))
-        Thread(target=import_module, args=("scipy.stats",), daemon=True).start()  # wanted at the end, a second to import
         stream = _Stream(cell, selection, journal)
         stopped: str | None = None
         interrupted: KeyboardInterrupt | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,8 @@ class Chat:
         self.template = _template(folder)
         self.stop_ids = _stop_ids(folder, config)
 
-    def render(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True) -> str:
-        """The prompt text of messages in the chat format (``role``, ``content`` of text, image and video parts)."""
-        from jinja2 import TemplateError
+    @cached_property
+    def _compiled(self) -> Any:
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
         def raise_exception(message: str) -> None:
@@ -61,8 +61,17 @@ class Chat:
 
         env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
         env.globals["raise_exception"] = raise_exception
+        return env.from_string(self.template)
+
+    def render(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True) -> str:
+        """The prompt text of messages in the chat format (``role``, ``content`` of text, image and video parts).
+
+        Raises CheckpointError for a template that can't be rendered, DataError for messages that it refuses.
+        """
+        from jinja2 import TemplateError
+
         try:
-            return env.from_string(self.template).render(messages=messages, add_generation_prompt=add_generation_prompt)
+            return str(self._compiled.render(messages=messages, add_generation_prompt=add_generation_prompt))
         except TemplateError as e:
             raise CheckpointError(f"the checkpoint's chat template can't be rendered: {e}") from e
 
