@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Condition
 from typing import TypeVar
 
 from evalkit.media import decode_image, decode_video
@@ -51,17 +52,47 @@ def decoded(part: Image | Video, budget: MediaBudget, ablation: Ablation):  # ty
     return decode_video(part, lambda total, video_fps: sample_frames(total, video_fps, fps, max_frames))
 
 
-def prefetch(work: Callable[[A], B], items: Iterable[A], workers: int, depth: int) -> Iterator[B]:
-    """``map(work, items)`` in threads, in order, at most ``depth`` items ahead of what was taken."""
+def prefetch(
+    work: Callable[[A], B], items: Iterable[A], workers: int, depth: int, size: Callable[[B], int], most: int
+) -> Iterator[B]:
+    """``map(work, items)`` in threads, in order, at most ``depth`` items ahead of what was taken.
+
+    What waits to be taken holds less than ``most`` (as ``size`` measures it), and what the workers have in hand beyond that.
+    """
+    gate = Condition()
+    started, held, closed = 0, 0, False
+
+    def job(turn: int, item: A) -> B:
+        nonlocal started, held
+        with gate:  # in order, so that what is taken next is never behind what fills the room
+            gate.wait_for(lambda: closed or (started == turn and held < most))
+            started += 1
+            gate.notify_all()
+        made = work(item)
+        with gate:
+            held += size(made)
+        return made
+
+    def take() -> B:
+        nonlocal held
+        made = window.popleft().result()
+        with gate:
+            held -= size(made)
+            gate.notify_all()
+        return made
+
     with ThreadPoolExecutor(workers, thread_name_prefix="prepare") as pool:
         window: deque[Future[B]] = deque()
         try:
-            for item in items:
-                window.append(pool.submit(work, item))
+            for turn, item in enumerate(items):
+                window.append(pool.submit(job, turn, item))
                 if len(window) > depth:
-                    yield window.popleft().result()
+                    yield take()
             while window:
-                yield window.popleft().result()
+                yield take()
         finally:
+            with gate:
+                closed = True
+                gate.notify_all()
             for future in window:
                 future.cancel()

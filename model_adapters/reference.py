@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -13,6 +13,7 @@ from evalkit.engine.budget import choose
 from evalkit.engine.fused import compile_parts, fuse
 from evalkit.engine.sequence import Stats
 from evalkit.errors import DataError, UsageError
+from evalkit.memory import give_back_freed_memory
 from evalkit.qwen2vl.ablation import Ablation
 from evalkit.qwen2vl.chat import Chat
 from evalkit.qwen2vl.checkpoint import DTYPES, load, weights_digest
@@ -21,6 +22,11 @@ from evalkit.qwen2vl.processing import Processor, ProcessorConfig, visual_tokens
 from evalkit.types import Completion, Image, MediaBudget, Request, TokenCounts, Video
 
 from .qwen2vl_inputs import chat_messages, checkpoint_folder, decoded, media_of, prefetch
+
+TIDY = 64
+"""Answers between two times that freed memory is given back to the system: it lies in gaps, and a long run would go on growing."""
+PREPARED = 512 * 2**20
+"""Bytes of pixels that may wait for the engine; a page of 1,000 visual tokens has 19 million."""
 
 
 class ReferenceAdapter(ModelAdapter):
@@ -109,19 +115,22 @@ class ReferenceAdapter(ModelAdapter):
 
     def _run(self, requests: Iterable[Request], ranked: bool) -> Iterator[Completion]:
         self.engine.stats = Stats()
-        under_way: dict[str, tuple[Request, Prompt]] = {}
+        under_way: dict[str, tuple[Sequence[str], TokenCounts]] = {}
         failed: list[Completion] = []
 
         def prompts() -> Iterator[Prompt]:
-            for request, made in prefetch(self._prepare, requests, self.workers, depth=self.engine.budget.rows):
+            for request, made in prefetch(self._prepare, requests, self.workers, self.engine.budget.rows, _held, PREPARED):
                 if isinstance(made, Completion):
                     failed.append(made)
                 else:
-                    under_way[request.id] = (request, made)
+                    seen = visual_tokens([v.grid for v in made.visuals])
+                    under_way[made.id] = (request.choices, TokenCounts(len(made.ids) - seen, seen))
                     yield made
 
-        for output in (self.engine.rank if ranked else self.engine.generate)(prompts()):
+        for n, output in enumerate((self.engine.rank if ranked else self.engine.generate)(prompts()), start=1):
             yield self._completion(*under_way.pop(output.id), output)
+            if n % TIDY == 0:
+                give_back_freed_memory()
             while failed:
                 yield failed.pop()
         yield from failed
@@ -145,24 +154,28 @@ class ReferenceAdapter(ModelAdapter):
         patches, grid = cut(pixels, budget.min_pixels, budget.max_pixels)
         return Visual(patches, grid, key, isinstance(part, Video))
 
-    def _completion(self, request: Request, prompt: Prompt, output: Output) -> Completion:
+    def _completion(self, choices: Sequence[str], tokens: TokenCounts, output: Output) -> Completion:
         if output.error:
-            return Completion(request.id, finish_reason="error", error=output.error)
-        seen = visual_tokens([v.grid for v in prompt.visuals])
+            return Completion(output.id, finish_reason="error", error=output.error)
         if output.logprobs:
             best = max(range(len(output.logprobs)), key=output.logprobs.__getitem__)
-            text, reason = request.choices[best], "rank"
+            text, reason = choices[best], "rank"
         else:
             text, reason = self.chat.decode(output.ids), "stop" if output.stopped else "length"
         return Completion(
-            request.id,
+            output.id,
             text,
             reason,  # type: ignore[arg-type]
-            TokenCounts(len(prompt.ids) - seen, seen, len(output.ids)),
+            replace(tokens, out=len(output.ids)),
             output.seconds,
             output.logprobs,
             self.box_space,
         )
+
+
+def _held(made: tuple[Request, Prompt | Completion]) -> int:
+    """Bytes of the pixels of a prepared request."""
+    return sum(v.patches.nbytes for v in made[1].visuals) if isinstance(made[1], Prompt) else 0
 
 
 def _device() -> str:

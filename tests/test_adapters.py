@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
+from threading import Lock
 
 import av
 import numpy as np
 import pytest
+from evalkit.model_adapters.qwen2vl_inputs import prefetch
 from evalkit.model_adapters.reference import ReferenceAdapter
 from evalkit.model_adapters.transformers import TransformersAdapter
 from PIL import Image as PILImage
@@ -180,3 +183,40 @@ def test_another_architecture_runs_through_its_own_processor(tiny: str, tmp_path
     assert out["image"].error is None and out["image"].tokens.vision_in == 16
     assert "unreadable" in str(out["bad"].error)
     assert adapter.box_space is None
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_prepared_requests_come_in_order_and_hold_no_more_than_they_may(workers: int) -> None:
+    lock, waiting, most_seen = Lock(), 0, 0
+
+    def work(n: int) -> int:
+        nonlocal waiting, most_seen
+        with lock:
+            waiting += 1
+            most_seen = max(most_seen, waiting)
+        return n
+
+    out = []
+    for n in prefetch(work, range(200), workers, depth=50, size=lambda _: 10, most=40):
+        with lock:
+            waiting -= 1
+        out.append(n)
+        if n == 100:
+            time.sleep(0.05)  # time enough to run ahead
+    assert out == list(range(200))
+    assert most_seen <= 4 + workers
+
+
+def test_one_request_larger_than_the_room_and_one_that_breaks_hang_nothing() -> None:
+    def work(n: int) -> int:
+        if n == 7:
+            raise ValueError("seven")
+        return n
+
+    came = prefetch(work, range(20), 2, depth=5, size=lambda _: 1000, most=10)
+    assert [next(came) for _ in range(7)] == list(range(7))
+    with pytest.raises(ValueError, match="seven"):
+        next(came)
+    given_up = prefetch(work, range(6), 2, depth=3, size=lambda _: 1000, most=10)
+    assert next(given_up) == 0
+    given_up.close()

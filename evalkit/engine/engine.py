@@ -146,7 +146,8 @@ class Engine:
                 ends.append(end - 1)
         first = self.model.lm_head(hidden[ends]).argmax(-1).tolist()
         self.stats.prefilled(pack, time.perf_counter() - started)
-        return [Sequence(p, started, at[0, -1].item(), [token]) for p, at, token in zip(prompts, positions, first)]
+        done = [replace(p, visuals=()) for p in prompts]  # their pixels are not needed any more
+        return [Sequence(p, started, at[0, -1].item(), [token]) for p, at, token in zip(done, positions, first)]
 
     def _forward(self, pack: list[Group], cache: KVCache | None) -> tuple[Tensor, list[Tensor]]:
         """Hidden states [tokens, hidden] of a pack, and the position ids of each prompt and of the token after it."""
