@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -121,7 +122,7 @@ def selection(sweep: Sweep) -> Selection:
 
 
 def outlook(sweep: Sweep, planned: Sequence[Planned], output: Path) -> list[tuple[str, str, str, str]]:
-    """What a run would do: (task, settings, samples journaled, seconds to go by the speed of earlier cells of the task)."""
+    """What a run would do: (task, settings, samples journaled, seconds to go by the middle speed of earlier cells of the task)."""
     speeds: dict[str, list[float]] = {}
     totals: dict[str, int] = {}
     for stored in stored_cells(output):
@@ -135,7 +136,7 @@ def outlook(sweep: Sweep, planned: Sequence[Planned], output: Path) -> list[tupl
         if results.get("complete") and results.get("selection") == selection(sweep).describe():
             rest = "0"
         elif p.cell.name in speeds:
-            rest = f"{max((sweep.limit or totals[p.cell.name]) - done, 0) * max(speeds[p.cell.name]):.0f}"
+            rest = f"{max((sweep.limit or totals[p.cell.name]) - done, 0) * median(speeds[p.cell.name]):.0f}"
         else:
             rest = "unknown"
         rows.append((p.cell.name, describe(p.settings), str(done), rest))
