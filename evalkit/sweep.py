@@ -122,12 +122,12 @@ def selection(sweep: Sweep) -> Selection:
 
 
 def outlook(sweep: Sweep, planned: Sequence[Planned], output: Path) -> list[tuple[str, str, str, str]]:
-    """What a run would do: (task, settings, samples journaled, seconds to go by the middle speed of earlier cells of the task)."""
-    speeds: dict[str, list[float]] = {}
+    """What a run would do: (task, settings, samples journaled, seconds to go by the speed of the cell, or of the middle one of its task)."""
+    speeds: dict[str, dict[str, float]] = {}
     totals: dict[str, int] = {}
     for stored in stored_cells(output):
         if stored.results["n"]:
-            speeds.setdefault(stored.task, []).append(stored.results["seconds"] / stored.results["n"])
+            speeds.setdefault(stored.task, {})[stored.folder.name] = stored.results["seconds"] / stored.results["n"]
             totals[stored.task] = max(totals.get(stored.task, 0), stored.results["n_total"])
     rows = []
     for p in planned:
@@ -135,8 +135,9 @@ def outlook(sweep: Sweep, planned: Sequence[Planned], output: Path) -> list[tupl
         results = stored_json(p.cell.folder / "results.json")
         if results.get("complete") and results.get("selection") == selection(sweep).describe():
             rest = "0"
-        elif p.cell.name in speeds:
-            rest = f"{max((sweep.limit or totals[p.cell.name]) - done, 0) * median(speeds[p.cell.name]):.0f}"
+        elif found := speeds.get(p.cell.name):
+            left = max((sweep.limit or totals[p.cell.name]) - done, 0)
+            rest = f"{left * found.get(p.cell.folder.name, median(found.values())):.0f}"
         else:
             rest = "unknown"
         rows.append((p.cell.name, describe(p.settings), str(done), rest))
