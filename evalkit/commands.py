@@ -139,8 +139,9 @@ def _draw(media: Path, text: str, space: Any, save: Path) -> None:
 
 
 def leaderboard(args: argparse.Namespace) -> int:
-    from evalkit.results import interval_text, write_leaderboard
+    from evalkit.results import interval_text, some_cells, write_leaderboard
 
+    some_cells(args.output)
     if args.by:
         from evalkit.breakdown import load_breakdown
 
@@ -213,10 +214,10 @@ def sweep(args: argparse.Namespace) -> int:
 
 def report(args: argparse.Namespace) -> int:
     from evalkit.report import write_report
-    from evalkit.results import stored_cells
+    from evalkit.results import some_cells
 
     file = args.save or args.output / "report.html"
-    data = _data(args.data, list(dict.fromkeys(c.task for c in stored_cells(args.output))))
+    data = _data(args.data, list(dict.fromkeys(c.task for c in some_cells(args.output))))
     for fault in write_report(args.output, file, args.media, data):
         print(f"evalkit: {fault}", file=sys.stderr)
     print(f"written: {file}")
@@ -224,12 +225,10 @@ def report(args: argparse.Namespace) -> int:
 
 
 def rescore(args: argparse.Namespace) -> int:
-    from evalkit.results import find_cells, stored_cells, write_leaderboard
+    from evalkit.results import find_cells, some_cells, write_leaderboard
     from evalkit.results import rescore as rescore_cell
 
-    cells = [c for name in args.cells for c in find_cells(name, args.output)] if args.cells else stored_cells(args.output)
-    if not cells:
-        raise UsageError(f"no results under {args.output / 'runs'}")
+    cells = [c for name in args.cells for c in find_cells(name, args.output)] if args.cells else some_cells(args.output)
     for cell in cells:
         new, changed = rescore_cell(cell)
         print(f"{cell.task}: {changed} scores changed; {new.folder}")

@@ -58,6 +58,13 @@ def stored_cells(output: Path = Path("results")) -> list[StoredCell]:
     return [_stored(path.parent) for path in sorted((output / "runs").glob("*/*/results.json"))]
 
 
+def some_cells(output: Path) -> list[StoredCell]:
+    """``stored_cells``, of which there must be one. Raises UsageError."""
+    if not (cells := stored_cells(output)):
+        raise UsageError(f"no results under {output / 'runs'}: run something first")
+    return cells
+
+
 def load_results(output: str | Path = "results") -> pd.DataFrame:
     """One row per cell and metric.
 

@@ -122,7 +122,7 @@ def selection(sweep: Sweep) -> Selection:
 
 
 def outlook(sweep: Sweep, planned: Sequence[Planned], output: Path) -> list[tuple[str, str, str, str]]:
-    """What a run would do: (task, settings, samples journaled, seconds to go by the speed of the cell, or of the middle one of its task)."""
+    """What a run would do: (task, settings, samples journaled, seconds to go by the cell's speed, or its task's middle one)."""
     speeds: dict[str, dict[str, float]] = {}
     totals: dict[str, int] = {}
     for stored in stored_cells(output):

@@ -151,7 +151,8 @@ def write(sweep: Sweep, frame: pd.DataFrame, planned: Sequence[Planned], output:
     findings = "\n".join(f"- {html.escape(w, quote=False)}" for w in words(frame))
     first, *others = [f"\n![{p.stem}]({p.name})\n" for p in pictures(frame, planned, folder)] or [""]
     text = (
-        f"<!-- schema_version: 1; made by: {command} -->\n# {sweep.name}\n\n{sweep.question}\n\n{part}{findings}\n\n"
+        f"<!-- schema_version: 1; made by: {command} -->\n# {sweep.name}\n\n{html.escape(sweep.question, quote=False)}\n\n"
+        f"{part}{findings}\n\n"
         "Differences are in points, paired with those of `against` on common samples; in brackets their 95 % intervals, which resample "
         'images and videos; p by sign flips of these, corrected over the sweep (Holm). "Would show": the difference that this n finds '
         f"four times in five.\n{first}\n{markdown_table(columns, shown)}\n{''.join(others)}"

@@ -63,6 +63,7 @@ def test_exit_code_1_when_the_adapter_breaks(tmp_path: Path) -> None:
         (("ask", "none.png", "What?"), "no such file"),
         (("compare", "a", "b"), "no such cell or model"),
         (("rescore",), "no results"),
+        (("leaderboard", "--paper"), "no results"),
         (("frobnicate",), "invalid choice"),
         ((), "usage"),
     ],

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from evalkit import journal, plots
-from evalkit.errors import EvalkitError, UsageError
+from evalkit.errors import EvalkitError
 from evalkit.report.media import Gallery, beside, embed, none, questions
-from evalkit.results import MINI_NOTE, StoredCell, interval_text, stored_cells
+from evalkit.results import MINI_NOTE, StoredCell, interval_text, some_cells
 
 SCHEMA_VERSION = 1
 EMBEDDED_SAMPLES = 2000
@@ -29,9 +29,7 @@ def write_report(output: Path, file: Path, place: Place = "auto", data: Mapping[
     ``place``: pictures inside the file, in the folder ``<file's stem>_media`` beside it, or none. ``data`` maps ``task:subset`` to the
     local copy that a run was given. Raises UsageError when there are no results, EvalkitError when the file can't be written.
     """
-    cells = sorted(stored_cells(output), key=lambda c: (c.task, bool(c.results["switches"]), c.run["model"]))
-    if not cells:
-        raise UsageError(f"no results under {output / 'runs'}: run something first")
+    cells = sorted(some_cells(output), key=lambda c: (c.task, bool(c.results["switches"]), c.run["model"]))
     records = [journal.read(c.folder / "journal.jsonl").records for c in cells]
     if place == "auto":
         place = "embed" if len({(c.task, id) for c, r in zip(cells, records) for id in r}) <= EMBEDDED_SAMPLES else "folder"
