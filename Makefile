@@ -35,6 +35,7 @@ check: $(STAMP)
 nano: $(STAMP)
 	$(BIN)/evalkit train nano --out build/nano
 	$(BIN)/evalkit train nano_more --start build/nano/model --out build/nano_more
+	$(BIN)/evalkit train nano_last --start build/nano_more/model --out build/nano_last
 
 twins: $(STAMP)
 	for name in position position_short resolution stages; do $(BIN)/evalkit twins $$name --out build/twins || exit 1; done
