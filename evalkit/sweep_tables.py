@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 Scored = Mapping[str, journal.Record]
 LEVEL = 0.05
-VERDICTS = ("higher on", "lower on", "every score the same on", "can't be told on", "no sample in common on")
+VERDICTS = HIGHER, LOWER, SAME, UNTOLD, NONE = (
+    "higher on",
+    "lower on",
+    "every score the same on",
+    "can't be told on",
+    "no sample in common on",
+)
 COLUMNS = (
     "task settings kind against metric value baseline "
     "difference ci_low ci_high p_value p_holm detectable n clusters visual_tokens seconds cell"
@@ -107,13 +113,28 @@ def words(frame: pd.DataFrame) -> list[str]:
 def _verdict(r: Mapping[str, Any]) -> tuple[str, str]:
     """What is said of one comparison, and its figures."""
     if r["difference"] is None or r["difference"] != r["difference"]:
-        return VERDICTS[4], ""
+        return NONE, ""
     if r["difference"] == 0 and not r["detectable"]:
-        return VERDICTS[2], f" (n = {r['n']})"
+        return SAME, f" (n = {r['n']})"
     size = f" {r['difference']:+.1f} {interval_text(r['ci_low'], r['ci_high'])} (n = {r['n']}, "
     if r["p_holm"] is not None and r["p_holm"] < LEVEL:
-        return VERDICTS[int(r["difference"] < 0)], f"{size}p = {r['p_holm']:.4f})"
-    return VERDICTS[3], f"{size}{r['detectable']:.1f} would show)" if r["detectable"] else f"{size[:-2]})"
+        return LOWER if r["difference"] < 0 else HIGHER, f"{size}p = {r['p_holm']:.4f})"
+    return UNTOLD, f"{size}{r['detectable']:.1f} would show)" if r["detectable"] else f"{size[:-2]})"
+
+
+def at_a_glance(frame: pd.DataFrame) -> str:
+    """A markdown table of the differences, settings down and tasks across; bold where Holm's p is below 0.05."""
+    compared = frame[frame.kind != "baseline"]
+    tasks = list(dict.fromkeys(compared.task))
+    rows = []
+    for (settings, kind, _), found in compared.groupby(["settings", "kind", "against"], sort=False):
+        brief = dict.fromkeys(tasks, "")
+        for r in found.to_dict("records"):
+            verdict, _ = _verdict(r)
+            size = f"{r['difference']:+.1f} {interval_text(r['ci_low'], r['ci_high'])}"
+            brief[r["task"]] = {SAME: "same", UNTOLD: size, NONE: "–"}.get(verdict, f"**{size}**")
+        rows.append((settings, kind, *brief.values()))
+    return markdown_table(("settings", "", *tasks), rows)
 
 
 def write(sweep: Sweep, frame: pd.DataFrame, planned: Sequence[Planned], output: Path) -> Path:
@@ -152,10 +173,10 @@ def write(sweep: Sweep, frame: pd.DataFrame, planned: Sequence[Planned], output:
     first, *others = [f"\n![{p.stem}]({p.name})\n" for p in pictures(frame, planned, folder)] or [""]
     text = (
         f"<!-- schema_version: 1; made by: {command} -->\n# {sweep.name}\n\n{html.escape(sweep.question, quote=False)}\n\n"
-        f"{part}{findings}\n\n"
-        "Differences are in points, paired with those of `against` on common samples; in brackets their 95 % intervals, which resample "
-        'images and videos; p by sign flips of these, corrected over the sweep (Holm). "Would show": the difference that this n finds '
-        f"four times in five.\n{first}\n{markdown_table(columns, shown)}\n{''.join(others)}"
+        f"{part}{at_a_glance(frame)}\n\n{findings}\n\n"
+        "Differences are in points (bold: p below 0.05), paired with those of `against` on common samples; in brackets their 95 % "
+        'intervals, which resample images and videos; p by sign flips of these, corrected over the sweep (Holm). "Would show": the '
+        f"difference that this n finds four times in five.\n{first}\n{markdown_table(columns, shown)}\n{''.join(others)}"
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
     return folder

@@ -120,6 +120,7 @@ def test_words_tell_a_finding_from_what_could_not_be_told(tmp_path: Path) -> Non
     assert found == "x=1 (inference probe, against as trained): lower on t:all -10.0 [-15.0, -5.0] (n = 50, p = 0.0020)."
     assert "can't be told on t:all -2.0 [-9.0, 5.0] (n = 50, 9.5 would show)" in untold
     page = (write(sweep(question="<b>?"), frame, [], tmp_path) / "README.md").read_text()
+    assert "| x=1 | inference probe | **-10.0 [-15.0, -5.0]** |" in page and "| inference probe | -2.0 [-9.0, 5.0] |" in page
     assert "y=&lt;b&gt;" in page and "<b>" not in page
 
 
