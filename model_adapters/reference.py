@@ -16,7 +16,7 @@ from evalkit.errors import DataError, UsageError
 from evalkit.memory import give_back_freed_memory
 from evalkit.qwen2vl.ablation import Ablation
 from evalkit.qwen2vl.chat import Chat
-from evalkit.qwen2vl.checkpoint import DTYPES, load, weights_digest
+from evalkit.qwen2vl.checkpoint import DTYPES, load, weights_digest, without_emulation
 from evalkit.qwen2vl.config import Qwen2VLConfig
 from evalkit.qwen2vl.processing import Processor, ProcessorConfig, visual_tokens
 from evalkit.types import Completion, Image, MediaBudget, Request, TokenCounts, Video
@@ -32,7 +32,8 @@ PREPARED = 512 * 2**20
 class ReferenceAdapter(ModelAdapter):
     """evalkit's Qwen2-VL.
 
-    ``model`` is a shipped name (nano), a checkpoint folder or a hub id. ``dtype`` None keeps the checkpoint's; ``device`` None takes
+    ``model`` is a shipped name (nano), a checkpoint folder or a hub id. ``dtype`` None keeps the checkpoint's, or takes float32 on a CPU
+    that would emulate it; ``device`` None takes
     a GPU when there is one. ``batch_size`` sequences run at once in packs of at most ``batch_tokens`` prompt tokens, both chosen from
     free memory if None; neither changes an answer. ``compile`` fuses element-wise
     operations, which pays on long runs only. All further arguments are the switches of ``Ablation``.
@@ -64,8 +65,8 @@ class ReferenceAdapter(ModelAdapter):
         self.ablation = Ablation(**switches)
         self.folder = checkpoint_folder(model)
         self.config = Qwen2VLConfig.load(self.folder)
-        self.dtype = dtype or self.config.dtype
         self.device = device or _device()
+        self.dtype = dtype or without_emulation(self.config.dtype, self.device)
         self.batch_size, self.batch_tokens, self.workers, self.compile = batch_size, batch_tokens, workers, compile
         self.chat = Chat(self.folder, self.config)
         self.processor = Processor(ProcessorConfig.load(self.folder), self.ablation.resolve(self.config.trained_with))

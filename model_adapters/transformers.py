@@ -20,7 +20,7 @@ from torch import Tensor
 from evalkit.adapter import ModelAdapter
 from evalkit.errors import CheckpointError, DataError, UsageError
 from evalkit.qwen2vl.ablation import Ablation
-from evalkit.qwen2vl.checkpoint import weights_digest
+from evalkit.qwen2vl.checkpoint import weights_digest, without_emulation
 from evalkit.qwen2vl.processing import Processor, ProcessorConfig, target_size
 from evalkit.types import BoxSpace, Completion, Image, Request, TokenCounts
 
@@ -70,8 +70,9 @@ class TransformersAdapter(ModelAdapter):
             raise UsageError(f"{', '.join(switches)}: only Qwen2-VL takes pixel and frame budgets through this adapter")
         self.ablation = Ablation(**switches)
         self.box_space = box_space or ("norm1000" if self.is_qwen2vl else None)
-        self.dtype = dtype or str(getattr(self.config, "dtype", None) or "float32").removeprefix("torch.")
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        own = str(getattr(self.config, "dtype", None) or "float32").removeprefix("torch.")
+        self.dtype = dtype or without_emulation(own, self.device)
         self.batch_size = batch_size if self.is_qwen2vl else 1
         self.attn_implementation, self.trust_remote_code = attn_implementation, trust_remote_code
 

@@ -14,7 +14,7 @@ import pytest
 
 from evalkit.nano import batches, clips, grounding, mini
 from evalkit.nano.fonts import font
-from evalkit.nano.grounding import COLOURS, Thing, _scatter, refer
+from evalkit.nano.grounding import COLOURS, Thing, _alike, _scatter, refer
 from evalkit.nano.grounding import draw as draw_grounding
 from evalkit.nano.recipe import Recipe
 from evalkit.nano.scene import FAMILIES, Scene, digest, draw, stream
@@ -47,6 +47,19 @@ def test_shipped_rows_are_drawn_again_from_their_seed() -> None:
     for row, again in zip(stored[:8], mini.docvqa_rows()):
         assert {k: v for k, v in row.items() if k != "image"} == {k: v for k, v in again.items() if k != "image"}
         assert row["image"]["bytes"] == again["image"]["bytes"]
+
+
+def test_alike_objects_differ_in_colour_alone_or_in_shape_alone() -> None:
+    """In the same places as without it, so that nothing else changes."""
+    for i in range(40):
+        rng = stream("dev", 0, 7, i)
+        things = _scatter(224, 168, 0.25, rng)
+        alike = _alike(things, rng)
+        assert [(t.x, t.y, t.side) for t in alike] == [(t.x, t.y, t.side) for t in things]
+        colours, shapes = {t.colour for t in alike}, {t.shape for t in alike}
+        assert sorted((len(colours), len(shapes))) == [1, len(things)]
+    drawn = draw("contrasts", 0.25, stream("dev", 0, 8))
+    assert content(drawn) == content(draw_grounding(0.25, stream("dev", 0, 8), alike=True))
 
 
 def test_training_never_shows_a_shipped_picture() -> None:

@@ -13,6 +13,7 @@ from evalkit.engine import Engine, Prompt, Visual
 from evalkit.errors import UsageError
 from evalkit.nano import batches, shipped
 from evalkit.nano.batches import HEAD, TURN, collate, encode, make_batch, pixels, prompt
+from evalkit.nano.muon import Muon
 from evalkit.nano.recipe import Recipe, find_recipe, load_recipe
 from evalkit.nano.scene import FAMILIES, draw, stream
 from evalkit.nano.tokenizer import write
@@ -31,6 +32,11 @@ def tiny_recipe(**changes: object) -> Recipe:
     base = {"name": "t", "batch": 3, "warmup": 2, "model": TINY, "families": {f: {} for f in FAMILIES}}
     base["stages"] = [{"name": "all", "steps": 6, "weights": dict.fromkeys(FAMILIES, 1.0)}]
     return Recipe.model_validate(base | changes)
+
+
+@pytest.fixture(autouse=True)
+def _short_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evalkit.nano.train.HELD_OUT", 2)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -147,6 +153,21 @@ def test_stages_follow_each_other_and_a_frozen_half_stays_as_it_is(tmp_path: Pat
     ]
 
 
+@pytest.mark.parametrize("shape", [(24, 40), (40, 24)])
+def test_muon_steps_as_torchs_own_does(shape: tuple[int, int]) -> None:
+    """torch's multiplies in bfloat16: equal to its precision."""
+    torch.manual_seed(0)
+    ours, theirs = (torch.nn.Parameter(torch.ones(shape)) for _ in range(2))
+    a = Muon([{"params": [ours]}], lr=0.01, weight_decay=0.1)
+    b = torch.optim.Muon([theirs], lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for _ in range(4):
+        ours.grad = torch.randn(shape)
+        theirs.grad = ours.grad.clone()
+        a.step()
+        b.step()
+    assert (ours - theirs).abs().max() < 0.02 * (theirs - 1).abs().max()
+
+
 def test_extra_questions_are_learnt_from_and_not_graded() -> None:
     recipe = tiny_recipe()
     model = initialised(Qwen2VL(config(recipe)))
@@ -197,7 +218,7 @@ def test_a_recipe_fault_is_named_with_its_field(tmp_path: Path) -> None:
         load_recipe(path)
     with pytest.raises(UsageError, match="shipped recipes: nano, nano_last, nano_more, smoke"):
         find_recipe("nothing")
-    for name in ("nano", "nano_more", "nano_last", "smoke"):
+    for name in ("nano", "nano_more", "nano_last", "nano_contrasts", "smoke"):
         assert load_recipe(find_recipe(name)).name == name
 
 

@@ -27,7 +27,7 @@ from .clips import draw as draw_clip
 from .recipe import Recipe
 from .scene import Family, Question, Scene, digest, draw, stream
 
-BOXES: tuple[Family, ...] = ("grounding", "grids")
+BOXES: tuple[Family, ...] = ("grounding", "contrasts", "grids")
 """Families whose answers are boxes."""
 MIN_PIXELS = 4 * 28 * 28
 """Small clips stay small, as in the ``mini`` subset of video_qa."""
@@ -110,14 +110,15 @@ def make_batch(recipe: Recipe, step: int, gates: Mapping[Family, float]) -> Batc
     mix = recipe.stage(step).weights
     names, weights = list(mix), np.array(list(mix.values()))
     family = names[int(rng.choice(len(names), p=weights / weights.sum()))]
-    top, seconds = gates[family], recipe.families[family].seconds
+    top, ladder = gates[family], recipe.families[family]
     scenes = []
     for _ in range(recipe.batch):
-        near = rng.random() < 0.75
+        near = rng.random() < ladder.near
         while True:
             difficulty = float(rng.uniform(max(0.0, top - 0.15), top) if near else rng.uniform(0.0, top))
-            if seconds:
-                scene = draw_clip(difficulty, rng, float(rng.integers(round(2 * seconds[0]), round(2 * seconds[1]) + 1)) / 2)
+            if ladder.seconds:
+                shortest, longest = (round(2 * s) for s in ladder.seconds)
+                scene = draw_clip(difficulty, rng, float(rng.integers(shortest, longest + 1)) / 2)
             else:
                 scene = draw(family, difficulty, rng)
             if digest(scene) not in shipped_pictures():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -42,11 +42,16 @@ class Thing:
 STYLES = ("attribute", "free", "sentence")
 
 
-def draw(difficulty: float, rng: np.random.Generator, style: str | None = None) -> Scene:
-    """``style``: "attribute" (no words of place), "free", or "sentence" (relations to another object); None draws one."""
+def draw(difficulty: float, rng: np.random.Generator, style: str | None = None, alike: bool = False) -> Scene:
+    """``style``: "attribute" (no words of place), "free", or "sentence" (relations to another object); None draws one.
+
+    ``alike``: the objects share either their shape or their colour, so that the other alone tells them apart.
+    """
     style = style or str(rng.choice(STYLES))
     width, height = _canvas(difficulty, rng)
     things = _scatter(width, height, difficulty, rng)
+    if alike:
+        things = _alike(things, rng)
     tint = int(20 * min(1.0, max(0.0, (difficulty - 0.2) * 3)))
     paper = tuple(int(v) for v in 255 - rng.integers(0, tint + 1, 3))
     image = Image.new("RGB", (width, height), paper)
@@ -63,7 +68,7 @@ def draw(difficulty: float, rng: np.random.Generator, style: str | None = None) 
             answer = box_text(t.x, t.y, t.x + t.side, t.y + t.side, width, height)
             questions.append(Question(expression, answer, style, (t.x, t.y, t.side, t.side)))
     if not questions:
-        return draw(difficulty, rng, style)
+        return draw(difficulty, rng, style, alike)
     extra = tuple(_what(t, width, height) for t in things[:2])
     return Scene(tuple(questions), difficulty, image=image, extra=extra)
 
@@ -162,6 +167,14 @@ def _scatter(width: int, height: int, difficulty: float, rng: np.random.Generato
             colour, shape = str(rng.choice(list(COLOURS))), str(rng.choice(SHAPES))
         things.append(Thing(colour, shape, x, y, side))
     return things
+
+
+def _alike(things: list[Thing], rng: np.random.Generator) -> list[Thing]:
+    """The same places with one shape in different colours, or one colour in different shapes (two of a kind beyond four objects)."""
+    colours, shapes = rng.permutation(list(COLOURS)), rng.permutation(list(SHAPES))
+    by_colour = rng.random() < 0.7
+    names = [(colours[i], shapes[0]) if by_colour else (colours[0], shapes[i % len(shapes)]) for i in range(len(things))]
+    return [replace(t, colour=str(colour), shape=str(shape)) for t, (colour, shape) in zip(things, names)]
 
 
 def _touch(x: int, y: int, side: int, other: Thing) -> bool:

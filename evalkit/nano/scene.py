@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
 from PIL import Image
 
-Family = Literal["documents", "grounding", "clips", "words", "grids"]
+Family = Literal["documents", "grounding", "clips", "words", "contrasts", "grids"]
 Tier = Literal["easy", "medium", "hard"]
 FAMILIES: tuple[Family, ...] = ("documents", "grounding", "clips", "words")
 CELL = 28
@@ -53,6 +54,7 @@ def draw(family: Family, difficulty: float, rng: np.random.Generator) -> Scene:
         "grounding": grounding.draw,
         "clips": clips.draw,
         "words": words.draw,
+        "contrasts": partial(grounding.draw, alike=True),
         "grids": grids.draw,
     }
     return make[family](difficulty, rng)

@@ -27,13 +27,14 @@ from evalkit.engine.fused import compile_parts
 from evalkit.errors import UsageError
 from evalkit.memory import give_back_freed_memory, keep_freed_memory
 from evalkit.qwen2vl.ablation import Ablation
-from evalkit.qwen2vl.checkpoint import load, save
+from evalkit.qwen2vl.checkpoint import load, save, without_emulation
 from evalkit.qwen2vl.config import Qwen2VLConfig, TextConfig, VisionConfig
 from evalkit.qwen2vl.model import Qwen2VL
 
 from . import tokenizer
 from .batches import BOXES, EXTRA, Batch, collate, make_batch
 from .curves import plot
+from .muon import Muon
 from .recipe import Recipe
 from .scene import Family, draw, stream
 from .state import remember, restore
@@ -43,6 +44,8 @@ LAG = 6
 TIDY = 100
 """After so many steps freed memory goes back to the system."""
 GATE_QUESTIONS, GATE_STEP = 200, 0.02
+HELD_OUT = 48
+"""Scenes a family and difficulty in a row of the curve."""
 
 
 def config(recipe: Recipe) -> Qwen2VLConfig:
@@ -176,7 +179,7 @@ def optimisers_of(recipe: Recipe, model: Qwen2VL) -> list[torch.optim.Optimizer]
         torch.optim.AdamW(chosen(False, recipe.learning_rate), lr=recipe.learning_rate, betas=(0.9, 0.98), fused=True)
     ]
     if recipe.muon is not None:
-        out.append(torch.optim.Muon(chosen(True, recipe.muon), lr=recipe.muon, adjust_lr_fn="match_rms_adamw"))
+        out.append(Muon(chosen(True, recipe.muon), lr=recipe.muon))
     return out
 
 
@@ -208,6 +211,7 @@ def train(
     if start is not None and not begun:
         begin_with(model, start)
     optimisers = optimisers_of(recipe, model)
+    mixed = recipe.bfloat16 and without_emulation("bfloat16", device) == "bfloat16"
     if recipe.compile:
         compile_parts(model)
     gates = Gates(recipe)
@@ -233,7 +237,7 @@ def train(
         for step in range(first, recipe.steps):
             batch = ahead.popleft()[1].result().to(device)
             set_rates(recipe, step, optimisers)
-            with torch.autocast(device, torch.bfloat16, enabled=recipe.bfloat16):
+            with torch.autocast(device, torch.bfloat16, enabled=mixed):
                 loss, exact, right, answers = loss_and_accuracy(model, batch)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -285,14 +289,14 @@ def begin_worker() -> None:
 
 
 @torch.no_grad()
-def held_out(model: Qwen2VL, recipe: Recipe, scenes: int = 48) -> dict[str, float]:
+def held_out(model: Qwen2VL, recipe: Recipe) -> dict[str, float]:
     """Share of exact answers (of right tokens, for boxes), teacher-forced, on scenes of a stream that training doesn't use."""
     out = {}
     device = next(model.parameters()).device
     for i, family in enumerate(recipe.families):
         for difficulty in (0.1, 0.25, 0.6):
             rng = stream("dev", recipe.seed, i, int(difficulty * 100))
-            drawn = [replace(draw(family, difficulty, rng), extra=()) for _ in range(scenes)]
+            drawn = [replace(draw(family, difficulty, rng), extra=()) for _ in range(HELD_OUT)]
             _, exact, right, _ = loss_and_accuracy(model, collate(family, drawn, model.ablation).to(device))
             name, value = (f"{family} tokens", right) if family in BOXES else (family, exact)
             out[f"{name}@{difficulty}"] = round(value, 3)

@@ -157,33 +157,34 @@ class Processor:
         low, high = min_pixels or self.config.min_pixels, max_pixels or self.config.max_pixels
         height, width = target_size(rgb.height, rgb.width, self.ablation, low, high)
         resized = np.asarray(rgb.resize((width, height), Image.Resampling.BICUBIC))
-        return self.patches(torch.from_numpy(np.stack((resized, resized))).permute(0, 3, 1, 2))
+        return self.patches(torch.from_numpy(resized.copy()).permute(2, 0, 1)[None], pair=False)
 
     def video(self, frames: Frames, min_pixels: int | None = None, max_pixels: int | None = None) -> tuple[Tensor, Grid]:
         """Patches [t * h * w, 1176] and grid (t, h, w) of sampled frames; an odd last frame is repeated. Raises DataError."""
         low, high = frame_pixels(len(frames))
         size = target_size(frames.shape[1], frames.shape[2], self.ablation, min_pixels or low, max_pixels or high)
         clip = torch.from_numpy(frames).permute(0, 3, 1, 2)
-        if self.ablation.tube == "per_frame":
-            clip = clip.repeat_interleave(FRAME_FACTOR, dim=0)
-        elif len(clip) % FRAME_FACTOR:
+        pair = self.ablation.tube != "per_frame"
+        if pair and len(clip) % FRAME_FACTOR:
             clip = torch.cat((clip, clip[-1:]))
         if tuple(clip.shape[-2:]) != size:
             wide = F.interpolate(clip.float(), size, mode="bicubic", antialias=True)
             clip = wide.clamp_(0, 255).round_().to(torch.uint8)
-        return self.patches(clip)
+        return self.patches(clip, pair)
 
-    def patches(self, pixels: Tensor) -> tuple[Tensor, Grid]:
-        """Normalised patches and grid of uint8 frames [2 * t, 3, height, width], sides multiples of 28.
+    def patches(self, pixels: Tensor, pair: bool = True) -> tuple[Tensor, Grid]:
+        """Normalised patches and grid of uint8 frames [2 * t, 3, height, width] (without ``pair`` [t, ...], each shown twice), sides
+        multiples of 28.
 
         A row is one patch over two frames, features ordered (channel, frame, y, x); rows run over t, then merge blocks, then the
         2x2 inside each.
         """
         frames, channels, height, width = pixels.shape
-        t, h, w = frames // 2, height // 14, width // 14
-        cut = pixels.reshape(t, 2, channels, h // 2, 2, 14, w // 2, 2, 14).permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
-        flat = cut.reshape(t * h * w, channels, -1)
-        out = torch.empty(flat.shape, dtype=torch.float32)
+        own = FRAME_FACTOR if pair else 1
+        t, h, w = frames // own, height // 14, width // 14
+        cut = pixels.reshape(t, own, channels, h // 2, 2, 14, w // 2, 2, 14).permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
+        flat = cut.reshape(t * h * w, channels, own, -1)
+        out = torch.empty((t * h * w, channels, FRAME_FACTOR, flat.shape[-1]), dtype=torch.float32)
         for c in range(channels):
             out[:, c] = self.table[c][flat[:, c].int()]
         return out.flatten(1), (t, h, w)
