@@ -216,7 +216,7 @@ def test_a_recipe_fault_is_named_with_its_field(tmp_path: Path) -> None:
     )
     with pytest.raises(UsageError, match="only clips have a length"):
         load_recipe(path)
-    with pytest.raises(UsageError, match="shipped recipes: nano, nano_last, nano_more, smoke"):
+    with pytest.raises(UsageError, match="shipped recipes: nano, nano_contrasts, nano_last, nano_more, smoke"):
         find_recipe("nothing")
     for name in ("nano", "nano_more", "nano_last", "nano_contrasts", "smoke"):
         assert load_recipe(find_recipe(name)).name == name

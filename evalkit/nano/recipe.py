@@ -31,7 +31,8 @@ class ModelSize(Strict):
 class Ladder(Strict):
     """Where a family's difficulty starts, and the accuracy above which it rises; without a gate it stays.
 
-    ``near``: the share of scenes within 0.15 below that difficulty; the others are spread evenly from 0 up to it. ``seconds``: shortest and longest clip, in half seconds, instead of lengths that go with the difficulty (clips only).
+    ``near``: the share of scenes within 0.15 below that difficulty; the others are spread evenly from 0 up to it.
+    ``seconds``: shortest and longest clip, in half seconds, instead of lengths that go with the difficulty (clips only).
     """
 
     start: float = Field(default=0.0, ge=0, le=1)
@@ -63,7 +64,8 @@ class Recipe(Strict):
     """One training run.
 
     ``learning_rate`` is AdamW's; with ``muon`` set, matrices inside the blocks are Muon's, at that rate. Both are constant until the
-    share ``decay_from`` of the steps, then fall. ``bfloat16``: mixed precision, where it need not be emulated. ``compile`` fuses element-wise parts: a tenth less time
+    share ``decay_from`` of the steps, then fall. ``bfloat16``: mixed precision, where it need not be emulated.
+    ``compile`` fuses element-wise parts: a tenth less time
     a step, measured on two CPU threads, for half a minute at the start. ``switches`` are ablation switches that the model is trained under.
     """
 
