@@ -8,6 +8,7 @@ passed in, so equal seeds give equal bytes.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -49,7 +50,7 @@ def draw(family: Family, difficulty: float, rng: np.random.Generator) -> Scene:
     """A scene of the family; difficulty in [0, 1]."""
     from . import clips, documents, grids, grounding, words
 
-    make = {
+    make: dict[Family, Callable[[float, np.random.Generator], Scene]] = {
         "documents": documents.draw,
         "grounding": grounding.draw,
         "clips": clips.draw,
