@@ -101,10 +101,9 @@ def test_a_resumed_run_ends_where_an_undisturbed_one_does(tmp_path: Path, monkey
             raise KeyboardInterrupt
         return real(self, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", dies)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(torch.optim.AdamW, "step", dies)
         train(tiny_recipe(), tmp_path / "cut", save_seconds=0.0)
-    monkeypatch.undo()
     resumed = train(tiny_recipe(), tmp_path / "cut", save_seconds=0.0)
     assert (resumed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
