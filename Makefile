@@ -1,5 +1,6 @@
 # Each target makes its own .venv when there is none. PYTHON may be overridden.
 PYTHON ?= python3
+WORKERS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed
 
@@ -12,6 +13,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/evalkit run --tasks docvqa,refcoco
+	$(BIN)/evalkit run --tasks video_qa,multilingual_ocr
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
@@ -31,12 +33,17 @@ check: $(STAMP)
 	$(BIN)/mypy evalkit
 	$(BIN)/mypy tasks model_adapters
 
-# Trains the shipped checkpoint from its seed (hours on a laptop; repeat to resume) and the twins behind results/twins.
+# Trains the shipped checkpoint from its seed, leg by leg (a night on a laptop, minutes a leg on a GPU; repeat to resume).
 nano: $(STAMP)
 	$(BIN)/evalkit train nano --out build/nano
 	$(BIN)/evalkit train nano_more --start build/nano/model --out build/nano_more
 	$(BIN)/evalkit train nano_last --start build/nano_more/model --out build/nano_last
+	$(BIN)/evalkit train nano_contrasts --start build/nano_last/model --out build/nano_contrasts
+	$(BIN)/evalkit train nano_look --start build/nano_contrasts/model --out build/nano_look
+	$(BIN)/evalkit train nano_again --start build/nano_look/model --out build/nano_again
+	$(BIN)/evalkit train nano_deep --start build/nano_again/model --out build/nano_deep --workers $(WORKERS)
 
+# Trains the twins behind results/twins.
 twins: $(STAMP)
 	for name in position position_short resolution stages; do $(BIN)/evalkit twins $$name --out build/twins || exit 1; done
 

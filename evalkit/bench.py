@@ -34,8 +34,9 @@ from evalkit.qwen2vl.model import Qwen2VL
 from evalkit.qwen2vl.processing import Processor
 
 Answers = dict[str, tuple[int, ...]]
-WHOLE_PAGES = {"documents": (1092, 1372), "questions": (448, 616)}
+WHOLE_PAGES = {"documents": (1092, 1372), "questions": (448, 616), "decode": (224, 224)}
 """(height, width) in pixels of the pages of a load."""
+LONG_ANSWER = 256
 QUESTIONS = 4
 """Questions a page, in the load of that name."""
 
@@ -43,7 +44,8 @@ QUESTIONS = 4
 @dataclass(frozen=True)
 class Load:
     """``images``: one question an image of 224 to 800 by 224 to 600 pixels, 4 to 48 new tokens. ``documents``: one question a page of 1,911
-    visual tokens, 10 new tokens, as in DocVQA. ``questions``: four questions a page of 352 visual tokens, 10 new tokens."""
+    visual tokens, 10 new tokens, as in DocVQA. ``questions``: four questions a page of 352 visual tokens, 10 new tokens. ``decode``: one
+    question a picture of 64 visual tokens, 256 new tokens."""
 
     name: str
     items: int
@@ -60,7 +62,7 @@ class Load:
                 page = _page(rng, *WHOLE_PAGES[self.name], len(out))
                 head = [int(x) for x in rng.integers(0, 250, 20)]
                 for _ in range(min(QUESTIONS, self.items - len(out)) if self.name == "questions" else 1):
-                    out.append(_ask(model, rng, page, len(out), 10, head))
+                    out.append(_ask(model, rng, page, len(out), LONG_ANSWER if self.name == "decode" else 10, head))
         return out
 
 

@@ -111,7 +111,9 @@ def build_parser() -> Parser:
 
     bench = verbs.add_parser("bench", help="measure the engine on this device, beside transformers, against the floor")
     bench.add_argument("--model", default="nano", help="a shipped name, a checkpoint folder, or 2B, 7B with random weights (nano)")
-    bench.add_argument("--load", default="images", choices=("images", "documents", "questions"), help="what is asked (images)")
+    bench.add_argument(
+        "--load", default="images", choices=("images", "documents", "questions", "decode"), help="what is asked (images)"
+    )
     bench.add_argument("--items", type=int, default=32, metavar="N", help="questions (32)")
     bench.add_argument("--peer", default="1,8,16", metavar="N,...", help="batch sizes of transformers, or none (1,8,16)")
     bench.add_argument("--rounds", type=int, default=3)
@@ -127,6 +129,7 @@ def build_parser() -> Parser:
         "--start", metavar="MODEL", help="begin with the weights of this shipped model or checkpoint folder, not with drawn ones"
     )
     train.add_argument("--threads", type=int, default=2)
+    train.add_argument("--workers", type=int, default=1, metavar="N", help="processes that draw batches; a GPU wants a dozen (1)")
 
     twins = verbs.add_parser("twins", help="train models alike but for one choice, and tell what it was worth; repeat to resume")
     twins.add_argument("twins", help="the name of shipped twins (position, resolution, stages), or a YAML file")

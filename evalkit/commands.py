@@ -292,7 +292,7 @@ def train(args: argparse.Namespace) -> int:
 
     torch.set_num_threads(args.threads)
     start = (shipped().get(args.start) or resolve(args.start)) if args.start else None
-    print(train_recipe(load_recipe(find_recipe(args.recipe)), args.out, start))
+    print(train_recipe(load_recipe(find_recipe(args.recipe)), args.out, start, workers=args.workers))
     return 0
 
 

@@ -16,6 +16,7 @@ from evalkit.nano.batches import HEAD, TURN, collate, encode, make_batch, pixels
 from evalkit.nano.muon import Muon
 from evalkit.nano.recipe import Recipe, find_recipe, load_recipe
 from evalkit.nano.scene import FAMILIES, draw, stream
+from evalkit.nano.state import begin_with
 from evalkit.nano.tokenizer import write
 from evalkit.nano.train import answer_logits, config, initialised, loss_and_accuracy, optimisers_of, set_rates, train
 from evalkit.qwen2vl.ablation import Ablation
@@ -118,6 +119,25 @@ def test_a_run_may_begin_with_the_weights_of_another(tmp_path: Path) -> None:
         train(tiny_recipe(model={**TINY, "intermediate": 48}), tmp_path / "third", start=first)
 
 
+def test_a_deeper_model_begins_as_the_function_that_it_grew_from(tmp_path: Path) -> None:
+    first = train(tiny_recipe(), tmp_path / "first")
+    shallow, deep = tiny_recipe(), tiny_recipe(model={**TINY, "depth": 3, "vision_depth": 4})
+    batch = make_batch(shallow, 0, dict.fromkeys(shallow.families, 0.1))
+    losses = []
+    for recipe in (shallow, deep):
+        model = initialised(Qwen2VL(config(recipe)))
+        begin_with(model, first)
+        losses.append(float(loss_and_accuracy(model, batch)[0].detach()))
+    assert losses[0] == losses[1]
+    with pytest.raises(UsageError, match="not a checkpoint of this recipe's shape"):
+        begin_with(Qwen2VL(config(shallow)), train(deep, tmp_path / "deep"))
+
+
+def test_what_is_drawn_does_not_depend_on_how_many_draw(tmp_path: Path) -> None:
+    one, three = (train(tiny_recipe(), tmp_path / str(n), workers=n) / "model.safetensors" for n in (1, 3))
+    assert one.read_bytes() == three.read_bytes()
+
+
 def test_stages_follow_each_other_and_a_frozen_half_stays_as_it_is(tmp_path: Path) -> None:
     weights = dict.fromkeys(FAMILIES, 1.0)
     recipe = tiny_recipe(
@@ -215,9 +235,10 @@ def test_a_recipe_fault_is_named_with_its_field(tmp_path: Path) -> None:
     )
     with pytest.raises(UsageError, match="only clips have a length"):
         load_recipe(path)
-    with pytest.raises(UsageError, match="shipped recipes: nano, nano_contrasts, nano_last, nano_more, smoke"):
+    names = ["nano", "nano_again", "nano_contrasts", "nano_deep", "nano_last", "nano_look", "nano_more", "smoke"]
+    with pytest.raises(UsageError, match="shipped recipes: " + ", ".join(names)):
         find_recipe("nothing")
-    for name in ("nano", "nano_more", "nano_last", "nano_contrasts", "smoke"):
+    for name in names:
         assert load_recipe(find_recipe(name)).name == name
 
 

@@ -98,19 +98,16 @@ class Prefill:
 
 
 class Decode:
-    """Attention of one new token per row [rows, 1, ...] over that row's cache. An ``Attend``.
+    """Attention of one new token per row [rows, 1, ...] over that row's cache, which it joins. An ``Attend``.
 
+    ``lengths`` [rows]: what each row holds already; ``span``: how many places of a row are looked at, more than any length.
     The query heads of one kv head stand as rows of one product, so keys and values are never repeated.
     """
 
-    def __init__(self, cache: KVCache) -> None:
-        self.cache = cache
-        lengths = torch.tensor(cache.lengths, device=cache.device)
+    def __init__(self, cache: KVCache, lengths: Tensor, span: int) -> None:
+        self.cache, self.at, self.span = cache, lengths, span
         self.rows = torch.arange(len(lengths), device=cache.device)
-        self.at = lengths
-        cache.lengths = [n + 1 for n in cache.lengths]
-        self.span = max(cache.lengths)
-        self.mask = (torch.arange(self.span, device=cache.device) <= lengths[:, None])[:, None, None]
+        self.mask = (torch.arange(span, device=cache.device) <= lengths[:, None])[:, None, None]
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         rows, kv_heads = k.shape[0], k.shape[2]

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from evalkit.engine.budget import Budget, choose, within_memory
-from evalkit.engine.cache import Decode, KVCache, Prefill
+from evalkit.engine.cache import KVCache, Prefill
+from evalkit.engine.decode import DecodeRunner
 from evalkit.engine.sequence import Group, Output, Prompt, Sequence, Stats, Visual, Waiting
 from evalkit.qwen2vl.model import Qwen2VL
 
@@ -35,6 +36,7 @@ class Engine:
         self.model, self.stop_ids, self.device, self.feature_tokens = model, stop_ids, weight.device, feature_tokens
         self.budget = budget or choose(model.config, weight.dtype, weight.device)
         self.cache = KVCache(model.config.text, model.key_dim, weight.dtype, self.device)
+        self.runner = DecodeRunner(model, self.cache)
         self.features: OrderedDict[Hashable, Tensor] = OrderedDict()
         self.stats = Stats()
 
@@ -172,11 +174,8 @@ class Engine:
 
     def _decode(self, running: list[Sequence]) -> None:
         started = time.perf_counter()
-        ids = torch.tensor([[s.out[-1]] for s in running], device=self.device)
-        at = torch.tensor([[s.next_position] for s in running], device=self.device)
-        cos, sin = self.model.rotary(at.expand(self.model.scheme.components, -1, -1))
-        hidden = self.model.model(self.model.embed(ids), cos, sin, self.model.attending(Decode(self.cache), ids))
-        for sequence, token in zip(running, self.model.lm_head(hidden[:, 0]).argmax(-1).tolist()):
+        tokens = self.runner([s.out[-1] for s in running], [s.next_position for s in running])
+        for sequence, token in zip(running, tokens):
             sequence.out.append(token)
             sequence.next_position += 1
         self.stats.decoded(len(running), time.perf_counter() - started)
@@ -199,7 +198,7 @@ class Engine:
         if not new:
             return
         grids = [v.grid for v in new.values()]
-        patches = torch.cat([v.patches for v in new.values()]).to(self.device)
+        patches = torch.cat([v.patches.to(self.device) for v in new.values()])
         features = self.model.visual(patches, grids).split([t * h * w // 4 for t, h, w in grids])
         self.features.update(zip(new, features))
         if self.device.type == "cuda":

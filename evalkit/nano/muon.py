@@ -43,14 +43,10 @@ class Muon(torch.optim.Optimizer):
                 if p.grad is not None:
                     shapes.setdefault(p.shape, []).append(p)
             for shape, same in shapes.items():
-                updates = torch.stack([self._momentum(p, group["momentum"]) for p in same])
+                grads = [p.grad for p in same if p.grad is not None]
+                means = [self.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in same]
+                torch._foreach_lerp_(means, grads, 1 - group["momentum"])
+                nesterov = torch.stack(torch._foreach_lerp(grads, means, group["momentum"]))
                 rate = group["lr"] * 0.2 * max(shape) ** 0.5
-                for p, update in zip(same, orthogonal(updates)):
-                    p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-rate)
-
-    def _momentum(self, p: Tensor, momentum: float) -> Tensor:
-        """Nesterov's: the gradient, mixed with the running mean that already holds it."""
-        assert p.grad is not None
-        mean = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
-        mean.lerp_(p.grad, 1 - momentum)
-        return p.grad.lerp(mean, momentum)
+                torch._foreach_mul_(same, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(same, orthogonal(nesterov).unbind(), alpha=-rate)

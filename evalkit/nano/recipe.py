@@ -15,7 +15,7 @@ from .scene import Family
 
 
 class ModelSize(Strict):
-    """Widths and depths; the defaults are those of ``nano`` (3.1 million parameters)."""
+    """Widths and depths; the defaults are those with which ``nano`` begins (3.1 million parameters)."""
 
     vision_depth: int = Field(default=4, ge=1)
     vision_width: int = Field(default=128, ge=16)
@@ -64,7 +64,8 @@ class Recipe(Strict):
     """One training run.
 
     ``learning_rate`` is AdamW's; with ``muon`` set, matrices inside the blocks are Muon's, at that rate. Both are constant until the
-    share ``decay_from`` of the steps, then fall. ``bfloat16``: mixed precision, where it need not be emulated.
+    share ``decay_from`` of the steps, then fall. ``batch``: scenes a step, all of one family, drawn ``ahead`` steps before they are needed
+    with the difficulties of that time. ``bfloat16``: mixed precision, where it need not be emulated.
     ``compile`` fuses element-wise parts: a tenth less time
     a step, measured on two CPU threads, for half a minute at the start. ``switches`` are ablation switches that the model is trained under.
     """
@@ -73,6 +74,7 @@ class Recipe(Strict):
     name: str
     seed: int = Field(default=0, ge=0)
     batch: int = Field(default=24, gt=0)
+    ahead: int = Field(default=6, gt=1)
     learning_rate: float = Field(default=5e-4, gt=0)
     muon: float | None = Field(default=2.5e-3, gt=0)
     warmup: int = Field(default=200, ge=0)

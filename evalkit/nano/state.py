@@ -1,8 +1,9 @@
-"""The state of a run that a kill can't tear, and the model that comes out of it."""
+"""The state of a run that a kill can't tear, and the weights that a run may begin with."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from evalkit.errors import UsageError
+from evalkit.qwen2vl.checkpoint import load
 from evalkit.qwen2vl.model import Qwen2VL
 
 from .recipe import Recipe
@@ -66,3 +68,32 @@ def restore(folder: Path, recipe: Recipe, model: Qwen2VL, optimisers: Optimisers
             if name in kept:
                 optimiser.state[p] = {k: v if k == "step" else v.to(p.device) for k, v in kept[name].items()}
     return state
+
+
+def begin_with(model: Qwen2VL, folder: Path) -> None:
+    """Copies a checkpoint's weights. In a deeper model its blocks are spread out, and those between begin as identities.
+
+    Raises UsageError when the checkpoint has another width, or more blocks.
+    """
+    old = load(folder, "float32", "cpu")
+    places = {
+        "blocks": spread(len(old.visual.blocks), len(model.visual.blocks)),
+        "layers": spread(len(old.model.layers), len(model.model.layers)),
+    }
+
+    def placed(name: str) -> str:
+        return re.sub(r"\b(blocks|layers)\.(\d+)\.", lambda m: f"{m[1]}.{places[m[1]][int(m[2])]}.", name)
+
+    weights = model.state_dict()
+    for name in weights:
+        if name.endswith(("attn.proj.weight", "mlp.fc2.weight", "o_proj.weight", "down_proj.weight")):
+            weights[name] = torch.zeros_like(weights[name])
+    try:
+        model.load_state_dict(weights | {placed(k): w for k, w in old.state_dict().items()})
+    except (RuntimeError, IndexError) as e:
+        raise UsageError(f"{folder}: not a checkpoint of this recipe's shape ({str(e).splitlines()[-1].strip()})") from e
+
+
+def spread(few: int, many: int) -> list[int]:
+    """Where ``few`` blocks stand among ``many``, at even distances, the last at the end."""
+    return [(i + 1) * many // few - 1 for i in range(few)]

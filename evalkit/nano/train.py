@@ -12,7 +12,8 @@ import os
 import threading
 import time
 from collections import deque
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,10 +25,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from evalkit.engine.fused import compile_parts
-from evalkit.errors import UsageError
 from evalkit.memory import give_back_freed_memory, keep_freed_memory
 from evalkit.qwen2vl.ablation import Ablation
-from evalkit.qwen2vl.checkpoint import load, save, without_emulation
+from evalkit.qwen2vl.checkpoint import save, without_emulation
 from evalkit.qwen2vl.config import Qwen2VLConfig, TextConfig, VisionConfig
 from evalkit.qwen2vl.model import Qwen2VL
 
@@ -37,10 +37,8 @@ from .curves import plot
 from .muon import Muon
 from .recipe import Recipe
 from .scene import Family, draw, stream
-from .state import remember, restore
+from .state import begin_with, remember, restore
 
-LAG = 6
-"""Batches are drawn this many steps ahead, with the gates of that time."""
 TIDY = 100
 """After so many steps freed memory goes back to the system."""
 GATE_QUESTIONS, GATE_STEP = 200, 0.02
@@ -108,7 +106,7 @@ class MaskedProduct:
 
 def answer_logits(model: Qwen2VL, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Logits [n, vocab] and labels [n] where an answer's token is predicted, and which question [n] each belongs to."""
-    with sdpa_kernel(SDPBackend.MATH):
+    with sdpa_kernel(SDPBackend.MATH) if batch.ids.device.type == "cpu" else nullcontext():
         features = model.visual(batch.patches, batch.grids)
     images, videos = (None, features) if batch.family == "clips" else (features, None)
     x = model.embed(batch.ids, images, videos)
@@ -195,16 +193,24 @@ def set_rates(recipe: Recipe, step: int, optimisers: list[torch.optim.Optimizer]
 
 
 def train(
-    recipe: Recipe, out: Path, start: Path | None = None, resume: bool = True, save_seconds: float = 120.0, log_steps: int = 250
+    recipe: Recipe,
+    out: Path,
+    start: Path | None = None,
+    resume: bool = True,
+    save_seconds: float = 120.0,
+    log_steps: int = 250,
+    workers: int = 1,
 ) -> Path:
     """Runs the recipe to its end and exports to ``out/model``; goes on from ``out/state`` when there is one. Returns the export.
 
-    ``start``: a checkpoint of the recipe's shape whose weights the run begins with, instead of drawn ones. Runs on CUDA where there is
-    any. Writes a state every ``save_seconds``, a row of ``out/curve.csv`` every ``log_steps``, its picture at the end.
+    ``start``: a checkpoint whose weights the run begins with, instead of drawn ones (``begin_with``). Runs on CUDA where there is any.
+    Writes a state every ``save_seconds``, a row of ``out/curve.csv`` every ``log_steps``, its picture at the end. ``workers`` processes
+    draw the batches; what they draw does not depend on their number.
     """
     keep_freed_memory()
     torch.manual_seed(recipe.seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = initialised(Qwen2VL(config(recipe), Ablation(**recipe.switches))).train().to(device)
     begun = resume and (out / "state" / "state.json").is_file()
@@ -225,17 +231,27 @@ def train(
     first, running, pending = progress["step"], progress["running"], progress["ahead"]
     saved = time.monotonic()
     began = saved - progress["seconds"]
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=begin_worker) as pool:
+    with (
+        ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=begin_worker) as pool,
+        ThreadPoolExecutor(1) as mover,
+    ):
         ahead: deque[tuple[dict[Family, float], Future[Batch]]] = deque()
+
+        def moved(drawn: Future[Batch]) -> Batch:
+            return drawn.result().to(device)
 
         def order(step: int, levels: dict[Family, float]) -> None:
             if step < recipe.steps:
-                ahead.append((levels, pool.submit(make_batch, recipe, step, levels)))
+                ahead.append((levels, pool.submit(make_batch, recipe, step, levels, half=mixed and device == "cuda")))
 
-        for i in range(LAG):
+        for i in range(recipe.ahead):
             order(first + i, pending[i] if i < len(pending) else dict(gates.level))
+        following = mover.submit(moved, ahead[0][1]) if ahead else None
         for step in range(first, recipe.steps):
-            batch = ahead.popleft()[1].result().to(device)
+            assert following is not None
+            batch = following.result()
+            ahead.popleft()
+            following = mover.submit(moved, ahead[0][1]) if ahead else None
             set_rates(recipe, step, optimisers)
             with torch.autocast(device, torch.bfloat16, enabled=mixed):
                 loss, exact, right, answers = loss_and_accuracy(model, batch)
@@ -247,7 +263,7 @@ def train(
             gates.add(batch.family, right if batch.family in BOXES else exact, answers)
             total = running.setdefault(batch.family, [0.0, 0])
             running[batch.family] = [total[0] + float(loss.detach()), total[1] + 1]
-            order(step + LAG, dict(gates.level))
+            order(step + recipe.ahead, dict(gates.level))
             if (step + 1) % TIDY == 0:
                 give_back_freed_memory()
             last, now = step + 1 == recipe.steps, time.monotonic()
@@ -264,15 +280,6 @@ def train(
                 remember(out / "state", recipe, model, optimisers, progress | {"ahead": [levels for levels, _ in ahead]})
     plot(out / "curve.csv", out / "curve.png")
     return export(model, out / "model")
-
-
-def begin_with(model: Qwen2VL, folder: Path) -> None:
-    """Copies a checkpoint's weights. Raises UsageError when it has another shape."""
-    weights = load(folder, "float32", "cpu").state_dict()
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as e:
-        raise UsageError(f"{folder}: not a checkpoint of this recipe's shape ({str(e).splitlines()[1].strip()})") from e
 
 
 def begin_worker() -> None:

@@ -51,7 +51,7 @@ class CrossModal:
 
     def __init__(self, attend: Attend, visual: Tensor, form: str, scale: float) -> None:
         self.attend, self.form, self.scale = attend, form, scale
-        self.own = F.one_hot(visual.long(), 2)[..., None, :, None]
+        self.own = torch.stack((~visual, visual), -1).long()[..., None, :, None]
         self.unlike = 1 - self.own
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

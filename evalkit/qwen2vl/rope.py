@@ -96,8 +96,8 @@ def vision_angles(
         axes = {"rope2d": (y, x), "rope1d": (y * w + x,), "none": (torch.zeros_like(y),)}[position or "rope2d"]
         where = torch.stack(axes, dim=-1).reshape(-1, len(axes)).repeat(t, 1)
         rows.append(where + torch.arange(t).repeat_interleave(h * w)[:, None] if time else where)
-    turn = (torch.cat(rows).float()[:, :, None] * inverse).flatten(1)
-    turn = torch.cat((turn, turn), dim=-1).to(device)
+    turn = (torch.cat(rows).to(device).float()[:, :, None] * inverse.to(device)).flatten(1)
+    turn = torch.cat((turn, turn), dim=-1)
     return turn.cos(), turn.sin()
 
 

@@ -7,6 +7,8 @@ is no padding and the result does not depend on what else is in the pack.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,11 @@ from torch import Tensor, nn
 from evalkit.qwen2vl.ablation import Ablation
 from evalkit.qwen2vl.config import VisionConfig
 from evalkit.qwen2vl.rope import Grid, rotate, vision_angles
+
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # torch before 2.10
+    varlen_attn = None  # type: ignore[assignment]
 
 
 class PatchEmbed(nn.Module):
@@ -30,24 +37,37 @@ class PatchEmbed(nn.Module):
 
 
 class Segments:
-    """Which packed patches attend to each other: runs of given lengths, equal lengths batched together.
+    """Which packed patches attend to each other: runs of given lengths.
 
-    ``lengths`` in packed order, one per frame pair. Attention runs once per distinct length, without a mask.
+    ``lengths`` in packed order, one per frame pair. In half precision on a GPU one variable-length kernel takes them all; elsewhere equal
+    lengths are batched together, and attention runs once per distinct length, without a mask.
     """
 
     def __init__(self, lengths: Sequence[int], device: torch.device | str) -> None:
-        starts = [0]
-        for n in lengths[:-1]:
-            starts.append(starts[-1] + n)
-        self.groups: list[tuple[int, Tensor | None]] = []
-        for n in dict.fromkeys(lengths):
-            first = torch.tensor([s for s, m in zip(starts, lengths) if m == n], device=device)
-            whole = len(first) == len(lengths)
-            index = None if whole else (first[:, None] + torch.arange(n, device=device)).flatten()
-            self.groups.append((n, index))
+        self.lengths, self.device, self.longest = lengths, device, max(lengths)
+
+    @cached_property
+    def ends(self) -> Tensor:
+        """[segments + 1]: where each begins, and the end."""
+        return torch.tensor([0, *accumulate(self.lengths)], dtype=torch.int32).to(self.device)
+
+    @cached_property
+    def groups(self) -> list[tuple[int, Tensor | None]]:
+        """Each distinct length, and the patches of its segments; None for all."""
+        starts = [0, *accumulate(self.lengths)]
+        out: list[tuple[int, Tensor | None]] = []
+        for n in dict.fromkeys(self.lengths):
+            first = torch.tensor([s for s, m in zip(starts, self.lengths) if m == n], device=self.device)
+            whole = len(first) == len(self.lengths)
+            out.append((n, None if whole else (first[:, None] + torch.arange(n, device=self.device)).flatten()))
+        return out
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Full attention inside each segment; q, k, v and the result are [patches, heads, head_dim]."""
+        if q.is_cuda and q.dtype != torch.float32 and varlen_attn is not None:
+            mixed = varlen_attn(q, k, v, self.ends, self.ends, self.longest, self.longest)
+            assert isinstance(mixed, Tensor)
+            return mixed
         out = torch.empty_like(q)
         for n, index in self.groups:
             parts = [(x if index is None else x[index]).unflatten(0, (-1, n)).transpose(1, 2) for x in (q, k, v)]
@@ -79,7 +99,7 @@ class VisionAttention(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, segments: Segments) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(1)
-        q, k = (rotate(y.float(), cos, sin).to(x.dtype) for y in (q, k))
+        q, k = (rotate(y.float(), cos, sin).to(v.dtype) for y in (q, k))
         return self.proj(segments.attend(q, k, v).flatten(1))
 
 
