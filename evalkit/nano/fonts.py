@@ -16,7 +16,8 @@ LATIN = (SANS, BOLD, SERIF)
 def font(name: str, size: int) -> ImageFont.FreeTypeFont:
     """A shipped font at a pixel size, with complex layout. Raises RuntimeError when Pillow was built without it."""
     if not features.check("raqm"):
-        raise RuntimeError(
+        missing = "Pillow finds no raqm: Arabic can't be shaped; install a Pillow wheel from PyPI, and the system's libfribidi0"
+        raise RuntimeError(missing)
             "Pillow finds no raqm: Arabic can't be shaped; install a Pillow wheel from PyPI, and the system's fribidi (libfribidi0)"
         )
     return ImageFont.truetype(str(FOLDER / f"{name}.ttf"), size, layout_engine=ImageFont.Layout.RAQM)
