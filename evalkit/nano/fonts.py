@@ -18,8 +18,6 @@ def font(name: str, size: int) -> ImageFont.FreeTypeFont:
     if not features.check("raqm"):
         missing = "Pillow finds no raqm: Arabic can't be shaped; install a Pillow wheel from PyPI, and the system's libfribidi0"
         raise RuntimeError(missing)
-            "Pillow finds no raqm: Arabic can't be shaped; install a Pillow wheel from PyPI, and the system's fribidi (libfribidi0)"
-        )
     return ImageFont.truetype(str(FOLDER / f"{name}.ttf"), size, layout_engine=ImageFont.Layout.RAQM)
 
 

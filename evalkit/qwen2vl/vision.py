@@ -39,12 +39,14 @@ class PatchEmbed(nn.Module):
 class Segments:
     """Which packed patches attend to each other: runs of given lengths.
 
-    ``lengths`` in packed order, one per frame pair. In half precision on a GPU one variable-length kernel takes them all; elsewhere equal
-    lengths are batched together, and attention runs once per distinct length, without a mask.
+    ``lengths`` in packed order, one per frame pair. Equal lengths are batched together: attention runs once per distinct length, without a
+    mask. In half precision on a GPU one variable-length kernel takes unequal lengths together (on equal ones it is the slower: 17.6 ms
+    against 12.0 for 16 pages of 7,644 patches on an H200).
     """
 
     def __init__(self, lengths: Sequence[int], device: torch.device | str) -> None:
-        self.lengths, self.device, self.longest = lengths, device, max(lengths)
+        self.lengths, self.device = lengths, device
+        self.longest, self.unequal = max(lengths), len(set(lengths)) > 1
 
     @cached_property
     def ends(self) -> Tensor:
@@ -64,7 +66,7 @@ class Segments:
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Full attention inside each segment; q, k, v and the result are [patches, heads, head_dim]."""
-        if q.is_cuda and q.dtype != torch.float32 and varlen_attn is not None:
+        if q.is_cuda and q.dtype != torch.float32 and varlen_attn is not None and self.unequal:
             mixed = varlen_attn(q, k, v, self.ends, self.ends, self.longest, self.longest)
             assert isinstance(mixed, Tensor)
             return mixed
