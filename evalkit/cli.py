@@ -151,7 +151,7 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
         "--batch-tokens", type=int, metavar="N", help="prompt tokens at a time; chosen from free memory; never changes an answer"
     )
     group.add_argument("--device", help="cpu, cuda, cuda:1; a GPU if there is one")
-    group.add_argument("--dtype", help="float32, bfloat16, float16; the checkpoint's own")
+    group.add_argument("--dtype", help="float32, bfloat16, float16; the checkpoint's own, float32 on a CPU without bfloat16")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,7 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalkit.engine import Budget, Engine, Prompt, Visual
+from evalkit.engine import Budget, Engine, Prompt, Visual, decode
+from evalkit.engine.cache import KVCache
 from evalkit.engine.fused import compile_parts, fuse
 from evalkit.qwen2vl.ablation import Ablation
 from evalkit.qwen2vl.checkpoint import load
@@ -73,6 +74,42 @@ def test_answers_do_not_depend_on_batch_size_packing_or_order(model: Qwen2VL, da
     tokens = data.draw(st.sampled_from([1, 64, 4096]))
     features = data.draw(st.sampled_from([0, 50_000]))
     assert answers(Engine(model, STOP, Budget(rows, tokens, 1 << 20), feature_tokens=features), shuffled) == alone
+
+
+class NotCaptured:
+    """A graph as a CPU can have it: the same inputs through the same step, always over the whole capacity."""
+
+    made: list[int] = []
+
+    def __init__(self, model: Qwen2VL, cache: KVCache, inputs: decode.Inputs) -> None:
+        self.model, self.cache, self.rows, self.keys = model, cache, len(inputs[0]), cache.keys
+        self.made.append(self.rows)
+
+    def __call__(self, inputs: decode.Inputs) -> torch.Tensor:
+        assert len(inputs[0]) == self.rows and self.cache.keys is self.keys
+        return decode.step(self.model, self.cache, *inputs, self.keys.shape[3])
+
+
+@pytest.mark.parametrize("rows", [1, 3, 8])
+def test_steps_with_spare_rows_give_the_same_answers(model: Qwen2VL, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    prompts = [prompt(model, i, k, limit=3 + 5 * (i % 4)) for i, k in enumerate(["", "i", "v", "", "iv", "i", "", "ii"])]
+    alone = answers(Engine(model, STOP, Budget(rows, 64, 1 << 20)), prompts)
+    monkeypatch.setattr(decode, "Graph", NotCaptured)
+    monkeypatch.setattr(decode, "PATIENCE", 2)
+    engine = Engine(model, STOP, Budget(rows, 64, 1 << 20))
+    engine.runner.replays = True
+    NotCaptured.made.clear()
+    assert answers(engine, prompts) == alone
+    assert NotCaptured.made and max(NotCaptured.made) <= rows
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_cuda_graphs_give_the_answers_of_a_cpu(model: Qwen2VL) -> None:
+    prompts = [prompt(model, i, k, limit=40) for i, k in enumerate(["", "i", "v", "iv", "ii"])]
+    expected = answers(Engine(model, frozenset()), prompts)
+    engine = Engine(copy.deepcopy(model).cuda(), frozenset())
+    assert answers(engine, prompts) == expected
+    assert engine.runner.graphs
 
 
 @torch.no_grad()

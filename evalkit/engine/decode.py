@@ -1,7 +1,8 @@
 """One step of greedy decoding for every running sequence; on a GPU replayed as a CUDA graph.
 
 Launching the kernels of a step one by one takes a GPU's host many times as long as the GPU needs to run them: on an H200 a step of the
-2B shape took 22 ms and more, replayed 5. A graph has a power of two of rows; with fewer running, the rest compute into free rows.
+2B shape took 22 ms and more, replayed 5. A graph has a power of two of rows, or all rows of the cache; where fewer run, the rest compute
+into free rows.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class DecodeRunner:
         self.graphs: dict[int, Graph] = {}
         self.missed: Counter[int] = Counter()
         self.captured_for = cache.keys
+        self.replays = cache.device.type == "cuda"
 
     def __call__(self, ids: list[int], positions: list[float]) -> list[int]:
         """Next tokens of the rows, given the last token of each and where it stands."""
@@ -75,10 +77,9 @@ class DecodeRunner:
 
     def _rows_of_graph(self, running: int) -> int:
         """How many rows the graph has that takes this step, captured or to be; 0 where none should."""
-        if self.cache.device.type != "cuda":
+        if not self.replays:
             return 0
-        rows = 1 << (running - 1).bit_length()
-        self.cache.reserve(rows, 0)
+        rows = min(1 << (running - 1).bit_length(), self.cache.keys.shape[1])
         if self.captured_for is not self.cache.keys:
             self.graphs.clear()
             self.captured_for = self.cache.keys
