@@ -88,7 +88,7 @@ class TransformersAdapter(ModelAdapter):
             "attn_implementation": self.attn_implementation,
             "box_space": self.box_space,
             "switches": self.ablation.given(),
-            "inference_probe": bool(self.ablation.given()),
+            "inference_probe": bool(self.ablation.differences({})),
             "generation": "greedy",
         }
 

@@ -106,6 +106,7 @@ def test_a_switch_away_from_training_makes_an_inference_probe(tiny: str) -> None
     assert not ReferenceAdapter(tiny).fingerprint["inference_probe"]
     assert not ReferenceAdapter(tiny, position="mrope").fingerprint["inference_probe"]
     assert ReferenceAdapter(tiny, position="rope1d").fingerprint["inference_probe"]
+    assert not ReferenceAdapter(tiny, max_pixels=50176, fps=4.0).fingerprint["inference_probe"]
 
 
 def test_a_trained_arm_runs_as_it_was_trained(tiny: str, tmp_path: Path) -> None:

@@ -27,6 +27,9 @@ RELEASE: Mapping[str, Any] = {
 }
 """What the released models do, where a checkpoint does not say otherwise."""
 
+BUDGETS = ("min_pixels", "max_pixels", "fps", "max_frames")
+"""How much is shown: settings of an evaluation, chosen anew for every benchmark, not something that weights are trained under."""
+
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "position": ("mrope", "rope1d", "mrope_i", "mhrope", "videorope", "hope", "vrope"),
     "next_position": ("max_all", "max_hw"),
@@ -122,9 +125,12 @@ class Ablation:
         return {k: v for k, v in asdict(self).items() if v is not None}
 
     def differences(self, trained_with: Mapping[str, Any]) -> dict[str, Any]:
-        """The switches whose value is not what the weights were trained under: any of them makes a result an inference probe."""
+        """The switches whose value is not what the weights were trained under: any of them makes a result an inference probe.
+
+        ``BUDGETS`` are not among them.
+        """
         base = {**RELEASE, **trained_with}
-        return {k: v for k, v in self.given().items() if base.get(k) != v}
+        return {k: v for k, v in self.given().items() if k not in BUDGETS and base.get(k) != v}
 
 
 def parse_cross_modal(text: str) -> tuple[str, float]:
