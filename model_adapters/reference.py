@@ -25,8 +25,8 @@ from .qwen2vl_inputs import chat_messages, checkpoint_folder, decoded, media_of,
 
 TIDY = 64
 """Answers between two times that freed memory is given back to the system: it lies in gaps, and a long run would go on growing."""
-PREPARED = 512 * 2**20
-"""Bytes of pixels that may wait for the engine; a page of 1,000 visual tokens has 19 million."""
+PREPARED, PREPARED_FOR_GPU = 96 << 20, 1 << 30
+"""Bytes of pixels that may wait for the engine; a page of 1,000 visual tokens has 19 million. A GPU takes many pages at once."""
 
 
 class ReferenceAdapter(ModelAdapter):
@@ -68,6 +68,7 @@ class ReferenceAdapter(ModelAdapter):
         self.device = device or _device()
         self.dtype = dtype or without_emulation(self.config.dtype, self.device)
         self.batch_size, self.batch_tokens, self.workers, self.compile = batch_size, batch_tokens, workers, compile
+        self.prepared = PREPARED if self.device == "cpu" else PREPARED_FOR_GPU
         self.chat = Chat(self.folder, self.config)
         self.processor = Processor(ProcessorConfig.load(self.folder), self.ablation.resolve(self.config.trained_with))
         self._visual = lru_cache(maxsize=4)(self._process)
@@ -120,7 +121,7 @@ class ReferenceAdapter(ModelAdapter):
         failed: list[Completion] = []
 
         def prompts() -> Iterator[Prompt]:
-            for request, made in prefetch(self._prepare, requests, self.workers, self.engine.budget.rows, _held, PREPARED):
+            for request, made in prefetch(self._prepare, requests, self.workers, self.engine.budget.rows, _held, self.prepared):
                 if isinstance(made, Completion):
                     failed.append(made)
                 else:

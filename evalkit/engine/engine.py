@@ -26,11 +26,11 @@ class Engine:
     """Greedy generation and ranking over one model.
 
     ``budget`` (chosen from free memory if None) bounds what runs at once; a single longer sequence runs alone. ``feature_tokens`` bounds
-    the visual features that are remembered. ``stats`` counts what was done, and in which stage the time went.
+    the visual features that are remembered; those used last always are. ``stats`` counts what was done, and in which stage the time went.
     """
 
     def __init__(
-        self, model: Qwen2VL, stop_ids: frozenset[int], budget: Budget | None = None, feature_tokens: int = 65_536
+        self, model: Qwen2VL, stop_ids: frozenset[int], budget: Budget | None = None, feature_tokens: int = 16_384
     ) -> None:
         weight = model.model.embed_tokens.weight
         self.model, self.stop_ids, self.device, self.feature_tokens = model, stop_ids, weight.device, feature_tokens
@@ -210,7 +210,7 @@ class Engine:
 
     def _forget(self) -> None:
         kept = sum(len(f) for f in self.features.values())
-        while kept > self.feature_tokens:
+        while kept > self.feature_tokens and len(self.features) > 1:
             kept -= len(self.features.popitem(last=False)[1])
 
 
