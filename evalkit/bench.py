@@ -34,9 +34,8 @@ from evalkit.qwen2vl.model import Qwen2VL
 from evalkit.qwen2vl.processing import Processor
 
 Answers = dict[str, tuple[int, ...]]
-WHOLE_PAGES = {"documents": (1092, 1372), "questions": (448, 616), "decode": (224, 224)}
-"""(height, width) in pixels of the pages of a load."""
-LONG_ANSWER = 256
+PAGES = {"documents": (1092, 1372, 10), "questions": (448, 616, 10), "decode": (224, 224, 256)}
+"""Height and width in pixels of the pages of a load, and new tokens a question."""
 QUESTIONS = 4
 """Questions a page, in the load of that name."""
 
@@ -59,10 +58,11 @@ class Load:
                 w, h = int(rng.integers(224, 801)), int(rng.integers(224, 601))
                 out.append(_ask(model, rng, _page(rng, h, w, len(out)), len(out), int(rng.integers(4, 49))))
             else:
-                page = _page(rng, *WHOLE_PAGES[self.name], len(out))
+                height, width, new = PAGES[self.name]
+                page = _page(rng, height, width, len(out))
                 head = [int(x) for x in rng.integers(0, 250, 20)]
                 for _ in range(min(QUESTIONS, self.items - len(out)) if self.name == "questions" else 1):
-                    out.append(_ask(model, rng, page, len(out), LONG_ANSWER if self.name == "decode" else 10, head))
+                    out.append(_ask(model, rng, page, len(out), new, head))
         return out
 
 

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKS = "os^Dv*"
+KINDS = {
+    "trained arm": ("s", COLOURS[0], "squares: trained arms"),
+    "inference probe": ("o", COLOURS[1], "circles: inference probes"),
+    "same weights": ("^", COLOURS[2], "triangles: the same weights"),
+}
+"""Mark and colour of each kind of cell in a sweep's table, and what the picture says of them."""
 MOST = len(COLOURS)
 """Cells that one picture shows; the first ones of more."""
 Scored = Sequence[journal.Record]
@@ -58,11 +64,10 @@ def differences(frame: pd.DataFrame) -> Any | None:
     for axis, task in zip(axes, tasks):
         for r in found[found.task == task].to_dict("records"):
             y = -names.index((r["settings"], r["against"]))
-            trained = r["kind"] == "trained arm"
-            colour = COLOURS[0] if trained else COLOURS[1]
+            mark, colour, _ = KINDS[r["kind"]]
             if r["ci_low"] is not None and r["ci_low"] == r["ci_low"]:
                 axis.plot([r["ci_low"], r["ci_high"]], [y, y], color=colour, lw=1.6)
-            axis.plot(r["difference"], y, "s" if trained else "o", color=colour, mfc="white", ms=5)
+            axis.plot(r["difference"], y, mark, color=colour, mfc="white", ms=5)
         axis.axvline(0, color="black", lw=0.8)
         axis.set_title(task, fontsize=9)
         axis.tick_params(labelsize=8)
@@ -70,7 +75,8 @@ def differences(frame: pd.DataFrame) -> Any | None:
         [-y for y in range(len(names))], [name if one_baseline else f"{name}\nagainst {against}" for name, against in names]
     )
     axes[0].set_ylim(0.6 - len(names), 0.6)
-    figure.supxlabel("points against the baseline, 95 % interval (circles: inference probes; squares: trained arms)", fontsize=8)
+    marks = "; ".join(said for kind, (_, _, said) in KINDS.items() if kind in set(found.kind))
+    figure.supxlabel(f"points against the baseline, 95 % interval ({marks})", fontsize=8)
     return figure
 
 

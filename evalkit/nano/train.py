@@ -242,7 +242,7 @@ def train(
 
         def order(step: int, levels: dict[Family, float]) -> None:
             if step < recipe.steps:
-                ahead.append((levels, pool.submit(make_batch, recipe, step, levels, half=mixed and device == "cuda")))
+                ahead.append((levels, pool.submit(make_batch, recipe, step, levels, half=mixed)))
 
         for i in range(recipe.ahead):
             order(first + i, pending[i] if i < len(pending) else dict(gates.level))
