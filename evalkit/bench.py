@@ -12,7 +12,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -68,8 +68,9 @@ class Load:
 
 def _page(rng: np.random.Generator, height: int, width: int, key: int) -> Visual:
     small = rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
-    patches, grid = Processor().image(Image.fromarray(small).resize((width, height)))
-    return Visual(patches, grid, key)
+    processor = Processor()
+    levels, grid = processor.image_levels(Image.fromarray(small).resize((width, height)))
+    return Visual(levels, grid, key, table=processor.table)
 
 
 def _ask(
@@ -154,7 +155,10 @@ def _best(work: Callable[[], object]) -> float:
 
 
 def transformers_answers(hf: Any, prompts: list[Prompt], batch_size: int, pad: int) -> Answers:
-    """generate() as harnesses call it: arrival order, left padding, each batch to its longest answer, cut per row."""
+    """generate() as harnesses call it: arrival order, left padding, each batch to its longest answer, cut per row.
+
+    Patches are normalised already.
+    """
     out: Answers = {}
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
@@ -224,7 +228,10 @@ def bench(name: str, load_: Load, dtype: str, device: str, rounds: int, sizes: S
     if dtype != "float32" and device == "cpu" and name not in RELEASED:
         sides["evalkit, float32"] = partial(ours, fuse(model_of(name, "float32", device)))
     sides["evalkit"] = partial(ours, model)
-    sides |= {f"transformers, batch {n}": partial(transformers_answers, hf, prompts, n, pad) for n in sizes}
+    ready = [
+        replace(p, visuals=tuple(replace(v, patches=v.pixels(torch.device("cpu")), table=None) for v in p.visuals)) for p in prompts
+    ]
+    sides |= {f"transformers, batch {n}": partial(transformers_answers, hf, ready, n, pad) for n in sizes}
     times: dict[str, list[float]] = {side: [] for side in sides}
     answers: dict[str, Answers] = {}
     rates = []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 
@@ -34,3 +36,23 @@ def give_back_freed_memory() -> None:
     """Gives the pages of freed memory back to the system: tensors of ever new sizes leave gaps, and a long run would go on growing."""
     if glibc := _glibc():
         glibc.malloc_trim(0)
+
+
+class Tidy:
+    """Called now and then, gives freed memory back whenever the process has grown by ``room`` bytes since the last time."""
+
+    def __init__(self, room: int) -> None:
+        self.room, self.floor = room, resident()
+
+    def __call__(self) -> None:
+        if resident() > self.floor + self.room:
+            give_back_freed_memory()
+            self.floor = resident()
+
+
+def resident() -> int:
+    """Bytes of this process in memory; 0 where the system doesn't say."""
+    try:
+        return int(Path("/proc/self/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0

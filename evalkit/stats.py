@@ -1,7 +1,8 @@
 """Intervals and paired tests for scores whose samples come in clusters (questions that share an image or a video).
 
 Resampling is over clusters, not samples: ten questions on one page are not ten independent pages (Miller, "Adding Error Bars to Evals",
-2024, section 2.2, argues the same for clustered standard errors). scipy does the work; every function is deterministic for its seed.
+2024, section 2.2, argues the same for clustered standard errors). scipy does the work; every function is deterministic for its seed,
+whatever the order of the samples.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def mean_interval(
     resampling has nothing to say: for 0 and 1 Wilson's interval over the number of clusters is given, for others none. Raises ValueError
     for no values.
     """
-    x = np.asarray(values, dtype=np.float64)
+    x, clusters, groups = _sorted(values, clusters, groups)
     if not len(x):
         raise ValueError("no values")
     if groups is not None:
@@ -101,7 +102,8 @@ def compare(
 ) -> Comparison:
     """The paired difference a - b, macro-averaged over ``groups`` if given. Under the null hypothesis the sign of a cluster's share in it
     is a coin's."""
-    d = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
+    differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
+    d, clusters, groups = _sorted(differences, clusters, groups)
     if not d.any():
         return Comparison(Interval(0.0, 0.0, 0.0), 1.0, len(d))
     interval = mean_interval(d, clusters, groups, confidence, seed)
@@ -154,6 +156,16 @@ def cluster_sums(values: ArrayLike, clusters: Sequence[Hashable]) -> tuple[Float
     x = np.asarray(values, dtype=np.float64)
     sums = np.bincount(at, weights=x, minlength=len(index)).astype(np.float64)
     return sums, np.bincount(at, minlength=len(index)).astype(np.float64)
+
+
+def _sorted(
+    values: ArrayLike, clusters: Sequence[Hashable], groups: Sequence[Hashable] | None
+) -> tuple[Floats, Sequence[Hashable], Sequence[Hashable] | None]:
+    """The samples in an order that is their own, not that in which they came: sums and draws follow it."""
+    x = np.asarray(values, dtype=np.float64)
+    keys = list(zip(map(repr, groups or clusters), map(repr, clusters), x.tolist()))
+    order = sorted(range(len(x)), key=keys.__getitem__)
+    return x[order], [clusters[i] for i in order], None if groups is None else [groups[i] for i in order]
 
 
 def _weights(n: int, groups: Sequence[Hashable] | None) -> Floats:

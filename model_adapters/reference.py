@@ -13,7 +13,7 @@ from evalkit.engine.budget import choose
 from evalkit.engine.fused import compile_parts, fuse
 from evalkit.engine.sequence import Stats
 from evalkit.errors import DataError, UsageError
-from evalkit.memory import give_back_freed_memory
+from evalkit.memory import Tidy
 from evalkit.qwen2vl.ablation import Ablation
 from evalkit.qwen2vl.chat import Chat
 from evalkit.qwen2vl.checkpoint import DTYPES, load, weights_digest, without_emulation
@@ -23,10 +23,10 @@ from evalkit.types import Completion, Image, MediaBudget, Request, TokenCounts, 
 
 from .qwen2vl_inputs import chat_messages, checkpoint_folder, decoded, media_of, prefetch
 
-TIDY = 64
-"""Answers between two times that freed memory is given back to the system: it lies in gaps, and a long run would go on growing."""
-PREPARED, PREPARED_FOR_GPU = 96 << 20, 1 << 30
-"""Bytes of pixels that may wait for the engine; a page of 1,000 visual tokens has 19 million. A GPU takes many pages at once."""
+ROOM = 96 << 20
+"""Bytes of freed memory that may lie in the process, for the next tensors, before it is given back to the system."""
+PREPARED, PREPARED_FOR_GPU = 16 << 20, 256 << 20
+"""Bytes of 8-bit pixels that may wait for the engine; a page of 1,000 visual tokens has 2.4 million. A GPU takes many pages at once."""
 
 
 class ReferenceAdapter(ModelAdapter):
@@ -129,10 +129,10 @@ class ReferenceAdapter(ModelAdapter):
                     under_way[made.id] = (request.choices, TokenCounts(len(made.ids) - seen, seen))
                     yield made
 
-        for n, output in enumerate((self.engine.rank if ranked else self.engine.generate)(prompts()), start=1):
+        tidy = Tidy(ROOM)
+        for output in (self.engine.rank if ranked else self.engine.generate)(prompts()):
             yield self._completion(*under_way.pop(output.id), output)
-            if n % TIDY == 0:
-                give_back_freed_memory()
+            tidy()
             while failed:
                 yield failed.pop()
         yield from failed
@@ -152,9 +152,9 @@ class ReferenceAdapter(ModelAdapter):
     def _process(self, part: Image | Video, budget: MediaBudget) -> Visual:
         pixels = decoded(part, budget, self.ablation)
         key = (part.digest, getattr(part, "start", None), getattr(part, "end", None), budget)
-        cut = self.processor.image if isinstance(part, Image) else self.processor.video
-        patches, grid = cut(pixels, budget.min_pixels, budget.max_pixels)
-        return Visual(patches, grid, key, isinstance(part, Video))
+        cut = self.processor.image_levels if isinstance(part, Image) else self.processor.video_levels
+        levels, grid = cut(pixels, budget.min_pixels, budget.max_pixels)
+        return Visual(levels, grid, key, isinstance(part, Video), self.processor.table)
 
     def _completion(self, choices: Sequence[str], tokens: TokenCounts, output: Output) -> Completion:
         if output.error:

@@ -22,7 +22,7 @@ from evalkit.qwen2vl.model import Qwen2VL
 from evalkit.qwen2vl.positions import POSITIONS
 from evalkit.qwen2vl.processing import Processor, smart_resize
 from evalkit.qwen2vl.rope import Run, vision_angles
-from tests.test_engine import prompt
+from tests.test_engine import CPU, prompt
 from tests.tiny import write_tiny
 
 
@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def logits(model: Qwen2VL, p: Prompt, more: tuple[int, ...] = ()) -> Tensor:
     def packed(visuals: list[Any]) -> Tensor | None:
-        return torch.cat([v.patches for v in visuals]) if visuals else None
+        return torch.cat([v.pixels(CPU) for v in visuals]) if visuals else None
 
     images, videos = ([v.grid for v in some] for some in (p.images, p.videos))
     with torch.no_grad():
@@ -173,7 +173,7 @@ def test_time_in_the_tower_is_felt_between_frame_pairs_only(folder: Path) -> Non
 
     def features(**switches: str) -> Tensor:
         with torch.no_grad():
-            return load(folder, ablation=Ablation(**switches)).visual(p.videos[0].patches, [p.videos[0].grid])
+            return load(folder, ablation=Ablation(**switches)).visual(p.videos[0].pixels(CPU), [p.videos[0].grid])
 
     assert torch.allclose(features(), features(vision_time="on"), atol=1e-4)
     assert not torch.allclose(features(vision_scope="clip"), features(vision_scope="clip", vision_time="on"), atol=1e-4)

@@ -18,10 +18,13 @@ from evalkit.engine.fused import compile_parts, fuse
 from evalkit.qwen2vl.ablation import Ablation
 from evalkit.qwen2vl.checkpoint import load
 from evalkit.qwen2vl.model import Qwen2VL
-from evalkit.qwen2vl.processing import Processor
+from evalkit.qwen2vl.processing import Processor, cut, normalised
 from evalkit.qwen2vl.vision import attention
 from tests.oracle import hf_model
 from tests.tiny import write_tiny
+
+CPU = torch.device("cpu")
+TABLE = Processor().table
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +41,9 @@ def prompt(model: Qwen2VL, seed: int, kinds: str, limit: int = 12) -> Prompt:
     for kind in kinds:
         h, w = (28 * int(x) for x in rng.integers(1, 6, 2))
         frames = rng.integers(0, 256, (2 if kind == "i" else 4, 3, h, 2 * w), dtype=np.uint8)
-        patches, grid = Processor().patches(torch.from_numpy(frames))
-        visuals.append(Visual(patches, grid, key=(seed, kind, len(visuals)), is_video=kind == "v"))
+        levels, grid = cut(torch.from_numpy(frames))
+        patches, table = (levels, TABLE) if rng.integers(2) else (normalised(levels, TABLE), None)
+        visuals.append(Visual(patches, grid, (seed, kind, len(visuals)), kind == "v", table))
         token = c.video_token_id if kind == "v" else c.image_token_id
         ids += [c.vision_start_token_id, *[token] * (grid[0] * grid[1] * grid[2] // 4), c.vision_end_token_id]
         ids += [int(x) for x in rng.integers(0, 256, rng.integers(1, 5))]
@@ -126,7 +130,7 @@ def test_answers_equal_those_of_transformers_generate(model: Qwen2VL) -> None:
             ("pixel_values_videos", "video_grid_thw", p.videos),
         ):
             if visuals:
-                media |= {name: torch.cat([v.patches for v in visuals]), grid_name: torch.tensor([v.grid for v in visuals])}
+                media |= {name: torch.cat([v.pixels(CPU) for v in visuals]), grid_name: torch.tensor([v.grid for v in visuals])}
         out = hf.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=16, do_sample=False, **media)
         assert ours[p.id] == tuple(t for t in out[0, len(p.ids) :].tolist() if t != c.eos_token_id)
 
@@ -138,7 +142,7 @@ def test_ranking_gives_the_summed_log_likelihood_of_each_choice(model: Qwen2VL) 
     ranked = next(Engine(model, STOP).rank([Prompt("0", base.ids, base.visuals, 1, choices)])).logprobs
     for choice, got in zip(choices, ranked, strict=True):
         ids = torch.tensor([base.ids + choice])
-        logits = model(ids, base.visuals[0].patches, [base.visuals[0].grid]).log_softmax(-1)
+        logits = model(ids, base.visuals[0].pixels(CPU), [base.visuals[0].grid]).log_softmax(-1)
         n = len(base.ids)
         expected = sum(float(logits[0, n - 1 + i, t]) for i, t in enumerate(choice))
         assert got == pytest.approx(expected, abs=1e-4)
@@ -169,7 +173,7 @@ def test_switches_at_their_default_are_bit_identical_to_the_release(tmp_path: Pa
     folder = write_tiny(tmp_path)
     p = prompt(load(folder), 2, "iv")
     grids = {"image_grid_thw": [v.grid for v in p.images], "video_grid_thw": [v.grid for v in p.videos]}
-    pixels = {"pixel_values": p.images[0].patches, "pixel_values_videos": p.videos[0].patches}
+    pixels = {"pixel_values": p.images[0].pixels(CPU), "pixel_values_videos": p.videos[0].pixels(CPU)}
     plain = load(folder)(torch.tensor([p.ids]), **grids, **pixels)
     assert torch.equal(plain, load(folder, ablation=Ablation(**switches))(torch.tensor([p.ids]), **grids, **pixels))
 
@@ -183,10 +187,10 @@ def test_switches_change_what_they_claim_and_only_that(tmp_path: Path) -> None:
     assert torch.equal(release(ids), flat(ids))
     assert torch.equal(release(ids), blind(ids))
     call = {"image_grid_thw": [seen.visuals[0].grid]}
-    a, b, c = (m(torch.tensor([seen.ids]), pixel_values=seen.visuals[0].patches, **call) for m in (release, flat, blind))
+    a, b, c = (m(torch.tensor([seen.ids]), pixel_values=seen.visuals[0].pixels(CPU), **call) for m in (release, flat, blind))
     assert (a - b).abs().max() > 1e-3
     assert (a - c).abs().max() > 1e-3
-    other = blind(torch.tensor([seen.ids]), pixel_values=seen.visuals[0].patches.flip(0), **call)
+    other = blind(torch.tensor([seen.ids]), pixel_values=seen.visuals[0].pixels(CPU).flip(0), **call)
     assert torch.equal(c, other)
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from evalkit.qwen2vl.config import Qwen2VLConfig, TextConfig, VisionConfig
 from evalkit.qwen2vl.model import Qwen2VL
-from evalkit.qwen2vl.processing import Processor
+from evalkit.qwen2vl.processing import Processor, cut, normalised
 from tests.oracle import hf_forward, hf_model, random_weights
 
 IMAGE, VIDEO, START, END, PAD = 50, 51, 48, 49, 0
@@ -118,7 +118,8 @@ def test_long_videos_follow_the_papers_positions() -> None:
     """Ten frame pairs on a grid of 2x3 tokens: transformers 5.23 agrees once it is handed the paper's positions, and not before."""
     rng = np.random.default_rng(3)
     model = random_weights(Qwen2VL(random_config(rng)), 3)
-    patches, grid = Processor().patches(torch.from_numpy(rng.integers(0, 256, (20, 3, 56, 84), dtype=np.uint8)))
+    levels, grid = cut(torch.from_numpy(rng.integers(0, 256, (20, 3, 56, 84), dtype=np.uint8)))
+    patches = normalised(levels, Processor().table)
     assert grid == (10, 4, 6)
     ids = [5, 6, START, *[VIDEO] * 60, END, 7, 8]
     media = {"pixel_values_videos": patches, "video_grid_thw": [grid]}

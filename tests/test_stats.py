@@ -85,6 +85,20 @@ def test_the_interval_is_finite_and_repeats(pairs: list[tuple[float, int]]) -> N
     assert found.low is None or np.isfinite([found.low, found.high]).all()
 
 
+@pytest.mark.parametrize("grouped", [False, True])
+def test_the_order_of_the_samples_changes_nothing(grouped: bool) -> None:
+    rng = np.random.default_rng(5)
+    a, b, clusters = rng.random(300), rng.random(300), rng.integers(0, 60, 300)
+    shuffled = rng.permutation(300)
+    groups = (clusters % 4).tolist() if grouped else None
+    told = [
+        (mean_interval(a[i], clusters[i].tolist(), g), compare(a[i], b[i], clusters[i].tolist(), g))
+        for i in (np.arange(300), shuffled)
+        for g in ([groups[j] for j in i] if groups else None,)
+    ]
+    assert told[0] == told[1]
+
+
 def test_equal_values_between_0_and_1_tell_no_interval() -> None:
     assert mean_interval([0.5] * 9, list(range(9))) == Interval(0.5, None, None)
 

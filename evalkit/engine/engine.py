@@ -198,7 +198,7 @@ class Engine:
         if not new:
             return
         grids = [v.grid for v in new.values()]
-        patches = torch.cat([v.patches.to(self.device) for v in new.values()])
+        patches = torch.cat([v.pixels(self.device) for v in new.values()])
         features = self.model.visual(patches, grids).split([t * h * w // 4 for t, h, w in grids])
         self.features.update(zip(new, features))
         if self.device.type == "cuda":

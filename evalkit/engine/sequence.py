@@ -6,19 +6,30 @@ from collections import deque
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
+from evalkit.qwen2vl.processing import normalised
 from evalkit.qwen2vl.rope import Grid
 
 
 @dataclass(frozen=True)
 class Visual:
-    """One processed image or video. ``key`` identifies the pixels: features are computed once per key."""
+    """One processed image or video. ``key`` identifies the pixels: features are computed once per key.
+
+    ``patches`` are what the model reads, or 8-bit and looked up in ``table`` when they are needed.
+    """
 
     patches: Tensor
     grid: Grid
     key: Hashable
     is_video: bool = False
+    table: Tensor | None = None
+
+    def pixels(self, device: torch.device) -> Tensor:
+        """Normalised patches [patches, 1176]."""
+        patches = self.patches.to(device)
+        return patches if self.table is None else normalised(patches, self.table)
 
 
 @dataclass(frozen=True)

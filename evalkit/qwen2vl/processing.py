@@ -153,14 +153,24 @@ class Processor:
 
     def image(self, image: Image.Image, min_pixels: int | None = None, max_pixels: int | None = None) -> tuple[Tensor, Grid]:
         """Patches [h * w, 1176] (float32) and grid (1, h, w) of one image; the bounds replace the checkpoint's. Raises DataError."""
+        levels, grid = self.image_levels(image, min_pixels, max_pixels)
+        return normalised(levels, self.table), grid
+
+    def image_levels(self, image: Image.Image, min_pixels: int | None = None, max_pixels: int | None = None) -> tuple[Tensor, Grid]:
+        """``image`` before it is normalised: an eighth of the bytes."""
         rgb = image.convert("RGB")
         low, high = min_pixels or self.config.min_pixels, max_pixels or self.config.max_pixels
         height, width = target_size(rgb.height, rgb.width, self.ablation, low, high)
         resized = np.asarray(rgb.resize((width, height), Image.Resampling.BICUBIC))
-        return self.patches(torch.from_numpy(resized.copy()).permute(2, 0, 1)[None], pair=False)
+        return cut(torch.from_numpy(resized.copy()).permute(2, 0, 1)[None], pair=False)
 
     def video(self, frames: Frames, min_pixels: int | None = None, max_pixels: int | None = None) -> tuple[Tensor, Grid]:
         """Patches [t * h * w, 1176] and grid (t, h, w) of sampled frames; an odd last frame is repeated. Raises DataError."""
+        levels, grid = self.video_levels(frames, min_pixels, max_pixels)
+        return normalised(levels, self.table), grid
+
+    def video_levels(self, frames: Frames, min_pixels: int | None = None, max_pixels: int | None = None) -> tuple[Tensor, Grid]:
+        """``video`` before it is normalised: a quarter of the bytes."""
         low, high = frame_pixels(len(frames))
         size = target_size(frames.shape[1], frames.shape[2], self.ablation, min_pixels or low, max_pixels or high)
         clip = torch.from_numpy(frames).permute(0, 3, 1, 2)
@@ -170,24 +180,29 @@ class Processor:
         if tuple(clip.shape[-2:]) != size:
             wide = F.interpolate(clip.float(), size, mode="bicubic", antialias=True)
             clip = wide.clamp_(0, 255).round_().to(torch.uint8)
-        return self.patches(clip, pair)
+        return cut(clip, pair)
 
-    def patches(self, pixels: Tensor, pair: bool = True) -> tuple[Tensor, Grid]:
-        """Normalised patches and grid of uint8 frames [2 * t, 3, height, width] (without ``pair`` [t, ...], each shown twice), sides
-        multiples of 28.
 
-        A row is one patch over two frames, features ordered (channel, frame, y, x); rows run over t, then merge blocks, then the
-        2x2 inside each.
-        """
-        frames, channels, height, width = pixels.shape
-        own = FRAME_FACTOR if pair else 1
-        t, h, w = frames // own, height // 14, width // 14
-        cut = pixels.reshape(t, own, channels, h // 2, 2, 14, w // 2, 2, 14).permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
-        flat = cut.reshape(t * h * w, channels, own, -1)
-        out = torch.empty((t * h * w, channels, FRAME_FACTOR, flat.shape[-1]), dtype=torch.float32)
-        for c in range(channels):
-            out[:, c] = self.table[c][flat[:, c].int()]
-        return out.flatten(1), (t, h, w)
+def cut(pixels: Tensor, pair: bool = True) -> tuple[Tensor, Grid]:
+    """8-bit patches [t * h * w, 3, 2, 14 * 14] and grid of uint8 frames [2 * t, 3, height, width], sides multiples of 28.
+
+    Without ``pair`` frames are [t, 3, height, width], and so are the patches [..., 3, 1, 14 * 14]: each frame is to be shown twice.
+    Rows run over t, then merge blocks, then the 2x2 inside each.
+    """
+    frames, channels, height, width = pixels.shape
+    own = FRAME_FACTOR if pair else 1
+    t, h, w = frames // own, height // 14, width // 14
+    patches = pixels.reshape(t, own, channels, h // 2, 2, 14, w // 2, 2, 14).permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
+    return patches.reshape(t * h * w, channels, own, -1), (t, h, w)
+
+
+def normalised(levels: Tensor, table: Tensor) -> Tensor:
+    """What the model reads [patches, 1176], features ordered (channel, frame, y, x), of 8-bit patches; ``table`` [channels, 256] says
+    which value a level stands for."""
+    out = levels.new_empty((*levels.shape[:2], FRAME_FACTOR, levels.shape[-1]), dtype=table.dtype)
+    for channel, values in enumerate(table.to(levels.device)):
+        out[:, channel] = values[levels[:, channel].int()]
+    return out.flatten(1)
 
 
 def visual_tokens(grids: Sequence[Grid]) -> int:
