@@ -16,6 +16,9 @@ from evalkit.engine.sequence import Group
 from evalkit.qwen2vl.config import TextConfig
 from evalkit.qwen2vl.decoder import Masked, causal
 
+NEIGHBOURS = 8
+"""Rows whose lengths a decoding step on a CPU takes for alike."""
+
 
 class KVCache:
     """[layers, rows, kv_heads, capacity, key_dim] for keys, [..., head_dim] for values; grows when needed, never shrinks."""
@@ -62,59 +65,71 @@ class Prefill:
     The tokens of a group lie as: its shared prefix once, then what each prompt adds, which sees the prefix and itself.
     """
 
-    def __init__(self, groups: Sequence[Group], cache: KVCache | None) -> None:
-        self.groups, self.cache = groups, cache
-        self.first_row = len(cache.lengths) if cache else 0
+    def __init__(self, groups: Sequence[Group], cache: KVCache | None, device: torch.device) -> None:
+        self.cache, self.first_row = cache, len(cache.lengths) if cache else 0
+        self.groups = [(group, Masked(_own(group, device)) if group.shared else None) for group in groups]
         if cache:
             cache.lengths += [len(p.ids) for g in groups for p in g.prompts]
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         out, start, row = q.new_empty(*q.shape[:-1], v.shape[-1]), 0, self.first_row
-        for group in self.groups:
-            shared = slice(start, start + group.shared)
-            if group.shared:
-                out[:, shared] = causal(layer, q[:, shared], k[:, shared], v[:, shared])
-            start += group.shared
-            for prompt in group.prompts:
-                own = slice(start, start + len(prompt.ids) - group.shared)
-                start = own.stop
-                keys, values = k[:, own], v[:, own]
-                if group.shared:
-                    keys, values = (torch.cat((x[:, shared], x[:, own]), dim=1) for x in (k, v))
-                out[:, own] = self._continued(layer, q[:, own], keys, values)
-                if self.cache:
-                    self.cache.keys[layer, row, :, : keys.shape[1]] = keys[0].transpose(0, 1)
-                    self.cache.values[layer, row, :, : keys.shape[1]] = values[0].transpose(0, 1)
-                    row += 1
+        for group, own in self.groups:
+            whole = slice(start, start + group.tokens)
+            shared, rest = (slice(start, start + group.shared), slice(start + group.shared, whole.stop)) if own else (whole, None)
+            out[:, shared] = causal(layer, q[:, shared], k[:, shared], v[:, shared])
+            if own:
+                out[:, rest] = own(layer, q[:, rest], k[:, whole], v[:, whole])
+            if self.cache:
+                for stored, new in ((self.cache.keys[layer], k[0]), (self.cache.values[layer], v[0])):
+                    self._store(stored[row : row + len(group.prompts)], new[whole].transpose(0, 1), group)
+            start, row = whole.stop, row + len(group.prompts)
         return out
 
     @staticmethod
-    def _continued(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Causal attention of the last tokens of a sequence, given all its keys and values."""
-        before = k.shape[1] - q.shape[1]
-        if not before:
-            return causal(layer, q, k, v)
-        return Masked(torch.ones(q.shape[1], k.shape[1], dtype=torch.bool, device=q.device).tril(before))(layer, q, k, v)
+    def _store(rows: Tensor, new: Tensor, group: Group) -> None:
+        """Writes [heads, group's tokens, dim] to rows [prompts, heads, capacity, dim]."""
+        rows[:, :, : group.shared] = new[:, : group.shared]
+        start = group.shared
+        for row, prompt in zip(rows, group.prompts):
+            own = len(prompt.ids) - group.shared
+            row[:, group.shared : group.shared + own] = new[:, start : start + own]
+            start += own
+
+
+def _own(group: Group, device: torch.device) -> Tensor:
+    """Mask [what the prompts add, all tokens of the group]: the prefix, and of the prompt's own tokens those up to it."""
+    added = torch.tensor([len(p.ids) - group.shared for p in group.prompts])
+    prompt = torch.arange(len(added)).repeat_interleave(added)
+    own = (prompt[:, None] == prompt).tril()
+    return torch.cat((own.new_ones(len(own), group.shared), own), dim=1).to(device)
 
 
 class Decode:
     """Attention of one new token per row [rows, 1, ...] over that row's cache, which it joins. An ``Attend``.
 
-    ``lengths`` [rows]: what each row holds already; ``span``: how many places of a row are looked at, more than any length.
+    ``lengths`` [rows]: what each row holds already; ``span``: how many places of a row are looked at, more than any length. On a CPU
+    a few neighbouring rows at a time look at as many as the longest of them needs.
     The query heads of one kv head stand as rows of one product, so keys and values are never repeated.
     """
 
     def __init__(self, cache: KVCache, lengths: Tensor, span: int) -> None:
-        self.cache, self.at, self.span = cache, lengths, span
+        self.cache, self.at = cache, lengths
         self.rows = torch.arange(len(lengths), device=cache.device)
-        self.mask = (torch.arange(span, device=cache.device) <= lengths[:, None])[:, None, None]
+        together = NEIGHBOURS if cache.device.type == "cpu" else len(lengths)
+        self.blocks: list[tuple[slice, int, Tensor]] = []
+        for start in range(0, len(lengths), together):
+            block = slice(start, min(start + together, len(lengths)))
+            seen = span if together == len(lengths) else int(lengths[block].max()) + 1
+            mask = (torch.arange(seen, device=cache.device) <= lengths[block, None])[:, None, None]
+            self.blocks.append((block, seen, mask))
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        rows, kv_heads = k.shape[0], k.shape[2]
         keys, values = self.cache.keys[layer], self.cache.values[layer]
         keys[self.rows, :, self.at] = k[:, 0]
         values[self.rows, :, self.at] = v[:, 0]
-        grouped = q[:, 0].unflatten(1, (kv_heads, -1))
-        seen = slice(0, self.span)
-        mixed = F.scaled_dot_product_attention(grouped, keys[:rows, :, seen], values[:rows, :, seen], attn_mask=self.mask)
-        return mixed.flatten(1, 2)[:, None]
+        grouped = q[:, 0].unflatten(1, (k.shape[2], -1))
+        mixed = [
+            F.scaled_dot_product_attention(grouped[b], keys[b, :, :seen], values[b, :, :seen], attn_mask=mask)
+            for b, seen, mask in self.blocks
+        ]
+        return torch.cat(mixed).flatten(1, 2)[:, None]

@@ -170,7 +170,7 @@ class Engine:
         x = self.model.embed(whole, self._look_up(images), self._look_up(videos))
         self._forget()
         cos, sin = self.model.rotary(torch.cat(packed, dim=1)[:, None].to(self.device))
-        return self.model.model(x, cos, sin, self.model.attending(Prefill(pack, cache), whole))[0], positions
+        return self.model.model(x, cos, sin, self.model.attending(Prefill(pack, cache, self.device), whole))[0], positions
 
     def _decode(self, running: list[Sequence]) -> None:
         started = time.perf_counter()
@@ -189,7 +189,8 @@ class Engine:
 
     def _encode(self, visuals: list[Visual]) -> None:
         started = time.perf_counter()
-        new = {v.key: v for v in visuals if v.key not in self.features}
+        found = {v.key: v for v in visuals if v.key not in self.features}
+        new = dict(sorted(found.items(), key=lambda item: item[1].grid[1:]))  # equal sizes side by side
         for visual in visuals:
             if visual.key in self.features:
                 self.features.move_to_end(visual.key)

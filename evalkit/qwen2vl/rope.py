@@ -110,5 +110,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         cos, sin = (y.repeat_interleave(x.shape[-2] // y.shape[-2], dim=-2) for y in (cos, sin))
     else:
         cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
-    a, b = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-b, a), dim=-1) * sin
+    half = x.shape[-1] // 2
+    out = x * cos
+    out[..., :half] -= x[..., half:] * sin[..., :half]
+    out[..., half:] += x[..., :half] * sin[..., half:]
+    return out
