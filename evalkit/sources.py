@@ -249,6 +249,7 @@ def _parquet_rows(files: Sequence[Path], columns: Sequence[str]) -> Iterator[Row
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    pa.set_memory_pool(pa.system_memory_pool())  # its own keeps for itself what it freed
     for file in files:
         try:
             with pq.ParquetFile(file) as table:

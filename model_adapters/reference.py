@@ -23,7 +23,7 @@ from evalkit.types import Completion, Image, MediaBudget, Request, TokenCounts, 
 
 from .qwen2vl_inputs import chat_messages, checkpoint_folder, decoded, media_of, prefetch
 
-ROOM = 96 << 20
+ROOM = 32 << 20
 """Bytes of freed memory that may lie in the process, for the next tensors, before it is given back to the system."""
 PREPARED, PREPARED_FOR_GPU = 16 << 20, 256 << 20
 """Bytes of 8-bit pixels that may wait for the engine; a page of 1,000 visual tokens has 2.4 million. A GPU takes many pages at once."""

@@ -6,10 +6,8 @@ end to end without padding; decoding feeds one token of every row.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,11 +24,10 @@ class KVCache:
     """[layers, rows, kv_heads, capacity, key_dim] for keys, [..., head_dim] for values; grows when needed, never shrinks."""
 
     def __init__(self, config: TextConfig, key_dim: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.shape = layers, heads = config.num_hidden_layers, config.num_key_value_heads
+        self.shape = (config.num_hidden_layers, config.num_key_value_heads)
         self.dims = {"keys": key_dim, "values": config.head_dim}
         self.dtype, self.device = dtype, device
-        self.step = 512 if device.type == "cpu" else 64
-        self.keys, self.values = (torch.empty(layers, 0, heads, 0, dim, dtype=dtype, device=device) for dim in self.dims.values())
+        self.keys, self.values = (self._zeros(0, 0, dim) for dim in self.dims.values())
         self.lengths: list[int] = []
 
     def reserve(self, rows: int, capacity: int) -> None:
@@ -39,7 +36,7 @@ class KVCache:
         if rows <= old_rows and capacity <= old_capacity:
             return
         new_rows = max(rows, old_rows)
-        new_capacity = old_capacity if capacity <= old_capacity else -(-capacity // self.step) * self.step
+        new_capacity = old_capacity if capacity <= old_capacity else -(-capacity // 64) * 64
         for name, dim in self.dims.items():
             old, new = getattr(self, name), self._zeros(new_rows, new_capacity, dim)
             for row, n in enumerate(self.lengths):
@@ -57,15 +54,9 @@ class KVCache:
         self.lengths.pop()
 
     def _zeros(self, rows: int, capacity: int, dim: int) -> Tensor:
-        """Not ``torch.empty``: what lies beyond a row's length is masked, and a masked NaN would still spoil the sum."""
+        # zeros, not empty: what lies beyond a row's length is masked, and a masked NaN would still spoil the sum
         layers, heads = self.shape
-        shape = (layers, rows, heads, capacity, dim)
-        if self.device.type != "cpu":
-            return torch.zeros(shape, dtype=self.dtype, device=self.device)
-        untouched = np.zeros(
-            math.prod(shape) * self.dtype.itemsize, np.uint8
-        )  # takes no memory where nothing is written, unlike torch's
-        return torch.from_numpy(untouched).view(self.dtype).view(shape)
+        return torch.zeros(layers, rows, heads, capacity, dim, dtype=self.dtype, device=self.device)
 
 
 class Prefill:
