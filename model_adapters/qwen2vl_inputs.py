@@ -53,19 +53,20 @@ def decoded(part: Image | Video, budget: MediaBudget, ablation: Ablation):  # ty
 
 
 def prefetch(
-    work: Callable[[A], B], items: Iterable[A], workers: int, depth: int, size: Callable[[B], int], most: int
+    work: Callable[[A], B], items: Iterable[A], workers: int, depth: int, size: Callable[[B], int], most: int, overlap: bool = True
 ) -> Iterator[B]:
     """``map(work, items)`` in threads, in order, at most ``depth`` items ahead of what was taken.
 
-    What waits to be taken holds less than ``most`` (as ``size`` measures it), and what the workers have in hand beyond that.
+    What waits to be taken holds less than ``most`` (as ``size`` measures it), and what the workers have in hand beyond that. Without
+    ``overlap`` no item is begun but while one is waited for: where a model has all cores, threads beside it cost it more than they save.
     """
     gate = Condition()
-    started, held, closed = 0, 0, False
+    started, held, closed, waited_for = 0, 0, False, overlap
 
     def job(turn: int, item: A) -> B:
         nonlocal started, held
         with gate:  # in order, so that what is taken next is never behind what fills the room
-            gate.wait_for(lambda: closed or (started == turn and held < most))
+            gate.wait_for(lambda: closed or (started == turn and held < most and waited_for))
             started += 1
             gate.notify_all()
         made = work(item)
@@ -74,8 +75,14 @@ def prefetch(
         return made
 
     def take() -> B:
-        nonlocal held
-        made = window.popleft().result()
+        nonlocal held, waited_for
+        with gate:
+            waited_for = True
+            gate.notify_all()
+        try:
+            made = window.popleft().result()
+        finally:
+            waited_for = overlap
         with gate:
             held -= size(made)
             gate.notify_all()

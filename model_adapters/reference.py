@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property, lru_cache
@@ -121,7 +122,8 @@ class ReferenceAdapter(ModelAdapter):
         failed: list[Completion] = []
 
         def prompts() -> Iterator[Prompt]:
-            for request, made in prefetch(self._prepare, requests, self.workers, self.engine.budget.rows, _held, self.prepared):
+            ahead = self.engine.budget.rows
+            for request, made in prefetch(self._prepare, requests, self.workers, ahead, _held, self.prepared, self._spare_cores()):
                 if isinstance(made, Completion):
                     failed.append(made)
                 else:
@@ -136,6 +138,12 @@ class ReferenceAdapter(ModelAdapter):
             while failed:
                 yield failed.pop()
         yield from failed
+
+    def _spare_cores(self) -> bool:
+        """Whether there are cores that the model doesn't use."""
+        import torch
+
+        return self.device != "cpu" or torch.get_num_threads() < (os.cpu_count() or 1)
 
     def _prepare(self, request: Request) -> tuple[Request, Prompt | Completion]:
         try:

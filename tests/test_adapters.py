@@ -221,3 +221,15 @@ def test_one_request_larger_than_the_room_and_one_that_breaks_hang_nothing() -> 
     given_up = prefetch(work, range(6), 2, depth=3, size=lambda _: 1000, most=10)
     assert next(given_up) == 0
     given_up.close()
+
+
+def test_without_overlap_nothing_is_begun_while_the_model_runs() -> None:
+    begun: list[int] = []
+    ahead = 0
+    for n in prefetch(lambda n: begun.append(n) or n, range(60), 2, 20, size=lambda _: 1, most=100, overlap=False):
+        time.sleep(0.005)  # what was begun meanwhile ends
+        before = len(begun)
+        time.sleep(0.01)
+        assert len(begun) == before
+        ahead = max(ahead, before - n)
+    assert sorted(begun) == list(range(60)) and ahead <= 20
