@@ -6,9 +6,10 @@ is no padding and the result does not depend on what else is in the pack.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
 from itertools import accumulate, groupby
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +18,6 @@ from torch import Tensor, nn
 from evalkit.qwen2vl.ablation import Ablation
 from evalkit.qwen2vl.config import VisionConfig
 from evalkit.qwen2vl.rope import Grid, rotate, vision_angles
-
-try:
-    from torch.nn.attention.varlen import varlen_attn
-except ImportError:  # torch before 2.10
-    varlen_attn = None  # type: ignore[assignment]
 
 
 class PatchEmbed(nn.Module):
@@ -55,8 +51,8 @@ class Segments:
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Full attention inside each segment; q, k, v and the result are [patches, heads, head_dim]."""
-        if q.is_cuda and q.dtype != torch.float32 and varlen_attn is not None and len(self.runs) > 1:
-            mixed = varlen_attn(q, k, v, self.ends, self.ends, self.longest, self.longest)
+        if q.is_cuda and q.dtype != torch.float32 and len(self.runs) > 1 and (varlen := _varlen_attention()):
+            mixed = varlen(q, k, v, self.ends, self.ends, self.longest, self.longest)
             assert isinstance(mixed, Tensor)
             return mixed
         out, start = [], 0
@@ -65,6 +61,15 @@ class Segments:
             parts = [x[run].unflatten(0, (count, n)).transpose(1, 2) for x in (q, k, v)]
             out.append(attention(*parts).transpose(1, 2).flatten(0, 1))
         return torch.cat(out) if len(out) > 1 else out[0]
+
+
+@lru_cache(maxsize=1)
+def _varlen_attention() -> Callable[..., Any] | None:
+    try:
+        from torch.nn.attention.varlen import varlen_attn  # takes more than a second
+    except ImportError:  # torch before 2.10
+        return None
+    return varlen_attn
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
