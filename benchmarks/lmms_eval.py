@@ -58,7 +58,7 @@ def process_results(doc, results):
     for answer in doc["answers"]:
         answer = answer.strip().lower()
         far = distance(guess, answer) / max(len(guess), len(answer), 1)
-        best = max(best, 1 - far if far < 0.5 else 0.0)
+        best = max(best, 1 - far if far <= 0.5 else 0.0)
     return {"anls": best}
 """
 

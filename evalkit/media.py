@@ -70,6 +70,7 @@ def decode_video(video: Video, choose: ChooseFrames) -> NDArray[np.uint8]:
             if stream.width * stream.height < SMALL_FRAME:
                 stream.codec_context.thread_count = 1
             convert = VideoReformatter()
+            one_thread = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}  # before, there was no choice
             if not fps or not total:
                 raise DataError(f"the video states no frame rate or has no frames{_where(video)}")
             first = 0 if video.start is None else min(max(round(video.start * fps), 0), total)
@@ -82,7 +83,7 @@ def decode_video(video: Video, choose: ChooseFrames) -> NDArray[np.uint8]:
             kept: dict[int, NDArray[np.uint8]] = {}
             for i, frame in enumerate(container.decode(stream)):
                 if i in wanted:
-                    kept[i] = np.asarray(convert.reformat(frame, format="rgb24", threads=1).to_ndarray(), dtype=np.uint8)
+                    kept[i] = np.asarray(convert.reformat(frame, format="rgb24", **one_thread).to_ndarray(), dtype=np.uint8)
                 if i >= wanted[-1]:
                     break
     except (FFmpegError, OSError) as e:
