@@ -271,7 +271,7 @@ def bench(name: str, load_: Load, dtype: str, device: str, rounds: int, sizes: S
             f"| {side} | {t:.2f} | {len(prompts) / t:.1f} | {tokens_in / t:,.0f} | {tokens_out / t:,.0f} | {floor / t:.0%} "
             f"| {same} of {len(prompts)} |"
         )
-    if first:
+    if first and len(prompts) > len(prompts[::QUESTIONS]):
         one, every = statistics.median(first), statistics.median(times["evalkit"])
         further = (every - one) / (len(prompts) - len(prompts[::QUESTIONS])) / (one / len(prompts[::QUESTIONS]))
         page += [

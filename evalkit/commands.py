@@ -265,6 +265,7 @@ def bench(args: argparse.Namespace) -> int:
     from evalkit.bench import Load
     from evalkit.bench import bench as measure
     from evalkit.nano import shipped
+    from evalkit.qwen2vl.checkpoint import checked_device
 
     sizes = [] if args.peer == "none" else [int(n) for n in args.peer.split(",") if n.strip().isdigit() and int(n) > 0]
     if not sizes and args.peer != "none":
@@ -272,12 +273,13 @@ def bench(args: argparse.Namespace) -> int:
     if min(args.items, args.rounds, args.threads) < 1:
         raise UsageError("--items, --rounds and --threads must be above 0")
     torch.set_num_threads(args.threads)
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = checked_device(args.device)
+    if args.save and not args.save.absolute().parent.is_dir():
+        raise UsageError(f"--save {args.save}: no such folder")
     name = str(shipped().get(args.model, args.model))
     page = measure(name, Load(args.load, args.items), args.dtype, device, args.rounds, sizes)
     print(page)
     if args.save:
-        args.save.parent.mkdir(parents=True, exist_ok=True)
         args.save.write_text(page, encoding="utf-8")
     return 0
 

@@ -62,7 +62,7 @@ def read(path: Path) -> Contents:
             out.faults.append(
                 f"{path}, line {number}: {'damaged; its sample will run again' if whole else 'cut short by a crash; removed'}"
             )
-        elif "schema_version" in value:
+        elif isinstance(value.get("schema_version"), int):
             if value["schema_version"] > SCHEMA_VERSION:
                 raise DataError(f"{path}: written by a newer evalkit (schema {value['schema_version']}); update evalkit to read it")
             out.header = value
@@ -84,7 +84,8 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         return None
     header = isinstance(value.get("schema_version"), int)
-    record = isinstance(value.get("id"), str)
+    whole = value.get("withdrawn") or value.get("error") is not None or isinstance(value.get("scores"), dict)
+    record = isinstance(value.get("id"), str) and whole
     return value if header or record else None
 
 

@@ -43,7 +43,7 @@ def decode_image(image: Image) -> PILImage.Image:
         raise
     except UnidentifiedImageError:
         raise DataError(f"unreadable image{_where(image)}: not an image in a known format") from None
-    except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as e:
+    except Exception as e:  # damaged files make Pillow's decoders raise anything
         raise DataError(f"unreadable image{_where(image)}: {e}") from e
     return picture
 
@@ -60,10 +60,12 @@ def decode_video(video: Video, choose: ChooseFrames) -> NDArray[np.uint8]:
 
     try:
         source = io.BytesIO(video.source) if isinstance(video.source, bytes) else str(video.source)
-        with av.open(source) as container:
+        with av.open(source, metadata_errors="replace") as container:
             if not container.streams.video:
                 raise DataError(f"no video stream{_where(video)}")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise DataError(f"no decoder for its video{_where(video)}")
             fps = float(stream.average_rate or stream.guessed_rate or 0)
             total = stream.frames or sum(1 for p in container.demux(stream) if p.size)
             container.seek(0)
@@ -86,10 +88,12 @@ def decode_video(video: Video, choose: ChooseFrames) -> NDArray[np.uint8]:
                     kept[i] = np.asarray(convert.reformat(frame, format="rgb24", **one_thread).to_ndarray(), dtype=np.uint8)
                 if i >= wanted[-1]:
                     break
-    except (FFmpegError, OSError) as e:
+    except (FFmpegError, OSError, ValueError, OverflowError) as e:
         raise DataError(f"unreadable video{_where(video)}: {e}") from e
     if absent := [i for i in wanted if i not in kept]:
         raise DataError(f"truncated video{_where(video)}: frame {absent[0]} of {total} can't be decoded")
+    if len(sizes := {k.shape for k in kept.values()}) > 1:
+        raise DataError(f"the frames change size{_where(video)}: {', '.join(f'{w}x{h}' for h, w, _ in sorted(sizes))}")
     return np.stack([kept[i] for i in wanted])
 
 

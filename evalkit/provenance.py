@@ -13,7 +13,7 @@ from typing import Any
 
 PACKAGES = ("evalkit", "torch", "transformers", "datasets", "numpy", "pillow", "av", "tokenizers", "rapidfuzz", "scipy", "pandas")
 SECRET = re.compile(
-    r"(?i)((?:api[_-]?key|access[_-]?key|secret(?:[_-]?key)?|token|password|authorization)\s*[=:]\s*)[^\s,']+|\b(?:hf_|sk-)\w{8,}"
+    r"(?i)((?:api[_-]?key|access[_-]?key|secret(?:[_-]?key)?|token|password|auth(?:orization)?|bearer)\s*[=:]\s*)[^\s,']+|\b(?:hf_|sk-)\w{8,}"
 )
 
 

@@ -7,6 +7,7 @@ whatever the order of the samples.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Hashable, Sequence
@@ -89,7 +90,7 @@ def mean_interval(
 def mean(values: ArrayLike, groups: Sequence[Hashable] | None = None) -> float:
     """The mean, or the mean of the groups' means."""
     x = np.asarray(values, dtype=np.float64)
-    return float(x @ _weights(len(x), groups))
+    return math.fsum(x * _weights(len(x), groups))
 
 
 def compare(
@@ -129,7 +130,8 @@ def detectable(differences: ArrayLike, clusters: Sequence[Hashable], power: floa
 
     From the spread of these paired differences between clusters (normal approximation); None with fewer than two clusters.
     """
-    sums, sizes = cluster_sums(differences, clusters)
+    d, clusters, _ = _sorted(differences, clusters, None)
+    sums, sizes = cluster_sums(d, clusters)
     if len(sums) < 2:
         return None
     from scipy.stats import norm

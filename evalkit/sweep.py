@@ -66,6 +66,8 @@ class Sweep(Strict):
         if self.mode == "paired" and len({len(v) for v in self.axes.values()}) > 1:
             raise ValueError("axes: paired mode needs as many values on every axis")
         for settings in (*self.cells(), *(s for g in self.groups for s in (g.baseline, *g.include))):
+            if not isinstance(settings.get("model", ""), str):
+                raise ValueError(f"model: {settings['model']!r} is not a name, a folder or a hub id")
             Ablation(**{k: v for k, v in settings.items() if k != "model"})
         return self
 
@@ -76,7 +78,7 @@ class Sweep(Strict):
         chosen = [s for s in (*swept, *self.include) if not any(e.items() <= s.items() for e in self.exclude)]
         out: dict[str, Settings] = {}
         for settings in (self.baseline, *chosen):
-            out.setdefault(json.dumps(settings, sort_keys=True), settings)
+            out.setdefault(json.dumps(settings, sort_keys=True, default=str), settings)
         return list(out.values())
 
 

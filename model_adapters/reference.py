@@ -13,11 +13,11 @@ from evalkit.engine import Engine, Output, Prompt, Visual
 from evalkit.engine.budget import choose
 from evalkit.engine.fused import compile_parts, fuse
 from evalkit.engine.sequence import Stats
-from evalkit.errors import DataError, UsageError
+from evalkit.errors import CheckpointError, UsageError, reason
 from evalkit.memory import Tidy
 from evalkit.qwen2vl.ablation import Ablation
-from evalkit.qwen2vl.chat import Chat
-from evalkit.qwen2vl.checkpoint import DTYPES, load, weights_digest, without_emulation
+from evalkit.qwen2vl.chat import Chat, generation
+from evalkit.qwen2vl.checkpoint import DTYPES, checked_device, load, weights_digest, without_emulation
 from evalkit.qwen2vl.config import Qwen2VLConfig
 from evalkit.qwen2vl.processing import Processor, ProcessorConfig, visual_tokens
 from evalkit.types import Completion, Image, MediaBudget, Request, TokenCounts, Video
@@ -66,7 +66,7 @@ class ReferenceAdapter(ModelAdapter):
         self.ablation = Ablation(**switches)
         self.folder = checkpoint_folder(model)
         self.config = Qwen2VLConfig.load(self.folder)
-        self.device = device or _device()
+        self.device = checked_device(device)
         self.dtype = dtype or without_emulation(self.config.dtype, self.device)
         self.batch_size, self.batch_tokens, self.workers, self.compile = batch_size, batch_tokens, workers, compile
         self.prepared = PREPARED if self.device == "cpu" else PREPARED_FOR_GPU
@@ -84,7 +84,7 @@ class ReferenceAdapter(ModelAdapter):
             "switches": self.ablation.given(),
             "trained_with": dict(self.config.trained_with),
             "inference_probe": bool(differences),
-            "generation": "greedy",
+            "generation": generation(self.chat.stop_ids, self.config.eos_token_id, self.config.bos_token_id),
         }
 
     @property
@@ -154,12 +154,14 @@ class ReferenceAdapter(ModelAdapter):
             choices = tuple(tuple(self.chat.encode(c)) for c in request.choices)
             prefix = len(ids) - next((i for i, t in enumerate(reversed(ids)) if t in self.chat.visual_ids), len(ids))
             return request, Prompt(request.id, tuple(ids), visuals, request.max_new_tokens, choices, prefix)
-        except DataError as e:
-            return request, Completion(request.id, finish_reason="error", error=str(e))
+        except CheckpointError:
+            raise
+        except Exception as e:
+            return request, Completion(request.id, finish_reason="error", error=reason(e))
 
     def _process(self, part: Image | Video, budget: MediaBudget) -> Visual:
         pixels = decoded(part, budget, self.ablation)
-        key = (part.digest, getattr(part, "start", None), getattr(part, "end", None), budget)
+        key = (type(part).__name__, part.digest, getattr(part, "start", None), getattr(part, "end", None), budget)
         cut = self.processor.image_levels if isinstance(part, Image) else self.processor.video_levels
         levels, grid = cut(pixels, budget.min_pixels, budget.max_pixels)
         return Visual(levels, grid, key, isinstance(part, Video), self.processor.table)
@@ -186,9 +188,3 @@ class ReferenceAdapter(ModelAdapter):
 def _held(made: tuple[Request, Prompt | Completion]) -> int:
     """Bytes of the pixels of a prepared request."""
     return sum(v.patches.nbytes for v in made[1].visuals) if isinstance(made[1], Prompt) else 0
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -18,9 +18,10 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from evalkit.adapter import ModelAdapter
-from evalkit.errors import CheckpointError, DataError, UsageError
+from evalkit.errors import CheckpointError, DataError, UsageError, reason
 from evalkit.qwen2vl.ablation import Ablation
-from evalkit.qwen2vl.checkpoint import weights_digest, without_emulation
+from evalkit.qwen2vl.chat import generation, stop_ids
+from evalkit.qwen2vl.checkpoint import checked_device, weights_digest, without_emulation
 from evalkit.qwen2vl.processing import Processor, ProcessorConfig, target_size
 from evalkit.types import BoxSpace, Completion, Image, Request, TokenCounts
 
@@ -70,7 +71,7 @@ class TransformersAdapter(ModelAdapter):
             raise UsageError(f"{', '.join(switches)}: only Qwen2-VL takes pixel and frame budgets through this adapter")
         self.ablation = Ablation(**switches)
         self.box_space = box_space or ("norm1000" if self.is_qwen2vl else None)
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = checked_device(device)
         own = str(getattr(self.config, "dtype", None) or "float32").removeprefix("torch.")
         self.dtype = dtype or without_emulation(own, self.device)
         self.batch_size = batch_size if self.is_qwen2vl else 1
@@ -80,6 +81,8 @@ class TransformersAdapter(ModelAdapter):
     def fingerprint(self) -> Mapping[str, Any]:
         import transformers
 
+        text = self.config.get_text_config()
+        eos, bos = getattr(text, "eos_token_id", None), getattr(text, "bos_token_id", None)
         return {
             "adapter": self.name,
             "transformers": transformers.__version__,
@@ -89,7 +92,7 @@ class TransformersAdapter(ModelAdapter):
             "box_space": self.box_space,
             "switches": self.ablation.given(),
             "inference_probe": bool(self.ablation.differences({})),
-            "generation": "greedy",
+            "generation": generation(stop_ids(self.folder, eos), *(eos if isinstance(eos, list) else [eos]), bos),
         }
 
     @property
@@ -126,8 +129,10 @@ class TransformersAdapter(ModelAdapter):
             for request in group:
                 try:
                     ready.append((request, self.inputs.prepare(request)))
-                except DataError as e:
-                    yield Completion(request.id, finish_reason="error", error=str(e))
+                except CheckpointError:
+                    raise
+                except Exception as e:
+                    yield Completion(request.id, finish_reason="error", error=reason(e))
             if ready:
                 yield from self._answer(ready)
 

@@ -287,3 +287,76 @@ def test_bfloat16_attention_on_a_cpu_is_attention() -> None:
     q, k, v = torch.randn(3, 2, 2, 300, 40, dtype=torch.bfloat16)
     exact = torch.nn.functional.scaled_dot_product_attention(q.double(), k.double(), v.double())
     assert (attention(q, k, v).double() - exact).abs().max() < 0.02
+
+
+def test_what_a_broken_off_call_left_behind_is_forgotten(model: Qwen2VL) -> None:
+    prompts = [prompt(model, i, "i") for i in range(6)]
+    expected = answers(Engine(model, STOP), prompts)
+    engine = Engine(model, STOP, Budget(2, 4096, 1 << 20))
+    broken_off = engine.generate(prompts)
+    next(broken_off)
+    broken_off.close()
+    assert answers(engine, prompts) == expected
+
+
+def test_a_cache_that_ran_out_of_memory_while_growing_is_whole(model: Qwen2VL, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = [prompt(model, i, "i") for i in range(8)]
+    expected = answers(Engine(model, STOP), prompts)
+    engine, zeros, calls = Engine(model, STOP, Budget(8, 4096, 1 << 20)), KVCache._zeros, iter(range(100))
+
+    def short(cache: KVCache, *shape: int) -> torch.Tensor:
+        if next(calls) == 1:
+            raise torch.OutOfMemoryError("no memory")
+        return zeros(cache, *shape)
+
+    monkeypatch.setattr(KVCache, "_zeros", short)
+    assert answers(engine, prompts) == expected
+    assert engine.stats.halvings == 1
+
+
+def test_out_of_memory_while_decoding_costs_half_of_what_runs(model: Qwen2VL, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = [prompt(model, i, "i") for i in range(8)]
+    expected = answers(Engine(model, frozenset()), prompts)
+    engine, whole, rows = Engine(model, frozenset(), Budget(8, 4096, 1 << 20)), decode.step, []
+
+    def step(model: Qwen2VL, cache: KVCache, ids: torch.Tensor, *rest: object) -> torch.Tensor:
+        if len(ids) > 4:
+            raise torch.OutOfMemoryError("no memory")
+        rows.append(len(ids))
+        return whole(model, cache, ids, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(decode, "step", step)
+    outputs = {o.id: o for o in engine.generate(prompts)}
+    failed = {i for i, o in outputs.items() if o.error}
+    assert len(failed) == 4 and "out of memory" in str(outputs[min(failed)].error)
+    assert {i: outputs[i].ids for i in outputs if i not in failed} == {i: expected[i] for i in expected if i not in failed}
+    assert engine.budget.rows == 4
+
+
+def test_a_model_that_computes_no_numbers_gives_errors_not_answers(model: Qwen2VL) -> None:
+    broken = copy.deepcopy(model)
+    broken.model.norm.weight.detach().fill_(float("nan"))
+    asked = [replace(prompt(model, i, ""), choices=((7,), (8, 9))) for i in range(3)]
+    engine = Engine(broken, STOP)
+    assert all("NaN" in str(o.error) and not o.ids for o in engine.generate(asked))
+    assert all("NaN" in str(o.error) and not o.logprobs for o in engine.rank(asked))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("length", [1, 2])
+def test_ranking_begins_right_after_the_prompt(model: Qwen2VL, length: int) -> None:
+    """A prompt of one token, and one that ends in an image."""
+    choices = ((7, 8), (9,), (10, 11, 12))
+    image = prompt(model, 3, "i")
+    whole = replace(image, ids=image.ids[: image.prefix], choices=choices)
+    for p in (Prompt("text", (5,) * length, choices=choices), whole):
+        together = next(Engine(model, STOP).rank([p])).logprobs
+        alone = [next(Engine(model, STOP).rank([replace(p, choices=(c,))])).logprobs[0] for c in choices]
+        assert together == pytest.approx(alone, abs=1e-5)
+
+
+def test_a_question_without_choices_is_an_error_of_its_own(model: Qwen2VL) -> None:
+    asked = [replace(prompt(model, i, ""), choices=c) for i, c in enumerate([((7,), (8,)), (), ((7,), ())])]
+    outputs = {o.id: o for o in Engine(model, STOP).rank(asked)}
+    assert len(outputs["0"].logprobs) == 2
+    assert all("no choices" in str(outputs[i].error) for i in ("1", "2"))

@@ -22,7 +22,7 @@ from evalkit.provenance import mask
 def filled(path: Path, n: int = 5) -> Path:
     with Journal(path, {"cell": "t"}) as journal:
         for i in range(n):
-            journal.append({"id": str(i), "text": "é\n|"})
+            journal.append({"id": str(i), "scores": {}, "text": "é\n|"})
     return path
 
 
@@ -46,7 +46,7 @@ def test_a_journal_cut_anywhere_keeps_every_whole_line(tmp_path_factory: pytest.
     with Journal(path, {"cell": "t"}) as journal:
         assert list(journal.contents.records) == [r["id"] for r in whole if "id" in r]
         assert bool(journal.contents.faults) == (not torn.endswith(b"\n") and torn != b"")
-        journal.append({"id": "new"})
+        journal.append({"id": "new", "scores": {}})
     again = read(path)
     assert not again.faults
     assert "new" in again.records
@@ -84,10 +84,10 @@ def test_a_full_disk_is_said_with_what_to_do_and_keeps_what_was_there(tmp_path: 
     with Journal(path, {}) as journal:
         monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(EvalkitError, match="No space left on device; what was scored before is kept"):
-            journal.append({"id": "new"})
+            journal.append({"id": "new", "scores": {}})
             journal.flush()
         with pytest.raises(EvalkitError, match="No space left"):
-            journal.append({"id": "newer"})
+            journal.append({"id": "newer", "scores": {}})
     assert {"0", "1", "2", "3", "4"} <= set(read(path).records)
 
 
@@ -97,7 +97,7 @@ def test_a_full_disk_is_told_at_the_end_where_nobody_asked_before(tmp_path: Path
 
     with pytest.raises(EvalkitError, match="No space left"), Journal(tmp_path / "j", {}) as journal:
         monkeypatch.setattr(os, "fsync", full)
-        journal.append({"id": "new"})
+        journal.append({"id": "new", "scores": {}})
 
 
 def test_records_that_wait_share_an_fsync_and_count_once_they_are_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,7 @@ def test_records_that_wait_share_an_fsync_and_count_once_they_are_on_disk(tmp_pa
     with Journal(tmp_path / "j", {}) as journal:
         monkeypatch.setattr(os, "fsync", slow)
         for i in range(100):
-            journal.append({"id": str(i)})
+            journal.append({"id": str(i), "scores": {}})
         assert not journal.contents.records
         allowed.set()
         journal.flush()
@@ -142,7 +142,7 @@ def test_rubbish_never_stops_a_run(tmp_path_factory: pytest.TempPathFactory, rub
     path = tmp_path_factory.mktemp("j") / "j"
     path.write_bytes(rubbish)
     with Journal(path, {"cell": "t"}) as journal:
-        journal.append({"id": "a"})
+        journal.append({"id": "a", "scores": {}})
     assert list(read(path).records) == ["a"]
 
 
@@ -163,12 +163,12 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_line_costs_only_that_line(tmp_p
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "with Journal(Path(sys.argv[1]), {}) as journal:\n"
         "    for i in range(100):\n"
-        "        journal.append({'id': str(i), 'text': 'x' * 50})\n"
+        "        journal.append({'id': str(i), 'scores': {}, 'text': 'x' * 50})\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "j")], capture_output=True, text=True, timeout=60)
     assert "what was scored before is kept" in done.stderr
     with Journal(tmp_path / "j", {}) as journal:
         assert "cut short" in journal.contents.faults[0]
         assert len(journal.contents.records) > 5
-        journal.append({"id": "after"})
+        journal.append({"id": "after", "scores": {}})
     assert not read(tmp_path / "j").faults

@@ -37,8 +37,9 @@ class KVCache:
             return
         new_rows = max(rows, old_rows)
         new_capacity = old_capacity if capacity <= old_capacity else -(-capacity // 64) * 64
-        for name, dim in self.dims.items():
-            old, new = getattr(self, name), self._zeros(new_rows, new_capacity, dim)
+        grown = {name: self._zeros(new_rows, new_capacity, dim) for name, dim in self.dims.items()}  # all or, out of memory, none
+        for name, new in grown.items():
+            old = getattr(self, name)
             for row, n in enumerate(self.lengths):
                 new[:, row, :, :n] = old[:, row, :, :n]
             setattr(self, name, new)
@@ -67,7 +68,7 @@ class Prefill:
 
     def __init__(self, groups: Sequence[Group], cache: KVCache | None, device: torch.device) -> None:
         self.cache, self.first_row = cache, len(cache.lengths) if cache else 0
-        self.groups = [(group, Masked(_own(group, device)) if group.shared else None) for group in groups]
+        self.groups = [(group, Masked(_own(group, device)) if 0 < group.shared < group.tokens else None) for group in groups]
         if cache:
             cache.lengths += [len(p.ids) for g in groups for p in g.prompts]
 

@@ -17,6 +17,7 @@ from evalkit.qwen2vl.model import Qwen2VL
 
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
 """Ids [rows, 1], cos and sin [rows, 1, ...] of their positions, and lengths [rows]."""
+NO_TOKEN = -1
 PATIENCE = 32
 """So many steps a graph with more rows than needed serves before a fitting one is captured; without one the second step is captured."""
 
@@ -24,7 +25,13 @@ PATIENCE = 32
 def step(model: Qwen2VL, cache: KVCache, ids: Tensor, cos: Tensor, sin: Tensor, lengths: Tensor, span: int) -> Tensor:
     """The most likely next tokens [rows] after ids [rows, 1], whose keys and values are written behind each row's length."""
     attend = model.attending(Decode(cache, lengths, span), ids)
-    return model.lm_head(model.model(model.embed(ids), cos, sin, attend)[:, 0]).argmax(-1)
+    return likeliest(model.lm_head(model.model(model.embed(ids), cos, sin, attend)[:, 0]))
+
+
+def likeliest(logits: Tensor) -> Tensor:
+    """The tokens [rows] of the largest logits [rows, vocabulary], ``NO_TOKEN`` where there is a NaN among them."""
+    best, tokens = logits.max(-1)
+    return tokens.masked_fill(best.isnan(), NO_TOKEN)
 
 
 class Graph:
@@ -69,10 +76,10 @@ class DecodeRunner:
         rows = self._rows_of_graph(running)
         spare = max(rows - running, 0)
         inputs = self._inputs(ids + [0] * spare, positions + positions[:1] * spare, cache.lengths + [0] * spare)
-        cache.lengths = [n + 1 for n in cache.lengths]
         if rows and rows not in self.graphs:
             self.graphs[rows] = Graph(self.model, cache, inputs)
-        tokens = self.graphs[rows](inputs) if rows else step(self.model, cache, *inputs, max(cache.lengths))
+        tokens = self.graphs[rows](inputs) if rows else step(self.model, cache, *inputs, max(cache.lengths) + 1)
+        cache.lengths = [n + 1 for n in cache.lengths]
         return list(map(int, tokens[:running].tolist()))
 
     def _rows_of_graph(self, running: int) -> int:

@@ -7,6 +7,7 @@ neighbouring prompts that begin with the same image share its prefix.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator
@@ -17,9 +18,11 @@ from torch import Tensor
 
 from evalkit.engine.budget import Budget, choose, within_memory
 from evalkit.engine.cache import KVCache, Prefill
-from evalkit.engine.decode import DecodeRunner
+from evalkit.engine.decode import NO_TOKEN, DecodeRunner, likeliest
 from evalkit.engine.sequence import Group, Output, Prompt, Sequence, Stats, Visual, Waiting
 from evalkit.qwen2vl.model import Qwen2VL
+
+NO_NUMBER = "the model computed no numbers (NaN): its weights or pixel settings are broken, or its dtype is too narrow"
 
 
 class Engine:
@@ -44,14 +47,17 @@ class Engine:
     def generate(self, prompts: Iterable[Prompt]) -> Iterator[Output]:
         """Answers every prompt, in the order in which they end. Reads at most one prompt ahead of what it runs.
 
-        Where memory runs out, packs are half as large from then on; a prompt that does not fit alone comes back with an ``error``.
+        Where memory runs out, packs are half as large from then on; a prompt that does not fit alone comes back with an ``error``, and so
+        do half of the running ones where even a decoding step does not fit. What a call that was broken off left in the cache is forgotten.
         """
         waiting = Waiting(prompts)
         running: list[Sequence] = []
+        self.cache.lengths.clear()
         while waiting or running:
             pack = self._schedule(waiting, running)
             if not pack:
-                self._decode(running)
+                if within_memory(self._decode, running) is None:
+                    yield from self._fewer(running)
             elif (begun := within_memory(self._prefill, pack)) is not None:
                 running += begun
             else:
@@ -69,9 +75,11 @@ class Engine:
     def rank(self, prompts: Iterable[Prompt]) -> Iterator[Output]:
         """The log-likelihood of each of a prompt's choices as its continuation, summed over the choice's tokens.
 
-        The choices of a prompt share its keys and values, and a pack holds several prompts. Memory as in ``generate``.
+        The choices of a prompt share its keys and values, and a pack holds several prompts. Memory as in ``generate``; a prompt without
+        choices, or with an empty one, comes back with an ``error``.
         """
-        waiting = Waiting(prompts)
+        refused: list[Prompt] = []
+        waiting = Waiting(_rankable(prompts, refused))
         while waiting:
             started, asked, tokens = time.perf_counter(), [waiting.take()], 0
             while (following := waiting.peek()) is not None:
@@ -85,21 +93,23 @@ class Engine:
                 continue
             seconds = (time.perf_counter() - started) / len(asked)
             for prompt, logprobs in zip(asked, scores):
-                yield Output(prompt.id, logprobs=logprobs, seconds=seconds)
+                unknown = any(map(math.isnan, logprobs))
+                yield Output(prompt.id, error=NO_NUMBER) if unknown else Output(prompt.id, logprobs=logprobs, seconds=seconds)
+        yield from (Output(p.id, error="nothing to rank: the question has no choices, or an empty one") for p in refused)
 
     def _rank(self, asked: list[Prompt]) -> list[tuple[float, ...]]:
         started = time.perf_counter()
-        pack = [Group([replace(p, ids=p.ids + c) for c in p.choices], shared=len(p.ids) - 1) for p in asked]
+        pack = [Group([replace(p, ids=p.ids + c[:-1]) for c in p.choices], shared=len(p.ids)) for p in asked]
         hidden, _ = self._forward(pack, None)
         out, start = [], 0
         for prompt in asked:
-            start += len(prompt.ids) - 1
-            logprobs = []
+            start += len(prompt.ids)
+            asking, logprobs = hidden[start - 1 : start], []
             for choice in prompt.choices:
-                logits = self.model.lm_head(hidden[start : start + len(choice)]).float()
+                own = hidden[start : (start := start + len(choice) - 1)]
+                logits = self.model.lm_head(torch.cat((asking, own))).float()
                 chosen = torch.tensor(choice, device=self.device)[:, None]
                 logprobs.append(float(logits.log_softmax(-1).gather(1, chosen).double().sum()))
-                start += 1 + len(choice)
             out.append(tuple(logprobs))
         self.stats.prefilled(pack, time.perf_counter() - started)
         return out
@@ -115,6 +125,20 @@ class Engine:
         else:
             waiting.put_back(prompts)
             self.budget = self.budget.below(tokens)
+
+    def _fewer(self, running: list[Sequence]) -> Iterator[Output]:
+        """After running out of memory in a decoding step: half of the sequences are given up, so that the others go on."""
+        self.stats.halvings += 1
+        kept = len(running) // 2
+        for s in running[kept:]:
+            yield Output(
+                s.prompt.id,
+                error=f"out of memory with {len(running)} answers under way; repeat the run, or set --batch-size {max(kept, 1)}",
+            )
+        del running[kept:], self.cache.lengths[kept:]
+        self.budget = replace(self.budget, rows=max(kept, 1))
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _schedule(self, waiting: Waiting, running: list[Sequence]) -> list[Group]:
         """The groups to prefill now: neighbours that share a prefix together, as many as rows and tokens allow."""
@@ -146,7 +170,7 @@ class Engine:
             for prompt in group.prompts:
                 end += len(prompt.ids) - group.shared
                 ends.append(end - 1)
-        first = self.model.lm_head(hidden[ends]).argmax(-1).tolist()
+        first = likeliest(self.model.lm_head(hidden[ends])).tolist()
         self.stats.prefilled(pack, time.perf_counter() - started)
         done = [replace(p, visuals=()) for p in prompts]  # their pixels are not needed any more
         return [Sequence(p, started, at[0, -1].item(), [token]) for p, at, token in zip(done, positions, first)]
@@ -172,15 +196,18 @@ class Engine:
         cos, sin = self.model.rotary(torch.cat(packed, dim=1)[:, None].to(self.device))
         return self.model.model(x, cos, sin, self.model.attending(Prefill(pack, cache, self.device), whole))[0], positions
 
-    def _decode(self, running: list[Sequence]) -> None:
+    def _decode(self, running: list[Sequence]) -> bool:
         started = time.perf_counter()
         tokens = self.runner([s.out[-1] for s in running], [s.next_position for s in running])
         for sequence, token in zip(running, tokens):
             sequence.out.append(token)
             sequence.next_position += 1
         self.stats.decoded(len(running), time.perf_counter() - started)
+        return True
 
     def _finished(self, s: Sequence) -> Output | None:
+        if s.out[-1] == NO_TOKEN:
+            return Output(s.prompt.id, error=NO_NUMBER)
         stopped = s.out[-1] in self.stop_ids
         if not stopped and len(s.out) < s.prompt.max_new_tokens:
             return None
@@ -217,3 +244,11 @@ class Engine:
 
 def _length_with_choices(prompt: Prompt) -> int:
     return len(prompt.ids) + sum(map(len, prompt.choices))
+
+
+def _rankable(prompts: Iterable[Prompt], refused: list[Prompt]) -> Iterator[Prompt]:
+    for prompt in prompts:
+        if prompt.choices and all(prompt.choices):
+            yield prompt
+        else:
+            refused.append(prompt)

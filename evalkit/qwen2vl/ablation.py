@@ -6,6 +6,7 @@ code at exactly one place, named beside it. docs/ablations.md says which source 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -26,6 +27,9 @@ RELEASE: Mapping[str, Any] = {
     "cross_modal": "off",
 }
 """What the released models do, where a checkpoint does not say otherwise."""
+
+LARGEST = 100_000_000
+"""Pixels of the largest image that a switch may ask for."""
 
 BUDGETS = ("min_pixels", "max_pixels", "fps", "max_frames")
 """How much is shown: settings of an evaluation, chosen anew for every benchmark, not something that weights are trained under."""
@@ -94,7 +98,8 @@ class Ablation:
         for name, known in CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in known:
-                raise UsageError(f"{name}={value!r}: expected one of {', '.join(known)}")
+                quotes = " (in YAML with quotes: 'off', 'on')" if isinstance(value, bool) else ""
+                raise UsageError(f"{name}={value!r}: expected one of {', '.join(known)}{quotes}")
         for name, schemes in NEEDS.items():
             value = getattr(self, name)
             if value not in (None, RELEASE.get(name)) and self.position is not None and self.position not in schemes:
@@ -103,10 +108,18 @@ class Ablation:
             parse_resolution(self.resolution)
         if self.cross_modal is not None:
             parse_cross_modal(self.cross_modal)
-        for name in ("theta", "temporal_spacing", "min_pixels", "max_pixels", "fps", "max_frames"):
+        for name in ("theta", "temporal_spacing", "fps"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value <= 0):
+            if value is not None and not (_number(value) and value > 0):
                 raise UsageError(f"{name}={value!r}: expected a number above 0")
+        for name in ("min_pixels", "max_pixels", "max_frames"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value <= 0):
+                raise UsageError(f"{name}={value!r}: expected a whole number above 0")
+        if self.min_pixels and self.min_pixels > LARGEST:
+            raise UsageError(f"min_pixels={self.min_pixels}: images are made at most {LARGEST:,} pixels large")
+        if self.vision_gate is not None and not _number(self.vision_gate):
+            raise UsageError(f"vision_gate={self.vision_gate!r}: expected a number")
         if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
             raise UsageError(f"min_pixels={self.min_pixels} is above max_pixels={self.max_pixels}")
 
@@ -135,20 +148,20 @@ class Ablation:
 
 def parse_cross_modal(text: str) -> tuple[str, float]:
     """``off`` -> ("off", 1.0), ``multiply:0.7`` -> ("multiply", 0.7), ``bias:0.7`` -> ("bias", 0.7). Raises UsageError."""
-    form, _, rest = text.partition(":")
+    form, _, rest = str(text).partition(":")
     try:
         scale = float(rest) if rest else 1.0
     except ValueError:
         scale = 0.0
     if (form, bool(rest)) in (("off", False), ("multiply", True), ("bias", True)) and 0 < scale < float("inf"):
         return form, scale
-    raise UsageError(f"cross_modal={text!r}: expected off, multiply:S or bias:S with S above 0")
+    raise UsageError(f"cross_modal={text!r}: expected off (in YAML with quotes: 'off'), multiply:S or bias:S with S above 0")
 
 
 def parse_resolution(text: str) -> tuple[str, tuple[int, ...]]:
     """``dynamic`` -> ("dynamic", ()), ``tokens:64`` -> ("tokens", (64,)), ``size:224x448`` -> ("size", (224, 448)), height first.
     Raises UsageError."""
-    mode, _, rest = text.partition(":")
+    mode, _, rest = str(text).partition(":")
     try:
         numbers = tuple(int(n) for n in rest.split("x")) if rest else ()
     except ValueError:
@@ -156,5 +169,11 @@ def parse_resolution(text: str) -> tuple[str, tuple[int, ...]]:
     if (mode, len(numbers)) in (("dynamic", 0), ("tokens", 1), ("size", 2)) and all(n > 0 for n in numbers):
         if mode == "size" and any(n % 28 for n in numbers):
             raise UsageError(f"resolution={text!r}: height and width must be multiples of 28")
+        if math.prod(numbers) * (784 if mode == "tokens" else 1) > LARGEST:
+            raise UsageError(f"resolution={text!r}: images are made at most {LARGEST:,} pixels large; a token has 784")
         return mode, numbers
     raise UsageError(f"resolution={text!r}: expected dynamic, tokens:N or size:HxW")
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

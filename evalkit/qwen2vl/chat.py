@@ -6,7 +6,6 @@ token.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from evalkit.errors import CheckpointError, DataError
-from evalkit.qwen2vl.config import Qwen2VLConfig
+from evalkit.qwen2vl.config import Qwen2VLConfig, read_json
 from evalkit.qwen2vl.rope import Grid
 
 CHAT_TEMPLATE = """
@@ -44,13 +43,16 @@ class Chat:
         path = folder / "tokenizer.json"
         if not path.is_file():
             raise CheckpointError(f"{path}: no such file; the checkpoint needs its fast tokenizer (tokenizer.json)")
-        self.tokenizer = Tokenizer.from_file(str(path))
+        try:
+            self.tokenizer = Tokenizer.from_file(str(path))
+        except Exception as e:  # it raises nothing narrower
+            raise CheckpointError(f"{path}: not a tokenizer ({e}); download it again") from e
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
         self.config = config
         self.visual_ids = frozenset((config.image_token_id, config.video_token_id))
         self.template = _template(folder)
-        self.stop_ids = _stop_ids(folder, config)
+        self.stop_ids = stop_ids(folder, config.eos_token_id)
 
     @cached_property
     def _compiled(self) -> Any:
@@ -68,11 +70,11 @@ class Chat:
 
         Raises CheckpointError for a template that can't be rendered, DataError for messages that it refuses.
         """
-        from jinja2 import TemplateError
-
         try:
             return str(self._compiled.render(messages=messages, add_generation_prompt=add_generation_prompt))
-        except TemplateError as e:
+        except DataError:
+            raise
+        except Exception as e:
             raise CheckpointError(f"the checkpoint's chat template can't be rendered: {e}") from e
 
     def encode(self, text: str, images: Sequence[Grid] = (), videos: Sequence[Grid] = ()) -> list[int]:
@@ -105,14 +107,24 @@ def _template(folder: Path) -> str:
         return jinja.read_text(encoding="utf-8")
     for name in ("chat_template.json", "tokenizer_config.json"):
         if (folder / name).is_file():
-            found = json.loads((folder / name).read_text(encoding="utf-8")).get("chat_template")
+            found = read_json(folder / name).get("chat_template")
             if isinstance(found, str):
                 return found
     return CHAT_TEMPLATE
 
 
-def _stop_ids(folder: Path, config: Qwen2VLConfig) -> frozenset[int]:
+def stop_ids(folder: Path, eos: int | list[int] | None) -> frozenset[int]:
+    """The tokens that end an answer: those of ``generation_config.json``, else ``eos``, the configuration's. Raises CheckpointError."""
     path = folder / "generation_config.json"
-    eos = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
-    ids = eos if isinstance(eos, list) else [config.eos_token_id if eos is None else eos]
+    given = read_json(path).get("eos_token_id") if path.is_file() else None
+    found = eos if given is None else given
+    ids = found if isinstance(found, list) else [] if found is None else [found]
+    if not all(isinstance(i, int) for i in ids):
+        raise CheckpointError(f"{path}: eos_token_id is {found!r}, not a token id or a list of them")
     return frozenset(ids)
+
+
+def generation(stops: frozenset[int], *released: Any) -> str:
+    """How answers are made, for fingerprints: greedily, and until which tokens where they are not the ``released`` ones, the ends of a
+    turn and of a text."""
+    return "greedy" if stops == frozenset(released) else f"greedy until {', '.join(map(str, sorted(stops)))}"

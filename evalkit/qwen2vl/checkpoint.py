@@ -22,9 +22,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from evalkit.errors import CheckpointError
+from evalkit.errors import CheckpointError, UsageError
 from evalkit.qwen2vl.ablation import Ablation
-from evalkit.qwen2vl.config import Qwen2VLConfig
+from evalkit.qwen2vl.config import Qwen2VLConfig, read_json
 from evalkit.qwen2vl.model import Qwen2VL
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -76,8 +76,10 @@ def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a checkpoint, the sharded ones as their index lists them. Raises CheckpointError."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        files = [folder / n for n in names]
+        shards = read_json(index).get("weight_map")
+        if not isinstance(shards, dict) or not all(isinstance(n, str) for n in shards.values()):
+            raise CheckpointError(f"{index}: no weight_map from tensors to files; download it again")
+        files = [folder / n for n in sorted(set(shards.values()))]
     else:
         files = sorted(folder.glob("*.safetensors"))
     absent = [f.name for f in files if not f.is_file()]
@@ -171,6 +173,17 @@ def save(
     for file in COMPANIONS if companions else ():
         if (companions / file).is_file():  # type: ignore[operator]
             shutil.copyfile(companions / file, folder / file)  # type: ignore[operator]
+
+
+def checked_device(name: str | None) -> str:
+    """The device of that name; without one a GPU where there is one. Raises UsageError for one that is not here."""
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError:
+        raise UsageError(f"device {name!r}: expected cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"device {name!r}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices here")
+    return str(device)
 
 
 def weights_digest(folder: Path) -> str:

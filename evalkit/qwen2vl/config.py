@@ -150,12 +150,24 @@ class Qwen2VLConfig:
     def load(cls, folder: Path) -> Qwen2VLConfig:
         """Reads ``folder/config.json``."""
         path = folder / "config.json"
+        if not path.is_file():
+            raise CheckpointError(f"{path}: no such file; --model takes a folder with a released checkpoint")
+        raw = read_json(path)
         try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            raise CheckpointError(f"{path}: no such file; --model takes a folder with a released checkpoint") from None
-        except json.JSONDecodeError as e:
-            raise CheckpointError(f"{path}: not JSON ({e})") from None
+            return cls.from_dict(raw)
+        except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as e:
+            raise CheckpointError(f"{path}: a value has the wrong type or size ({e})") from e
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a checkpoint's file. Raises CheckpointError that names the file."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e:
+        raise CheckpointError(f"{path}: can't be read as JSON ({e})") from e
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path}: holds {type(found).__name__}, not a JSON object")
+    return found
 
 
 def _triple(section: Sequence[int]) -> tuple[int, int, int]:

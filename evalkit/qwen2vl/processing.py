@@ -7,12 +7,11 @@ multiples of 28 within a pixel budget, resized bicubically, normalised with CLIP
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from evalkit.errors import CheckpointError, DataError
 from evalkit.qwen2vl.ablation import Ablation, parse_resolution
+from evalkit.qwen2vl.config import read_json
 from evalkit.qwen2vl.rope import Grid
 
 FACTOR = 28
@@ -48,18 +48,23 @@ class ProcessorConfig:
     def load(cls, folder: Path) -> ProcessorConfig:
         """Reads the file, or gives the released defaults when the folder has none. Raises CheckpointError on other patch sizes."""
         path = folder / "preprocessor_config.json"
-        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        raw = read_json(path) if path.is_file() else {}
         sizes = (raw.get("patch_size", 14), raw.get("temporal_patch_size", 2), raw.get("merge_size", 2))
         if sizes != (14, 2, 2):
             raise CheckpointError(f"{path}: patch, temporal patch and merge size {sizes}; Qwen2-VL has (14, 2, 2)")
         size = raw.get("size") or {}
         default = cls()
-        return cls(
-            raw.get("min_pixels") or size.get("shortest_edge") or default.min_pixels,
-            raw.get("max_pixels") or size.get("longest_edge") or default.max_pixels,
-            tuple(raw.get("image_mean", default.image_mean)),
-            tuple(raw.get("image_std", default.image_std)),
-        )
+        try:
+            low = int(raw.get("min_pixels") or size.get("shortest_edge") or default.min_pixels)
+            high = int(raw.get("max_pixels") or size.get("longest_edge") or default.max_pixels)
+            mean, std = (tuple(map(float, raw.get(k, getattr(default, k)))) for k in ("image_mean", "image_std"))
+        except (TypeError, ValueError, AttributeError) as e:
+            raise CheckpointError(f"{path}: a value has the wrong type ({e})") from e
+        if not 0 < low <= high or len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise CheckpointError(
+                f"{path}: expected 0 < min_pixels <= max_pixels, and three numbers in image_mean and image_std, these above 0"
+            )
+        return cls(low, high, mean, std)
 
 
 def smart_resize(
@@ -98,7 +103,8 @@ def exact_tokens(height: int, width: int, tokens: int) -> tuple[int, int]:
 
     The constant number of tokens of the paper's table 7. A number with few divisors distorts: prefer 64, 576, 1600, 3136.
     """
-    pairs = [(n, tokens // n) for n in range(1, tokens + 1) if tokens % n == 0]
+    half = [(n, tokens // n) for n in range(1, math.isqrt(tokens) + 1) if tokens % n == 0]
+    pairs = sorted({*half, *((b, a) for a, b in half)})
     h, w = min(pairs, key=lambda p: (abs(math.log(p[0] / p[1] * width / height)), p[0]))
     return h * FACTOR, w * FACTOR
 
