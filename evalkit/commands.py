@@ -106,6 +106,8 @@ def _dry_run(cells: Sequence[Any]) -> int:
 def ask(args: argparse.Namespace) -> int:
     from evalkit.types import Image, Message, Request, Text, Video
 
+    if args.max_new_tokens < 1:
+        raise UsageError(f"--max-new-tokens {args.max_new_tokens}: expected a number above 0")
     if not args.media.is_file():
         raise UsageError(f"{args.media}: no such file")
     kind = Video if args.media.suffix.lower() in (".mp4", ".webm", ".mkv", ".avi", ".mov", ".gif") else Image

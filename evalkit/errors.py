@@ -17,6 +17,6 @@ class CheckpointError(EvalkitError):
     """A model folder can't be loaded: a missing file, tensor or key."""
 
 
-def reason(e: Exception) -> str:
+def reason(e: BaseException) -> str:
     """What went wrong with a sample, for its record: the text of our own errors, the type and text of others."""
     return str(e) if isinstance(e, EvalkitError) else f"{type(e).__name__}: {e}"

@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 
 from evalkit.adapter import ModelAdapter, digest
-from evalkit.errors import DataError, EvalkitError, UsageError
+from evalkit.errors import DataError, EvalkitError, UsageError, reason
 from evalkit.journal import SCHEMA_VERSION, Journal, Record, write_json
 from evalkit.plugin import code_of, file_of
 from evalkit.progress import Progress, Say
 from evalkit.provenance import command, git_state, versions
 from evalkit.summary import summarise
 from evalkit.task import Metric, Task
-from evalkit.types import Completion, Image, Request, Sample, Text, Video
+from evalkit.types import Completion, Image, Media, Message, Request, Sample, Score, Text, TokenCounts, Video
 
 FAULTS_SHOWN = 5
 SESSION = ("created", "selection", "details", "versions", "git", "command")
@@ -67,6 +67,11 @@ class Cell:
     def make(cls, task: Task, adapter: ModelAdapter, model: str, output: Path, data: Path | None = None) -> Cell:
         """Works out the identity. Raises DataError when the data can't be found."""
         subset = task.subsets[task.subset]
+        try:
+            fingerprint = dict(adapter.fingerprint)
+            digest(fingerprint)
+        except (TypeError, ValueError) as e:
+            raise UsageError(f"adapter {adapter.name!r}: its fingerprint is not a JSON object ({e})") from e
         identity = {
             "task": task.name,
             "subset": task.subset,
@@ -75,7 +80,7 @@ class Cell:
             "budget": asdict(subset.budget),
             "max_new_tokens": subset.max_new_tokens or task.max_new_tokens,
             "rank": task.rank,
-            "fingerprint": dict(adapter.fingerprint),
+            "fingerprint": fingerprint,
         }
         if code := code_of(task=task, adapter=adapter):
             identity["code"] = code
@@ -148,6 +153,8 @@ def run_cell(cell: Cell, selection: Selection = Selection(), say: Say = print, p
                         stream.finish(completion)
                         bar.update(stream.made, stream.score)
                     next(requests, None)
+                if stream.broken:
+                    raise stream.broken
             except UsageError:
                 raise
             except KeyboardInterrupt as e:
@@ -212,10 +219,18 @@ class _Stream:
         self.chosen: dict[str, None] = {}
         self.reused = self.made = 0
         self.running: dict[str, tuple[float, int]] = {}
+        self.broken: Exception | None = None
         self.metrics = metrics_of(cell.task)
         self.headline = self.metrics[0]
 
     def requests(self) -> Iterator[Request]:
+        """What is left to ask. Ends early where the data do, which ``broken`` then says: what was asked before is still answered."""
+        try:
+            yield from self._requests()
+        except Exception as e:
+            self.broken = e
+
+    def _requests(self) -> Iterator[Request]:
         identity, done = self.cell.identity, self.journal.contents.scored
         subset = self.cell.task.subsets[self.cell.task.subset]
         for id, sample in self._selected():
@@ -236,6 +251,8 @@ class _Stream:
                 yield Request(id, sample.messages, identity["max_new_tokens"], subset.budget, sample.choices)
 
     def finish(self, completion: Completion) -> None:
+        if not isinstance(completion, Completion) or not isinstance(completion.tokens, TokenCounts):
+            raise EvalkitError(f"the adapter gave {completion!r:.200}: expected a Completion with TokenCounts")
         if completion.id not in self.pending:
             raise EvalkitError(f"the adapter answered {completion.id!r}, which was not asked or was answered before")
         sample, prompt = self.pending.pop(completion.id)
@@ -258,7 +275,7 @@ class _Stream:
             return
         try:
             record |= scored(self.cell.task, sample, completion)
-        except Exception as e:
+        except (Exception, SystemExit) as e:
             self._fail({**record, "error": f"scoring failed: {type(e).__name__}: {e}"})
             return
         self._append(record)
@@ -321,9 +338,10 @@ class _Stream:
             made: Sequence[Sample]
             try:
                 made = list(task.samples(row))
-            except Exception as e:
-                reason = str(e) if isinstance(e, EvalkitError) else f"{type(e).__name__}: {e}"
-                yield f"row-{number}", f"row {number}: {reason}"
+                if faults := [f for f in map(_fault, made) if f]:
+                    raise DataError(f"{type(task).__name__}.samples: {faults[0]}")
+            except (Exception, SystemExit) as e:
+                yield f"row-{number}", f"row {number}: {reason(e)}"
                 continue
             for sample in made:
                 yield sample.id, sample
@@ -335,10 +353,10 @@ class _Stream:
         try:
             self.journal.append(record)
         except (TypeError, ValueError) as e:
-            reason = (
+            why = (
                 f"can't be recorded as JSON ({e}): something that the task or the adapter gave is neither text nor a finite number"
             )
-            record = {"id": record["id"], "cluster": record["id"], "metadata": {}, "error": reason}
+            record = {"id": record["id"], "cluster": record["id"], "metadata": {}, "error": why}
             self.journal.append(record)
         self.made += 1
         self._count(record)
@@ -354,10 +372,31 @@ class _Stream:
 def scored(task: Task, sample: Sample, completion: Completion) -> dict[str, Any]:
     """The part of a record that scoring makes. Raises what the task raises, and ValueError for values that are not finite."""
     score = task.score(sample, completion)
+    if not isinstance(score, Score) or not isinstance(score.unparsed, bool):
+        raise TypeError(f"{score!r:.200} is not a Score with unparsed True or False")
     values = {k: float(v) for k, v in score.values.items()}
     if bad := [k for k, v in values.items() if not np.isfinite(v)]:
         raise ValueError(f"{', '.join(bad)} is not a finite number")
     return {"scores": values, "parsed": score.parsed, "unparsed": score.unparsed}
+
+
+def _fault(sample: object) -> str | None:
+    """What keeps a sample, as a task made it, from being asked and journaled."""
+    if not isinstance(sample, Sample):
+        return f"{type(sample).__name__} is not a Sample"
+    given: Any = sample
+    if not isinstance(given.cluster, str) or not isinstance(given.metadata, Mapping):
+        return f"sample {given.id!r}: cluster must be a string and metadata a mapping"
+    if not given.messages:
+        return f"sample {given.id!r}: no messages"
+    for message in given.messages:
+        if not isinstance(message, Message) or message.role not in ("system", "user", "assistant"):
+            return f"sample {given.id!r}: {message!r:.200} is not a Message with role system, user or assistant"
+        parts: list[Any] = list(message.content)
+        for part in parts:
+            if not isinstance(part, Media) and not (isinstance(part, Text) and isinstance(part.text, str)):
+                return f"sample {given.id!r}: {part!r:.200} is not a Text with a string, an Image or a Video"
+    return None
 
 
 def metrics_of(task: Task) -> tuple[Metric, ...]:

@@ -13,7 +13,7 @@ from evalkit.errors import EvalkitError, UsageError
 from evalkit.journal import Journal, read
 from evalkit.runner import Cell, Outcome, Selection, model_name, run_cell
 from evalkit.task import Row, Task, load_task
-from evalkit.types import Sample
+from evalkit.types import Completion, Message, Sample, Text
 from tests.plugins.adder import Adder
 
 SUMS = str(Path(__file__).parent / "plugins" / "sums.py")
@@ -145,7 +145,7 @@ def test_a_row_that_failed_and_now_has_its_sample_leaves_no_trace_in_the_counts(
 
 def test_two_samples_of_one_id_are_named_and_stop_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = load_task(SUMS)
-    monkeypatch.setattr(type(task), "samples", lambda self, row: [Sample("same", (), 0)])
+    monkeypatch.setattr(type(task), "samples", lambda self, row: [Sample("same", (Message("user", (Text("1 + 1"),)),), 0)])
     outcome = run_cell(Cell.make(task, Adder("adder"), "adder", tmp_path), say=lambda _: None, progress=False)
     assert "two samples have the id 'same'" in str(outcome.stopped)
 
@@ -208,3 +208,68 @@ def test_two_writers_never_share_a_journal(tmp_path: Path) -> None:
     path = run(tmp_path).cell.folder / "journal.jsonl"
     with Journal(path, {}), pytest.raises(EvalkitError, match="another run"):
         Journal(path, {})
+
+
+ASKED = (Message("user", (Text("1 + 1"),)),)
+
+
+@pytest.mark.parametrize(
+    ("sample", "fault"),
+    [
+        ("1 + 1 =", "str is not a Sample"),
+        (Sample("a", (), 0), "no messages"),
+        (Sample("a", ASKED, 0, cluster=["b"]), "cluster must be a string"),  # type: ignore[arg-type]
+        (Sample("a", ASKED, 0, metadata=[1]), "metadata a mapping"),  # type: ignore[arg-type]
+        (Sample("a", (Message("alien", ASKED[0].content),), 0), "with role system, user or assistant"),  # type: ignore[arg-type]
+        (Sample("a", (Message("user", (Text(None),)),), 0), "not a Text with a string"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_a_task_makes_wrongly_is_an_error_of_its_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sample: object, fault: str
+) -> None:
+    task = load_task(SUMS)
+    good = type(task).samples
+    monkeypatch.setattr(type(task), "samples", lambda self, row: [sample] if row["n"] == 3 else good(self, row))
+    outcome = run_cell(Cell.make(task, Adder("adder"), "adder", tmp_path), say=lambda _: None, progress=False)
+    assert (outcome.results["n"], outcome.results["errors"], outcome.stopped) == (39, 1, None)
+    assert fault in read(outcome.cell.folder / "journal.jsonl").records["row-3"]["error"]
+
+
+def test_where_the_data_end_badly_what_was_asked_before_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = load_task(SUMS)
+    rows = type(task.subsets["all"].source).rows
+
+    def bad(self: object, override: Path | None = None) -> object:
+        yield from islice(rows(self, override), 20)  # type: ignore[arg-type]
+        raise OSError("the data end badly")
+
+    monkeypatch.setattr(type(task.subsets["all"].source), "rows", bad)
+    outcome = run_cell(Cell.make(task, Adder("adder", batch_size=16), "adder", tmp_path), say=lambda _: None, progress=False)
+    assert (outcome.made, outcome.results["complete"]) == (20, False)
+    assert "the data end badly" in str(outcome.stopped)
+
+
+def test_an_adapter_that_answers_with_something_else_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Adder, "answer", lambda self, request: Completion(request.id, "2", tokens=None))  # type: ignore[arg-type]
+    assert "expected a Completion with TokenCounts" in str(run(tmp_path).stopped)
+
+
+@pytest.mark.parametrize("fingerprint", [None, {"a": {1}}])
+def test_a_fingerprint_that_is_not_json_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fingerprint: object) -> None:
+    monkeypatch.setattr(Adder, "fingerprint", fingerprint)
+    with pytest.raises(UsageError, match="adapter 'adder': its fingerprint"):
+        run(tmp_path)
+
+
+@pytest.mark.parametrize("score", [SystemExit(0), "yes"])
+def test_a_score_that_is_none_is_an_error_of_its_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, score: object) -> None:
+    task = load_task(SUMS)
+
+    def breaks(self: Task, sample: Sample, completion: Completion) -> object:
+        if isinstance(score, SystemExit):
+            raise score
+        return score
+
+    monkeypatch.setattr(type(task), "score", breaks)
+    outcome = run_cell(Cell.make(task, Adder("adder"), "adder", tmp_path), say=lambda _: None, progress=False)
+    assert (outcome.results["n"], outcome.results["errors"]) == (0, 40)
