@@ -20,7 +20,7 @@ from evalkit.qwen2vl.checkpoint import load
 from evalkit.qwen2vl.decoder import CrossModal, causal
 from evalkit.qwen2vl.model import Qwen2VL
 from evalkit.qwen2vl.positions import POSITIONS
-from evalkit.qwen2vl.processing import Processor, smart_resize
+from evalkit.qwen2vl.processing import Processor, exact_tokens, smart_resize
 from evalkit.qwen2vl.rope import Run, vision_angles
 from tests.test_engine import CPU, prompt
 from tests.tiny import write_tiny
@@ -250,3 +250,31 @@ def test_a_question_in_training_stands_where_it_stands_in_evaluation(name: str) 
             whole = POSITIONS[name].ids([Run(head), run, Run(shared - head - run.length + own.shape[1])], ablation)
             assert torch.equal(own, whole[:, shared:])
             assert torch.equal(batch.positions[:, row, :shared], whole[:, :shared])
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [
+        {"cross_modal": False},
+        {"vision_time": True},
+        {"resolution": 5},
+        {"resolution": "tokens:100000000000"},
+        {"resolution": "size:280000x280000"},
+        {"vision_gate": "x"},
+        {"vision_gate": float("nan")},
+        {"theta": float("inf")},
+        {"fps": float("nan")},
+        {"max_pixels": 1.5},
+        {"max_frames": True},
+        {"min_pixels": 10**11},
+        {"position": ["rope1d"]},
+    ],
+)
+def test_values_of_another_kind_or_without_bounds_are_refused_by_name(switches: dict) -> None:
+    with pytest.raises(UsageError, match=next(iter(switches))):
+        Ablation(**switches)
+
+
+def test_tokens_without_many_divisors_are_found_at_once() -> None:
+    assert exact_tokens(100, 100, 99_991) in ((28, 99_991 * 28), (99_991 * 28, 28))
+    assert exact_tokens(100, 200, 64 * 128) == (64 * 28, 128 * 28)

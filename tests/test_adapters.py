@@ -102,6 +102,39 @@ def test_the_fingerprint_follows_what_can_change_an_answer_and_nothing_else(tiny
     assert ReferenceAdapter(str(write_tiny(tmp_path, seed=1))).fingerprint != base
 
 
+@pytest.mark.parametrize("adapter", [ReferenceAdapter, TransformersAdapter])
+def test_the_tokens_that_end_an_answer_are_part_of_the_fingerprint(adapter: type, tmp_path: Path) -> None:
+    folder = write_tiny(tmp_path)
+    base = adapter(str(folder)).fingerprint
+    (folder / "generation_config.json").write_text('{"eos_token_id": 65}')
+    assert adapter(str(folder)).fingerprint == {**base, "generation": "greedy until 65"}
+
+
+def test_a_file_shown_as_an_image_and_as_a_clip_is_two_things(tiny: str) -> None:
+    rng = np.random.default_rng(0)
+    frames = [PILImage.fromarray(rng.integers(0, 256, (56, 56, 3), dtype=np.uint8)) for _ in range(4)]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=250)
+    asked = [ask("still", Image(buffer.getvalue()), Text("?")), ask("clip", Video(buffer.getvalue()), Text("?"))]
+    together = collect(ReferenceAdapter(tiny).generate(asked))
+    for request in asked:
+        alone = collect(ReferenceAdapter(tiny).generate([request]))[request.id]
+        assert (together[request.id].text, together[request.id].error) == (alone.text, None)
+
+
+@pytest.mark.parametrize("adapter", [ReferenceAdapter, TransformersAdapter])
+def test_what_no_one_foresaw_costs_one_request(adapter: type, tiny: str) -> None:
+    out = collect(adapter(tiny).generate([ask("surrogate", Text("\ud800")), ask("good", Text("Bonjour"))]))
+    assert "Error" in str(out["surrogate"].error) and out["good"].error is None
+
+
+@pytest.mark.parametrize("adapter", [ReferenceAdapter, TransformersAdapter])
+@pytest.mark.parametrize("device", ["foo", "cuda:99"])
+def test_a_device_that_is_not_here_is_refused(adapter: type, device: str, tiny: str) -> None:
+    with pytest.raises(UsageError, match=f"device '{device}'"):
+        adapter(tiny, device=device)
+
+
 def test_a_switch_away_from_training_makes_an_inference_probe(tiny: str) -> None:
     assert not ReferenceAdapter(tiny).fingerprint["inference_probe"]
     assert not ReferenceAdapter(tiny, position="mrope").fingerprint["inference_probe"]

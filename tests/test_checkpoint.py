@@ -120,3 +120,33 @@ def test_the_digest_follows_the_weights(tiny: Path, tmp_path: Path, monkeypatch:
 def test_an_unknown_model_is_refused_with_its_name() -> None:
     with pytest.raises(CheckpointError, match="no such folder"):
         resolve("./nowhere/at/all")
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("config.json", "[]"),
+        ("config.json", "{"),
+        ("config.json", '{"model_type": "qwen2_vl", "hidden_size": "x"}'),
+        ("config.json", '{"model_type": "qwen2_vl", "num_attention_heads": 0}'),
+        ("config.json", '{"model_type": "qwen2_vl", "vision_config": 3}'),
+        ("config.json", '{"model_type": "qwen2_vl", "evalkit": {"trained_with": [1]}}'),
+        ("preprocessor_config.json", "rubbish"),
+        ("preprocessor_config.json", '{"image_mean": [0.5]}'),
+        ("preprocessor_config.json", '{"image_std": [0, 0, 0]}'),
+        ("preprocessor_config.json", '{"min_pixels": "a"}'),
+        ("generation_config.json", "[1]"),
+        ("generation_config.json", '{"eos_token_id": "a"}'),
+        ("tokenizer_config.json", "rubbish"),
+        ("tokenizer.json", "{"),
+        ("model.safetensors.index.json", '{"weight_map": 3}'),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, file: str, text: str) -> None:
+    from evalkit.model_adapters.reference import ReferenceAdapter
+
+    folder = write_tiny(tmp_path)
+    (folder / "chat_template.json").unlink(missing_ok=True)
+    (folder / file).write_text(text)
+    with pytest.raises(CheckpointError, match=file.replace(".", r"\.")):
+        ReferenceAdapter(str(folder)).fingerprint  # noqa: B018

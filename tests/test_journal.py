@@ -62,6 +62,17 @@ def test_a_damaged_line_in_the_middle_is_named_and_the_rest_is_kept(tmp_path: Pa
     assert "line 3: damaged" in contents.faults[0]
 
 
+@pytest.mark.parametrize(
+    "line", [b'{"id": "zzz"}', b'{"id": "a", "schema_version": "x"}', b'{"id": 3, "scores": {}}', b"[1]", b"3"]
+)
+def test_a_line_that_is_json_but_no_record_is_damage(tmp_path: Path, line: bytes) -> None:
+    path = filled(tmp_path / "j")
+    path.write_bytes(path.read_bytes() + line + b"\n")
+    contents = read(path)
+    assert list(contents.records) == ["0", "1", "2", "3", "4"]
+    assert "damaged" in contents.faults[0]
+
+
 def test_numbers_that_are_none_are_never_written(tmp_path: Path) -> None:
     with Journal(tmp_path / "j", {}) as journal, pytest.raises(ValueError):
         journal.append({"id": "a", "scores": {"x": float("nan")}})

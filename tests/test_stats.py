@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalkit.stats import Interval, compare, holm, mean_interval
+from evalkit.stats import Interval, compare, detectable, holm, mean, mean_interval
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
@@ -92,7 +92,12 @@ def test_the_order_of_the_samples_changes_nothing(grouped: bool) -> None:
     shuffled = rng.permutation(300)
     groups = (clusters % 4).tolist() if grouped else None
     told = [
-        (mean_interval(a[i], clusters[i].tolist(), g), compare(a[i], b[i], clusters[i].tolist(), g))
+        (
+            mean_interval(a[i], clusters[i].tolist(), g),
+            compare(a[i], b[i], clusters[i].tolist(), g),
+            mean(a[i], g),
+            detectable(a[i] - b[i], clusters[i].tolist()),
+        )
         for i in (np.arange(300), shuffled)
         for g in ([groups[j] for j in i] if groups else None,)
     ]

@@ -116,7 +116,7 @@ class Qwen2VLConfig:
             vision = replace(vision, hidden_size=text.hidden_size)
         merged = {**text_raw, **{k: v for k, v in raw.items() if v is not None}}
         merged["dtype"] = raw.get("dtype") or raw.get("torch_dtype") or text_raw.get("dtype") or "float32"
-        merged["trained_with"] = raw.get("evalkit", {}).get("trained_with", {})
+        merged["trained_with"] = dict(raw.get("evalkit", {}).get("trained_with", {}))
         for name in ("vision", "text"):
             merged.pop(name, None)
         return replace(_pick(cls, merged), vision=vision, text=text) if merged else cls(vision, text)
