@@ -77,7 +77,7 @@ def build_parser() -> Parser:
     _model_options(ask)
 
     board = verbs.add_parser("leaderboard", help="write leaderboard.csv and leaderboard.md from all results")
-    board.add_argument("--by", metavar="FIELD", help="instead, headline scores by a property of the samples: tier, language, ...")
+    board.add_argument("--by", metavar="FIELD", help="instead, headline scores by a property of the samples: tier, lang, ...")
     board.add_argument("--paper", action="store_true", help="instead, beside the published scores: write paper.csv and paper.md")
     board.add_argument("--output", type=Path, default=Path("results"), metavar="FOLDER")
 

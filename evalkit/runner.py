@@ -169,7 +169,10 @@ def run_cell(cell: Cell, selection: Selection = Selection(), say: Say = print, p
         if not keep:
             write_json(folder / "results.json", results)
         if interrupted:
-            raise interrupted
+            try:
+                raise interrupted
+            finally:
+                del interrupted  # its traceback holds this frame
         return Outcome(cell, results, stream.reused, stream.made, stopped)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Condition
@@ -54,7 +54,7 @@ def decoded(part: Image | Video, budget: MediaBudget, ablation: Ablation):  # ty
 
 def prefetch(
     work: Callable[[A], B], items: Iterable[A], workers: int, depth: int, size: Callable[[B], int], most: int, overlap: bool = True
-) -> Iterator[B]:
+) -> Generator[B]:
     """``map(work, items)`` in threads, in order, at most ``depth`` items ahead of what was taken.
 
     What waits to be taken holds less than ``most`` (as ``size`` measures it), and what the workers have in hand beyond that. Without

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -121,22 +122,26 @@ class ReferenceAdapter(ModelAdapter):
         under_way: dict[str, tuple[Sequence[str], TokenCounts]] = {}
         failed: list[Completion] = []
 
-        def prompts() -> Iterator[Prompt]:
+        def prompts() -> Generator[Prompt]:
             ahead = self.engine.budget.rows
-            for request, made in prefetch(self._prepare, requests, self.workers, ahead, _held, self.prepared, self._spare_cores()):
-                if isinstance(made, Completion):
-                    failed.append(made)
-                else:
-                    seen = visual_tokens([v.grid for v in made.visuals])
-                    under_way[made.id] = (request.choices, TokenCounts(len(made.ids) - seen, seen))
-                    yield made
+            with closing(
+                prefetch(self._prepare, requests, self.workers, ahead, _held, self.prepared, self._spare_cores())
+            ) as ready:
+                for request, made in ready:
+                    if isinstance(made, Completion):
+                        failed.append(made)
+                    else:
+                        seen = visual_tokens([v.grid for v in made.visuals])
+                        under_way[made.id] = (request.choices, TokenCounts(len(made.ids) - seen, seen))
+                        yield made
 
         tidy = Tidy(ROOM)
-        for output in (self.engine.rank if ranked else self.engine.generate)(prompts()):
-            yield self._completion(*under_way.pop(output.id), output)
-            tidy()
-            while failed:
-                yield failed.pop()
+        with closing(prompts()) as source:  # an interrupt's traceback would keep it open, and its threads would wait for ever
+            for output in (self.engine.rank if ranked else self.engine.generate)(source):
+                yield self._completion(*under_way.pop(output.id), output)
+                tidy()
+                while failed:
+                    yield failed.pop()
         yield from failed
 
     def _spare_cores(self) -> bool:

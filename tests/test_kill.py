@@ -79,3 +79,18 @@ def test_ctrl_c_keeps_what_was_scored_and_prints_how_to_go_on(tmp_path: Path) ->
     assert process.returncode == 130
     assert f"evalkit run --tasks {PLUGINS / 'sums.py'}" in err
     assert len(journal_of(tmp_path).read_bytes().splitlines()) >= 5
+
+
+def test_ctrl_c_ends_a_run_of_the_model_whose_requests_are_prepared_in_threads(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "evalkit.cli", "run", "--tasks", "refcoco", "--output", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob("runs/*/*/journal.jsonl")) or len(journal_of(tmp_path).read_bytes().splitlines()) < 5:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    try:
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "Resume with" in err and "Traceback" not in err
