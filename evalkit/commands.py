@@ -17,7 +17,8 @@ SWITCHES = tuple(f.name for f in fields(Ablation))
 
 
 def run(args: argparse.Namespace) -> int:
-    from evalkit.runner import Cell, Outcome, Selection, run_cell
+    from evalkit.cell import Cell, Selection
+    from evalkit.runner import Outcome, run_cell
     from evalkit.task import load_task
 
     if not 0 <= args.fail_on_error <= 1:

@@ -64,9 +64,11 @@ class Evalkit(lmms):  # type: ignore[misc]
         return [out[n] for n in range(len(requests))]
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
+        """Raises UsageError: a request is one question."""
         raise UsageError("evalkit answers lmms-eval's tasks of one round only")
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
+        """Raises UsageError: lmms-eval asks it of models without chat messages only."""
         raise UsageError("evalkit generates for lmms-eval; for ranked choices use `evalkit run` with a task of its own (Task.rank)")
 
     def _asked(self, requests: Sequence[Instance]) -> Iterator[Request]:

@@ -185,7 +185,7 @@ def compare_cells(a: Sequence[StoredCell], b: Sequence[StoredCell]) -> list[dict
 
 def find_cells(name: str, output: Path = Path("results")) -> list[StoredCell]:
     """The cells that a word on the command line means: a cell folder, or all cells of a model. Raises UsageError with what there is."""
-    from evalkit.runner import model_name
+    from evalkit.cell import model_name
 
     if (Path(name) / "results.json").is_file():
         return [_stored(Path(name))]
@@ -204,9 +204,8 @@ def rescore(cell: StoredCell) -> tuple[StoredCell, int]:
     version (a task file with other contents) has another cell, where a run of it will look: the scores go there, and the old cell stays.
     What that cell already has is kept. A part of the samples stays one: all that its journal holds is counted.
     """
-    from evalkit.runner import metrics_of, scored
     from evalkit.summary import summarise
-    from evalkit.task import load_task
+    from evalkit.task import load_task, metrics_of, scored
     from evalkit.types import Completion, Sample
 
     identity = dict(cell.run["identity"])
@@ -227,10 +226,7 @@ def rescore(cell: StoredCell) -> tuple[StoredCell, int]:
                     id, record["text"], record["finish_reason"], logprobs=tuple(record["logprobs"]), box_space=record["box_space"]
                 )
                 new.pop("error", None)
-                try:
-                    new |= scored(task, sample, answer)
-                except Exception as e:
-                    new["error"] = f"scoring failed: {type(e).__name__}: {e}"
+                new |= scored(task, sample, answer)
             changed += new.get("scores") != record.get("scores") or new.get("error") != record.get("error")
             if new != record or not same:
                 target.append(new)

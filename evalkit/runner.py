@@ -1,17 +1,16 @@
 """Running one task with one adapter: plan, skip what the journal has, stream, score, journal, summarise.
 
-A cell is one task subset and one model fingerprint; its folder is named by both, so the same command finds the same cell and goes on where
-the last one stopped. Rows become samples only when the adapter is ready for them, and leave memory when they are scored.
+The same command finds the same cell and goes on where the last one stopped. Rows become samples only when the adapter is ready for them,
+and leave memory when they are scored.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -19,85 +18,18 @@ from typing import Any
 
 import numpy as np
 
-from evalkit.adapter import ModelAdapter, digest
+from evalkit.cell import Cell, Selection, model_name
 from evalkit.errors import DataError, EvalkitError, UsageError, reason
 from evalkit.journal import SCHEMA_VERSION, Journal, Record, write_json
-from evalkit.plugin import code_of, file_of
+from evalkit.plugin import file_of
 from evalkit.progress import Progress, Say
 from evalkit.provenance import command, git_state, versions
 from evalkit.summary import summarise
-from evalkit.task import Metric, Task
-from evalkit.types import Completion, Image, Media, Message, Request, Sample, Score, Text, TokenCounts, Video
+from evalkit.task import fault, metrics_of, scored
+from evalkit.types import Completion, Image, Request, Sample, Text, TokenCounts, Video
 
 FAULTS_SHOWN = 5
 SESSION = ("created", "selection", "details", "versions", "git", "command")
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which samples of a subset a run takes: all, ``first`` (start, stop) in dataset order, ``drawn`` at random by ``seed``, or by id."""
-
-    first: tuple[int, int] | None = None
-    drawn: int | None = None
-    seed: int = 0
-    ids: tuple[str, ...] = ()
-
-    @property
-    def partial(self) -> bool:
-        return self.first is not None or self.drawn is not None or bool(self.ids)
-
-    def describe(self) -> dict[str, Any]:
-        """JSON of what is set, empty for everything."""
-        given = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items() if v}
-        return given if self.partial else {}
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One task subset under one adapter, and the folder that belongs to them."""
-
-    task: Task
-    adapter: ModelAdapter
-    model: str
-    output: Path
-    data: Path | None = None
-    identity: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def make(cls, task: Task, adapter: ModelAdapter, model: str, output: Path, data: Path | None = None) -> Cell:
-        """Works out the identity. Raises DataError when the data can't be found."""
-        subset = task.subsets[task.subset]
-        try:
-            fingerprint = dict(adapter.fingerprint)
-            digest(fingerprint)
-        except (TypeError, ValueError) as e:
-            raise UsageError(f"adapter {adapter.name!r}: its fingerprint is not a JSON object ({e})") from e
-        identity = {
-            "task": task.name,
-            "subset": task.subset,
-            "task_version": task.version,
-            "data": dict(subset.source.describe(data)),
-            "budget": asdict(subset.budget),
-            "max_new_tokens": subset.max_new_tokens or task.max_new_tokens,
-            "rank": task.rank,
-            "fingerprint": fingerprint,
-        }
-        if code := code_of(task=task, adapter=adapter):
-            identity["code"] = code
-        return cls(task, adapter, model, output, data, identity)
-
-    @property
-    def name(self) -> str:
-        return f"{self.task.name}:{self.task.subset}"
-
-    @property
-    def folder(self) -> Path:
-        return (
-            self.output
-            / "runs"
-            / slug(model_name(self.model))
-            / f"{slug(self.task.name)}-{slug(self.task.subset)}-{digest(self.identity)[:8]}"
-        )
 
 
 @dataclass(frozen=True)
@@ -111,17 +43,6 @@ class Outcome:
     stopped: str | None = None
 
 
-def model_name(text: str) -> str:
-    """How tables call a model: a hub id or shipped name as it is, a path by its last part."""
-    hub = re.fullmatch(r"[\w.-]+/[\w.-]+(@.+)?", text) and not Path(text).exists()
-    return text if hub else Path(text).resolve().name or "model"
-
-
-def slug(text: str) -> str:
-    """A folder name for a model or task, hub ids with ``--`` for ``/``."""
-    return re.sub(r"[^\w.+-]+", "_", text.replace("/", "--")).strip(".") or "_"
-
-
 def run_cell(cell: Cell, selection: Selection = Selection(), say: Say = print, progress: bool = True) -> Outcome:
     """Runs what is missing of a cell and writes its results. What goes wrong with a sample is journaled with it, and the rest goes on.
 
@@ -129,8 +50,8 @@ def run_cell(cell: Cell, selection: Selection = Selection(), say: Say = print, p
     """
     folder = cell.folder
     with Journal(folder / "journal.jsonl", {"cell": cell.name, "folder": folder.name}) as journal:
-        for fault in journal.contents.faults[:FAULTS_SHOWN]:
-            say(fault)
+        for damage in journal.contents.faults[:FAULTS_SHOWN]:
+            say(damage)
         if (more := len(journal.contents.faults) - FAULTS_SHOWN) > 0:
             say(f"{journal.path}: {more} more lines like that")
         begun = len(journal.contents.scored)
@@ -159,10 +80,8 @@ def run_cell(cell: Cell, selection: Selection = Selection(), say: Say = print, p
                 raise
             except KeyboardInterrupt as e:
                 stopped, interrupted = "interrupted", e
-            except EvalkitError as e:
-                stopped = str(e)
             except Exception as e:
-                stopped = f"{type(e).__name__}: {e}"
+                stopped = reason(e)
         if stopped is None and stream.pending:
             stopped = f"the adapter left {len(stream.pending)} requests unanswered, the first {next(iter(stream.pending))!r}"
         results = stream.results(time.perf_counter() - started, complete=stopped is None)
@@ -276,12 +195,7 @@ class _Stream:
         if completion.error is not None:
             self._fail({**record, "error": completion.error})
             return
-        try:
-            record |= scored(self.cell.task, sample, completion)
-        except (Exception, SystemExit) as e:
-            self._fail({**record, "error": f"scoring failed: {type(e).__name__}: {e}"})
-            return
-        self._append(record)
+        self._append(record | scored(self.cell.task, sample, completion))
 
     def results(self, seconds: float, complete: bool) -> dict[str, Any]:
         """results.json. A whole run counts all that the journal has, once rows that failed before and now have samples are withdrawn."""
@@ -341,7 +255,7 @@ class _Stream:
             made: Sequence[Sample]
             try:
                 made = list(task.samples(row))
-                if faults := [f for f in map(_fault, made) if f]:
+                if faults := [f for f in map(fault, made) if f]:
                     raise DataError(f"{type(task).__name__}.samples: {faults[0]}")
             except (Exception, SystemExit) as e:
                 yield f"row-{number}", f"row {number}: {reason(e)}"
@@ -370,41 +284,6 @@ class _Stream:
             group = str(record["metadata"].get(self.headline.group)) if self.headline.group else ""
             total, n = self.running.get(group, (0.0, 0))
             self.running[group] = total + value, n + 1
-
-
-def scored(task: Task, sample: Sample, completion: Completion) -> dict[str, Any]:
-    """The part of a record that scoring makes. Raises what the task raises, and ValueError for values that are not finite."""
-    score = task.score(sample, completion)
-    if not isinstance(score, Score) or not isinstance(score.unparsed, bool):
-        raise TypeError(f"{score!r:.200} is not a Score with unparsed True or False")
-    values = {k: float(v) for k, v in score.values.items()}
-    if bad := [k for k, v in values.items() if not np.isfinite(v)]:
-        raise ValueError(f"{', '.join(bad)} is not a finite number")
-    return {"scores": values, "parsed": score.parsed, "unparsed": score.unparsed}
-
-
-def _fault(sample: object) -> str | None:
-    """What keeps a sample, as a task made it, from being asked and journaled."""
-    if not isinstance(sample, Sample):
-        return f"{type(sample).__name__} is not a Sample"
-    given: Any = sample
-    if not isinstance(given.cluster, str) or not isinstance(given.metadata, Mapping):
-        return f"sample {given.id!r}: cluster must be a string and metadata a mapping"
-    if not given.messages:
-        return f"sample {given.id!r}: no messages"
-    for message in given.messages:
-        if not isinstance(message, Message) or message.role not in ("system", "user", "assistant"):
-            return f"sample {given.id!r}: {message!r:.200} is not a Message with role system, user or assistant"
-        parts: list[Any] = list(message.content)
-        for part in parts:
-            if not isinstance(part, Media) and not (isinstance(part, Text) and isinstance(part.text, str)):
-                return f"sample {given.id!r}: {part!r:.200} is not a Text with a string, an Image or a Video"
-    return None
-
-
-def metrics_of(task: Task) -> tuple[Metric, ...]:
-    """The metrics of a task's subset, the headline first."""
-    return task.subsets[task.subset].metrics or task.metrics
 
 
 def prompt_hash(sample: Sample) -> str:

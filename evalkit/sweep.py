@@ -13,9 +13,10 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from evalkit import journal
+from evalkit.cell import Cell, Selection
 from evalkit.errors import EvalkitError, UsageError
 from evalkit.results import StoredCell, stored_cells
-from evalkit.runner import Cell, Outcome, Selection, run_cell, stored_json
+from evalkit.runner import Outcome, run_cell, stored_json
 from evalkit.yaml_files import Strict, find_shipped, read_yaml
 
 Settings = Mapping[str, Any]

@@ -6,6 +6,7 @@ A task is a small class with the dataset sources of its subsets, a ``samples(row
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any, ClassVar, Protocol
 
 from evalkit.errors import UsageError
 from evalkit.plugin import classes_in
-from evalkit.types import Completion, MediaBudget, Sample, Score
+from evalkit.types import Completion, Media, MediaBudget, Message, Sample, Score, Text
 
 Row = Mapping[str, Any]
 
@@ -124,3 +125,41 @@ def task_class(name: str) -> type[Task]:
     close = get_close_matches(name, known, 1)
     hint = f"did you mean {close[0]}? " if close else ""
     raise UsageError(f"unknown task {name!r}; {hint}known: {', '.join(known)}; or give a file: ./my_task.py")
+
+
+def metrics_of(task: Task) -> tuple[Metric, ...]:
+    """The metrics of a task's subset, the headline first."""
+    return task.subsets[task.subset].metrics or task.metrics
+
+
+def scored(task: Task, sample: Sample, completion: Completion) -> dict[str, Any]:
+    """The part of a record that scoring makes: ``scores``, ``parsed`` and ``unparsed``, or an ``error`` that says why there are none."""
+    try:
+        score = task.score(sample, completion)
+        if not isinstance(score, Score) or not isinstance(score.unparsed, bool):
+            raise TypeError(f"{score!r:.200} is not a Score with unparsed True or False")
+        values = {k: float(v) for k, v in score.values.items()}
+        if bad := [k for k, v in values.items() if not math.isfinite(v)]:
+            raise ValueError(f"{', '.join(bad)} is not a finite number")
+    except (Exception, SystemExit) as e:
+        return {"error": f"scoring failed: {type(e).__name__}: {e}"}
+    return {"scores": values, "parsed": score.parsed, "unparsed": score.unparsed}
+
+
+def fault(sample: object) -> str | None:
+    """What keeps a sample, as a task made it, from being asked and journaled."""
+    if not isinstance(sample, Sample):
+        return f"{type(sample).__name__} is not a Sample"
+    given: Any = sample
+    if not isinstance(given.cluster, str) or not isinstance(given.metadata, Mapping):
+        return f"sample {given.id!r}: cluster must be a string and metadata a mapping"
+    if not given.messages:
+        return f"sample {given.id!r}: no messages"
+    for message in given.messages:
+        if not isinstance(message, Message) or message.role not in ("system", "user", "assistant"):
+            return f"sample {given.id!r}: {message!r:.200} is not a Message with role system, user or assistant"
+        parts: list[Any] = list(message.content)
+        for part in parts:
+            if not isinstance(part, Media) and not (isinstance(part, Text) and isinstance(part.text, str)):
+                return f"sample {given.id!r}: {part!r:.200} is not a Text with a string, an Image or a Video"
+    return None

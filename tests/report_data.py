@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.adapter import ModelAdapter
-from evalkit.runner import Cell, run_cell
+from evalkit.cell import Cell
+from evalkit.runner import run_cell
 from evalkit.task import load_task
 from evalkit.types import Completion, Request, TokenCounts
 

@@ -9,10 +9,11 @@ import pytest
 
 import evalkit
 from evalkit.breakdown import load_breakdown
+from evalkit.cell import Cell, Selection
 from evalkit.cli import main
 from evalkit.errors import DataError, UsageError
 from evalkit.results import compare_cells, find_cells, markdown_table, rescore, stored_cells, write_leaderboard
-from evalkit.runner import Cell, run_cell
+from evalkit.runner import run_cell
 from evalkit.stats import compare, mean
 from evalkit.task import Task, load_task
 from evalkit.types import Completion, Sample, Score
@@ -71,8 +72,6 @@ def test_every_model_with_switches_gets_a_row_without_vision(tmp_path: Path) -> 
 
 
 def test_a_partial_run_is_marked_in_the_leaderboard(tmp_path: Path) -> None:
-    from evalkit.runner import Selection
-
     run(tmp_path, Selection(first=(0, 10)))
     assert "partial: do not quote" in write_leaderboard(tmp_path)[1].read_text()
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from evalkit.cell import Cell, Selection, model_name
 from evalkit.errors import EvalkitError, UsageError
 from evalkit.journal import Journal, read
-from evalkit.runner import Cell, Outcome, Selection, model_name, run_cell
+from evalkit.runner import Outcome, run_cell
 from evalkit.task import Row, Task, load_task
 from evalkit.types import Completion, Message, Sample, Text
 from tests.plugins.adder import Adder

@@ -197,6 +197,7 @@ class Engine:
         return self.model.model(x, cos, sin, self.model.attending(Prefill(pack, cache, self.device), whole))[0], positions
 
     def _decode(self, running: list[Sequence]) -> bool:
+        """One more token for each; True, so that None says that memory ran out."""
         started = time.perf_counter()
         tokens = self.runner([s.out[-1] for s in running], [s.next_position for s in running])
         for sequence, token in zip(running, tokens):

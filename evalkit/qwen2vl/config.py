@@ -148,7 +148,7 @@ class Qwen2VLConfig:
 
     @classmethod
     def load(cls, folder: Path) -> Qwen2VLConfig:
-        """Reads ``folder/config.json``."""
+        """Reads ``folder/config.json``. Raises CheckpointError, with the file, for one that is absent or can't be this model's."""
         path = folder / "config.json"
         if not path.is_file():
             raise CheckpointError(f"{path}: no such file; --model takes a folder with a released checkpoint")

@@ -46,7 +46,8 @@ class ProcessorConfig:
 
     @classmethod
     def load(cls, folder: Path) -> ProcessorConfig:
-        """Reads the file, or gives the released defaults when the folder has none. Raises CheckpointError on other patch sizes."""
+        """Reads the file, or gives the released defaults when the folder has none. Raises CheckpointError on other patch sizes,
+        and on values that are none."""
         path = folder / "preprocessor_config.json"
         raw = read_json(path) if path.is_file() else {}
         sizes = (raw.get("patch_size", 14), raw.get("temporal_patch_size", 2), raw.get("merge_size", 2))
