@@ -1,7 +1,9 @@
-"""The reference adapter beside the transformers adapter: `python benchmarks/adapters.py [--model nano] [--tasks A,B] [--save FILE]`.
+"""The reference adapter beside the transformers adapter: `python benchmarks/adapters.py [--model
+nano] [--tasks A,B] [--save FILE]`.
 
-Every cell is an `evalkit run` in a process of its own, in turn; the time is the one in results.json, from the first row to the last score
-(loading the model included, starting Python and resampling for intervals not). Answers are compared row by row.
+Every cell is an `evalkit run` in a process of its own, in turn; the time is the one in
+results.json, from the first row to the last score (loading the model included, starting Python and
+resampling for intervals not). Answers are compared row by row.
 """
 
 from __future__ import annotations
@@ -30,7 +32,10 @@ def main() -> None:
     parser.add_argument("--save", type=Path)
     args = parser.parse_args()
     sides = {"evalkit": ["--adapter", "reference"]}
-    sides |= {f"batch {n}": ["--adapter", "transformers", "--batch-size", n] for n in args.batch_sizes.split(",")}
+    sides |= {
+        f"batch {n}": ["--adapter", "transformers", "--batch-size", n]
+        for n in args.batch_sizes.split(",")
+    }
     env = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
     times: dict[tuple[str, str], list[float]] = {}
     texts: dict[tuple[str, str], dict[str, str]] = {}
@@ -39,15 +44,34 @@ def main() -> None:
             for task in args.tasks.split(","):
                 for side, adapter in sides.items():
                     out = Path(scratch) / f"{n}-{side}-{task}"
-                    command = [sys.executable, "-m", "evalkit.cli", "run", "--tasks", task, "--model", args.model, *adapter]
-                    subprocess.run([*command, "--dtype", "float32", "--output", str(out)], check=True, capture_output=True, env=env)
+                    command = [
+                        sys.executable,
+                        "-m",
+                        "evalkit.cli",
+                        "run",
+                        "--tasks",
+                        task,
+                        "--model",
+                        args.model,
+                        *adapter,
+                    ]
+                    subprocess.run(
+                        [*command, "--dtype", "float32", "--output", str(out)],
+                        check=True,
+                        capture_output=True,
+                        env=env,
+                    )
                     samples = evalkit.load_samples(out)
-                    times.setdefault((task, side), []).append(float(evalkit.load_results(out)["seconds"].iloc[0]))
+                    times.setdefault((task, side), []).append(
+                        float(evalkit.load_results(out)["seconds"].iloc[0])
+                    )
                     texts[task, side] = dict(zip(samples["id"], samples["text"]))
     lines = [
-        f"# {Path(args.model).name}, fp32: seconds for each embedded task, reference adapter beside transformers",
+        f"# {Path(args.model).name}, fp32: seconds for each embedded task, reference adapter "
+        "beside transformers",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()} CPU, {args.threads} threads, transformers {version('transformers')}; "
+        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()} CPU, {args.threads} threads, "
+        f"transformers {version('transformers')}; "
         f"median of {args.rounds} rounds in turn.",
         "",
         "| task | rows | evalkit | "
@@ -60,7 +84,10 @@ def main() -> None:
         first = texts[task, "evalkit"]
         same = sum(first[i] == t for i, t in texts[task, list(sides)[1]].items())
         cells = " | ".join(f"{t:.1f}" for t in theirs)
-        lines.append(f"| {task} | {len(first)} | {ours:.1f} | {cells} | {min(theirs) / ours:.1f} | {same} of {len(first)} |")
+        lines.append(
+            f"| {task} | {len(first)} | {ours:.1f} | {cells} | {min(theirs) / ours:.1f} | "
+            f"{same} of {len(first)} |"
+        )
     print("\n".join(lines))
     if args.save:
         args.save.write_text("\n".join([*lines, ""]), encoding="utf-8")

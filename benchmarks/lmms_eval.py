@@ -1,9 +1,12 @@
-"""`evalkit run` beside lmms-eval's own qwen2_vl wrapper: whole processes on the same checkpoint and the same rows, in turn.
+"""`evalkit run` beside lmms-eval's own qwen2_vl wrapper: whole processes on the same checkpoint and
+the same rows, in turn.
 
-`python benchmarks/lmms_eval.py --lmms-eval ENV/bin/lmms-eval [--model FOLDER] [--batch-sizes 1,8] [--rounds 3] [--threads 2] [--save FILE]`
+`python benchmarks/lmms_eval.py --lmms-eval ENV/bin/lmms-eval [--model FOLDER] [--batch-sizes 1,8]
+[--rounds 3] [--threads 2] [--save FILE]`
 
-The rows are the embedded docvqa:mini (ANLS). ENV is a separate environment with lmms-eval 0.7.3, in which its qwen2_vl must run (it needs
-torchvision and decord). Both sides start from nothing: start-up, loading, scoring and writing are in the time, as a user waits for them.
+The rows are the embedded docvqa:mini (ANLS). ENV is a separate environment with lmms-eval 0.7.3, in
+which its qwen2_vl must run (it needs torchvision and decord). Both sides start from nothing:
+start-up, loading, scoring and writing are in the time, as a user waits for them.
 """
 
 from __future__ import annotations
@@ -82,8 +85,22 @@ def main() -> None:
 
         def ours(n: int) -> float:
             out = folder / f"evalkit{n}"
-            command = [sys.executable, "-m", "evalkit.cli", "run", "--tasks", "docvqa", "--model", str(args.model)]
-            subprocess.run([*command, "--dtype", "float32", "--output", str(out)], check=True, capture_output=True, env=env)
+            command = [
+                sys.executable,
+                "-m",
+                "evalkit.cli",
+                "run",
+                "--tasks",
+                "docvqa",
+                "--model",
+                str(args.model),
+            ]
+            subprocess.run(
+                [*command, "--dtype", "float32", "--output", str(out)],
+                check=True,
+                capture_output=True,
+                env=env,
+            )
             results = json.loads(next(out.rglob("results.json")).read_text())
             return next(m["value"] for m in results["metrics"] if m["metric"] == "anls")
 
@@ -106,14 +123,21 @@ def main() -> None:
                 "--include_path",
                 str(folder / "tasks"),
             ]
-            done = subprocess.run([*command, "--output_path", str(out)], capture_output=True, text=True, env=env)
+            done = subprocess.run(
+                [*command, "--output_path", str(out)], capture_output=True, text=True, env=env
+            )
             found = sorted(out.rglob("*results.json"))
             if not found:
-                sys.exit(f"lmms-eval wrote no results:\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}")
+                sys.exit(
+                    f"lmms-eval wrote no results:\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+                )
             return 100 * json.loads(found[0].read_text())["results"]["docvqa_mini"]["anls,none"]
 
         sides = {"evalkit run": ours}
-        sides |= {f"lmms-eval, batch {b}": lambda n, b=b: theirs(n, b) for b in args.batch_sizes.split(",")}
+        sides |= {
+            f"lmms-eval, batch {b}": lambda n, b=b: theirs(n, b)
+            for b in args.batch_sizes.split(",")
+        }
         times: dict[str, list[float]] = {name: [] for name in sides}
         scores: dict[str, float] = {}
         for n in range(args.rounds):
@@ -124,11 +148,15 @@ def main() -> None:
     lines = [
         f"# {args.model.name}, docvqa:mini (214 questions), fp32, whole processes",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()} CPU, {args.threads} threads; median of {args.rounds} rounds in turn.",
+        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()} CPU, {args.threads} threads; "
+        f"median of {args.rounds} rounds in turn.",
         "",
         "| | seconds | ANLS |",
         "|---|---|---|",
-        *(f"| {name} | {statistics.median(t):.1f} | {scores[name]:.1f} |" for name, t in times.items()),
+        *(
+            f"| {name} | {statistics.median(t):.1f} | {scores[name]:.1f} |"
+            for name, t in times.items()
+        ),
         "",
     ]
     print("\n".join(lines))

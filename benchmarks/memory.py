@@ -1,7 +1,9 @@
-"""Peak memory of a short and a long run: `python benchmarks/memory.py [--rows 200,5000] [--save FILE]`.
+"""Peak memory of a short and a long run: `python benchmarks/memory.py [--rows 200,5000] [--save
+FILE]`.
 
-Draws a DocVQA subset of that many rows (official columns, pages of the nano generator at difficulties of 0 to 0.4), runs `evalkit run` on
-the first rows of it with the reference adapter in processes of their own, and reads each one's largest resident size.
+Draws a DocVQA subset of that many rows (official columns, pages of the nano generator at
+difficulties of 0 to 0.4), runs `evalkit run` on the first rows of it with the reference adapter in
+processes of their own, and reads each one's largest resident size.
 """
 
 from __future__ import annotations
@@ -63,8 +65,19 @@ def main() -> None:
     args = parser.parse_args()
     counts = [int(n) for n in args.rows.split(",")]
     text, whole = Value("string"), Value("int64")
-    columns = {"questionId": text, "question": text, "question_types": List(text), "image": Image(), "docId": whole}
-    columns |= {"ucsf_document_id": text, "ucsf_document_page_no": text, "answers": List(text), "data_split": text}
+    columns = {
+        "questionId": text,
+        "question": text,
+        "question_types": List(text),
+        "image": Image(),
+        "docId": whole,
+    }
+    columns |= {
+        "ucsf_document_id": text,
+        "ucsf_document_page_no": text,
+        "answers": List(text),
+        "data_split": text,
+    }
     lines = [
         "# Peak resident memory of `evalkit run`, docvqa rows, nano, fp32",
         "",
@@ -78,7 +91,10 @@ def main() -> None:
         data = Path(scratch) / "docvqa"
         data.mkdir()
         table = datasets.Dataset.from_generator(
-            rows, gen_kwargs={"count": max(counts)}, features=Features(columns), cache_dir=str(Path(scratch) / "cache")
+            rows,
+            gen_kwargs={"count": max(counts)},
+            features=Features(columns),
+            cache_dir=str(Path(scratch) / "cache"),
         )
         table.to_parquet(data / "validation-00000-of-00001.parquet", batch_size=100)
         for n in counts:
@@ -95,7 +111,11 @@ def main() -> None:
             ]
             child = [sys.executable, "-c", CHILD, *command, "--output", str(Path(scratch) / str(n))]
             done = subprocess.run(child, capture_output=True, text=True, env=env)
-            said = json.loads(done.stdout.splitlines()[-1]) if not done.returncode else {"code": done.returncode}
+            said = (
+                json.loads(done.stdout.splitlines()[-1])
+                if not done.returncode
+                else {"code": done.returncode}
+            )
             if said["code"]:
                 sys.exit(f"evalkit run ended with {said['code']}:\n{done.stdout}\n{done.stderr}")
             lines.append(f"| {n} | {said['rss'] / 2**20:.0f} |")

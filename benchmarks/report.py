@@ -1,6 +1,8 @@
-"""The report at 10,000 samples in headless Chromium: `python benchmarks/report.py [--samples N] [--save FILE]`.
+"""The report at 10,000 samples in headless Chromium: `python benchmarks/report.py [--samples N]
+[--save FILE]`.
 
-First paint is the browser's own first-contentful-paint; filter and key times run from the event to the next painted frame.
+First paint is the browser's own first-contentful-paint; filter and key times run from the event to
+the next painted frame.
 """
 
 from __future__ import annotations
@@ -51,7 +53,9 @@ def main() -> None:
             page.goto((Path(scratch) / "page.html").as_uri())
             page.wait_for_selector(".row")
             ready.append(page.evaluate("performance.now()"))
-            paints.append(page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime"))
+            paints.append(
+                page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+            )
             page.select_option("#b", index=1)
             for name, work in FILTERS.items():
                 times[name].append(page.evaluate(TIMED, work))
@@ -62,7 +66,8 @@ def main() -> None:
     lines = [
         f"# The report at {args.samples:,} samples, two cells",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()} CPU, headless Chromium {version}; median and worst of 5 loads.",
+        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()} CPU, headless Chromium "
+        f"{version}; median and worst of 5 loads.",
         f"Page of {size:.1f} MiB, pictures in a folder beside it, written in {written:.1f} s.",
         "",
         "| | median ms | worst ms |",

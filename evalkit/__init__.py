@@ -1,6 +1,7 @@
 """evalkit measures vision-language models, and says what an architectural choice is worth.
 
-``load_results()`` and ``load_samples()`` read what ``evalkit run`` left behind as pandas frames. Everything heavy is imported on first use.
+``load_results()`` and ``load_samples()`` read what ``evalkit run`` left behind as pandas frames.
+Everything heavy is imported on first use.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,8 +1,10 @@
-"""The engine measured: items and tokens a second, time by stage, share of the floor, beside `transformers` in the same run, in turn.
+"""The engine measured: items and tokens a second, time by stage, share of the floor, beside
+`transformers` in the same run, in turn.
 
-The floor is the time that the linear layers alone would take, each image and shared prefix once, at the rate that a 2048-cubed product
-(8192 on a GPU) reaches on this device in the same run. Pixels and prompts are random; both sides get the same patches, the same ids and
-the same number of new tokens, and the answers are compared.
+The floor is the time that the linear layers alone would take, each image and shared prefix once, at
+the rate that a 2048-cubed product (8192 on a GPU) reaches on this device in the same run. Pixels
+and prompts are random; both sides get the same patches, the same ids and the same number of new
+tokens, and the answers are compared.
 """
 
 from __future__ import annotations
@@ -27,11 +29,11 @@ from evalkit.engine import Engine, Prompt, Visual
 from evalkit.engine.budget import choose
 from evalkit.engine.fused import fuse
 from evalkit.errors import UsageError
-from evalkit.qwen2vl.ablation import Ablation
-from evalkit.qwen2vl.checkpoint import DTYPES, PATCH_EMBED, load
-from evalkit.qwen2vl.config import RELEASED
-from evalkit.qwen2vl.model import Qwen2VL
-from evalkit.qwen2vl.processing import Processor
+from evalkit.models.qwen2_vl.checkpoint import DTYPES, PATCH_EMBED, load
+from evalkit.models.qwen2_vl.config import RELEASED
+from evalkit.models.qwen2_vl.model import Qwen2VL
+from evalkit.models.qwen2_vl.processing import Processor
+from evalkit.models.qwen2_vl.switches import Ablation
 
 Answers = dict[str, tuple[int, ...]]
 PAGES = {"documents": (1092, 1372, 10), "questions": (448, 616, 10), "decode": (224, 224, 256)}
@@ -44,8 +46,9 @@ FIRST = "evalkit, the first question of every page"
 
 @dataclass(frozen=True)
 class Load:
-    """``images``: one question an image of 224 to 800 by 224 to 600 pixels, 4 to 48 new tokens. ``documents``: one question a page of 1,911
-    visual tokens, 10 new tokens, as in DocVQA. ``questions``: four questions a page of 352 visual tokens, 10 new tokens. ``decode``: one
+    """``images``: one question an image of 224 to 800 by 224 to 600 pixels, 4 to 48 new tokens.
+    ``documents``: one question a page of 1,911 visual tokens, 10 new tokens, as in DocVQA.
+    ``questions``: four questions a page of 352 visual tokens, 10 new tokens. ``decode``: one
     question a picture of 64 visual tokens, 256 new tokens."""
 
     name: str
@@ -58,12 +61,16 @@ class Load:
         while len(out) < self.items:
             if self.name == "images":
                 w, h = int(rng.integers(224, 801)), int(rng.integers(224, 601))
-                out.append(_ask(model, rng, _page(rng, h, w, len(out)), len(out), int(rng.integers(4, 49))))
+                out.append(
+                    _ask(model, rng, _page(rng, h, w, len(out)), len(out), int(rng.integers(4, 49)))
+                )
             else:
                 height, width, new = PAGES[self.name]
                 page = _page(rng, height, width, len(out))
                 head = [int(x) for x in rng.integers(0, 250, 20)]
-                for _ in range(min(QUESTIONS, self.items - len(out)) if self.name == "questions" else 1):
+                for _ in range(
+                    min(QUESTIONS, self.items - len(out)) if self.name == "questions" else 1
+                ):
                     out.append(_ask(model, rng, page, len(out), new, head))
         return out
 
@@ -76,7 +83,12 @@ def _page(rng: np.random.Generator, height: int, width: int, key: int) -> Visual
 
 
 def _ask(
-    model: Qwen2VL, rng: np.random.Generator, page: Visual, number: int, new: int, head: Sequence[int] | None = None
+    model: Qwen2VL,
+    rng: np.random.Generator,
+    page: Visual,
+    number: int,
+    new: int,
+    head: Sequence[int] | None = None,
 ) -> Prompt:
     c, n = model.config, page.grid[1] * page.grid[2] // 4
     before = head or [int(x) for x in rng.integers(0, 250, 20)]
@@ -105,7 +117,9 @@ def model_of(name: str, dtype: str, device: str) -> Qwen2VL:
 
 
 def linear_flop(model: Qwen2VL, prompts: list[Prompt], shared: bool) -> float:
-    """Floating-point operations of the linear layers, logits only where a token is chosen; ``shared``: each image and prefix once."""
+    """Floating-point operations of the linear layers, logits only where a token is chosen;
+    ``shared``: each image and prefix once.
+    """
 
     def weights(module: torch.nn.Module) -> int:
         return sum(p.numel() for p in module.parameters() if p.ndim == 2)
@@ -124,7 +138,12 @@ def linear_flop(model: Qwen2VL, prompts: list[Prompt], shared: bool) -> float:
     chosen = sum(p.max_new_tokens for p in prompts)
     trunk = weights(model.visual) - merger
     head = model.lm_head.weight.numel()
-    return 2.0 * (trunk * patches + merger * patches / 4 + weights(model.model.layers) * tokens + head * chosen)
+    return 2.0 * (
+        trunk * patches
+        + merger * patches / 4
+        + weights(model.model.layers) * tokens
+        + head * chosen
+    )
 
 
 def product_rate(dtype: torch.dtype, device: str) -> float:
@@ -151,7 +170,8 @@ def _best(work: Callable[[], object]) -> float:
 
 
 def transformers_answers(hf: Any, prompts: list[Prompt], batch_size: int, pad: int) -> Answers:
-    """generate() as harnesses call it: arrival order, left padding, each batch to its longest answer, cut per row.
+    """generate() as harnesses call it: arrival order, left padding, each batch to its longest
+    answer, cut per row.
 
     Patches are normalised already.
     """
@@ -159,15 +179,21 @@ def transformers_answers(hf: Any, prompts: list[Prompt], batch_size: int, pad: i
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
         longest = max(len(p.ids) for p in batch)
-        ids = torch.tensor([[pad] * (longest - len(p.ids)) + list(p.ids) for p in batch], device=hf.device)
-        mask = torch.tensor([[0] * (longest - len(p.ids)) + [1] * len(p.ids) for p in batch], device=hf.device)
+        ids = torch.tensor(
+            [[pad] * (longest - len(p.ids)) + list(p.ids) for p in batch], device=hf.device
+        )
+        mask = torch.tensor(
+            [[0] * (longest - len(p.ids)) + [1] * len(p.ids) for p in batch], device=hf.device
+        )
         limit = max(p.max_new_tokens for p in batch)
         new = hf.generate(
             input_ids=ids,
             attention_mask=mask,
             mm_token_type_ids=(ids == hf.config.image_token_id).int(),
             pixel_values=torch.cat([v.patches for p in batch for v in p.visuals]).to(hf.device),
-            image_grid_thw=torch.tensor([v.grid for p in batch for v in p.visuals], device=hf.device),
+            image_grid_thw=torch.tensor(
+                [v.grid for p in batch for v in p.visuals], device=hf.device
+            ),
             max_new_tokens=limit,
             do_sample=False,
         )[:, longest:].tolist()
@@ -188,7 +214,9 @@ def transformers_model(model: Qwen2VL) -> Any:
 
     weight = model.lm_head.weight
     with torch.device("meta"):
-        hf = Qwen2VLForConditionalGeneration(Qwen2VLConfig(**model.config.to_dict())).to(weight.dtype)
+        hf = Qwen2VLForConditionalGeneration(Qwen2VLConfig(**model.config.to_dict())).to(
+            weight.dtype
+        )
     hf = hf.to_empty(device=weight.device).eval()
     for part in hf.modules():  # what is computed, not stored
         if hasattr(part, "inv_freq"):
@@ -200,14 +228,22 @@ def transformers_model(model: Qwen2VL) -> Any:
     for key, tensor in model.state_dict().items():
         if key == PATCH_EMBED:
             tensor = tensor.unflatten(1, (3, 2, 14, 14))
-        state["model." + key if key.startswith("visual.") else key.replace("model.", "model.language_model.", 1)] = tensor
+        state[
+            "model." + key
+            if key.startswith("visual.")
+            else key.replace("model.", "model.language_model.", 1)
+        ] = tensor
     hf.load_state_dict(state, strict=True)
     hf.generation_config.eos_token_id = None  # both sides write all their tokens
     return hf
 
 
-def bench(name: str, load_: Load, dtype: str, device: str, rounds: int, sizes: Sequence[int]) -> str:
-    """Measures and returns a page of markdown. ``sizes``: batch sizes of `transformers`; with none it is left out."""
+def bench(
+    name: str, load_: Load, dtype: str, device: str, rounds: int, sizes: Sequence[int]
+) -> str:
+    """Measures and returns a page of markdown. ``sizes``: batch sizes of `transformers`; with none
+    it is left out.
+    """
     model = model_of(name, dtype, device)
     prompts, never = load_.prompts(model), frozenset[int]()
     hf, pad = transformers_model(model) if sizes else None, model.config.bos_token_id
@@ -226,14 +262,24 @@ def bench(name: str, load_: Load, dtype: str, device: str, rounds: int, sizes: S
     firsts = prompts[::QUESTIONS] if load_.name == "questions" else prompts
     if len(firsts) < len(prompts):
         sides[FIRST] = partial(ours, model, firsts)
-    sides["evalkit"] = partial(ours, model)  # the last of ours: its engine is the one that is looked into
+    sides["evalkit"] = partial(
+        ours, model
+    )  # the last of ours: its engine is the one that is looked into
     with torch.inference_mode():
         ours(model)
     peak = peak_memory(device)
     ready = [
-        replace(p, visuals=tuple(replace(v, patches=v.pixels(torch.device("cpu")), table=None) for v in p.visuals)) for p in prompts
+        replace(
+            p,
+            visuals=tuple(
+                replace(v, patches=v.pixels(torch.device("cpu")), table=None) for v in p.visuals
+            ),
+        )
+        for p in prompts
     ]
-    sides |= {f"transformers, batch {n}": partial(transformers_answers, hf, ready, n, pad) for n in sizes}
+    sides |= {
+        f"transformers, batch {n}": partial(transformers_answers, hf, ready, n, pad) for n in sizes
+    }
     times: dict[str, list[float]] = {side: [] for side in sides}
     answers: dict[str, Answers] = {}
     rates = []
@@ -248,12 +294,15 @@ def bench(name: str, load_: Load, dtype: str, device: str, rounds: int, sizes: S
     floor = flop[True] / rate
     page = _head(name, load_, dtype, device, rounds, prompts)
     page += [
-        f"{flop[True] / 1e12:.2f} TFLOP in linear layers with every image and shared prefix once ({flop[False] / 1e12:.2f} without",
-        f"sharing); a large product reaches {rate / 1e9:,.0f} GFLOP/s, a copy {copied / 1e9:.1f} GB/s: floor {floor:.3g} s.",
+        f"{flop[True] / 1e12:.2f} TFLOP in linear layers with every image and shared prefix "
+        f"once ({flop[False] / 1e12:.2f} without",
+        f"sharing); a large product reaches {rate / 1e9:,.0f} GFLOP/s, a copy "
+        f"{copied / 1e9:.1f} GB/s: floor {floor:.3g} s.",
         "",
     ]
     page += [
-        "| | seconds | items/s | tokens in/s | tokens out/s | share of the floor | answers as evalkit's |",
+        "| | seconds | items/s | tokens in/s | tokens out/s | share of the floor | answers "
+        "as evalkit's |",
         "|---|---|---|---|---|---|---|",
     ]
     tokens_in, tokens_out = sum(len(p.ids) for p in prompts), sum(p.max_new_tokens for p in prompts)
@@ -262,7 +311,8 @@ def bench(name: str, load_: Load, dtype: str, device: str, rounds: int, sizes: S
         t = statistics.median(spent)
         same = sum(answers[side][p.id] == answers["evalkit"][p.id] for p in prompts)
         page.append(
-            f"| {side} | {t:.2f} | {len(prompts) / t:.1f} | {tokens_in / t:,.0f} | {tokens_out / t:,.0f} | {floor / t:.0%} "
+            f"| {side} | {t:.2f} | {len(prompts) / t:.1f} | {tokens_in / t:,.0f} | "
+            f"{tokens_out / t:,.0f} | {floor / t:.0%} "
             f"| {same} of {len(prompts)} |"
         )
     if first:
@@ -270,36 +320,53 @@ def bench(name: str, load_: Load, dtype: str, device: str, rounds: int, sizes: S
         further = (every - one) / (len(prompts) - len(firsts)) / (one / len(firsts))
         page += [
             "",
-            f"The first question of every page alone takes {one:.2f} s: a further question of a page costs {further:.0%} of the first.",
+            f"The first question of every page alone takes {one:.2f} s: a further question "
+            f"of a page costs {further:.0%} of the first.",
         ]
     return "\n".join([*page, "", *_stages(last[0], model, DTYPES[dtype], copied, peak, device), ""])
 
 
-def _head(name: str, load_: Load, dtype: str, device: str, rounds: int, prompts: list[Prompt]) -> list[str]:
+def _head(
+    name: str, load_: Load, dtype: str, device: str, rounds: int, prompts: list[Prompt]
+) -> list[str]:
     visual = sum(v.grid[0] * v.grid[1] * v.grid[2] // 4 for p in prompts for v in p.visuals)
     new = sum(p.max_new_tokens for p in prompts)
-    chip = torch.cuda.get_device_name() if device != "cpu" else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    chip = (
+        torch.cuda.get_device_name()
+        if device != "cpu"
+        else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    )
     return [
-        f"# {Path(name).name}, {dtype}, load {load_.name}: {len(prompts)} questions, {visual:,} visual tokens, {new:,} new tokens",
+        f"# {Path(name).name}, {dtype}, load {load_.name}: {len(prompts)} questions, "
+        f"{visual:,} visual tokens, {new:,} new tokens",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {chip}, torch {torch.__version__}, transformers {version('transformers')}; "
+        f"{datetime.now(UTC):%Y-%m-%d}, {chip}, torch {torch.__version__}, transformers "
+        f"{version('transformers')}; "
         f"median of {rounds} rounds in turn.",
         "",
     ]
 
 
-def _stages(engine: Engine, model: Qwen2VL, dtype: torch.dtype, copied: float, peak: int, device: str) -> list[str]:
+def _stages(
+    engine: Engine, model: Qwen2VL, dtype: torch.dtype, copied: float, peak: int, device: str
+) -> list[str]:
     s = engine.stats
     steps = max(s.decode_steps, 1)
-    weights = dtype.itemsize * (sum(p.numel() for p in model.model.layers.parameters()) + model.lm_head.weight.numel())
+    weights = dtype.itemsize * (
+        sum(p.numel() for p in model.model.layers.parameters()) + model.lm_head.weight.numel()
+    )
     return [
         "| stage of evalkit | seconds | |",
         "|---|---|---|",
         f"| vision | {s.vision_seconds:.2f} | {s.visuals} images, {s.visuals_reused} reused |",
-        f"| rest of prefill | {s.prefill_seconds - s.vision_seconds:.2f} | {s.tokens_in:,} tokens in {s.packs} packs, "
+        f"| rest of prefill | {s.prefill_seconds - s.vision_seconds:.2f} | {s.tokens_in:,} "
+        f"tokens in {s.packs} packs, "
         f"{s.tokens_reused:,} more saved by shared prefixes |",
-        f"| decode | {s.decode_seconds:.2f} | {s.decode_steps} steps of {s.rows_decoded / steps:.1f} rows, "
-        f"{1e3 * s.decode_seconds / steps:.1f} ms each; reading the weights once takes {2e3 * weights / copied:.1f} ms |",
+        f"| decode | {s.decode_seconds:.2f} | {s.decode_steps} steps of "
+        f"{s.rows_decoded / steps:.1f} rows, "
+        f"{1e3 * s.decode_seconds / steps:.1f} ms each; reading the weights once takes "
+        f"{2e3 * weights / copied:.1f} ms |",
         "",
-        f"Peak memory before a peer ran: {peak / 2**20:,.0f} MiB {'on the device' if device != 'cpu' else 'resident'}.",
+        f"Peak memory before a peer ran: {peak / 2**20:,.0f} MiB "
+        f"{'on the device' if device != 'cpu' else 'resident'}.",
     ]

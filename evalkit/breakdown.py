@@ -1,5 +1,6 @@
-"""Headline scores by a property of the samples: tier, language, question type, whatever a task put in ``Sample.metadata``, and what follows
-from a record: object size, image area, aspect, visual tokens."""
+"""Headline scores by a property of the samples: tier, language, question type, whatever a task put
+in ``Sample.metadata``, and what follows from a record: object size, image area, aspect, visual
+tokens."""
 
 from __future__ import annotations
 
@@ -18,18 +19,40 @@ if TYPE_CHECKING:
 
 Classes = tuple[tuple[float, str], ...]
 """(upper bound, name), rising; the last bound is infinite."""
-OBJECT_SIZES: Classes = ((0.02, "under 2 %"), (0.1, "2 to 10 %"), (math.inf, "over 10 % of the image"))
-ASPECTS: Classes = ((2 / 3, "tall (under 2:3)"), (3 / 2, "2:3 to 3:2"), (math.inf, "wide (over 3:2)"))
-IMAGE_AREAS: Classes = (*((10.0**n, f"under 10^{n} pixels") for n in range(4, 8)), (math.inf, "10^7 pixels and more"))
-VISUAL_TOKENS: Classes = (*((4.0**n, f"{4 ** (n - 1)} to {4**n - 1}") for n in range(1, 8)), (math.inf, "16384 and more"))
+OBJECT_SIZES: Classes = (
+    (0.02, "under 2 %"),
+    (0.1, "2 to 10 %"),
+    (math.inf, "over 10 % of the image"),
+)
+ASPECTS: Classes = (
+    (2 / 3, "tall (under 2:3)"),
+    (3 / 2, "2:3 to 3:2"),
+    (math.inf, "wide (over 3:2)"),
+)
+IMAGE_AREAS: Classes = (
+    *((10.0**n, f"under 10^{n} pixels") for n in range(4, 8)),
+    (math.inf, "10^7 pixels and more"),
+)
+VISUAL_TOKENS: Classes = (
+    *((4.0**n, f"{4 ** (n - 1)} to {4**n - 1}") for n in range(1, 8)),
+    (math.inf, "16384 and more"),
+)
 
 
 def value_of(record: journal.Record, field: str) -> str | None:
-    """A record's value of a metadata field in words, or of a derived one (DERIVED); None when it has none."""
+    """A record's value of a metadata field in words, or of a derived one (DERIVED); None when it
+    has none.
+    """
     if field in DERIVED:
         return DERIVED[field](record)
     value = record["metadata"].get(field)
-    return ", ".join(map(str, value)) if isinstance(value, list) else None if value is None else str(value)
+    return (
+        ", ".join(map(str, value))
+        if isinstance(value, list)
+        else None
+        if value is None
+        else str(value)
+    )
 
 
 def _class(value: float, classes: Classes) -> str:
@@ -68,9 +91,13 @@ DERIVED: Mapping[str, Callable[[journal.Record], str | None]] = {
     "aspect": _aspect,
     "visual_tokens": _visual_tokens,
 }
-"""Fields that follow from a record: the target box's share of the image, the image's area and width to height, the tokens it took
-(for clips, which all have one size in a data set, their length)."""
-ORDER = {name: i for classes in (OBJECT_SIZES, IMAGE_AREAS, ASPECTS, VISUAL_TOKENS) for i, (_, name) in enumerate(classes)}
+"""Fields that follow from a record: the target box's share of the image, the image's area and width
+to height, the tokens it took (for clips, which all have one size in a data set, their length)."""
+ORDER = {
+    name: i
+    for classes in (OBJECT_SIZES, IMAGE_AREAS, ASPECTS, VISUAL_TOKENS)
+    for i, (_, name) in enumerate(classes)
+}
 ORDER |= {"easy": 0, "medium": 1, "hard": 2}
 
 
@@ -80,10 +107,11 @@ def in_order(values: Iterable[str]) -> list[str]:
 
 
 def load_breakdown(output: str | Path, field: str) -> pd.DataFrame:
-    """One row per cell and value of a metadata field, for the headline metric, with a 95 % interval over clusters.
+    """One row per cell and value of a metadata field, for the headline metric, with a 95 % interval
+    over clusters.
 
-    Columns: task, model, settings, metric, the field, value, ci_low, ci_high, n. Raises UsageError with the fields that there are when no
-    sample has this one.
+    Columns: task, model, settings, metric, the field, value, ci_low, ci_high, n. Raises UsageError
+    with the fields that there are when no sample has this one.
     """
     import pandas as pd
 
@@ -99,11 +127,27 @@ def load_breakdown(output: str | Path, field: str) -> pd.DataFrame:
                 groups.setdefault(value, []).append(r)
         for name in in_order(groups):
             records = groups[name]
-            found = mean_interval([r["scores"][metric["metric"]] for r in records], [r["cluster"] for r in records])
+            found = mean_interval(
+                [r["scores"][metric["metric"]] for r in records], [r["cluster"] for r in records]
+            )
             scale = metric["scale"]
             low, high = (None if v is None else v * scale for v in (found.low, found.high))
-            where = {"task": cell.task, "model": cell.run["model"], "settings": cell.settings, "metric": metric["metric"]}
-            rows.append({**where, field: name, "value": found.value * scale, "ci_low": low, "ci_high": high, "n": len(records)})
+            where = {
+                "task": cell.task,
+                "model": cell.run["model"],
+                "settings": cell.settings,
+                "metric": metric["metric"],
+            }
+            rows.append(
+                {
+                    **where,
+                    field: name,
+                    "value": found.value * scale,
+                    "ci_low": low,
+                    "ci_high": high,
+                    "n": len(records),
+                }
+            )
     if not rows:
         there = f"; there are: {', '.join(sorted(known | DERIVED.keys()))}" if known else ""
         raise UsageError(f"no sample under {Path(output) / 'runs'} has {field!r}{there}")

@@ -1,6 +1,8 @@
-"""A cell: one task subset under one model, by what identifies it; the same command finds the same cell, and its folder.
+"""A cell: one task subset under one model, by what identifies it; the same command finds the same
+cell, and its folder.
 
-Whatever can change an answer is in the identity. What can't (batch size, packing, order, the samples selected) is not.
+Whatever can change an answer is in the identity. What can't (batch size, packing, order, the
+samples selected) is not.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from evalkit.task import Task
 
 @dataclass(frozen=True)
 class Selection:
-    """Which samples of a subset a run takes: all, ``first`` (start, stop) in dataset order, ``drawn`` at random by ``seed``, or by id."""
+    """Which samples of a subset a run takes: all, ``first`` (start, stop) in dataset order,
+    ``drawn`` at random by ``seed``, or by id.
+    """
 
     first: tuple[int, int] | None = None
     drawn: int | None = None
@@ -48,14 +52,18 @@ class Cell:
     identity: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def make(cls, task: Task, adapter: ModelAdapter, model: str, output: Path, data: Path | None = None) -> Cell:
+    def make(
+        cls, task: Task, adapter: ModelAdapter, model: str, output: Path, data: Path | None = None
+    ) -> Cell:
         """Works out the identity. Raises DataError when the data can't be found."""
         subset = task.subsets[task.subset]
         try:
             fingerprint = dict(adapter.fingerprint)
             digest(fingerprint)
         except (TypeError, ValueError) as e:
-            raise UsageError(f"adapter {adapter.name!r}: its fingerprint is not a JSON object ({e})") from e
+            raise UsageError(
+                f"adapter {adapter.name!r}: its fingerprint is not a JSON object ({e})"
+            ) from e
         identity = {
             "task": task.name,
             "subset": task.subset,

@@ -1,4 +1,6 @@
-"""What each verb of the command line does, in the order of its help. Heavy imports wait inside the verb that needs them."""
+"""What each verb of the command line does, in the order of its help. Heavy imports wait inside the
+verb that needs them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.errors import EvalkitError, UsageError
-from evalkit.qwen2vl.ablation import Ablation
+from evalkit.models.qwen2_vl.switches import Ablation
 
 SWITCHES = tuple(f.name for f in fields(Ablation))
 
@@ -30,15 +32,24 @@ def run(args: argparse.Namespace) -> int:
     data = _data(args.data, [f"{t.name}:{t.subset}" for t in chosen])
     selection = _selection(args, Selection)
     adapter = _adapter(args)
-    cells = [Cell.make(t, adapter, args.model, args.output, data.get(f"{t.name}:{t.subset}")) for t in chosen]
+    cells = [
+        Cell.make(t, adapter, args.model, args.output, data.get(f"{t.name}:{t.subset}"))
+        for t in chosen
+    ]
     if args.dry_run:
         return _dry_run(cells)
     if selection.partial:
-        print("evalkit: a part of the samples was selected: use the scores to try things out, never quote them", file=sys.stderr)
+        print(
+            "evalkit: a part of the samples was selected: use the scores to try things out, "
+            "never quote them",
+            file=sys.stderr,
+        )
     outcomes: list[Outcome] = []
     for cell in cells:
         try:
-            outcome = run_cell(cell, selection, say=lambda text: print(f"evalkit: {text}", file=sys.stderr))
+            outcome = run_cell(
+                cell, selection, say=lambda text: print(f"evalkit: {text}", file=sys.stderr)
+            )
         except UsageError:
             raise
         except EvalkitError as e:
@@ -60,19 +71,28 @@ def _report(args: argparse.Namespace, outcomes: Sequence[Any], failed: bool) -> 
         counts = str(o.results["errors"]), str(o.results["unparsed"])
         for m in o.results["metrics"]:
             ci = interval_text(m["ci_low"], m["ci_high"])
-            rows.append((o.cell.name, m["metric"], f"{m['value']:.1f}", ci, f"{m['n']}{part}", *counts))
+            rows.append(
+                (o.cell.name, m["metric"], f"{m['value']:.1f}", ci, f"{m['n']}{part}", *counts)
+            )
         if not o.results["metrics"]:
             rows.append((o.cell.name, "no score", "–", "–", f"{o.results['n']}{part}", *counts))
     print(_aligned(("task", "metric", "value", "95 % interval", "n", "errors", "unparsed"), rows))
     for o in outcomes:
         r = o.results
-        how = "reused, nothing to do" if not o.made and not o.stopped else f"{o.made} new, {o.reused} reused, {r['seconds']:.1f} s"
+        how = (
+            "reused, nothing to do"
+            if not o.made and not o.stopped
+            else f"{o.made} new, {o.reused} reused, {r['seconds']:.1f} s"
+        )
         print(f"{o.cell.name}: {how}; {o.cell.folder}")
         failed |= bool(o.stopped) or not r["n"] or r["errors"] > args.fail_on_error * r["n_total"]
         if r["errors"]:
             _show_errors(o.cell.folder, r["errors"])
         if r["inference_probe"]:
-            print(f"{o.cell.name}: inference probe, {r['switches']}: the weights were not trained this way")
+            print(
+                f"{o.cell.name}: inference probe, {r['switches']}: the weights were not "
+                "trained this way"
+            )
     if any(":mini" in o.cell.name for o in outcomes):
         print("mini scores are evalkit's own data: never set them beside official ones")
     try:
@@ -80,14 +100,19 @@ def _report(args: argparse.Namespace, outcomes: Sequence[Any], failed: bool) -> 
     except EvalkitError as e:
         print(f"evalkit: the leaderboard was not written: {e}", file=sys.stderr)
     if failed:
-        print(f"evalkit: not everything was scored; repeat to try the rest again:\n  {command()}", file=sys.stderr)
+        print(
+            f"evalkit: not everything was scored; repeat to try the rest again:\n  {command()}",
+            file=sys.stderr,
+        )
     return int(failed)
 
 
 def _show_errors(folder: Path, count: int) -> None:
     from evalkit.journal import read
 
-    reasons = [r for r in read(folder / "journal.jsonl").records.values() if r.get("error") is not None]
+    reasons = [
+        r for r in read(folder / "journal.jsonl").records.values() if r.get("error") is not None
+    ]
     print(f"  {count} without a score:", file=sys.stderr)
     for r in reasons[:5]:
         print(f"    {r['id']}: {r['error']}", file=sys.stderr)
@@ -111,7 +136,11 @@ def ask(args: argparse.Namespace) -> int:
         raise UsageError(f"--max-new-tokens {args.max_new_tokens}: expected a number above 0")
     if not args.media.is_file():
         raise UsageError(f"{args.media}: no such file")
-    kind = Video if args.media.suffix.lower() in (".mp4", ".webm", ".mkv", ".avi", ".mov", ".gif") else Image
+    kind = (
+        Video
+        if args.media.suffix.lower() in (".mp4", ".webm", ".mkv", ".avi", ".mov", ".gif")
+        else Image
+    )
     if args.save and kind is Video:
         raise UsageError("--save draws into an image; this is a video")
     message = Message("user", (kind(args.media), Text(args.question)))
@@ -136,7 +165,9 @@ def _draw(media: Path, text: str, space: Any, save: Path) -> None:
     box = parse_box(text, space, picture.width, picture.height) if space else None
     if box is None:
         raise EvalkitError("the answer holds no box to draw")
-    ImageDraw.Draw(picture).rectangle(tuple(box), outline=(230, 30, 30), width=max(2, picture.width // 200))
+    ImageDraw.Draw(picture).rectangle(
+        tuple(box), outline=(230, 30, 30), width=max(2, picture.width // 200)
+    )
     picture.save(save)
     print(f"box drawn into {save}")
 
@@ -161,7 +192,12 @@ def leaderboard(args: argparse.Namespace) -> int:
             )
             for r in load_breakdown(args.output, args.by).to_dict("records")
         ]
-        print(_aligned(("task", "model", "settings", "metric", args.by, "value", "95 % interval", "n"), rows))
+        print(
+            _aligned(
+                ("task", "model", "settings", "metric", args.by, "value", "95 % interval", "n"),
+                rows,
+            )
+        )
         return 0
     if args.paper:
         from evalkit.paper import write_paper_table
@@ -183,9 +219,23 @@ def compare(args: argparse.Namespace) -> int:
         p, adjusted = ("–" if v is None else f"{v:.4f}" for v in (r["p_value"], r["p_holm"]))
         ci = interval_text(r["ci_low"], r["ci_high"])
         shown.append(
-            (r["task"], r["metric"], f"{r['a']:.1f}", f"{r['b']:.1f}", f"{r['difference']:+.1f}", ci, p, adjusted, str(r["n"]))
+            (
+                r["task"],
+                r["metric"],
+                f"{r['a']:.1f}",
+                f"{r['b']:.1f}",
+                f"{r['difference']:+.1f}",
+                ci,
+                p,
+                adjusted,
+                str(r["n"]),
+            )
         )
-    print(_aligned(("task", "metric", "a", "b", "a - b", "95 % interval", "p", "p (Holm)", "n"), shown))
+    print(
+        _aligned(
+            ("task", "metric", "a", "b", "a - b", "95 % interval", "p", "p (Holm)", "n"), shown
+        )
+    )
     print("paired on common samples, resampled over clusters; p by sign flips of clusters")
     return 0
 
@@ -196,7 +246,12 @@ def sweep(args: argparse.Namespace) -> int:
     config = load_sweep(find_sweep(args.sweep), args.model)
     planned = plan(config, args.output)
     if args.dry_run:
-        print(_aligned(("task", "settings", "journaled", "seconds to go"), outlook(config, planned, args.output)))
+        print(
+            _aligned(
+                ("task", "settings", "journaled", "seconds to go"),
+                outlook(config, planned, args.output),
+            )
+        )
         return 0
     failed = run_sweep(config, planned, say=lambda text: print(f"evalkit: {text}", file=sys.stderr))
     from evalkit.sweep_tables import table, words, write
@@ -231,7 +286,11 @@ def rescore(args: argparse.Namespace) -> int:
     from evalkit.results import find_cells, some_cells, write_leaderboard
     from evalkit.results import rescore as rescore_cell
 
-    cells = [c for name in args.cells for c in find_cells(name, args.output)] if args.cells else some_cells(args.output)
+    cells = (
+        [c for name in args.cells for c in find_cells(name, args.output)]
+        if args.cells
+        else some_cells(args.output)
+    )
     for cell in cells:
         new, changed = rescore_cell(cell)
         print(f"{cell.task}: {changed} scores changed; {new.folder}")
@@ -258,7 +317,10 @@ def models(args: argparse.Namespace) -> int:
         print(f"{name:<14} shipped, {folder}")
     for name, where in sorted(registered().items()):
         print(f"{name:<14} adapter, {where}")
-    print("any folder or hub id of a Qwen2-VL checkpoint: --model; other image-text-to-text models: --adapter transformers")
+    print(
+        "any folder or hub id of a Qwen2-VL checkpoint: --model; other image-text-to-text "
+        "models: --adapter transformers"
+    )
     return 0
 
 
@@ -267,10 +329,14 @@ def bench(args: argparse.Namespace) -> int:
 
     from evalkit.bench import Load
     from evalkit.bench import bench as measure
+    from evalkit.models.qwen2_vl.checkpoint import checked_device
     from evalkit.nano import shipped
-    from evalkit.qwen2vl.checkpoint import checked_device
 
-    sizes = [] if args.peer == "none" else [int(n) for n in args.peer.split(",") if n.strip().isdigit() and int(n) > 0]
+    sizes = (
+        []
+        if args.peer == "none"
+        else [int(n) for n in args.peer.split(",") if n.strip().isdigit() and int(n) > 0]
+    )
     if not sizes and args.peer != "none":
         raise UsageError(f"--peer {args.peer!r}: expected batch sizes such as 1,8,16, or none")
     if min(args.items, args.rounds, args.threads) < 1:
@@ -290,14 +356,16 @@ def bench(args: argparse.Namespace) -> int:
 def train(args: argparse.Namespace) -> int:
     import torch
 
+    from evalkit.models.qwen2_vl.checkpoint import resolve
     from evalkit.nano import shipped
     from evalkit.nano.recipe import find_recipe, load_recipe
     from evalkit.nano.train import train as train_recipe
-    from evalkit.qwen2vl.checkpoint import resolve
 
     torch.set_num_threads(args.threads)
     start = (shipped().get(args.start) or resolve(args.start)) if args.start else None
-    print(train_recipe(load_recipe(find_recipe(args.recipe)), args.out, start, workers=args.workers))
+    print(
+        train_recipe(load_recipe(find_recipe(args.recipe)), args.out, start, workers=args.workers)
+    )
     return 0
 
 
@@ -356,7 +424,9 @@ def _data(given: Sequence[str], names: Sequence[str]) -> dict[str, Path]:
     for text in given:
         name, equals, path = text.partition("=")
         if not equals or name not in names:
-            raise UsageError(f"--data {text}: expected TASK:SUBSET=PATH with one of {', '.join(names)}")
+            raise UsageError(
+                f"--data {text}: expected TASK:SUBSET=PATH with one of {', '.join(names)}"
+            )
         if not Path(path).exists():
             raise UsageError(f"--data {text}: {path} does not exist")
         out[name] = Path(path)

@@ -2,7 +2,9 @@
 
 
 class EvalkitError(Exception):
-    """Base of every error that evalkit raises on purpose; its text is shown without a traceback (exit code 1)."""
+    """Base of every error that evalkit raises on purpose; its text is shown without a traceback
+    (exit code 1).
+    """
 
 
 class UsageError(EvalkitError):
@@ -18,5 +20,7 @@ class CheckpointError(EvalkitError):
 
 
 def reason(e: BaseException) -> str:
-    """What went wrong with a sample, for its record: the text of our own errors, the type and text of others."""
+    """What went wrong with a sample, for its record: the text of our own errors, the type and text
+    of others.
+    """
     return str(e) if isinstance(e, EvalkitError) else f"{type(e).__name__}: {e}"

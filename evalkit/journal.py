@@ -1,10 +1,12 @@
-"""The append-only record of one cell: JSON lines, one writer, each line on disk before its sample counts as done.
+"""The append-only record of one cell: JSON lines, one writer, each line on disk before its sample
+counts as done.
 
-The first line is a header. Later lines are one record per finished sample, keyed by ``id``, with its scores or its ``error``; the last
-record of an id is the one that counts, so a sample that failed can be tried again, and one can be scored anew. ``{"id": ...,
-"withdrawn": true}`` takes an id out (a row that failed and now has samples with ids of their own). A line that a crash cut short is
-removed when the journal is next opened for writing; a damaged line elsewhere is left in place, reported by number, and its sample runs
-again.
+The first line is a header. Later lines are one record per finished sample, keyed by ``id``, with
+its scores or its ``error``; the last record of an id is the one that counts, so a sample that
+failed can be tried again, and one can be scored anew. ``{"id": ..., "withdrawn": true}`` takes an
+id out (a row that failed and now has samples with ids of their own). A line that a crash cut short
+is removed when the journal is next opened for writing; a damaged line elsewhere is left in place,
+reported by number, and its sample runs again.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ Record = Mapping[str, Any]
 
 @dataclass
 class Contents:
-    """What a journal holds: its header, the last record of each id in order of first appearance, and what was wrong with it."""
+    """What a journal holds: its header, the last record of each id in order of first appearance,
+    and what was wrong with it.
+    """
 
     header: Mapping[str, Any] = field(default_factory=dict)
     records: dict[str, Record] = field(default_factory=dict)
@@ -43,7 +47,8 @@ class Contents:
 
 
 def read(path: Path) -> Contents:
-    """Reads a journal without locking it. A missing file is an empty journal; damage is reported in ``faults``.
+    """Reads a journal without locking it. A missing file is an empty journal; damage is reported in
+    ``faults``.
 
     Raises DataError for a journal of a newer schema.
     """
@@ -64,7 +69,10 @@ def read(path: Path) -> Contents:
             )
         elif isinstance(value.get("schema_version"), int):
             if value["schema_version"] > SCHEMA_VERSION:
-                raise DataError(f"{path}: written by a newer evalkit (schema {value['schema_version']}); update evalkit to read it")
+                raise DataError(
+                    f"{path}: written by a newer evalkit (schema {value['schema_version']}); "
+                    "update evalkit to read it"
+                )
             out.header = value
         elif value.get("withdrawn"):
             out.records.pop(value["id"], None)
@@ -84,16 +92,22 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         return None
     header = isinstance(value.get("schema_version"), int)
-    whole = value.get("withdrawn") or value.get("error") is not None or isinstance(value.get("scores"), dict)
+    whole = (
+        value.get("withdrawn")
+        or value.get("error") is not None
+        or isinstance(value.get("scores"), dict)
+    )
     record = isinstance(value.get("id"), str) and whole
     return value if header or record else None
 
 
 class Journal:
-    """A journal open for writing. Use as a context manager; ``append`` may be called from any thread.
+    """A journal open for writing. Use as a context manager; ``append`` may be called from any
+    thread.
 
-    A thread of its own writes: ``append`` returns at once, and all that waits goes to disk with one fsync. A record is in ``contents`` from
-    the moment that it is on disk. Raises EvalkitError when another process is writing to the file, or it can't be written.
+    A thread of its own writes: ``append`` returns at once, and all that waits goes to disk with one
+    fsync. A record is in ``contents`` from the moment that it is on disk. Raises EvalkitError when
+    another process is writing to the file, or it can't be written.
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
@@ -106,9 +120,13 @@ class Journal:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self.file.close()
-            raise EvalkitError(f"{path}: another run is writing to it; wait for it to end") from None
+            raise EvalkitError(
+                f"{path}: another run is writing to it; wait for it to end"
+            ) from None
         except OSError as e:
-            raise EvalkitError(f"{path}: can't be written ({e.strerror}); choose another folder with --output") from e
+            raise EvalkitError(
+                f"{path}: can't be written ({e.strerror}); choose another folder with --output"
+            ) from e
         self.contents = read(path)
         self.file.truncate(self.contents.good_bytes)
         if not self.contents.header:
@@ -118,7 +136,9 @@ class Journal:
         self.writer.start()
 
     def append(self, record: Record) -> None:
-        """Hands one record to the writer. Raises EvalkitError when the disk refused an earlier one, ValueError for NaN or infinity."""
+        """Hands one record to the writer. Raises EvalkitError when the disk refused an earlier one,
+        ValueError for NaN or infinity.
+        """
         line = _line(record)
         self._raise()
         self.waiting.put((line, record))
@@ -141,7 +161,11 @@ class Journal:
     def _serve(self) -> None:
         while (first := self.waiting.get()) is not None:
             batch = [first]
-            while not self.waiting.empty() and len(batch) < BATCH and (item := self.waiting.get()) is not None:
+            while (
+                not self.waiting.empty()
+                and len(batch) < BATCH
+                and (item := self.waiting.get()) is not None
+            ):
                 batch.append(item)
             try:
                 if not self.failure:
@@ -167,13 +191,19 @@ class Journal:
             os.fsync(self.file.fileno())
         except OSError as e:
             raise EvalkitError(
-                f"{self.path}: {e.strerror}; what was scored before is kept: free some room and repeat the command"
+                f"{self.path}: {e.strerror}; what was scored before is kept: free some room "
+                "and repeat the command"
             ) from e
 
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.waiting.join()
         self.waiting.put(None)
         self.writer.join()
@@ -187,7 +217,9 @@ def _line(value: Record) -> bytes:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes a JSON file that is either the old one or the new one, whatever happens. Raises EvalkitError."""
+    """Writes a JSON file that is either the old one or the new one, whatever happens. Raises
+    EvalkitError.
+    """
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """Decoding of images and videos, with bounds and with errors that name the fault.
 
-Images go through Pillow, videos through PyAV. Nothing is re-encoded, and only the frames that are asked for are kept.
+Images go through Pillow, videos through PyAV. Nothing is re-encoded, and only the frames that are
+asked for are kept.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ ChooseFrames = Callable[[int, float], Sequence[int]]
 
 
 def decode_image(image: Image) -> PILImage.Image:
-    """The decoded picture, in the mode it is stored in, orientation tags not applied (as the official pipeline reads it).
+    """The decoded picture, in the mode it is stored in, orientation tags not applied (as the
+    official pipeline reads it).
 
     Raises DataError when the file can't be read, is not an image, is cut short or is too large.
     """
@@ -37,12 +39,17 @@ def decode_image(image: Image) -> PILImage.Image:
             warnings.simplefilter("ignore", PILImage.DecompressionBombWarning)
             picture = PILImage.open(io.BytesIO(image.read()))
             if picture.width * picture.height > MAX_IMAGE_PIXELS:
-                raise DataError(f"image of {picture.width}x{picture.height} pixels: over the limit of {MAX_IMAGE_PIXELS:,} pixels")
+                raise DataError(
+                    f"image of {picture.width}x{picture.height} pixels: over the limit of "
+                    f"{MAX_IMAGE_PIXELS:,} pixels"
+                )
             picture.load()
     except DataError:
         raise
     except UnidentifiedImageError:
-        raise DataError(f"unreadable image{_where(image)}: not an image in a known format") from None
+        raise DataError(
+            f"unreadable image{_where(image)}: not an image in a known format"
+        ) from None
     except Exception as e:  # damaged files make Pillow's decoders raise anything
         raise DataError(f"unreadable image{_where(image)}: {e}") from e
     return picture
@@ -51,8 +58,8 @@ def decode_image(image: Image) -> PILImage.Image:
 def decode_video(video: Video, choose: ChooseFrames) -> NDArray[np.uint8]:
     """The chosen frames [frames, height, width, 3] of a clip, in order.
 
-    Indices count from the clip's first frame, after ``start`` and ``end`` have cut it. Raises DataError when the file can't be read,
-    has no video, or ends before a chosen frame.
+    Indices count from the clip's first frame, after ``start`` and ``end`` have cut it. Raises
+    DataError when the file can't be read, has no video, or ends before a chosen frame.
     """
     import av
     from av.error import FFmpegError
@@ -72,30 +79,43 @@ def decode_video(video: Video, choose: ChooseFrames) -> NDArray[np.uint8]:
             if stream.width * stream.height < SMALL_FRAME:
                 stream.codec_context.thread_count = 1
             convert = VideoReformatter()
-            one_thread = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}  # before, there was no choice
+            one_thread = (
+                {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
+            )  # before, there was no choice
             if not fps or not total:
                 raise DataError(f"the video states no frame rate or has no frames{_where(video)}")
             first = 0 if video.start is None else min(max(round(video.start * fps), 0), total)
             last = total if video.end is None else min(round(video.end * fps) + 1, total)
             if first >= last:
                 raise DataError(
-                    f"the cut {video.start}..{video.end} s holds no frame of a clip of {total / fps:.2f} s{_where(video)}"
+                    f"the cut {video.start}..{video.end} s holds no frame of a clip of "
+                    f"{total / fps:.2f} s{_where(video)}"
                 )
             wanted = [first + i for i in choose(last - first, fps)]
             kept: dict[int, NDArray[np.uint8]] = {}
             for i, frame in enumerate(container.decode(stream)):
                 if i in wanted:
-                    kept[i] = np.asarray(convert.reformat(frame, format="rgb24", **one_thread).to_ndarray(), dtype=np.uint8)
+                    kept[i] = np.asarray(
+                        convert.reformat(frame, format="rgb24", **one_thread).to_ndarray(),
+                        dtype=np.uint8,
+                    )
                 if i >= wanted[-1]:
                     break
     except (FFmpegError, OSError, ValueError, OverflowError) as e:
         raise DataError(f"unreadable video{_where(video)}: {e}") from e
     if absent := [i for i in wanted if i not in kept]:
-        raise DataError(f"truncated video{_where(video)}: frame {absent[0]} of {total} can't be decoded")
+        raise DataError(
+            f"truncated video{_where(video)}: frame {absent[0]} of {total} can't be decoded"
+        )
     if len(sizes := {k.shape for k in kept.values()}) > 1:
-        raise DataError(f"the frames change size{_where(video)}: {', '.join(f'{w}x{h}' for h, w, _ in sorted(sizes))}")
+        raise DataError(
+            f"the frames change size{_where(video)}: "
+            f"{', '.join(f'{w}x{h}' for h, w, _ in sorted(sizes))}"
+        )
     return np.stack([kept[i] for i in wanted])
 
 
 def _where(media: Image | Video) -> str:
-    return f" ({len(media.source)} bytes)" if isinstance(media.source, bytes) else f" {media.source}"
+    return (
+        f" ({len(media.source)} bytes)" if isinstance(media.source, bytes) else f" {media.source}"
+    )

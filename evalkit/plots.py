@@ -1,5 +1,6 @@
-"""Pictures of results, readable in print and by the colour-blind (Okabe and Ito's colours, a mark for each). Functions return a matplotlib
-figure, or None where the data have nothing to show; ``save`` and ``svg`` write one."""
+"""Pictures of results, readable in print and by the colour-blind (Okabe and Ito's colours, a mark
+for each). Functions return a matplotlib figure, or None where the data have nothing to show;
+``save`` and ``svg`` write one."""
 
 from __future__ import annotations
 
@@ -41,7 +42,9 @@ def _axes(width: float, height: float, panels: int) -> tuple[Any, Any]:
     from matplotlib import pyplot
 
     matplotlib.rcParams["text.parse_math"] = False
-    figure, axes = pyplot.subplots(1, panels, sharey=True, squeeze=False, figsize=(width, height), layout="constrained")
+    figure, axes = pyplot.subplots(
+        1, panels, sharey=True, squeeze=False, figsize=(width, height), layout="constrained"
+    )
     for axis in axes[0]:
         axis.grid(alpha=0.3)
         axis.set_axisbelow(True)
@@ -53,7 +56,9 @@ def _styles() -> Iterator[tuple[str, str]]:
 
 
 def differences(frame: pd.DataFrame) -> Any | None:
-    """A forest plot of a sweep's differences to its baselines (the table of ``evalkit.sweep_tables``), a panel for each task."""
+    """A forest plot of a sweep's differences to its baselines (the table of
+    ``evalkit.sweep_tables``), a panel for each task.
+    """
     found = frame[(frame.kind != "baseline") & frame.difference.notna()]
     if found.empty:
         return None
@@ -72,7 +77,8 @@ def differences(frame: pd.DataFrame) -> Any | None:
         axis.set_title(task, fontsize=9)
         axis.tick_params(labelsize=8)
     axes[0].set_yticks(
-        [-y for y in range(len(names))], [name if one_baseline else f"{name}\nagainst {against}" for name, against in names]
+        [-y for y in range(len(names))],
+        [name if one_baseline else f"{name}\nagainst {against}" for name, against in names],
     )
     axes[0].set_ylim(0.6 - len(names), 0.6)
     marks = "; ".join(said for kind, (_, _, said) in KINDS.items() if kind in set(found.kind))
@@ -96,7 +102,9 @@ def score_by_tokens(frame: pd.DataFrame) -> Any | None:
 
 
 def group_bars(cells: Mapping[str, Scored], field: str, metric: str, scale: float) -> Any | None:
-    """Scores by a metadata field (language, question type), a bar for each cell, with 95 % intervals over clusters."""
+    """Scores by a metadata field (language, question type), a bar for each cell, with 95 %
+    intervals over clusters.
+    """
     shown = list(cells.items())[:MOST]
     there = {g for _, records in shown for r in records if (g := value_of(r, field)) is not None}
     names = in_order(there)
@@ -111,7 +119,13 @@ def group_bars(cells: Mapping[str, Scored], field: str, metric: str, scale: floa
                 continue
             found = mean_interval([r["scores"][metric] for r in mine], [r["cluster"] for r in mine])
             at = x - 0.4 + width * (i + 0.5)
-            axis.bar(at, scale * found.value, width, color=colour, label=label if name == names[0] else None)
+            axis.bar(
+                at,
+                scale * found.value,
+                width,
+                color=colour,
+                label=label if name == names[0] else None,
+            )
             if found.low is not None and found.high is not None:
                 axis.plot([at, at], [scale * found.low, scale * found.high], color="black", lw=0.9)
     axis.set_xticks(range(len(names)), names, fontsize=8)
@@ -122,7 +136,10 @@ def group_bars(cells: Mapping[str, Scored], field: str, metric: str, scale: floa
 
 def iou_histogram(cells: Mapping[str, Scored]) -> Any | None:
     """The distribution of the IoU of predicted boxes, a line for each cell."""
-    shown = [(label, [r["scores"]["iou"] for r in records if "iou" in r["scores"]]) for label, records in cells.items()][:MOST]
+    shown = [
+        (label, [r["scores"]["iou"] for r in records if "iou" in r["scores"]])
+        for label, records in cells.items()
+    ][:MOST]
     if not any(values for _, values in shown):
         return None
     figure, (axis,) = _axes(5.5, 3.4, 1)
@@ -131,13 +148,21 @@ def iou_histogram(cells: Mapping[str, Scored]) -> Any | None:
         counts, _ = np.histogram(values, edges)
         axis.stairs(100 * counts / max(len(values), 1), edges, color=colour, label=label, lw=1.4)
     axis.axvline(0.5, color="black", lw=0.8, ls=":")
-    axis.set(xlabel="IoU of the predicted box (dotted: the threshold of 0.5)", ylabel="% of expressions", xlim=(0, 1))
+    axis.set(
+        xlabel="IoU of the predicted box (dotted: the threshold of 0.5)",
+        ylabel="% of expressions",
+        xlim=(0, 1),
+    )
     _legend(axis, len(shown))
     return figure
 
 
-def length_curve(cells: Mapping[str, Scored], metric: str, scale: float, bins: int = 5) -> Any | None:
-    """Score against the visual tokens of a sample, in bins of equal counts, with 95 % intervals over clusters."""
+def length_curve(
+    cells: Mapping[str, Scored], metric: str, scale: float, bins: int = 5
+) -> Any | None:
+    """Score against the visual tokens of a sample, in bins of equal counts, with 95 % intervals
+    over clusters.
+    """
     shown = list(cells.items())[:MOST]
     every = np.array([r["tokens"]["vision_in"] for _, records in shown for r in records])
     if not len(every):
@@ -152,8 +177,23 @@ def length_curve(cells: Mapping[str, Scored], metric: str, scale: float, bins: i
             mine = [r for r in records if low <= r["tokens"]["vision_in"] < high]
             if mine:
                 middle = float(np.mean([r["tokens"]["vision_in"] for r in mine]))
-                points.append((middle, mean_interval([r["scores"][metric] for r in mine], [r["cluster"] for r in mine])))
-        axis.plot([x for x, _ in points], [scale * f.value for _, f in points], mark + "-", color=colour, label=label, lw=1, ms=4)
+                points.append(
+                    (
+                        middle,
+                        mean_interval(
+                            [r["scores"][metric] for r in mine], [r["cluster"] for r in mine]
+                        ),
+                    )
+                )
+        axis.plot(
+            [x for x, _ in points],
+            [scale * f.value for _, f in points],
+            mark + "-",
+            color=colour,
+            label=label,
+            lw=1,
+            ms=4,
+        )
         for x, f in points:
             if f.low is not None and f.high is not None:
                 axis.plot([x, x], [scale * f.low, scale * f.high], color=colour, lw=0.9)
@@ -165,7 +205,9 @@ def length_curve(cells: Mapping[str, Scored], metric: str, scale: float, bins: i
 
 def of_task(cells: Mapping[str, Scored], metric: str, scale: float) -> Iterator[tuple[str, Any]]:
     """(name, figure) of all pictures that the samples of one task have something to show for."""
-    kept = {label: [r for r in records if metric in r["scores"]] for label, records in cells.items()}
+    kept = {
+        label: [r for r in records if metric in r["scores"]] for label, records in cells.items()
+    }
     for field in GROUPS:
         if figure := group_bars(kept, field, metric, scale):
             yield f"by-{field}", figure
@@ -187,7 +229,9 @@ def _logarithmic(axis: Any) -> None:
 
 def _legend(axis: Any, cells: int) -> None:
     if cells > 1:
-        axis.legend(fontsize=7, loc="lower left", bbox_to_anchor=(0, 1.01), frameon=False, borderaxespad=0)
+        axis.legend(
+            fontsize=7, loc="lower left", bbox_to_anchor=(0, 1.01), frameon=False, borderaxespad=0
+        )
 
 
 def save(figure: Any, path: Path) -> Path:

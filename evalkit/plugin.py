@@ -15,7 +15,9 @@ PREFIX = "evalkit_plugin_"
 
 
 def classes_in(path: Path, base: type[T]) -> list[type[T]]:
-    """The subclasses of ``base`` that a file defines. Raises UsageError when there is no such file, or it can't be imported."""
+    """The subclasses of ``base`` that a file defines. Raises UsageError when there is no such file,
+    or it can't be imported.
+    """
     if not path.is_file():
         raise UsageError(f"{path}: no such file")
     name = PREFIX + hashlib.sha256(bytes(path.resolve())).hexdigest()[:8]
@@ -27,16 +29,24 @@ def classes_in(path: Path, base: type[T]) -> list[type[T]]:
         spec.loader.exec_module(module)
     except Exception as e:
         raise UsageError(f"{path}: can't be imported: {type(e).__name__}: {e}") from e
-    return [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, base) and v.__module__ == spec.name]
+    return [
+        v
+        for v in vars(module).values()
+        if isinstance(v, type) and issubclass(v, base) and v.__module__ == spec.name
+    ]
 
 
 def file_of(plugin: object) -> Path | None:
-    """The file that the plugin was given as; None for an installed one. Such a file has no release, so its bytes are its version."""
+    """The file that the plugin was given as; None for an installed one. Such a file has no release,
+    so its bytes are its version.
+    """
     module = sys.modules[type(plugin).__module__]
     return Path(str(module.__file__)) if module.__name__.startswith(PREFIX) else None
 
 
 def code_of(**plugins: object) -> dict[str, str]:
-    """SHA-256, in hex, of the files that plugins were given as, by the names of the arguments; installed ones are left out."""
+    """SHA-256, in hex, of the files that plugins were given as, by the names of the arguments;
+    installed ones are left out.
+    """
     files = {name: file for name, plugin in plugins.items() if (file := file_of(plugin))}
     return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()}

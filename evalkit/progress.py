@@ -9,7 +9,9 @@ Say = Callable[[str], None]
 
 
 class Progress:
-    """Samples done, per second, and the running headline score: a tqdm line on a terminal, a plain line twice a minute elsewhere."""
+    """Samples done, per second, and the running headline score: a tqdm line on a terminal, a plain
+    line twice a minute elsewhere.
+    """
 
     PLAIN_SECONDS = 30.0
 
@@ -20,7 +22,9 @@ class Progress:
     def __enter__(self) -> Progress:
         from tqdm import tqdm
 
-        self.tqdm = tqdm(desc=self.name, unit="sample", disable=None if self.wanted else True, dynamic_ncols=True)
+        self.tqdm = tqdm(
+            desc=self.name, unit="sample", disable=None if self.wanted else True, dynamic_ncols=True
+        )
         return self
 
     def update(self, done: int, score: str) -> None:
@@ -31,7 +35,9 @@ class Progress:
             self.tqdm.update()
         elif self.wanted and now - self.said >= self.PLAIN_SECONDS:
             self.said = now
-            self.say(f"{self.name}: {done} done, {done / (now - self.started):.2f} a second; {score}")
+            self.say(
+                f"{self.name}: {done} done, {done / (now - self.started):.2f} a second; {score}"
+            )
 
     def __exit__(self, *_: object) -> None:
         self.tqdm.close()

@@ -1,4 +1,6 @@
-"""What a result needs beside it to be repeated: versions, the state of the code, the command. Never a secret."""
+"""What a result needs beside it to be repeated: versions, the state of the code, the command. Never
+a secret.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,19 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-PACKAGES = ("evalkit", "torch", "transformers", "datasets", "numpy", "pillow", "av", "tokenizers", "rapidfuzz", "scipy", "pandas")
+PACKAGES = (
+    "evalkit",
+    "torch",
+    "transformers",
+    "datasets",
+    "numpy",
+    "pillow",
+    "av",
+    "tokenizers",
+    "rapidfuzz",
+    "scipy",
+    "pandas",
+)
 SECRET = re.compile(
     r"(?i)((?:api[_-]?key|access[_-]?key|secret(?:[_-]?key)?|token|password|auth(?:orization)?|bearer)\s*[=:]\s*)[^\s,']+|\b(?:hf_|sk-)\w{8,}"
 )
@@ -32,7 +46,10 @@ def git_state() -> dict[str, Any] | None:
     """Commit and cleanness of the repository around the current folder, None outside of one."""
     try:
         commit = _git("rev-parse", "HEAD")
-        return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
+        return {
+            "commit": commit,
+            "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        }
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -49,4 +66,6 @@ def mask(text: str) -> str:
 
 
 def _git(*args: str) -> str:
-    return subprocess.run(["git", *args], capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    return subprocess.run(
+        ["git", *args], capture_output=True, text=True, check=True, timeout=5
+    ).stdout.strip()

@@ -1,6 +1,8 @@
-"""Results as tables: every cell under an output folder as pandas frames, a leaderboard, comparisons, and scores computed anew.
+"""Results as tables: every cell under an output folder as pandas frames, a leaderboard,
+comparisons, and scores computed anew.
 
-Journals are the record; everything here is derived from them and from the small JSON files beside them, and can be made again.
+Journals are the record; everything here is derived from them and from the small JSON files beside
+them, and can be made again.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ from evalkit.stats import compare, holm, mean
 if TYPE_CHECKING:
     import pandas as pd
 
-MINI_NOTE = "`mini` subsets are small sets drawn by evalkit; their scores are not comparable with those of the official subsets."
+MINI_NOTE = (
+    "`mini` subsets are small sets drawn by evalkit; their scores are not comparable "
+    "with those of the official subsets."
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,11 @@ class StoredCell:
     def settings(self) -> str:
         """What was set away from the defaults, and what bounds the pixels, in one line."""
         parts = [f"{k}={v}" for k, v in self.results["switches"].items()]
-        budget = {k: v for k, v in self.run["identity"]["budget"].items() if v is not None and k not in self.results["switches"]}
+        budget = {
+            k: v
+            for k, v in self.run["identity"]["budget"].items()
+            if v is not None and k not in self.results["switches"]
+        }
         parts += [f"{k}={v}" for k, v in budget.items()]
         if self.fingerprint.get("dtype"):
             parts.append(str(self.fingerprint["dtype"]))
@@ -54,7 +63,9 @@ class StoredCell:
 
 
 def stored_cells(output: Path = Path("results")) -> list[StoredCell]:
-    """All cells with results under ``output/runs``, in the order of their folders. Damaged ones raise DataError naming the file."""
+    """All cells with results under ``output/runs``, in the order of their folders. Damaged ones
+    raise DataError naming the file.
+    """
     return [_stored(path.parent) for path in sorted((output / "runs").glob("*/*/results.json"))]
 
 
@@ -68,10 +79,12 @@ def some_cells(output: Path) -> list[StoredCell]:
 def load_results(output: str | Path = "results") -> pd.DataFrame:
     """One row per cell and metric.
 
-    Columns: model, adapter, task (``name:subset``), metric, value, ci_low, ci_high (95 %, over clusters; empty when it can't be told), n
-    (scored), n_total, errors, unparsed, clusters, complete, selection (empty: everything), inference_probe, switches, settings,
-    task_version, data, weights, fingerprint, tokens_text_in, tokens_vision_in, tokens_out, seconds, created, evalkit_version, git_commit,
-    git_dirty, command, cell (the folder), headline (True for the task's first metric), higher_is_better, schema_version.
+    Columns: model, adapter, task (``name:subset``), metric, value, ci_low, ci_high (95 %, over
+    clusters; empty when it can't be told), n (scored), n_total, errors, unparsed, clusters,
+    complete, selection (empty: everything), inference_probe, switches, settings, task_version,
+    data, weights, fingerprint, tokens_text_in, tokens_vision_in, tokens_out, seconds, created,
+    evalkit_version, git_commit, git_dirty, command, cell (the folder), headline (True for the
+    task's first metric), higher_is_better, schema_version.
     """
     import pandas as pd
 
@@ -82,9 +95,10 @@ def load_results(output: str | Path = "results") -> pd.DataFrame:
 def load_samples(output: str | Path = "results", errors: bool = True) -> pd.DataFrame:
     """One row per sample of every cell.
 
-    Columns: cell, model, task, id, cluster, target, text (the answer), parsed, unparsed, error, finish_reason, prompt, seconds,
-    tokens_text_in, tokens_vision_in, tokens_out, then ``metadata_*`` and ``score_*`` as the tasks name them. ``errors=False`` leaves out
-    samples without a score.
+    Columns: cell, model, task, id, cluster, target, text (the answer), parsed, unparsed, error,
+    finish_reason, prompt, seconds, tokens_text_in, tokens_vision_in, tokens_out, then
+    ``metadata_*`` and ``score_*`` as the tasks name them. ``errors=False`` leaves out samples
+    without a score.
     """
     import pandas as pd
 
@@ -103,24 +117,48 @@ def load_samples(output: str | Path = "results", errors: bool = True) -> pd.Data
 
 SAMPLE_COLUMNS = "cell model task id cluster target text parsed unparsed error finish_reason prompt seconds".split()
 RESULT_COLUMNS = (
-    "model adapter task metric value ci_low ci_high n n_total errors unparsed clusters complete selection inference_probe switches "
-    "settings task_version data weights fingerprint tokens_text_in tokens_vision_in tokens_out seconds created evalkit_version "
+    "model adapter task metric value ci_low ci_high n n_total errors unparsed clusters "
+    "complete selection inference_probe switches "
+    "settings task_version data weights fingerprint tokens_text_in tokens_vision_in "
+    "tokens_out seconds created evalkit_version "
     "git_commit git_dirty command cell headline higher_is_better schema_version"
 ).split()
 
 
 def write_leaderboard(output: Path = Path("results")) -> tuple[Path, Path]:
-    """Writes ``leaderboard.csv`` (every metric) and ``leaderboard.md`` (headline metrics) into ``output``; returns both paths.
+    """Writes ``leaderboard.csv`` (every metric) and ``leaderboard.md`` (headline metrics) into
+    ``output``; returns both paths.
 
-    In the second, every model that has switches gets a row for its no-vision baseline, ``vision_gate=0``, run or not.
+    In the second, every model that has switches gets a row for its no-vision baseline,
+    ``vision_gate=0``, run or not.
     """
     frame = load_results(output)
     csv, markdown = output / "leaderboard.csv", output / "leaderboard.md"
-    replace_text(csv, frame.drop(columns=["cell"]).assign(cell=[Path(c).name for c in frame["cell"]]).to_csv(index=False))
+    replace_text(
+        csv,
+        frame.drop(columns=["cell"])
+        .assign(cell=[Path(c).name for c in frame["cell"]])
+        .to_csv(index=False),
+    )
     heads = frame[frame["headline"].astype(bool)]
     best_first = heads["value"].where(heads["higher_is_better"].astype(bool), -heads["value"])
-    heads = heads.assign(best=best_first).sort_values(["task", "best"], ascending=[True, False], kind="stable")
-    columns = ("task", "model", "adapter", "metric", "value", "95 % interval", "n", "errors", "unparsed", "settings", "version", "")
+    heads = heads.assign(best=best_first).sort_values(
+        ["task", "best"], ascending=[True, False], kind="stable"
+    )
+    columns = (
+        "task",
+        "model",
+        "adapter",
+        "metric",
+        "value",
+        "95 % interval",
+        "n",
+        "errors",
+        "unparsed",
+        "settings",
+        "version",
+        "",
+    )
     body = [
         (
             row["task"],
@@ -129,7 +167,9 @@ def write_leaderboard(output: Path = Path("results")) -> tuple[Path, Path]:
             row["metric"],
             f"{row['value']:.1f}",
             interval_text(row["ci_low"], row["ci_high"]),
-            f"{row['n']}" if row["complete"] and not row["selection"] else f"{row['n']} (partial: do not quote)",
+            f"{row['n']}"
+            if row["complete"] and not row["selection"]
+            else f"{row['n']} (partial: do not quote)",
             row["errors"],
             row["unparsed"],
             row["settings"],
@@ -168,8 +208,9 @@ def _no_vision(heads: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
 
 
 def compare_cells(a: Sequence[StoredCell], b: Sequence[StoredCell]) -> list[dict[str, Any]]:
-    """One row per task and metric that both sides have: values on the common samples, the paired difference a - b, its 95 % interval, the
-    p-value of a sign-flip test over clusters, and Holm's adjustment over all rows. Raises UsageError when nothing is in common."""
+    """One row per task and metric that both sides have: values on the common samples, the paired
+    difference a - b, its 95 % interval, the p-value of a sign-flip test over clusters, and Holm's
+    adjustment over all rows. Raises UsageError when nothing is in common."""
     rows: list[dict[str, Any]] = []
     for mine in a:
         for theirs in b:
@@ -184,25 +225,36 @@ def compare_cells(a: Sequence[StoredCell], b: Sequence[StoredCell]) -> list[dict
 
 
 def find_cells(name: str, output: Path = Path("results")) -> list[StoredCell]:
-    """The cells that a word on the command line means: a cell folder, or all cells of a model. Raises UsageError with what there is."""
+    """The cells that a word on the command line means: a cell folder, or all cells of a model.
+    Raises UsageError with what there is.
+    """
     from evalkit.cell import model_name
 
     if (Path(name) / "results.json").is_file():
         return [_stored(Path(name))]
     every = stored_cells(output)
-    found = [c for c in every if model_name(name) == c.run["model"] or name in (c.folder.parent.name, c.folder.name)]
+    found = [
+        c
+        for c in every
+        if model_name(name) == c.run["model"] or name in (c.folder.parent.name, c.folder.name)
+    ]
     if not found:
         known = sorted({c.folder.parent.name for c in every} | {c.folder.name for c in every})
-        raise UsageError(f"{name}: no such cell or model under {output / 'runs'}; there are: {', '.join(known) or 'none'}")
+        raise UsageError(
+            f"{name}: no such cell or model under {output / 'runs'}; there are: "
+            f"{', '.join(known) or 'none'}"
+        )
     return found
 
 
 def rescore(cell: StoredCell) -> tuple[StoredCell, int]:
-    """Scores a journal's answers with the task as it is now: no model, no media. Returns the cell and how many scores changed.
+    """Scores a journal's answers with the task as it is now: no model, no media. Returns the cell
+    and how many scores changed.
 
-    New scores are appended to the journal, where the last record of a sample counts and the old ones stay readable. A task of another
-    version (a task file with other contents) has another cell, where a run of it will look: the scores go there, and the old cell stays.
-    What that cell already has is kept. A part of the samples stays one: all that its journal holds is counted.
+    New scores are appended to the journal, where the last record of a sample counts and the old
+    ones stay readable. A task of another version (a task file with other contents) has another
+    cell, where a run of it will look: the scores go there, and the old cell stays. What that cell
+    already has is kept. A part of the samples stays one: all that its journal holds is counted.
     """
     from evalkit.summary import summarise
     from evalkit.task import load_task, metrics_of, scored
@@ -220,28 +272,48 @@ def rescore(cell: StoredCell) -> tuple[StoredCell, int]:
             if not same and id in target.contents.records:
                 continue
             new = dict(record)
-            if "text" in record and (record.get("error") is None or str(record["error"]).startswith("scoring failed")):
-                sample = Sample(id, (), record["target"], tuple(record["choices"]), record["cluster"], record["metadata"])
+            if "text" in record and (
+                record.get("error") is None or str(record["error"]).startswith("scoring failed")
+            ):
+                sample = Sample(
+                    id,
+                    (),
+                    record["target"],
+                    tuple(record["choices"]),
+                    record["cluster"],
+                    record["metadata"],
+                )
                 answer = Completion(
-                    id, record["text"], record["finish_reason"], logprobs=tuple(record["logprobs"]), box_space=record["box_space"]
+                    id,
+                    record["text"],
+                    record["finish_reason"],
+                    logprobs=tuple(record["logprobs"]),
+                    box_space=record["box_space"],
                 )
                 new.pop("error", None)
                 new |= scored(task, sample, answer)
-            changed += new.get("scores") != record.get("scores") or new.get("error") != record.get("error")
+            changed += new.get("scores") != record.get("scores") or new.get("error") != record.get(
+                "error"
+            )
             if new != record or not same:
                 target.append(new)
         target.flush()
         records = list(target.contents.records.values())
         if not same:
             write_json(folder / "run.json", {**cell.run, "identity": identity})
-        write_json(folder / "results.json", {**cell.results, **summarise(records, metrics_of(task)), "rescored": True})
+        write_json(
+            folder / "results.json",
+            {**cell.results, **summarise(records, metrics_of(task)), "rescored": True},
+        )
     return _stored(folder), changed
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A markdown table; what models and users wrote is escaped."""
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    return "\n".join(lines + ["| " + " | ".join(_escaped(str(v)) for v in row) + " |" for row in rows])
+    return "\n".join(
+        lines + ["| " + " | ".join(_escaped(str(v)) for v in row) + " |" for row in rows]
+    )
 
 
 def interval_text(low: float | None, high: float | None) -> str:
@@ -260,9 +332,15 @@ def _stored(folder: Path) -> StoredCell:
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as e:
-            raise DataError(f"{path}: can't be read ({e}); repeat the run's command to make it again, or remove {folder}") from e
+            raise DataError(
+                f"{path}: can't be read ({e}); repeat the run's command to make it again, or "
+                f"remove {folder}"
+            ) from e
         if value.get("schema_version") != SCHEMA_VERSION:
-            raise DataError(f"{path}: schema {value.get('schema_version')!r}, this evalkit reads {SCHEMA_VERSION}")
+            raise DataError(
+                f"{path}: schema {value.get('schema_version')!r}, this evalkit reads "
+                f"{SCHEMA_VERSION}"
+            )
         parts.append(value)
     return StoredCell(folder, parts[0], parts[1])
 
@@ -276,7 +354,18 @@ def _result_rows(cell: StoredCell) -> Iterator[dict[str, Any]]:
             "adapter": cell.fingerprint.get("adapter"),
             "task": cell.task,
             **{k: metric[k] for k in ("metric", "value", "ci_low", "ci_high", "n", "clusters")},
-            **{k: results[k] for k in ("n_total", "errors", "unparsed", "complete", "inference_probe", "seconds", "created")},
+            **{
+                k: results[k]
+                for k in (
+                    "n_total",
+                    "errors",
+                    "unparsed",
+                    "complete",
+                    "inference_probe",
+                    "seconds",
+                    "created",
+                )
+            },
             "selection": json.dumps(results["selection"]) if results["selection"] else "",
             "switches": json.dumps(results["switches"]) if results["switches"] else "",
             "settings": cell.settings,
@@ -301,7 +390,11 @@ def _paired_rows(a: StoredCell, b: StoredCell) -> Iterator[dict[str, Any]]:
     for metric in a.results["metrics"]:
         name = metric["metric"]
         group = metric.get("group")
-        common = [id for id in left if id in right and name in left[id]["scores"] and name in right[id]["scores"]]
+        common = [
+            id
+            for id in left
+            if id in right and name in left[id]["scores"] and name in right[id]["scores"]
+        ]
         if not common:
             continue
         x, y = ([side[id]["scores"][name] for id in common] for side in (left, right))
@@ -326,7 +419,9 @@ def _paired_rows(a: StoredCell, b: StoredCell) -> Iterator[dict[str, Any]]:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Writes a file that is either the old one or the new one. Raises EvalkitError when it can't be written."""
+    """Writes a file that is either the old one or the new one. Raises EvalkitError when it can't be
+    written.
+    """
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,8 @@
-"""Running one task with one adapter: plan, skip what the journal has, stream, score, journal, summarise.
+"""Running one task with one adapter: plan, skip what the journal has, stream, score, journal,
+summarise.
 
-The same command finds the same cell and goes on where the last one stopped. Rows become samples only when the adapter is ready for them,
-and leave memory when they are scored.
+The same command finds the same cell and goes on where the last one stopped. Rows become samples
+only when the adapter is ready for them, and leave memory when they are scored.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ SESSION = ("created", "selection", "details", "versions", "git", "command")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run of one cell left behind: its results (as in results.json), what it reused and made, and why it stopped early if it did."""
+    """What a run of one cell left behind: its results (as in results.json), what it reused and
+    made, and why it stopped early if it did.
+    """
 
     cell: Cell
     results: Mapping[str, Any]
@@ -43,10 +46,14 @@ class Outcome:
     stopped: str | None = None
 
 
-def run_cell(cell: Cell, selection: Selection = Selection(), say: Say = print, progress: bool = True) -> Outcome:
-    """Runs what is missing of a cell and writes its results. What goes wrong with a sample is journaled with it, and the rest goes on.
+def run_cell(
+    cell: Cell, selection: Selection = Selection(), say: Say = print, progress: bool = True
+) -> Outcome:
+    """Runs what is missing of a cell and writes its results. What goes wrong with a sample is
+    journaled with it, and the rest goes on.
 
-    Raises EvalkitError when the journal can't be written; an adapter that breaks ends the cell, and the outcome says so.
+    Raises EvalkitError when the journal can't be written; an adapter that breaks ends the cell, and
+    the outcome says so.
     """
     folder = cell.folder
     with Journal(folder / "journal.jsonl", {"cell": cell.name, "folder": folder.name}) as journal:
@@ -60,7 +67,9 @@ def run_cell(cell: Cell, selection: Selection = Selection(), say: Say = print, p
             return Outcome(cell, before, begun, 0)
         keep = selection.partial and before.get("selection") == {}
         if not keep:
-            write_json(folder / "run.json", run_record(cell, selection, stored_json(folder / "run.json")))
+            write_json(
+                folder / "run.json", run_record(cell, selection, stored_json(folder / "run.json"))
+            )
         stream = _Stream(cell, selection, journal)
         stopped: str | None = None
         interrupted: KeyboardInterrupt | None = None
@@ -69,7 +78,9 @@ def run_cell(cell: Cell, selection: Selection = Selection(), say: Say = print, p
             try:
                 requests = stream.requests()
                 serve = cell.adapter.rank if cell.task.rank else cell.adapter.generate
-                if (first := next(requests, None)) is not None:  # an adapter that has nothing to do shall not load its model
+                if (
+                    first := next(requests, None)
+                ) is not None:  # an adapter that has nothing to do shall not load its model
                     for completion in serve(chain([first], requests)):
                         stream.finish(completion)
                         bar.update(stream.made, stream.score)
@@ -104,18 +115,31 @@ def stored_json(path: Path) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def finished(results: Mapping[str, Any], selection: Selection, scored: Mapping[str, Record]) -> bool:
-    """Whether stored results already have all that is asked for, told without a look at the data or the model. Rescored ones don't
-    count: their prompts may have changed, and a run looks."""
-    same = results.get("selection") == selection.describe() and results.get("schema_version") == SCHEMA_VERSION
-    whole = results.get("complete") and not results.get("errors") and len(scored) >= results.get("n", 0) > 0
+def finished(
+    results: Mapping[str, Any], selection: Selection, scored: Mapping[str, Record]
+) -> bool:
+    """Whether stored results already have all that is asked for, told without a look at the data or
+    the model. Rescored ones don't count: their prompts may have changed, and a run looks."""
+    same = (
+        results.get("selection") == selection.describe()
+        and results.get("schema_version") == SCHEMA_VERSION
+    )
+    whole = (
+        results.get("complete")
+        and not results.get("errors")
+        and len(scored) >= results.get("n", 0) > 0
+    )
     return bool(same and whole and not results.get("rescored"))
 
 
 def run_record(cell: Cell, selection: Selection, before: Mapping[str, Any]) -> dict[str, Any]:
-    """run.json: what was asked, of what, by which code, and how to repeat it. ``earlier`` has the same of the runs that this one goes on
-    from, oldest first."""
-    earlier = [*before.get("earlier", ()), {k: before[k] for k in SESSION if k in before}] if before else []
+    """run.json: what was asked, of what, by which code, and how to repeat it. ``earlier`` has the
+    same of the runs that this one goes on from, oldest first."""
+    earlier = (
+        [*before.get("earlier", ()), {k: before[k] for k in SESSION if k in before}]
+        if before
+        else []
+    )
     return {
         "schema_version": SCHEMA_VERSION,
         "model": model_name(cell.model),
@@ -146,7 +170,9 @@ class _Stream:
         self.headline = self.metrics[0]
 
     def requests(self) -> Iterator[Request]:
-        """What is left to ask. Ends early where the data do, which ``broken`` then says: what was asked before is still answered."""
+        """What is left to ask. Ends early where the data do, which ``broken`` then says: what was
+        asked before is still answered.
+        """
         try:
             yield from self._requests()
         except Exception as e:
@@ -159,7 +185,10 @@ class _Stream:
             if not isinstance(id, str):
                 raise DataError(f"{self.cell.name}: sample id {id!r} is not a string")
             if id in self.chosen:
-                raise DataError(f"{self.cell.name}: two samples have the id {id!r}; the task must make ids unique")
+                raise DataError(
+                    f"{self.cell.name}: two samples have the id {id!r}; the task must make "
+                    "ids unique"
+                )
             self.chosen[id] = None
             if not isinstance(sample, Sample):
                 self._fail({"id": id, "error": sample})
@@ -170,13 +199,20 @@ class _Stream:
                 self._count(done[id])
             else:
                 self.pending[id] = replace(sample, messages=()), prompt
-                yield Request(id, sample.messages, identity["max_new_tokens"], subset.budget, sample.choices)
+                yield Request(
+                    id, sample.messages, identity["max_new_tokens"], subset.budget, sample.choices
+                )
 
     def finish(self, completion: Completion) -> None:
         if not isinstance(completion, Completion) or not isinstance(completion.tokens, TokenCounts):
-            raise EvalkitError(f"the adapter gave {completion!r:.200}: expected a Completion with TokenCounts")
+            raise EvalkitError(
+                f"the adapter gave {completion!r:.200}: expected a Completion with TokenCounts"
+            )
         if completion.id not in self.pending:
-            raise EvalkitError(f"the adapter answered {completion.id!r}, which was not asked or was answered before")
+            raise EvalkitError(
+                f"the adapter answered {completion.id!r}, which was not asked or was "
+                "answered before"
+            )
         sample, prompt = self.pending.pop(completion.id)
         record: dict[str, Any] = {
             "id": sample.id,
@@ -198,7 +234,9 @@ class _Stream:
         self._append(record | scored(self.cell.task, sample, completion))
 
     def results(self, seconds: float, complete: bool) -> dict[str, Any]:
-        """results.json. A whole run counts all that the journal has, once rows that failed before and now have samples are withdrawn."""
+        """results.json. A whole run counts all that the journal has, once rows that failed before
+        and now have samples are withdrawn.
+        """
         self.journal.flush()
         selection, kept = self.selection, self.journal.contents.records
         if complete and not selection.partial:
@@ -236,10 +274,14 @@ class _Stream:
                     wanted.discard(id)
                     yield id, sample
             if wanted:
-                raise UsageError(f"{self.cell.name} has no sample with id {', '.join(map(repr, sorted(wanted)))}")
+                raise UsageError(
+                    f"{self.cell.name} has no sample with id {', '.join(map(repr, sorted(wanted)))}"
+                )
         elif chosen.drawn is not None:
             total = sum(1 for _ in self._all())
-            keep = set(np.random.default_rng(chosen.seed).permutation(total)[: chosen.drawn].tolist())
+            keep = set(
+                np.random.default_rng(chosen.seed).permutation(total)[: chosen.drawn].tolist()
+            )
             yield from (pair for i, pair in enumerate(self._all()) if i in keep)
         else:
             start, stop = chosen.first or (0, None)
@@ -270,9 +312,7 @@ class _Stream:
         try:
             self.journal.append(record)
         except (TypeError, ValueError) as e:
-            why = (
-                f"can't be recorded as JSON ({e}): something that the task or the adapter gave is neither text nor a finite number"
-            )
+            why = f"can't be recorded as JSON ({e}): something that the task or the adapter gave is neither text nor a finite number"
             record = {"id": record["id"], "cluster": record["id"], "metadata": {}, "error": why}
             self.journal.append(record)
         self.made += 1
@@ -287,8 +327,13 @@ class _Stream:
 
 
 def prompt_hash(sample: Sample) -> str:
-    """The first 12 hex digits of SHA-256 over roles, texts, and the kind, name and size of media (tables of images are hashed whole)."""
-    parts = [[m.role, *(p.text if isinstance(p, Text) else _media_name(p) for p in m.content)] for m in sample.messages]
+    """The first 12 hex digits of SHA-256 over roles, texts, and the kind, name and size of media
+    (tables of images are hashed whole).
+    """
+    parts = [
+        [m.role, *(p.text if isinstance(p, Text) else _media_name(p) for p in m.content)]
+        for m in sample.messages
+    ]
     return hashlib.sha256(repr(parts).encode("utf-8", "replace")).hexdigest()[:12]
 
 

@@ -1,8 +1,10 @@
-"""Intervals and paired tests for scores whose samples come in clusters (questions that share an image or a video).
+"""Intervals and paired tests for scores whose samples come in clusters (questions that share an
+image or a video).
 
-Resampling is over clusters, not samples: ten questions on one page are not ten independent pages (Miller, "Adding Error Bars to Evals",
-2024, section 2.2, argues the same for clustered standard errors). scipy does the work; every function is deterministic for its seed,
-whatever the order of the samples.
+Resampling is over clusters, not samples: ten questions on one page are not ten independent pages
+(Miller, "Adding Error Bars to Evals", 2024, section 2.2, argues the same for clustered standard
+errors). scipy does the work; every function is deterministic for its seed, whatever the order of
+the samples.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ BLOCK = 2_000_000
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and its confidence interval; low and high are None when it can't be told (a single cluster)."""
+    """A mean and its confidence interval; low and high are None when it can't be told (a single
+    cluster).
+    """
 
     value: float
     low: float | None
@@ -35,7 +39,9 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The mean of paired differences, its interval, the two-sided p-value of a sign-flip test over clusters, and the pairs."""
+    """The mean of paired differences, its interval, the two-sided p-value of a sign-flip test over
+    clusters, and the pairs.
+    """
 
     difference: Interval
     p_value: float | None
@@ -51,9 +57,9 @@ def mean_interval(
 ) -> Interval:
     """The mean of values and its interval under resampling of clusters.
 
-    With ``groups`` the mean of the groups' means (a macro average), clusters being resampled inside each group. Where all values are equal,
-    resampling has nothing to say: for 0 and 1 Wilson's interval over the number of clusters is given, for others none. Raises ValueError
-    for no values.
+    With ``groups`` the mean of the groups' means (a macro average), clusters being resampled inside
+    each group. Where all values are equal, resampling has nothing to say: for 0 and 1 Wilson's
+    interval over the number of clusters is given, for others none. Raises ValueError for no values.
     """
     x, clusters, groups = _sorted(values, clusters, groups)
     if not len(x):
@@ -101,8 +107,8 @@ def compare(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Comparison:
-    """The paired difference a - b, macro-averaged over ``groups`` if given. Under the null hypothesis the sign of a cluster's share in it
-    is a coin's."""
+    """The paired difference a - b, macro-averaged over ``groups`` if given. Under the null
+    hypothesis the sign of a cluster's share in it is a coin's."""
     differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     d, clusters, groups = _sorted(differences, clusters, groups)
     if not d.any():
@@ -125,10 +131,13 @@ def compare(
     return Comparison(interval, float(test.pvalue), len(d))
 
 
-def detectable(differences: ArrayLike, clusters: Sequence[Hashable], power: float = 0.8, level: float = 0.05) -> float | None:
+def detectable(
+    differences: ArrayLike, clusters: Sequence[Hashable], power: float = 0.8, level: float = 0.05
+) -> float | None:
     """The smallest true mean difference that a two-sided test at ``level`` finds with ``power``.
 
-    From the spread of these paired differences between clusters (normal approximation); None with fewer than two clusters.
+    From the spread of these paired differences between clusters (normal approximation); None with
+    fewer than two clusters.
     """
     d, clusters, _ = _sorted(differences, clusters, None)
     sums, sizes = cluster_sums(d, clusters)
@@ -163,11 +172,17 @@ def cluster_sums(values: ArrayLike, clusters: Sequence[Hashable]) -> tuple[Float
 def _sorted(
     values: ArrayLike, clusters: Sequence[Hashable], groups: Sequence[Hashable] | None
 ) -> tuple[Floats, Sequence[Hashable], Sequence[Hashable] | None]:
-    """The samples in an order that is their own, not that in which they came: sums and draws follow it."""
+    """The samples in an order that is their own, not that in which they came: sums and draws follow
+    it.
+    """
     x = np.asarray(values, dtype=np.float64)
     keys = list(zip(map(repr, groups or clusters), map(repr, clusters), x.tolist()))
     order = sorted(range(len(x)), key=keys.__getitem__)
-    return x[order], [clusters[i] for i in order], None if groups is None else [groups[i] for i in order]
+    return (
+        x[order],
+        [clusters[i] for i in order],
+        None if groups is None else [groups[i] for i in order],
+    )
 
 
 def _weights(n: int, groups: Sequence[Hashable] | None) -> Floats:
@@ -178,7 +193,13 @@ def _weights(n: int, groups: Sequence[Hashable] | None) -> Floats:
     return np.array([1 / (len(sizes) * sizes[g]) for g in groups])
 
 
-def _macro_interval(x: Floats, clusters: Sequence[Hashable], groups: Sequence[Hashable], confidence: float, seed: int) -> Interval:
+def _macro_interval(
+    x: Floats,
+    clusters: Sequence[Hashable],
+    groups: Sequence[Hashable],
+    confidence: float,
+    seed: int,
+) -> Interval:
     rng = np.random.default_rng(seed)
     names = list(dict.fromkeys(groups))
     means, drawn = [], np.zeros(RESAMPLES)
@@ -205,5 +226,9 @@ def _degenerate(value: float, n: int, confidence: float) -> Interval:
     from scipy.stats import binomtest
 
     found = binomtest(round(abs(value) * n), n).proportion_ci(confidence, method="wilson")
-    low, high = (float(found.low), float(found.high)) if value >= 0 else (-float(found.high), -float(found.low))
+    low, high = (
+        (float(found.low), float(found.high))
+        if value >= 0
+        else (-float(found.high), -float(found.low))
+    )
     return Interval(value, low, high)

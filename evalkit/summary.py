@@ -13,8 +13,9 @@ from evalkit.task import Metric
 def summarise(records: Sequence[Record], metrics: Sequence[Metric]) -> dict[str, Any]:
     """Counts, and for each metric its value with a 95 % interval over clusters.
 
-    ``n`` counts scored samples, ``errors`` those that have no score, ``unparsed`` those whose answer could not be read (they score lowest).
-    A metric that no record carries (hidden answers) is left out.
+    ``n`` counts scored samples, ``errors`` those that have no score, ``unparsed`` those whose
+    answer could not be read (they score lowest). A metric that no record carries (hidden answers)
+    is left out.
     """
     done = [r for r in records if r.get("error") is None]
     values = []
@@ -23,7 +24,9 @@ def summarise(records: Sequence[Record], metrics: Sequence[Metric]) -> dict[str,
         if not mine:
             continue
         groups = [str(r["metadata"].get(metric.group)) for r in mine] if metric.group else None
-        found = mean_interval([r["scores"][metric.name] for r in mine], [r["cluster"] for r in mine], groups)
+        found = mean_interval(
+            [r["scores"][metric.name] for r in mine], [r["cluster"] for r in mine], groups
+        )
         values.append(
             {
                 "metric": metric.name,

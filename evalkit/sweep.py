@@ -1,4 +1,6 @@
-"""Sweeps: cells over switches, checkpoints and tasks from one YAML file, run or gone on with, and compared with their baseline."""
+"""Sweeps: cells over switches, checkpoints and tasks from one YAML file, run or gone on with, and
+compared with their baseline.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +16,19 @@ from pydantic import Field, model_validator
 
 from evalkit import journal
 from evalkit.cell import Cell, Selection
+from evalkit.config_files import Strict, find_shipped, read_yaml
 from evalkit.errors import EvalkitError, UsageError
 from evalkit.results import StoredCell, stored_cells
 from evalkit.runner import Outcome, run_cell, stored_json
-from evalkit.yaml_files import Strict, find_shipped, read_yaml
 
 Settings = Mapping[str, Any]
 """What makes a cell: values of switches, and of ``model`` where it is not the sweep's."""
 
 
 class Group(Strict):
-    """Cells with a baseline and tasks of their own, as trained arms have: they are compared with each other, not with the sweep's."""
+    """Cells with a baseline and tasks of their own, as trained arms have: they are compared with
+    each other, not with the sweep's.
+    """
 
     baseline: dict[str, Any]
     include: tuple[dict[str, Any], ...]
@@ -34,9 +38,10 @@ class Group(Strict):
 class Sweep(Strict):
     """A sweep's file.
 
-    ``axes`` maps a switch (or ``model``) to its values; ``grid`` takes all combinations, ``paired`` the first values together, then the
-    second, and so on. ``baseline`` and what ``include`` lists are added, what an entry of ``exclude`` fits is left out. ``groups`` stand
-    beside all that. ``limit``: only so many samples of each task, drawn at random.
+    ``axes`` maps a switch (or ``model``) to its values; ``grid`` takes all combinations, ``paired``
+    the first values together, then the second, and so on. ``baseline`` and what ``include`` lists
+    are added, what an entry of ``exclude`` fits is left out. ``groups`` stand beside all that.
+    ``limit``: only so many samples of each task, drawn at random.
     """
 
     schema_version: Literal[1] = 1
@@ -54,29 +59,51 @@ class Sweep(Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> Sweep:
-        from evalkit.qwen2vl.ablation import Ablation
+        from evalkit.models.qwen2_vl.switches import Ablation
 
         known = {*Ablation.__dataclass_fields__, "model"}
-        places: list[tuple[str, Sequence[str]]] = [("axes", list(self.axes)), ("baseline", list(self.baseline))]
-        places += [(f"{name}.{i}", list(d)) for name in ("include", "exclude") for i, d in enumerate(getattr(self, name))]
+        places: list[tuple[str, Sequence[str]]] = [
+            ("axes", list(self.axes)),
+            ("baseline", list(self.baseline)),
+        ]
+        places += [
+            (f"{name}.{i}", list(d))
+            for name in ("include", "exclude")
+            for i, d in enumerate(getattr(self, name))
+        ]
         for i, group in enumerate(self.groups):
             places += [(f"groups.{i}", [*s]) for s in (group.baseline, *group.include)]
         for where, keys in places:
             if strange := sorted(set(keys) - known):
-                raise ValueError(f"{where}: {', '.join(strange)} unknown; there are: {', '.join(sorted(known))}")
+                raise ValueError(
+                    f"{where}: {', '.join(strange)} unknown; there are: {', '.join(sorted(known))}"
+                )
         if self.mode == "paired" and len({len(v) for v in self.axes.values()}) > 1:
             raise ValueError("axes: paired mode needs as many values on every axis")
-        for settings in (*self.cells(), *(s for g in self.groups for s in (g.baseline, *g.include))):
+        for settings in (
+            *self.cells(),
+            *(s for g in self.groups for s in (g.baseline, *g.include)),
+        ):
             if not isinstance(settings.get("model", ""), str):
-                raise ValueError(f"model: {settings['model']!r} is not a name, a folder or a hub id")
+                raise ValueError(
+                    f"model: {settings['model']!r} is not a name, a folder or a hub id"
+                )
             Ablation(**{k: v for k, v in settings.items() if k != "model"})
         return self
 
     def cells(self) -> list[Settings]:
         """The settings of all cells, the baseline first, none twice."""
         combine = itertools.product if self.mode == "grid" else zip
-        swept = [dict(zip(self.axes, values)) for values in combine(*self.axes.values())] if self.axes else []
-        chosen = [s for s in (*swept, *self.include) if not any(e.items() <= s.items() for e in self.exclude)]
+        swept = (
+            [dict(zip(self.axes, values)) for values in combine(*self.axes.values())]
+            if self.axes
+            else []
+        )
+        chosen = [
+            s
+            for s in (*swept, *self.include)
+            if not any(e.items() <= s.items() for e in self.exclude)
+        ]
         out: dict[str, Settings] = {}
         for settings in (self.baseline, *chosen):
             out.setdefault(json.dumps(settings, sort_keys=True, default=str), settings)
@@ -89,13 +116,17 @@ def find_sweep(name: str) -> Path:
 
 
 def load_sweep(path: Path, model: str | None = None) -> Sweep:
-    """Reads and checks a sweep's file; ``model`` replaces its own. Raises UsageError that names file, line and field."""
+    """Reads and checks a sweep's file; ``model`` replaces its own. Raises UsageError that names
+    file, line and field.
+    """
     return read_yaml(path, Sweep, **({"model": model} if model else {}))
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One cell of a sweep: its settings, the cell of the runner, and the settings of the cell that it is compared with."""
+    """One cell of a sweep: its settings, the cell of the runner, and the settings of the cell that
+    it is compared with.
+    """
 
     settings: Settings
     cell: Cell
@@ -103,7 +134,9 @@ class Planned:
 
 
 def plan(sweep: Sweep, output: Path) -> list[Planned]:
-    """All cells of a sweep, baseline first for each task. Raises UsageError for a model, task or switch that is not there."""
+    """All cells of a sweep, baseline first for each task. Raises UsageError for a model, task or
+    switch that is not there.
+    """
     from evalkit.adapter import adapter_class
     from evalkit.task import load_task
 
@@ -113,8 +146,18 @@ def plan(sweep: Sweep, output: Path) -> list[Planned]:
         adapters = []
         for settings in chosen:
             model = settings.get("model", sweep.model)
-            adapters.append((settings, model, reference(model, **{k: v for k, v in settings.items() if k != "model"})))
-        return [Planned(s, Cell.make(load_task(t), adapter, m, output), chosen[0]) for t in tasks for s, m, adapter in adapters]
+            adapters.append(
+                (
+                    settings,
+                    model,
+                    reference(model, **{k: v for k, v in settings.items() if k != "model"}),
+                )
+            )
+        return [
+            Planned(s, Cell.make(load_task(t), adapter, m, output), chosen[0])
+            for t in tasks
+            for s, m, adapter in adapters
+        ]
 
     own = [p for g in sweep.groups for p in cells(g.tasks, (g.baseline, *g.include))]
     return [*cells(sweep.tasks, sweep.cells()), *own]
@@ -124,13 +167,19 @@ def selection(sweep: Sweep) -> Selection:
     return Selection(drawn=sweep.limit) if sweep.limit else Selection()
 
 
-def outlook(sweep: Sweep, planned: Sequence[Planned], output: Path) -> list[tuple[str, str, str, str]]:
-    """What a run would do: (task, settings, samples journaled, seconds to go by the cell's speed, or its task's middle one)."""
+def outlook(
+    sweep: Sweep, planned: Sequence[Planned], output: Path
+) -> list[tuple[str, str, str, str]]:
+    """What a run would do: (task, settings, samples journaled, seconds to go by the cell's speed,
+    or its task's middle one).
+    """
     speeds: dict[str, dict[str, float]] = {}
     totals: dict[str, int] = {}
     for stored in stored_cells(output):
         if stored.results["n"]:
-            speeds.setdefault(stored.task, {})[stored.folder.name] = stored.results["seconds"] / stored.results["n"]
+            speeds.setdefault(stored.task, {})[stored.folder.name] = (
+                stored.results["seconds"] / stored.results["n"]
+            )
             totals[stored.task] = max(totals.get(stored.task, 0), stored.results["n_total"])
     rows = []
     for p in planned:
@@ -153,7 +202,9 @@ def describe(settings: Settings) -> str:
 
 
 def run_sweep(sweep: Sweep, planned: Sequence[Planned], say: Callable[[str], None]) -> list[str]:
-    """Runs what is missing of every cell; returns what went wrong, cell by cell. A cell that fails does not stop the others."""
+    """Runs what is missing of every cell; returns what went wrong, cell by cell. A cell that fails
+    does not stop the others.
+    """
     failed = []
     for i, p in enumerate(planned, 1):
         say(f"{i} of {len(planned)}: {p.cell.name}, {describe(p.settings)}")

@@ -1,4 +1,6 @@
-"""What a sweep found: differences to the baseline on common samples, corrected for their number, in words, tables and pictures."""
+"""What a sweep found: differences to the baseline on common samples, corrected for their number, in
+words, tables and pictures.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +33,13 @@ COLUMNS = (
 
 
 def table(sweep: Sweep, planned: Sequence[Planned]) -> pd.DataFrame:
-    """One row per task and cell, for the headline metric, paired with its baseline's on the samples that both scored.
+    """One row per task and cell, for the headline metric, paired with its baseline's on the samples
+    that both scored.
 
-    ``kind``: baseline, trained arm (other weights, run as they were trained), inference probe (weights run as they were not trained) or
-    same weights (run as they were trained).
-    ``p_holm`` is corrected over the whole sweep; ``detectable`` is the difference that this many clusters would show four times in five.
-    ``visual_tokens`` is the mean a sample. Columns: COLUMNS.
+    ``kind``: baseline, trained arm (other weights, run as they were trained), inference probe
+    (weights run as they were not trained) or same weights (run as they were trained). ``p_holm`` is
+    corrected over the whole sweep; ``detectable`` is the difference that this many clusters would
+    show four times in five. ``visual_tokens`` is the mean a sample. Columns: COLUMNS.
     """
     import pandas as pd
 
@@ -90,22 +93,35 @@ def _row(p: Planned, kind: str, results: Mapping[str, Any], a: Scored, b: Scored
     }
     if kind != "baseline" and common:
         found = compare(x, y, clusters, groups)
-        low, high = (None if v is None else scale * v for v in (found.difference.low, found.difference.high))
+        low, high = (
+            None if v is None else scale * v for v in (found.difference.low, found.difference.high)
+        )
         smallest = detectable([i - j for i, j in zip(x, y)], clusters)
-        row |= {"difference": scale * found.difference.value, "ci_low": low, "ci_high": high, "p_value": found.p_value}
+        row |= {
+            "difference": scale * found.difference.value,
+            "ci_low": low,
+            "ci_high": high,
+            "p_value": found.p_value,
+        }
         row["detectable"] = None if smallest is None else scale * smallest
     return row
 
 
 def words(frame: pd.DataFrame) -> list[str]:
-    """A sentence for each setting: on which tasks something was found, and where nothing could be told at this n."""
+    """A sentence for each setting: on which tasks something was found, and where nothing could be
+    told at this n.
+    """
     out = []
-    for (settings, kind, against), rows in frame[frame.kind != "baseline"].groupby(["settings", "kind", "against"], sort=False):
+    for (settings, kind, against), rows in frame[frame.kind != "baseline"].groupby(
+        ["settings", "kind", "against"], sort=False
+    ):
         said: dict[str, list[str]] = {}
         for r in rows.to_dict("records"):
             verdict, figures = _verdict(r)
             said.setdefault(verdict, []).append(f"{r['task']}{figures}")
-        found = "; ".join(f"{verdict} {', '.join(said[verdict])}" for verdict in VERDICTS if verdict in said)
+        found = "; ".join(
+            f"{verdict} {', '.join(said[verdict])}" for verdict in VERDICTS if verdict in said
+        )
         out.append(f"{settings} ({kind}, against {against}): {found}.")
     return out
 
@@ -119,11 +135,15 @@ def _verdict(r: Mapping[str, Any]) -> tuple[str, str]:
     size = f" {r['difference']:+.1f} {interval_text(r['ci_low'], r['ci_high'])} (n = {r['n']}, "
     if r["p_holm"] is not None and r["p_holm"] < LEVEL:
         return LOWER if r["difference"] < 0 else HIGHER, f"{size}p = {r['p_holm']:.4f})"
-    return UNTOLD, f"{size}{r['detectable']:.1f} would show)" if r["detectable"] else f"{size[:-2]})"
+    return UNTOLD, f"{size}{r['detectable']:.1f} would show)" if r[
+        "detectable"
+    ] else f"{size[:-2]})"
 
 
 def at_a_glance(frame: pd.DataFrame) -> str:
-    """A markdown table of the differences, settings down and tasks across; bold where Holm's p is below 0.05."""
+    """A markdown table of the differences, settings down and tasks across; bold where Holm's p is
+    below 0.05.
+    """
     compared = frame[frame.kind != "baseline"]
     tasks = list(dict.fromkeys(compared.task))
     rows = []
@@ -138,15 +158,21 @@ def at_a_glance(frame: pd.DataFrame) -> str:
 
 
 def write(sweep: Sweep, frame: pd.DataFrame, planned: Sequence[Planned], output: Path) -> Path:
-    """Writes long and wide CSV, markdown, LaTeX and pictures into ``output/<name>``; returns that folder."""
+    """Writes long and wide CSV, markdown, LaTeX and pictures into ``output/<name>``; returns that
+    folder.
+    """
     folder = output / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
     command = f"evalkit sweep {sweep.name} --model {sweep.model}"
     note = f"# schema_version: 1; made by: {command}\n"
-    wide = frame.pivot(index="settings", columns="task", values="value").loc[list(dict.fromkeys(frame.settings))]
+    wide = frame.pivot(index="settings", columns="task", values="value").loc[
+        list(dict.fromkeys(frame.settings))
+    ]
     (folder / "table.csv").write_text(note + frame.to_csv(index=False), encoding="utf-8")
     (folder / "wide.csv").write_text(note + wide.to_csv(), encoding="utf-8")
-    (folder / "table.tex").write_text(f"% schema_version: 1; made by: {command}\n" + latex(wide), encoding="utf-8")
+    (folder / "table.tex").write_text(
+        f"% schema_version: 1; made by: {command}\n" + latex(wide), encoding="utf-8"
+    )
     shown = []
     for r in frame.to_dict("records"):
         diff = "" if r["kind"] == "baseline" else f"{r['difference']:+.1f}"
@@ -154,7 +180,21 @@ def write(sweep: Sweep, frame: pd.DataFrame, planned: Sequence[Planned], output:
         tokens = f"{r['visual_tokens']:.0f}"
         ci = "" if r["kind"] == "baseline" else interval_text(r["ci_low"], r["ci_high"])
         against = "" if r["kind"] == "baseline" else r["against"]
-        shown.append((r["task"], r["settings"], r["kind"], against, r["metric"], f"{r['value']:.1f}", diff, ci, p, r["n"], tokens))
+        shown.append(
+            (
+                r["task"],
+                r["settings"],
+                r["kind"],
+                against,
+                r["metric"],
+                f"{r['value']:.1f}",
+                diff,
+                ci,
+                p,
+                r["n"],
+                tokens,
+            )
+        )
     columns = (
         "task",
         "settings",
@@ -168,39 +208,69 @@ def write(sweep: Sweep, frame: pd.DataFrame, planned: Sequence[Planned], output:
         "n",
         "visual tokens a sample",
     )
-    part = f"Only {sweep.limit} samples of each task, drawn at random: never quote these scores.\n\n" if sweep.limit else ""
+    part = (
+        f"Only {sweep.limit} samples of each task, drawn at random: never quote these scores.\n\n"
+        if sweep.limit
+        else ""
+    )
     findings = "\n".join(f"- {html.escape(w, quote=False)}" for w in words(frame))
-    first, *others = [f"\n![{p.stem}]({p.name})\n" for p in pictures(frame, planned, folder)] or [""]
+    first, *others = [f"\n![{p.stem}]({p.name})\n" for p in pictures(frame, planned, folder)] or [
+        ""
+    ]
     text = (
-        f"<!-- schema_version: 1; made by: {command} -->\n# {sweep.name}\n\n{html.escape(sweep.question, quote=False)}\n\n"
+        f"<!-- schema_version: 1; made by: {command} -->\n# "
+        f"{sweep.name}\n\n{html.escape(sweep.question, quote=False)}\n\n"
         f"{part}{at_a_glance(frame)}\n\n{findings}\n\n"
-        "Differences are in points (bold: p below 0.05), paired with those of `against` on common samples; in brackets their 95 % "
+        "Differences are in points (bold: p below 0.05), paired with those of `against` on "
+        "common samples; in brackets their 95 % "
         'intervals, which resample images and videos; p by sign flips of these, corrected over the sweep (Holm). "Would show": the '
-        f"difference that this n finds four times in five.\n{first}\n{markdown_table(columns, shown)}\n{''.join(others)}"
+        "difference that this n finds four times in "
+        f"five.\n{first}\n{markdown_table(columns, shown)}\n{''.join(others)}"
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
     return folder
 
 
 def pictures(frame: pd.DataFrame, planned: Sequence[Planned], folder: Path) -> list[Path]:
-    """Writes the pictures of a sweep as PNG files: differences, score against visual tokens, and for each task by group, IoU, length."""
+    """Writes the pictures of a sweep as PNG files: differences, score against visual tokens, and
+    for each task by group, IoU, length.
+    """
     out = []
-    for name, figure in (("differences", plots.differences(frame)), ("tokens", plots.score_by_tokens(frame))):
+    for name, figure in (
+        ("differences", plots.differences(frame)),
+        ("tokens", plots.score_by_tokens(frame)),
+    ):
         if figure:
             out.append(plots.save(figure, folder / f"{name}.png"))
     for task in dict.fromkeys(p.cell.name for p in planned):
         mine = [(p, stored(p)) for p in planned if p.cell.name == task]
-        metric = next((c.results["metrics"][0] for _, c in mine if c and c.results["metrics"]), None)
+        metric = next(
+            (c.results["metrics"][0] for _, c in mine if c and c.results["metrics"]), None
+        )
         if metric:
-            cells = {describe(p.settings): list(journal.read(p.cell.folder / "journal.jsonl").scored.values()) for p, _ in mine}
+            cells = {
+                describe(p.settings): list(
+                    journal.read(p.cell.folder / "journal.jsonl").scored.values()
+                )
+                for p, _ in mine
+            }
             for name, figure in plots.of_task(cells, metric["metric"], metric["scale"]):
-                out.append(plots.save(figure, folder / f"{task.replace(':', '-').replace('/', '-')}-{name}.png"))
+                out.append(
+                    plots.save(
+                        figure, folder / f"{task.replace(':', '-').replace('/', '-')}-{name}.png"
+                    )
+                )
     return out
 
 
 def latex(wide: pd.DataFrame) -> str:
     """A booktabs table; what users named is escaped."""
-    special = {**{c: f"\\{c}" for c in "&%$#_{}"}, "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+    special = {
+        **{c: f"\\{c}" for c in "&%$#_{}"},
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "\\": r"\textbackslash{}",
+    }
 
     def safe(value: object) -> str:
         return "".join(special.get(c, c) for c in str(value))
@@ -208,5 +278,7 @@ def latex(wide: pd.DataFrame) -> str:
     lines = [r"\begin{tabular}{l" + "r" * len(wide.columns) + "}", r"\toprule"]
     lines += [" & ".join(["", *map(safe, wide.columns)]) + r" \\", r"\midrule"]
     for name, row in wide.iterrows():
-        lines.append(" & ".join([safe(name), *("--" if v != v else f"{v:.1f}" for v in row)]) + r" \\")
+        lines.append(
+            " & ".join([safe(name), *("--" if v != v else f"{v:.1f}" for v in row)]) + r" \\"
+        )
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])

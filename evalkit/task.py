@@ -1,7 +1,8 @@
 """Task plugins: rows of a dataset in, samples and scores out.
 
-A task is a small class with the dataset sources of its subsets, a ``samples(row)`` that builds the questions of one row, and a
-``score(sample, completion)``. Tasks are found by entry point (group ``evalkit.tasks``), or given as a file (``./my_task.py``).
+A task is a small class with the dataset sources of its subsets, a ``samples(row)`` that builds the
+questions of one row, and a ``score(sample, completion)``. Tasks are found by entry point (group
+``evalkit.tasks``), or given as a file (``./my_task.py``).
 """
 
 from __future__ import annotations
@@ -23,10 +24,14 @@ Row = Mapping[str, Any]
 
 
 class Source(Protocol):
-    """Where the rows of one subset come from. ``describe()`` goes into the results, so that a number names its data."""
+    """Where the rows of one subset come from. ``describe()`` goes into the results, so that a
+    number names its data.
+    """
 
     def rows(self, override: Path | None = None) -> Iterator[Row]:
-        """The rows, in a stable order; media stay encoded. ``override`` is a local copy in the official schema."""
+        """The rows, in a stable order; media stay encoded. ``override`` is a local copy in the
+        official schema.
+        """
         ...
 
     def describe(self, override: Path | None = None) -> Mapping[str, Any]:
@@ -36,8 +41,9 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Metric:
-    """A named value that ``score`` returns. ``group``: the headline is the mean of the means over this metadata key
-    (a macro average). ``scale`` multiplies it where people read it (100 for per cent)."""
+    """A named value that ``score`` returns. ``group``: the headline is the mean of the means over
+    this metadata key (a macro average). ``scale`` multiplies it where people read it (100 for per
+    cent)."""
 
     name: str
     group: str | None = None
@@ -47,7 +53,9 @@ class Metric:
 
 @dataclass(frozen=True)
 class Subset:
-    """One dataset of a task: its source, its own metrics (the task's when empty) and generation settings."""
+    """One dataset of a task: its source, its own metrics (the task's when empty) and generation
+    settings.
+    """
 
     source: Source
     metrics: tuple[Metric, ...] = ()
@@ -58,8 +66,9 @@ class Subset:
 class Task(ABC):
     """Base class of task plugins; one instance serves one subset.
 
-    Class attributes: ``name``; ``version`` (raise it when prompts, parsing or metrics change a score); ``subsets``; ``metrics``
-    (the first is the headline); ``max_new_tokens``; ``rank`` (True: choices are ranked by log-likelihood, not generated).
+    Class attributes: ``name``; ``version`` (raise it when prompts, parsing or metrics change a
+    score); ``subsets``; ``metrics`` (the first is the headline); ``max_new_tokens``; ``rank``
+    (True: choices are ranked by log-likelihood, not generated).
     """
 
     name: ClassVar[str]
@@ -72,12 +81,16 @@ class Task(ABC):
 
     def __init__(self, subset: str) -> None:
         if subset not in self.subsets:
-            raise UsageError(f"task {self.name!r} has no subset {subset!r}; it has: {', '.join(self.subsets)}")
+            raise UsageError(
+                f"task {self.name!r} has no subset {subset!r}; it has: {', '.join(self.subsets)}"
+            )
         self.subset = subset
 
     @abstractmethod
     def samples(self, row: Row) -> Iterable[Sample]:
-        """The questions of one row. Raises DataError (or KeyError, ValueError) when the row can't be used; the run goes on."""
+        """The questions of one row. Raises DataError (or KeyError, ValueError) when the row can't
+        be used; the run goes on.
+        """
 
     @abstractmethod
     def score(self, sample: Sample, completion: Completion) -> Score:
@@ -86,7 +99,9 @@ class Task(ABC):
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """A parsed ``--tasks`` item: ``docvqa``, ``docvqa:val``, ``./my_task.py``, ``./my_task.py:dev``."""
+    """A parsed ``--tasks`` item: ``docvqa``, ``docvqa:val``, ``./my_task.py``,
+    ``./my_task.py:dev``.
+    """
 
     name: str
     subset: str
@@ -98,7 +113,9 @@ class TaskSpec:
 
 
 def registered() -> dict[str, str]:
-    """Names of the installed tasks and where each lives (``module:Class``), without importing any."""
+    """Names of the installed tasks and where each lives (``module:Class``), without importing
+    any.
+    """
     return {e.name: e.value for e in entry_points(group="evalkit.tasks")}
 
 
@@ -108,7 +125,10 @@ def load_task(text: str) -> Task:
     if spec.name.endswith(".py"):
         found = classes_in(Path(spec.name), Task)
         if len(found) != 1:
-            raise UsageError(f"{spec.name}: expected one Task class, found {len(found)}: {', '.join(c.name for c in found)}")
+            raise UsageError(
+                f"{spec.name}: expected one Task class, found {len(found)}: "
+                f"{', '.join(c.name for c in found)}"
+            )
         cls = found[0]
         subset = spec.subset if ":" in text else next(iter(cls.subsets))
         return cls(subset)
@@ -124,7 +144,9 @@ def task_class(name: str) -> type[Task]:
     known = sorted(registered())
     close = get_close_matches(name, known, 1)
     hint = f"did you mean {close[0]}? " if close else ""
-    raise UsageError(f"unknown task {name!r}; {hint}known: {', '.join(known)}; or give a file: ./my_task.py")
+    raise UsageError(
+        f"unknown task {name!r}; {hint}known: {', '.join(known)}; or give a file: ./my_task.py"
+    )
 
 
 def metrics_of(task: Task) -> tuple[Metric, ...]:
@@ -133,7 +155,9 @@ def metrics_of(task: Task) -> tuple[Metric, ...]:
 
 
 def scored(task: Task, sample: Sample, completion: Completion) -> dict[str, Any]:
-    """The part of a record that scoring makes: ``scores``, ``parsed`` and ``unparsed``, or an ``error`` that says why there are none."""
+    """The part of a record that scoring makes: ``scores``, ``parsed`` and ``unparsed``, or an
+    ``error`` that says why there are none.
+    """
     try:
         score = task.score(sample, completion)
         if not isinstance(score, Score) or not isinstance(score.unparsed, bool):
@@ -160,6 +184,8 @@ def fault(sample: object) -> str | None:
             return f"sample {given.id!r}: {message!r:.200} is not a Message with role system, user or assistant"
         parts: list[Any] = list(message.content)
         for part in parts:
-            if not isinstance(part, Media) and not (isinstance(part, Text) and isinstance(part.text, str)):
+            if not isinstance(part, Media) and not (
+                isinstance(part, Text) and isinstance(part.text, str)
+            ):
                 return f"sample {given.id!r}: {part!r:.200} is not a Text with a string, an Image or a Video"
     return None

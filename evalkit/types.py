@@ -1,8 +1,9 @@
 """The four words everything else speaks: Sample, Request, Completion, Score.
 
-A task turns dataset rows into samples and scores answers; an adapter answers requests. Both sides know only these frozen
-values, so a task never sees a model and an adapter never sees a metric. Media stay encoded (bytes or a path) until the adapter
-decodes them, so that one bad file costs one sample.
+A task turns dataset rows into samples and scores answers; an adapter answers requests. Both sides
+know only these frozen values, so a task never sees a model and an adapter never sees a metric.
+Media stay encoded (bytes or a path) until the adapter decodes them, so that one bad file costs one
+sample.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 BoxSpace = Literal["norm1000", "norm999", "norm1", "pixel"]
-"""How a model writes box corners: thousandths of width and height, the same over 999, fractions of 1, or pixels."""
+"""How a model writes box corners: thousandths of width and height, the same over 999, fractions of
+1, or pixels.
+"""
 
 FinishReason = Literal["stop", "length", "rank", "error"]
 
@@ -50,7 +53,9 @@ class Image(Media):
 
 @dataclass(frozen=True)
 class Video(Media):
-    """An encoded clip; ``start`` and ``end`` in seconds cut it, None means from the first or to the last frame."""
+    """An encoded clip; ``start`` and ``end`` in seconds cut it, None means from the first or to the
+    last frame.
+    """
 
     start: float | None = None
     end: float | None = None
@@ -71,7 +76,8 @@ class Message:
 class MediaBudget:
     """How much of the media a model may see. None leaves the setting to the adapter.
 
-    ``min_pixels`` and ``max_pixels`` bound the area of an image (of a frame, for video); ``fps`` is frames per second of video.
+    ``min_pixels`` and ``max_pixels`` bound the area of an image (of a frame, for video); ``fps`` is
+    frames per second of video.
     """
 
     min_pixels: int | None = None
@@ -84,9 +90,9 @@ class MediaBudget:
 class Sample:
     """One question of a task: what is asked, and what counts as right.
 
-    ``id`` is unique in its task subset and stable over versions of evalkit. ``cluster`` names what the sample shares with others
-    (its image, its video): intervals are computed over clusters. ``metadata`` is JSON and goes into the journal; its keys become
-    columns to group by.
+    ``id`` is unique in its task subset and stable over versions of evalkit. ``cluster`` names what
+    the sample shares with others (its image, its video): intervals are computed over clusters.
+    ``metadata`` is JSON and goes into the journal; its keys become columns to group by.
     """
 
     id: str
@@ -110,7 +116,9 @@ class Request:
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """Tokens of one request: text in (template included), visual in (after merging), out (the end token not counted)."""
+    """Tokens of one request: text in (template included), visual in (after merging), out (the end
+    token not counted).
+    """
 
     text_in: int = 0
     vision_in: int = 0
@@ -119,10 +127,12 @@ class TokenCounts:
 
 @dataclass(frozen=True)
 class Completion:
-    """What came back for one request, or why nothing did (``error``, with ``finish_reason='error'``).
+    """What came back for one request, or why nothing did (``error``, with
+    ``finish_reason='error'``).
 
-    ``logprobs`` holds the summed log-likelihood of each choice when the request was ranked. ``seconds`` is the time from the
-    request's entry into the model to its end. ``box_space`` is what the adapter declares, None for one that draws no boxes.
+    ``logprobs`` holds the summed log-likelihood of each choice when the request was ranked.
+    ``seconds`` is the time from the request's entry into the model to its end. ``box_space`` is
+    what the adapter declares, None for one that draws no boxes.
     """
 
     id: str
@@ -137,9 +147,11 @@ class Completion:
 
 @dataclass(frozen=True)
 class Score:
-    """Named values of one answer (each finite), the answer as it was read, and whether reading it failed.
+    """Named values of one answer (each finite), the answer as it was read, and whether reading it
+    failed.
 
-    An unparsed answer has the lowest value of every metric and ``unparsed=True``, so that it is counted and shown.
+    An unparsed answer has the lowest value of every metric and ``unparsed=True``, so that it is
+    counted and shown.
     """
 
     values: Mapping[str, float]

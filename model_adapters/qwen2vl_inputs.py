@@ -1,4 +1,6 @@
-"""From a request to what Qwen2-VL reads: decoded, resized media and a rendered conversation, shared by both adapters."""
+"""From a request to what Qwen2-VL reads: decoded, resized media and a rendered conversation, shared
+by both adapters.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,10 @@ from threading import Condition
 from typing import TypeVar
 
 from evalkit.media import decode_image, decode_video
+from evalkit.models.qwen2_vl.checkpoint import resolve
+from evalkit.models.qwen2_vl.processing import FPS, sample_frames
+from evalkit.models.qwen2_vl.switches import Ablation
 from evalkit.nano import shipped
-from evalkit.qwen2vl.ablation import Ablation
-from evalkit.qwen2vl.checkpoint import resolve
-from evalkit.qwen2vl.processing import FPS, sample_frames
 from evalkit.types import Image, Media, MediaBudget, Message, Text, Video
 
 A = TypeVar("A")
@@ -31,7 +33,10 @@ def chat_messages(messages: Iterable[Message]) -> list[dict[str, object]]:
         {
             "role": m.role,
             "content": [
-                {"type": "text", "text": p.text} if isinstance(p, Text) else {"type": type(p).__name__.lower()} for p in m.content
+                {"type": "text", "text": p.text}
+                if isinstance(p, Text)
+                else {"type": type(p).__name__.lower()}
+                for p in m.content
             ],
         }
         for m in messages
@@ -44,21 +49,32 @@ def media_of(messages: Iterable[Message]) -> list[Image | Video]:
 
 
 def decoded(part: Image | Video, budget: MediaBudget, ablation: Ablation):  # type: ignore[no-untyped-def]
-    """A PIL image, or the sampled frames [frames, height, width, 3] of a video. Switches go before the request's budget."""
+    """A PIL image, or the sampled frames [frames, height, width, 3] of a video. Switches go before
+    the request's budget.
+    """
     if isinstance(part, Image):
         return decode_image(part)
     fps = ablation.fps or budget.fps or FPS
     max_frames = ablation.max_frames or budget.max_frames
-    return decode_video(part, lambda total, video_fps: sample_frames(total, video_fps, fps, max_frames))
+    return decode_video(
+        part, lambda total, video_fps: sample_frames(total, video_fps, fps, max_frames)
+    )
 
 
 def prefetch(
-    work: Callable[[A], B], items: Iterable[A], workers: int, depth: int, size: Callable[[B], int], most: int, overlap: bool = True
+    work: Callable[[A], B],
+    items: Iterable[A],
+    workers: int,
+    depth: int,
+    size: Callable[[B], int],
+    most: int,
+    overlap: bool = True,
 ) -> Generator[B]:
     """``map(work, items)`` in threads, in order, at most ``depth`` items ahead of what was taken.
 
-    What waits to be taken holds less than ``most`` (as ``size`` measures it), and what the workers have in hand beyond that. Without
-    ``overlap`` no item is begun but while one is waited for: where a model has all cores, threads beside it cost it more than they save.
+    What waits to be taken holds less than ``most`` (as ``size`` measures it), and what the workers
+    have in hand beyond that. Without ``overlap`` no item is begun but while one is waited for:
+    where a model has all cores, threads beside it cost it more than they save.
     """
     gate = Condition()
     started, held, closed, waited_for = 0, 0, False, overlap

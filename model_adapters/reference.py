@@ -1,4 +1,6 @@
-"""The reference adapter: evalkit's own Qwen2-VL through its engine, with every ablation switch as an argument."""
+"""The reference adapter: evalkit's own Qwen2-VL through its engine, with every ablation switch as
+an argument.
+"""
 
 from __future__ import annotations
 
@@ -15,30 +17,41 @@ from evalkit.engine.budget import choose
 from evalkit.engine.fused import compile_parts, fuse
 from evalkit.engine.sequence import Stats
 from evalkit.errors import CheckpointError, UsageError, reason
-from evalkit.memory import Tidy
-from evalkit.qwen2vl.ablation import Ablation
-from evalkit.qwen2vl.chat import Chat, generation
-from evalkit.qwen2vl.checkpoint import DTYPES, checked_device, load, weights_digest, without_emulation
-from evalkit.qwen2vl.config import Qwen2VLConfig
-from evalkit.qwen2vl.processing import Processor, ProcessorConfig, visual_tokens
+from evalkit.malloc import Tidy
+from evalkit.models.qwen2_vl.chat import Chat, generation
+from evalkit.models.qwen2_vl.checkpoint import (
+    DTYPES,
+    checked_device,
+    load,
+    weights_digest,
+    without_emulation,
+)
+from evalkit.models.qwen2_vl.config import Qwen2VLConfig
+from evalkit.models.qwen2_vl.processing import Processor, ProcessorConfig, visual_tokens
+from evalkit.models.qwen2_vl.switches import Ablation
 from evalkit.types import Completion, Image, MediaBudget, Request, TokenCounts, Video
 
 from .qwen2vl_inputs import chat_messages, checkpoint_folder, decoded, media_of, prefetch
 
 ROOM = 32 << 20
-"""Bytes of freed memory that may lie in the process, for the next tensors, before it is given back to the system."""
+"""Bytes of freed memory that may lie in the process, for the next tensors, before it is given back
+to the system.
+"""
 PREPARED, PREPARED_FOR_GPU = 16 << 20, 256 << 20
-"""Bytes of 8-bit pixels that may wait for the engine; a page of 1,000 visual tokens has 2.4 million. A GPU takes many pages at once."""
+"""Bytes of 8-bit pixels that may wait for the engine; a page of 1,000 visual tokens has 2.4
+million. A GPU takes many pages at once.
+"""
 
 
 class ReferenceAdapter(ModelAdapter):
     """evalkit's Qwen2-VL.
 
-    ``model`` is a shipped name (nano), a checkpoint folder or a hub id. ``dtype`` None keeps the checkpoint's, or takes float32 on a CPU
-    that would emulate it; ``device`` None takes
-    a GPU when there is one. ``batch_size`` sequences run at once in packs of at most ``batch_tokens`` prompt tokens, both chosen from
-    free memory if None; neither changes an answer. ``compile`` fuses element-wise
-    operations, which pays on long runs only. All further arguments are the switches of ``Ablation``.
+    ``model`` is a shipped name (nano), a checkpoint folder or a hub id. ``dtype`` None keeps the
+    checkpoint's, or takes float32 on a CPU that would emulate it; ``device`` None takes a GPU when
+    there is one. ``batch_size`` sequences run at once in packs of at most ``batch_tokens`` prompt
+    tokens, both chosen from free memory if None; neither changes an answer. ``compile`` fuses
+    element-wise operations, which pays on long runs only. All further arguments are the switches of
+    ``Ablation``.
     """
 
     name = "reference"
@@ -58,10 +71,17 @@ class ReferenceAdapter(ModelAdapter):
     ) -> None:
         if unknown := set(switches) - set(Ablation.__dataclass_fields__):
             known = ", ".join(Ablation.__dataclass_fields__)
-            raise UsageError(f"unknown argument {', '.join(sorted(unknown))} for the reference adapter; switches: {known}")
+            raise UsageError(
+                f"unknown argument {', '.join(sorted(unknown))} for the reference adapter; "
+                f"switches: {known}"
+            )
         if dtype is not None and dtype not in DTYPES:
             raise UsageError(f"dtype={dtype!r}: expected one of {', '.join(DTYPES)}")
-        for name, value in (("batch_size", batch_size), ("batch_tokens", batch_tokens), ("workers", workers)):
+        for name, value in (
+            ("batch_size", batch_size),
+            ("batch_tokens", batch_tokens),
+            ("workers", workers),
+        ):
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise UsageError(f"{name}={value!r}: expected a whole number above 0")
         self.ablation = Ablation(**switches)
@@ -69,10 +89,17 @@ class ReferenceAdapter(ModelAdapter):
         self.config = Qwen2VLConfig.load(self.folder)
         self.device = checked_device(device)
         self.dtype = dtype or without_emulation(self.config.dtype, self.device)
-        self.batch_size, self.batch_tokens, self.workers, self.compile = batch_size, batch_tokens, workers, compile
+        self.batch_size, self.batch_tokens, self.workers, self.compile = (
+            batch_size,
+            batch_tokens,
+            workers,
+            compile,
+        )
         self.prepared = PREPARED if self.device == "cpu" else PREPARED_FOR_GPU
         self.chat = Chat(self.folder, self.config)
-        self.processor = Processor(ProcessorConfig.load(self.folder), self.ablation.resolve(self.config.trained_with))
+        self.processor = Processor(
+            ProcessorConfig.load(self.folder), self.ablation.resolve(self.config.trained_with)
+        )
         self._visual = lru_cache(maxsize=4)(self._process)
 
     @cached_property
@@ -85,7 +112,9 @@ class ReferenceAdapter(ModelAdapter):
             "switches": self.ablation.given(),
             "trained_with": dict(self.config.trained_with),
             "inference_probe": bool(differences),
-            "generation": generation(self.chat.stop_ids, self.config.eos_token_id, self.config.bos_token_id),
+            "generation": generation(
+                self.chat.stop_ids, self.config.eos_token_id, self.config.bos_token_id
+            ),
         }
 
     @property
@@ -104,7 +133,9 @@ class ReferenceAdapter(ModelAdapter):
         if self.compile:
             compile_parts(model)
         weight = model.lm_head.weight
-        budget = choose(self.config, weight.dtype, weight.device, self.batch_size, self.batch_tokens)
+        budget = choose(
+            self.config, weight.dtype, weight.device, self.batch_size, self.batch_tokens
+        )
         return Engine(model, self.chat.stop_ids, budget)
 
     @property
@@ -125,18 +156,31 @@ class ReferenceAdapter(ModelAdapter):
         def prompts() -> Generator[Prompt]:
             ahead = self.engine.budget.rows
             with closing(
-                prefetch(self._prepare, requests, self.workers, ahead, _held, self.prepared, self._spare_cores())
+                prefetch(
+                    self._prepare,
+                    requests,
+                    self.workers,
+                    ahead,
+                    _held,
+                    self.prepared,
+                    self._spare_cores(),
+                )
             ) as ready:
                 for request, made in ready:
                     if isinstance(made, Completion):
                         failed.append(made)
                     else:
                         seen = visual_tokens([v.grid for v in made.visuals])
-                        under_way[made.id] = (request.choices, TokenCounts(len(made.ids) - seen, seen))
+                        under_way[made.id] = (
+                            request.choices,
+                            TokenCounts(len(made.ids) - seen, seen),
+                        )
                         yield made
 
         tidy = Tidy(ROOM)
-        with closing(prompts()) as source:  # an interrupt's traceback would keep it open, and its threads would wait for ever
+        with (
+            closing(prompts()) as source
+        ):  # an interrupt's traceback would keep it open, and its threads would wait for ever
             for output in (self.engine.rank if ranked else self.engine.generate)(source):
                 yield self._completion(*under_way.pop(output.id), output)
                 tidy()
@@ -152,13 +196,21 @@ class ReferenceAdapter(ModelAdapter):
 
     def _prepare(self, request: Request) -> tuple[Request, Prompt | Completion]:
         try:
-            visuals = tuple(self._visual(part, request.budget) for part in media_of(request.messages))
+            visuals = tuple(
+                self._visual(part, request.budget) for part in media_of(request.messages)
+            )
             images = [v.grid for v in visuals if not v.is_video]
             videos = [v.grid for v in visuals if v.is_video]
-            ids = self.chat.encode(self.chat.render(chat_messages(request.messages)), images, videos)
+            ids = self.chat.encode(
+                self.chat.render(chat_messages(request.messages)), images, videos
+            )
             choices = tuple(tuple(self.chat.encode(c)) for c in request.choices)
-            prefix = len(ids) - next((i for i, t in enumerate(reversed(ids)) if t in self.chat.visual_ids), len(ids))
-            return request, Prompt(request.id, tuple(ids), visuals, request.max_new_tokens, choices, prefix)
+            prefix = len(ids) - next(
+                (i for i, t in enumerate(reversed(ids)) if t in self.chat.visual_ids), len(ids)
+            )
+            return request, Prompt(
+                request.id, tuple(ids), visuals, request.max_new_tokens, choices, prefix
+            )
         except CheckpointError:
             raise
         except Exception as e:
@@ -166,12 +218,22 @@ class ReferenceAdapter(ModelAdapter):
 
     def _process(self, part: Image | Video, budget: MediaBudget) -> Visual:
         pixels = decoded(part, budget, self.ablation)
-        key = (type(part).__name__, part.digest, getattr(part, "start", None), getattr(part, "end", None), budget)
-        cut = self.processor.image_levels if isinstance(part, Image) else self.processor.video_levels
+        key = (
+            type(part).__name__,
+            part.digest,
+            getattr(part, "start", None),
+            getattr(part, "end", None),
+            budget,
+        )
+        cut = (
+            self.processor.image_levels if isinstance(part, Image) else self.processor.video_levels
+        )
         levels, grid = cut(pixels, budget.min_pixels, budget.max_pixels)
         return Visual(levels, grid, key, isinstance(part, Video), self.processor.table)
 
-    def _completion(self, choices: Sequence[str], tokens: TokenCounts, output: Output) -> Completion:
+    def _completion(
+        self, choices: Sequence[str], tokens: TokenCounts, output: Output
+    ) -> Completion:
         if output.error:
             return Completion(output.id, finish_reason="error", error=output.error)
         if output.logprobs:

@@ -1,8 +1,10 @@
-"""The transformers adapter: any image-text-to-text model that `transformers` loads, as users run it.
+"""The transformers adapter: any image-text-to-text model that `transformers` loads, as users run
+it.
 
-Qwen2-VL gets inputs of its own, through `transformers`' tokenizer, image processor and ``generate``: its stock processor needs
-torchvision, and would choose the frames of a video by a rule other than the official one. Other models go through their own
-processor, one request at a time.
+Qwen2-VL gets inputs of its own, through `transformers`' tokenizer, image processor and
+``generate``: its stock processor needs torchvision, and would choose the frames of a video by a
+rule other than the official one. Other models go through their own processor, one request at a
+time.
 """
 
 from __future__ import annotations
@@ -19,25 +21,32 @@ from torch import Tensor
 
 from evalkit.adapter import ModelAdapter
 from evalkit.errors import CheckpointError, DataError, UsageError, reason
-from evalkit.qwen2vl.ablation import Ablation
-from evalkit.qwen2vl.chat import generation, stop_ids
-from evalkit.qwen2vl.checkpoint import checked_device, weights_digest, without_emulation
-from evalkit.qwen2vl.processing import Processor, ProcessorConfig, target_size
+from evalkit.models.qwen2_vl.chat import generation, stop_ids
+from evalkit.models.qwen2_vl.checkpoint import checked_device, weights_digest, without_emulation
+from evalkit.models.qwen2_vl.processing import Processor, ProcessorConfig, target_size
+from evalkit.models.qwen2_vl.switches import Ablation
 from evalkit.types import BoxSpace, Completion, Image, Request, TokenCounts
 
 from .qwen2vl_inputs import chat_messages, checkpoint_folder, decoded, media_of
 
 BUDGET = ("min_pixels", "max_pixels", "fps", "max_frames")
-GREEDY = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None, "repetition_penalty": 1.0}
+GREEDY = {
+    "do_sample": False,
+    "temperature": None,
+    "top_p": None,
+    "top_k": None,
+    "repetition_penalty": 1.0,
+}
 Inputs = dict[str, Tensor]
 
 
 class TransformersAdapter(ModelAdapter):
     """A model of `transformers`.
 
-    ``model`` is a shipped name, a folder or a hub id. ``batch_size`` pads on the left (Qwen2-VL only). ``box_space`` declares how the
-    model writes boxes; it is known for Qwen2-VL. ``trust_remote_code`` runs the model repository's own code: off unless asked for.
-    The pixel and frame switches are honoured for Qwen2-VL; architecture switches need the reference adapter.
+    ``model`` is a shipped name, a folder or a hub id. ``batch_size`` pads on the left (Qwen2-VL
+    only). ``box_space`` declares how the model writes boxes; it is known for Qwen2-VL.
+    ``trust_remote_code`` runs the model repository's own code: off unless asked for. The pixel and
+    frame switches are honoured for Qwen2-VL; architecture switches need the reference adapter.
     """
 
     name = "transformers"
@@ -56,19 +65,25 @@ class TransformersAdapter(ModelAdapter):
     ) -> None:
         if refused := set(switches) - set(BUDGET):
             raise UsageError(
-                f"the transformers adapter can't set {', '.join(sorted(refused))}; it takes {', '.join(BUDGET)}; "
+                f"the transformers adapter can't set {', '.join(sorted(refused))}; it takes "
+                f"{', '.join(BUDGET)}; "
                 "architecture switches need --adapter reference"
             )
         from transformers import AutoConfig
 
         self.folder = checkpoint_folder(model)
         try:
-            self.config = AutoConfig.from_pretrained(self.folder, trust_remote_code=trust_remote_code)
+            self.config = AutoConfig.from_pretrained(
+                self.folder, trust_remote_code=trust_remote_code
+            )
         except (OSError, ValueError) as e:
             raise CheckpointError(f"{model}: transformers can't read its config: {e}") from e
         self.is_qwen2vl = self.config.model_type == "qwen2_vl"
         if switches and not self.is_qwen2vl:
-            raise UsageError(f"{', '.join(switches)}: only Qwen2-VL takes pixel and frame budgets through this adapter")
+            raise UsageError(
+                f"{', '.join(switches)}: only Qwen2-VL takes pixel and frame budgets through "
+                "this adapter"
+            )
         self.ablation = Ablation(**switches)
         self.box_space = box_space or ("norm1000" if self.is_qwen2vl else None)
         self.device = checked_device(device)
@@ -92,12 +107,18 @@ class TransformersAdapter(ModelAdapter):
             "box_space": self.box_space,
             "switches": self.ablation.given(),
             "inference_probe": bool(self.ablation.differences({})),
-            "generation": generation(stop_ids(self.folder, eos), *(eos if isinstance(eos, list) else [eos]), bos),
+            "generation": generation(
+                stop_ids(self.folder, eos), *(eos if isinstance(eos, list) else [eos]), bos
+            ),
         }
 
     @property
     def details(self) -> Mapping[str, Any]:
-        return {"device": self.device, "batch_size": self.batch_size, "model_type": self.config.model_type}
+        return {
+            "device": self.device,
+            "batch_size": self.batch_size,
+            "model_type": self.config.model_type,
+        }
 
     @cached_property
     def model(self) -> Any:
@@ -139,20 +160,28 @@ class TransformersAdapter(ModelAdapter):
     @torch.inference_mode()
     def _answer(self, ready: list[tuple[Request, Inputs]]) -> Iterator[Completion]:
         started = time.perf_counter()
-        batch = {k: v.to(self.device) for k, v in self.inputs.collate([i for _, i in ready]).items()}
+        batch = {
+            k: v.to(self.device) for k, v in self.inputs.collate([i for _, i in ready]).items()
+        }
         limit = max(r.max_new_tokens for r, _ in ready)
-        out = self.model.generate(**batch, max_new_tokens=limit, **GREEDY)[:, batch["input_ids"].shape[1] :].cpu()
+        out = self.model.generate(**batch, max_new_tokens=limit, **GREEDY)[
+            :, batch["input_ids"].shape[1] :
+        ].cpu()
         eos = self.model.generation_config.eos_token_id
         stops = set(eos if isinstance(eos, list) else [eos])
         seconds = time.perf_counter() - started
         for (request, inputs), ids in zip(ready, out.tolist()):
             end = next((i for i, t in enumerate(ids) if t in stops), None)
-            kept = ids[: request.max_new_tokens if end is None else min(end, request.max_new_tokens)]
+            kept = ids[
+                : request.max_new_tokens if end is None else min(end, request.max_new_tokens)
+            ]
             stopped = end is not None and end < request.max_new_tokens
             seen = self.inputs.visual_tokens(inputs)
             yield Completion(
                 request.id,
-                self.inputs.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False),
+                self.inputs.tokenizer.decode(
+                    kept, skip_special_tokens=True, clean_up_tokenization_spaces=False
+                ),
                 "stop" if stopped else "length",
                 TokenCounts(inputs["input_ids"].shape[1] - seen, seen, len(kept)),
                 seconds,
@@ -161,7 +190,9 @@ class TransformersAdapter(ModelAdapter):
 
 
 class Qwen2VLInputs:
-    """Inputs of Qwen2-VL by `transformers`' own tokenizer, chat template and image processor; video patches by ours."""
+    """Inputs of Qwen2-VL by `transformers`' own tokenizer, chat template and image processor; video
+    patches by ours.
+    """
 
     def __init__(self, folder: Any, config: Any, ablation: Ablation) -> None:
         from transformers import AutoImageProcessor, AutoTokenizer
@@ -174,7 +205,9 @@ class Qwen2VLInputs:
         self.config = config
 
     def prepare(self, request: Request) -> Inputs:
-        text = self.tokenizer.apply_chat_template(chat_messages(request.messages), tokenize=False, add_generation_prompt=True)
+        text = self.tokenizer.apply_chat_template(
+            chat_messages(request.messages), tokenize=False, add_generation_prompt=True
+        )
         made: dict[str, list[Tensor]] = {}
         tokens: dict[str, list[int]] = {"<|image_pad|>": [], "<|video_pad|>": []}
         for part in media_of(request.messages):
@@ -193,17 +226,24 @@ class Qwen2VLInputs:
         for pad, counts in tokens.items():
             pieces = text.split(pad)
             if len(pieces) != len(counts) + 1:
-                raise DataError("the text contains a visual placeholder token that belongs to no image or video")
+                raise DataError(
+                    "the text contains a visual placeholder token that belongs to no image or video"
+                )
             text = pieces[0] + "".join(pad * n + piece for n, piece in zip(counts, pieces[1:]))
         ids = torch.tensor([self.tokenizer(text, add_special_tokens=False)["input_ids"]])
         return {"input_ids": ids, **{k: torch.cat(v) for k, v in made.items()}}
 
-    def _image(self, picture: PILImage.Image, low: int | None, high: int | None) -> tuple[Tensor, Tensor]:
+    def _image(
+        self, picture: PILImage.Image, low: int | None, high: int | None
+    ) -> tuple[Tensor, Tensor]:
         rgb = picture.convert("RGB")
         low, high = low or self.limits.min_pixels, high or self.limits.max_pixels
         height, width = target_size(rgb.height, rgb.width, self.ablation, low, high)
         resized = rgb.resize((width, height), PILImage.Resampling.BICUBIC)
-        size = {"shortest_edge": min(self.limits.min_pixels, height * width), "longest_edge": max(height * width, 3136)}
+        size = {
+            "shortest_edge": min(self.limits.min_pixels, height * width),
+            "longest_edge": max(height * width, 3136),
+        }
         out = self.image_processor(images=[resized], size=size, return_tensors="pt")
         return out["pixel_values"], out["image_grid_thw"]
 
@@ -218,13 +258,21 @@ class Qwen2VLInputs:
             ids[row, length - n :] = item["input_ids"][0]
             mask[row, length - n :] = 1
         names = ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw")
-        media = {n: torch.cat([i[n] for i in items if n in i]) for n in names if any(n in i for i in items)}
-        types = (ids == self.config.image_token_id).int() + 2 * (ids == self.config.video_token_id).int()
+        media = {
+            n: torch.cat([i[n] for i in items if n in i])
+            for n in names
+            if any(n in i for i in items)
+        }
+        types = (ids == self.config.image_token_id).int() + 2 * (
+            ids == self.config.video_token_id
+        ).int()
         return {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": types, **media}
 
     def visual_tokens(self, inputs: Inputs) -> int:
         ids = inputs["input_ids"]
-        return int(((ids == self.config.image_token_id) | (ids == self.config.video_token_id)).sum())
+        return int(
+            ((ids == self.config.image_token_id) | (ids == self.config.video_token_id)).sum()
+        )
 
 
 class ProcessorInputs:
@@ -234,20 +282,30 @@ class ProcessorInputs:
         from transformers import AutoProcessor
 
         try:
-            self.processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust_remote_code)
+            self.processor = AutoProcessor.from_pretrained(
+                folder, trust_remote_code=trust_remote_code
+            )
         except (OSError, ValueError, ImportError) as e:
-            raise CheckpointError(f"{folder}: transformers can't build the model's processor: {e}") from e
+            raise CheckpointError(
+                f"{folder}: transformers can't build the model's processor: {e}"
+            ) from e
         self.tokenizer = self.processor.tokenizer
 
     def prepare(self, request: Request) -> Inputs:
-        media = iter([decoded(part, request.budget, Ablation()) for part in media_of(request.messages)])
+        media = iter(
+            [decoded(part, request.budget, Ablation()) for part in media_of(request.messages)]
+        )
         messages = chat_messages(request.messages)
         for message in messages:
             for part in message["content"]:  # type: ignore[attr-defined]
                 if part["type"] != "text":
                     part[part["type"]] = next(media)
         out = self.processor.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+            messages,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
         )
         return dict(out)
 

@@ -1,10 +1,11 @@
 """DocVQA: short questions about scanned pages, answered with words of the page.
 
-Data: `lmms-lab/DocVQA` on the hub, configurations DocVQA (val 5,349 questions; test 5,188, answers hidden) and InfographicVQA (val
-2,801). ``mini``: about 200 questions on forms, receipts and tables drawn by evalkit, in the columns of DocVQA.
-Papers: Mathew et al., "DocVQA" (WACV 2021); Mathew et al., "InfographicVQA" (WACV 2022).
-Metric: ANLS with threshold 0.5; exact match beside it. Prompt and pixel limits of the official subsets: VLMEvalKit's for Qwen2-VL.
-A question whose answers are hidden is answered and gets no score.
+Data: `lmms-lab/DocVQA` on the hub, configurations DocVQA (val 5,349 questions; test 5,188, answers
+hidden) and InfographicVQA (val 2,801). ``mini``: about 200 questions on forms, receipts and tables
+drawn by evalkit, in the columns of DocVQA. Papers: Mathew et al., "DocVQA" (WACV 2021); Mathew et
+al., "InfographicVQA" (WACV 2022). Metric: ANLS with threshold 0.5; exact match beside it. Prompt
+and pixel limits of the official subsets: VLMEvalKit's for Qwen2-VL. A question whose answers are
+hidden is answered and gets no score.
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ from evalkit.sources import Embedded, Hub, image, sides, strings, tier
 from evalkit.task import Metric, Row, Subset, Task
 from evalkit.types import Completion, MediaBudget, Message, Sample, Score, Text
 
-COLUMNS = ("questionId", "question", "image", "ucsf_document_id", "ucsf_document_page_no", "answers", "question_types")
+COLUMNS = (
+    "questionId",
+    "question",
+    "image",
+    "ucsf_document_id",
+    "ucsf_document_page_no",
+    "answers",
+    "question_types",
+)
 INFO_COLUMNS = ("questionId", "question", "image", "image_url", "answers", "answer_type")
 BUDGET = MediaBudget(min_pixels=1280 * 28 * 28, max_pixels=16384 * 28 * 28)
 
@@ -36,10 +45,22 @@ class DocVQA(Task):
     metrics = (Metric("anls"), Metric("exact_match"))
     subsets: ClassVar = {
         "mini": Subset(Embedded(folder="docvqa", split="validation", columns=COLUMNS)),
-        "val": Subset(Hub(repository="lmms-lab/DocVQA", config="DocVQA", split="validation", columns=COLUMNS), budget=BUDGET),
-        "test": Subset(Hub(repository="lmms-lab/DocVQA", config="DocVQA", split="test", columns=COLUMNS), budget=BUDGET),
+        "val": Subset(
+            Hub(repository="lmms-lab/DocVQA", config="DocVQA", split="validation", columns=COLUMNS),
+            budget=BUDGET,
+        ),
+        "test": Subset(
+            Hub(repository="lmms-lab/DocVQA", config="DocVQA", split="test", columns=COLUMNS),
+            budget=BUDGET,
+        ),
         "infovqa_val": Subset(
-            Hub(repository="lmms-lab/DocVQA", config="InfographicVQA", split="validation", columns=INFO_COLUMNS), budget=BUDGET
+            Hub(
+                repository="lmms-lab/DocVQA",
+                config="InfographicVQA",
+                split="validation",
+                columns=INFO_COLUMNS,
+            ),
+            budget=BUDGET,
         ),
     }
 
@@ -61,13 +82,20 @@ class DocVQA(Task):
         text = completion.text.strip()
         if sample.target is None:
             return Score({}, parsed=text, unparsed=not text)
-        values = {"anls": anls(text, sample.target), "exact_match": exact_match(text, sample.target)}
+        values = {
+            "anls": anls(text, sample.target),
+            "exact_match": exact_match(text, sample.target),
+        }
         return Score(values if text else dict.fromkeys(values, 0.0), parsed=text, unparsed=not text)
 
 
 def page(row: Row) -> str:
     """What the questions of one page share."""
-    return str(row["image_url"]) if "image_url" in row else f"{row['ucsf_document_id']}-p{row['ucsf_document_page_no']}"
+    return (
+        str(row["image_url"])
+        if "image_url" in row
+        else f"{row['ucsf_document_id']}-p{row['ucsf_document_page_no']}"
+    )
 
 
 def metadata(row: Row) -> dict[str, Any]:

@@ -1,11 +1,13 @@
-"""Reading text in many scripts: MTVQA, and lines of text drawn in Latin, Cyrillic, Greek, Arabic, Devanagari, Chinese, Japanese, Korean.
+"""Reading text in many scripts: MTVQA, and lines of text drawn in Latin, Cyrillic, Greek, Arabic,
+Devanagari, Chinese, Japanese, Korean.
 
-Data: `ByteDance/MTVQA` on the hub (test, 2,116 images in nine languages, several questions on each). ``mini``: about 200 questions on
-lines of text drawn by evalkit, in the same columns.
-Paper: Tang et al., "MTVQA: Benchmarking Multilingual Text-Centric Visual Question Answering" (2024).
-Metrics: ``mini`` has exact match after NFC (headline: mean of the languages' means; and over all questions) and character error rate.
-``mtvqa`` has the containment metric of the official script (mean of the languages' means) and VLMEvalKit's (over all questions).
-Prompt and pixel limits of the official subset: VLMEvalKit's for Qwen2-VL.
+Data: `ByteDance/MTVQA` on the hub (test, 2,116 images in nine languages, several questions on
+each). ``mini``: about 200 questions on lines of text drawn by evalkit, in the same columns. Paper:
+Tang et al., "MTVQA: Benchmarking Multilingual Text-Centric Visual Question Answering" (2024).
+Metrics: ``mini`` has exact match after NFC (headline: mean of the languages' means; and over all
+questions) and character error rate. ``mtvqa`` has the containment metric of the official script
+(mean of the languages' means) and VLMEvalKit's (over all questions). Prompt and pixel limits of the
+official subset: VLMEvalKit's for Qwen2-VL.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ def prompt(question: str) -> str:
 
 
 def qa_pairs(value: Any) -> list[tuple[str, str]]:
-    """(question, answer) of each pair of a list of dicts, written as JSON or as a Python literal. Raises ValueError."""
+    """(question, answer) of each pair of a list of dicts, written as JSON or as a Python literal.
+    Raises ValueError.
+    """
     if isinstance(value, str):
         try:
             value = json.loads(value)
@@ -39,7 +43,11 @@ def qa_pairs(value: Any) -> list[tuple[str, str]]:
                 value = ast.literal_eval(value.strip())
             except (SyntaxError, MemoryError, RecursionError, TypeError) as e:
                 raise ValueError(f"neither JSON nor a Python literal ({e})") from e
-    if not isinstance(value, list) or not value or not all(isinstance(pair, Mapping) for pair in value):
+    if (
+        not isinstance(value, list)
+        or not value
+        or not all(isinstance(pair, Mapping) for pair in value)
+    ):
         raise ValueError("not a list of {'question', 'answer'}")
     return [(str(pair["question"]), str(pair["answer"])) for pair in value]
 
@@ -86,8 +94,15 @@ class MultilingualOCR(Task):
     def score(self, sample: Sample, completion: Completion) -> Score:
         text, answer = completion.text.strip(), sample.target
         if self.subset == "mtvqa":
-            values = {"mtvqa": mtvqa(text, answer), "mtvqa_micro": mtvqa(text, answer, "vlmevalkit")}
+            values = {
+                "mtvqa": mtvqa(text, answer),
+                "mtvqa_micro": mtvqa(text, answer, "vlmevalkit"),
+            }
         else:
             match = exact_match(text, answer)
-            values = {"exact_match": match, "exact_match_micro": match, "cer": character_error_rate(text, answer)}
+            values = {
+                "exact_match": match,
+                "exact_match_micro": match,
+                "cer": character_error_rate(text, answer),
+            }
         return Score(values, parsed=text, unparsed=not text)

@@ -1,12 +1,13 @@
 """RefCOCO, RefCOCO+ and RefCOCOg: find the one object that an expression refers to.
 
-Data: `lmms-lab/RefCOCO`, `lmms-lab/RefCOCOplus` and `lmms-lab/RefCOCOg` on the hub; a row is one object with a box and several
-expressions. RefCOCO+ forbids words of place, RefCOCOg has long sentences. ``mini``: about 200 expressions for scenes of coloured shapes
-drawn by evalkit, in the same columns.
-Papers: Yu et al., "Modeling Context in Referring Expressions" (ECCV 2016); Mao et al., "Generation and Comprehension of Unambiguous
-Object Descriptions" (CVPR 2016).
-Metric: share of expressions whose first predicted box has an IoU of at least 0.5 with the true one; also at 0.75 and 0.9, and the
-mean IoU. The prompt is that of the Qwen2-VL paper's figure; the prompt behind its published scores is not known.
+Data: `lmms-lab/RefCOCO`, `lmms-lab/RefCOCOplus` and `lmms-lab/RefCOCOg` on the hub; a row is one
+object with a box and several expressions. RefCOCO+ forbids words of place, RefCOCOg has long
+sentences. ``mini``: about 200 expressions for scenes of coloured shapes drawn by evalkit, in the
+same columns. Papers: Yu et al., "Modeling Context in Referring Expressions" (ECCV 2016); Mao et
+al., "Generation and Comprehension of Unambiguous Object Descriptions" (CVPR 2016). Metric: share of
+expressions whose first predicted box has an IoU of at least 0.5 with the true one; also at 0.75 and
+0.9, and the mean IoU. The prompt is that of the Qwen2-VL paper's figure; the prompt behind its
+published scores is not known.
 """
 
 from __future__ import annotations
@@ -29,12 +30,17 @@ def prompt(expression: str) -> str:
 
 
 def subsets(folder: str, repository: str, splits: Iterable[str]) -> Mapping[str, Subset]:
-    official = {s: Subset(Hub(repository=repository, split=s, columns=COLUMNS), budget=BUDGET) for s in splits}
+    official = {
+        s: Subset(Hub(repository=repository, split=s, columns=COLUMNS), budget=BUDGET)
+        for s in splits
+    }
     return {"mini": Subset(Embedded(folder=folder, split="val", columns=COLUMNS)), **official}
 
 
 class RefCOCO(Task):
-    """One sample per expression; the target is ``[x1, y1, x2, y2]`` in pixels, expressions for the same image are one cluster."""
+    """One sample per expression; the target is ``[x1, y1, x2, y2]`` in pixels, expressions for the
+    same image are one cluster.
+    """
 
     name = "refcoco"
     version = 1
@@ -67,8 +73,16 @@ class RefCOCO(Task):
 
     def score(self, sample: Sample, completion: Completion) -> Score:
         if completion.box_space is None:
-            raise UsageError(f"task {self.name!r} needs a model that draws boxes, and this adapter declares no box space")
-        box = parse_box(completion.text, completion.box_space, sample.metadata["width"], sample.metadata["height"])
+            raise UsageError(
+                f"task {self.name!r} needs a model that draws boxes, and this adapter "
+                "declares no box space"
+            )
+        box = parse_box(
+            completion.text,
+            completion.box_space,
+            sample.metadata["width"],
+            sample.metadata["height"],
+        )
         overlap = iou(box, sample.target) if box else 0.0
         values = {f"acc@{t}": float(overlap >= t) for t in THRESHOLDS} | {"iou": overlap}
         return Score(values, parsed=list(box) if box else None, unparsed=box is None)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evalkit.qwen2vl.checkpoint import PATCH_EMBED
-from evalkit.qwen2vl.model import Qwen2VL
+from evalkit.models.qwen2_vl.checkpoint import PATCH_EMBED
+from evalkit.models.qwen2_vl.model import Qwen2VL
 
 
 def random_weights(model: Qwen2VL, seed: int, std: float = 0.08) -> Qwen2VL:
@@ -41,6 +41,8 @@ def hf_model(model: Qwen2VL) -> Any:
 
 
 def hf_forward(hf: Any, input_ids: Tensor, mask: Tensor, **media: Any) -> Tensor:
-    types = (input_ids == hf.config.image_token_id).int() + 2 * (input_ids == hf.config.video_token_id).int()
+    types = (input_ids == hf.config.image_token_id).int() + 2 * (
+        input_ids == hf.config.video_token_id
+    ).int()
     tensors = {k: torch.tensor(v) if k.endswith("grid_thw") else v for k, v in media.items()}
     return hf(input_ids=input_ids, attention_mask=mask, mm_token_type_ids=types, **tensors).logits

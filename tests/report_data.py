@@ -1,4 +1,6 @@
-"""Results of made-up runs with hostile text in them, for the tests of the report; no model needed."""
+"""Results of made-up runs with hostile text in them, for the tests of the report; no model
+needed.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,10 @@ from evalkit.runner import run_cell
 from evalkit.task import load_task
 from evalkit.types import Completion, Request, TokenCounts
 
-HOSTILE = "</script><script>document.title='broken'</script><img src=x onerror=\"document.title='broken'\">\u2028|"
+HOSTILE = (
+    "</script><script>document.title='broken'</script><img src=x "
+    "onerror=\"document.title='broken'\">\u2028|"
+)
 TASK = """
 import io
 from PIL import Image as Picture
@@ -43,7 +48,9 @@ class Boxes(Task):
 
 
 class Speaker(ModelAdapter):
-    """Says something hostile on sample 3; as the second model it also fails on 5, mumbles on 4 and differs on every tenth."""
+    """Says something hostile on sample 3; as the second model it also fails on 5, mumbles on 4 and
+    differs on every tenth.
+    """
 
     name = "speaker"
 
@@ -60,7 +67,13 @@ class Speaker(ModelAdapter):
             if second and n == 5:
                 yield Completion(r.id, finish_reason="error", error=HOSTILE)
             else:
-                text = HOSTILE if n == 3 else "?" if second and n == 4 else f"(12,8),(52,{41 + (second and n % 10 == 0)})"
+                text = (
+                    HOSTILE
+                    if n == 3
+                    else "?"
+                    if second and n == 4
+                    else f"(12,8),(52,{41 + (second and n % 10 == 0)})"
+                )
                 yield Completion(r.id, text, tokens=TokenCounts(5, 10 + n % 50, 3))
 
 

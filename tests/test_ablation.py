@@ -13,15 +13,15 @@ from torch import Tensor
 
 from evalkit.engine import Engine, Prompt
 from evalkit.errors import UsageError
+from evalkit.models.qwen2_vl.checkpoint import load
+from evalkit.models.qwen2_vl.decoder import CrossModal, causal
+from evalkit.models.qwen2_vl.model import Qwen2VL
+from evalkit.models.qwen2_vl.positions import POSITIONS
+from evalkit.models.qwen2_vl.processing import Processor, exact_tokens, smart_resize
+from evalkit.models.qwen2_vl.rope import Run, vision_angles
+from evalkit.models.qwen2_vl.switches import CHOICES, RELEASE, Ablation
 from evalkit.nano.batches import HEAD, collate, encode
 from evalkit.nano.scene import draw, stream
-from evalkit.qwen2vl.ablation import CHOICES, RELEASE, Ablation
-from evalkit.qwen2vl.checkpoint import load
-from evalkit.qwen2vl.decoder import CrossModal, causal
-from evalkit.qwen2vl.model import Qwen2VL
-from evalkit.qwen2vl.positions import POSITIONS
-from evalkit.qwen2vl.processing import Processor, exact_tokens, smart_resize
-from evalkit.qwen2vl.rope import Run, vision_angles
 from tests.test_engine import CPU, prompt
 from tests.tiny import write_tiny
 
@@ -37,7 +37,9 @@ def logits(model: Qwen2VL, p: Prompt, more: tuple[int, ...] = ()) -> Tensor:
 
     images, videos = ([v.grid for v in some] for some in (p.images, p.videos))
     with torch.no_grad():
-        return model(torch.tensor([p.ids + more]), packed(p.images), images, packed(p.videos), videos)[0]
+        return model(
+            torch.tensor([p.ids + more]), packed(p.images), images, packed(p.videos), videos
+        )[0]
 
 
 def greedy(model: Qwen2VL, p: Prompt, limit: int, stop: frozenset[int]) -> tuple[int, ...]:
@@ -56,7 +58,9 @@ def ids(name: str, *parts: Run, **switches: Any) -> list[list[float]]:
 def test_a_switch_at_its_released_value_changes_no_bit(folder: Path, switch: str) -> None:
     release = load(folder)
     p = prompt(release, 2, "iv")
-    assert torch.equal(logits(release, p), logits(load(folder, ablation=Ablation(**{switch: RELEASE[switch]})), p))
+    assert torch.equal(
+        logits(release, p), logits(load(folder, ablation=Ablation(**{switch: RELEASE[switch]})), p)
+    )
 
 
 def test_every_released_value_and_every_scheme_is_known() -> None:
@@ -92,22 +96,33 @@ def test_another_scheme_than_the_trained_one_leaves_its_settings_behind() -> Non
 def test_text_alone_is_ordinary_rope_under_every_scheme_but_hope(folder: Path, name: str) -> None:
     release = load(folder)
     p = prompt(release, 1, "")
-    assert torch.equal(logits(release, p), logits(load(folder, ablation=Ablation(position=name)), p))
+    assert torch.equal(
+        logits(release, p), logits(load(folder, ablation=Ablation(position=name)), p)
+    )
 
 
 @pytest.mark.parametrize(("combine", "same"), [("interleaved", True), ("kron", False)])
-def test_text_alone_is_ordinary_rope_unless_rotations_are_multiplied(folder: Path, combine: str, same: bool) -> None:
+def test_text_alone_is_ordinary_rope_unless_rotations_are_multiplied(
+    folder: Path, combine: str, same: bool
+) -> None:
     release = load(folder)
     p = prompt(release, 1, "")
-    assert torch.equal(logits(release, p), logits(load(folder, ablation=Ablation(combine=combine)), p)) == same
+    assert (
+        torch.equal(logits(release, p), logits(load(folder, ablation=Ablation(combine=combine)), p))
+        == same
+    )
 
 
 @pytest.mark.parametrize("name", POSITIONS)
 @torch.no_grad()
-def test_engine_answers_are_those_of_a_plain_greedy_loop_under_every_scheme(folder: Path, name: str) -> None:
+def test_engine_answers_are_those_of_a_plain_greedy_loop_under_every_scheme(
+    folder: Path, name: str
+) -> None:
     model = load(folder, ablation=Ablation(position=name))
     prompts = [prompt(model, i, k, limit=6) for i, k in enumerate(["", "i", "v", "iv"])]
-    prompts.append(replace(prompts[1], id="ends in its image", ids=prompts[1].ids[: prompts[1].prefix]))
+    prompts.append(
+        replace(prompts[1], id="ends in its image", ids=prompts[1].ids[: prompts[1].prefix])
+    )
     prompts.append(replace(prompts[1], id="same image", ids=(*prompts[1].ids, 65)))
     stop = frozenset([model.config.image_token_id, model.config.video_token_id])
     ours = {o.id: o.ids for o in Engine(model, stop).generate(prompts)}
@@ -147,7 +162,10 @@ def test_vrope_is_symmetric_and_continuous(grid: tuple[int, int, int]) -> None:
 
 def test_next_position_moves_only_what_follows_a_long_video() -> None:
     video = [Run(3), Run(60, (10, 2, 3)), Run(1)]
-    assert ids("mrope", *video)[0][-1] == 13 and ids("mrope", *video, next_position="max_hw")[0][-1] == 6
+    assert (
+        ids("mrope", *video)[0][-1] == 13
+        and ids("mrope", *video, next_position="max_hw")[0][-1] == 6
+    )
     image = [Run(3), Run(6, (1, 2, 3)), Run(1)]
     assert ids("mrope", *image) == ids("mrope", *image, next_position="max_hw")
 
@@ -160,9 +178,17 @@ def test_mhrope_needs_a_key_value_head_for_each_component(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     "switches",
-    [{"theta": 1e4}, {"vision_position": "rope1d"}, {"vision_position": "none"}, {"vision_scope": "clip"}, {"combine": "kron"}],
+    [
+        {"theta": 1e4},
+        {"vision_position": "rope1d"},
+        {"vision_position": "none"},
+        {"vision_scope": "clip"},
+        {"combine": "kron"},
+    ],
 )
-def test_switches_change_what_a_model_sees_in_a_clip(folder: Path, switches: dict[str, Any]) -> None:
+def test_switches_change_what_a_model_sees_in_a_clip(
+    folder: Path, switches: dict[str, Any]
+) -> None:
     release, other = load(folder), load(folder, ablation=Ablation(**switches))
     p = prompt(release, 2, "v")
     assert (logits(release, p) - logits(other, p)).abs().max() > 1e-4
@@ -173,10 +199,14 @@ def test_time_in_the_tower_is_felt_between_frame_pairs_only(folder: Path) -> Non
 
     def features(**switches: str) -> Tensor:
         with torch.no_grad():
-            return load(folder, ablation=Ablation(**switches)).visual(p.videos[0].pixels(CPU), [p.videos[0].grid])
+            return load(folder, ablation=Ablation(**switches)).visual(
+                p.videos[0].pixels(CPU), [p.videos[0].grid]
+            )
 
     assert torch.allclose(features(), features(vision_time="on"), atol=1e-4)
-    assert not torch.allclose(features(vision_scope="clip"), features(vision_scope="clip", vision_time="on"), atol=1e-4)
+    assert not torch.allclose(
+        features(vision_scope="clip"), features(vision_scope="clip", vision_time="on"), atol=1e-4
+    )
 
 
 def test_the_tower_without_positions_turns_nothing() -> None:
@@ -188,7 +218,9 @@ def test_rounding_and_tubes() -> None:
     assert smart_resize(98, 130, 3136, 10**7) == (112, 140)
     assert smart_resize(90, 130, 3136, 10**7, rounding="ceil") == (112, 140)
     assert smart_resize(98, 130, 3136, 10**7, rounding="floor") == (84, 112)
-    frames = torch.arange(4 * 56 * 56 * 3).remainder(256).to(torch.uint8).reshape(4, 56, 56, 3).numpy()
+    frames = (
+        torch.arange(4 * 56 * 56 * 3).remainder(256).to(torch.uint8).reshape(4, 56, 56, 3).numpy()
+    )
     size = {"resolution": "size:56x56"}
     assert Processor(ablation=Ablation(**size)).video(frames)[1] == (2, 4, 4)
     assert Processor(ablation=Ablation(**size, tube="per_frame")).video(frames)[1] == (4, 4, 4)
@@ -201,26 +233,40 @@ def test_cross_modal_attention_is_scaled_as_written(form: str, scale: float) -> 
     q, k, v = (torch.randn(1, 9, heads, 8, generator=generator) for heads in (4, 2, 2))
     visual = torch.tensor([[0, 0, 1, 1, 1, 0, 1, 0, 0]]).bool()
     unlike = visual[:, None, :, None] != visual[:, None, None, :]
-    weights = q.transpose(1, 2) @ k.transpose(1, 2).repeat_interleave(2, 1).transpose(-1, -2) / 8**0.5
-    weights = torch.where(unlike, weights * scale if form == "multiply" else weights + math.log(scale), weights)
+    weights = (
+        q.transpose(1, 2) @ k.transpose(1, 2).repeat_interleave(2, 1).transpose(-1, -2) / 8**0.5
+    )
+    weights = torch.where(
+        unlike, weights * scale if form == "multiply" else weights + math.log(scale), weights
+    )
     weights = weights.masked_fill(~torch.ones(9, 9).tril().bool(), float("-inf")).softmax(-1)
     expected = (weights @ v.transpose(1, 2).repeat_interleave(2, 1)).transpose(1, 2)
-    torch.testing.assert_close(CrossModal(causal, visual, form, scale)(0, q, k, v), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        CrossModal(causal, visual, form, scale)(0, q, k, v), expected, atol=1e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("value", ["multiply:0.7", "bias:0.7"])
 @torch.no_grad()
-def test_the_engine_scales_cross_modal_attention_as_the_model_does(folder: Path, value: str) -> None:
+def test_the_engine_scales_cross_modal_attention_as_the_model_does(
+    folder: Path, value: str
+) -> None:
     release, model = load(folder), load(folder, ablation=Ablation(cross_modal=value))
-    assert torch.allclose(logits(release, prompt(release, 4, "")), logits(model, prompt(release, 4, "")), atol=1e-5)
-    asked = [prompt(model, n, visuals, limit=6) for n, visuals in enumerate(["i", "v", "", "iv", "ii"])]
+    assert torch.allclose(
+        logits(release, prompt(release, 4, "")), logits(model, prompt(release, 4, "")), atol=1e-5
+    )
+    asked = [
+        prompt(model, n, visuals, limit=6) for n, visuals in enumerate(["i", "v", "", "iv", "ii"])
+    ]
     assert not torch.allclose(logits(release, asked[0]), logits(model, asked[0]), atol=1e-3)
     stop = frozenset([model.config.image_token_id, model.config.video_token_id])
     said = {o.id: o.ids for o in Engine(model, stop).generate(asked)}
     assert all(said[p.id] == greedy(model, p, 6, stop) for p in asked)
 
 
-@pytest.mark.parametrize("value", ["on", "multiply", "multiply:0", "bias:-1", "bias:x", "off:1", "bias:inf"])
+@pytest.mark.parametrize(
+    "value", ["on", "multiply", "multiply:0", "bias:-1", "bias:x", "off:1", "bias:inf"]
+)
 def test_a_cross_modal_scale_that_is_none_is_refused(value: str) -> None:
     with pytest.raises(UsageError, match="expected off .*multiply:S or bias:S"):
         Ablation(cross_modal=value)
@@ -234,7 +280,9 @@ def test_ranking_follows_every_scheme(folder: Path, name: str) -> None:
     ranked = next(Engine(model, frozenset()).rank([p])).logprobs
     for choice, got in zip(p.choices, ranked, strict=True):
         told = logits(model, p, choice).log_softmax(-1)
-        assert got == pytest.approx(sum(float(told[len(p.ids) - 1 + i, t]) for i, t in enumerate(choice)), abs=1e-4)
+        assert got == pytest.approx(
+            sum(float(told[len(p.ids) - 1 + i, t]) for i, t in enumerate(choice)), abs=1e-4
+        )
 
 
 @pytest.mark.parametrize("name", POSITIONS)
@@ -247,7 +295,9 @@ def test_a_question_in_training_stands_where_it_stands_in_evaluation(name: str) 
         shared = int((batch.question[row] == -1).sum())
         for q in range(int(batch.question[row].max()) + 1):
             own = batch.positions[:, row, batch.question[row] == q]
-            whole = POSITIONS[name].ids([Run(head), run, Run(shared - head - run.length + own.shape[1])], ablation)
+            whole = POSITIONS[name].ids(
+                [Run(head), run, Run(shared - head - run.length + own.shape[1])], ablation
+            )
             assert torch.equal(own, whole[:, shared:])
             assert torch.equal(batch.positions[:, row, :shared], whole[:, :shared])
 

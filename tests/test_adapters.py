@@ -1,4 +1,6 @@
-"""The two adapters: the same answers on the same checkpoint, errors that stay with their request, honest fingerprints."""
+"""The two adapters: the same answers on the same checkpoint, errors that stay with their request,
+honest fingerprints.
+"""
 
 from __future__ import annotations
 
@@ -90,20 +92,35 @@ def test_a_bad_request_is_its_own_error_and_no_others(tiny: str) -> None:
         out = collect(adapter.generate(requests))
         assert set(out) == {r.id for r in requests}
         assert {id for id, c in out.items() if c.error is None} == {"good"}
-        assert "unreadable" in str(out["rubbish"].error) and "/no/such/file.png" in str(out["gone"].error)
+        assert "unreadable" in str(out["rubbish"].error) and "/no/such/file.png" in str(
+            out["gone"].error
+        )
         assert "200 times" in str(out["thin"].error)
 
 
-def test_the_fingerprint_follows_what_can_change_an_answer_and_nothing_else(tiny: str, tmp_path: Path) -> None:
+def test_the_fingerprint_follows_what_can_change_an_answer_and_nothing_else(
+    tiny: str, tmp_path: Path
+) -> None:
     base = ReferenceAdapter(tiny).fingerprint
-    assert ReferenceAdapter(tiny, batch_size=3, batch_tokens=99, workers=1, device="cpu").fingerprint == base
-    for change in ({"dtype": "bfloat16"}, {"position": "rope1d"}, {"resolution": "tokens:64"}, {"max_pixels": 9999}, {"fps": 1.0}):
+    assert (
+        ReferenceAdapter(tiny, batch_size=3, batch_tokens=99, workers=1, device="cpu").fingerprint
+        == base
+    )
+    for change in (
+        {"dtype": "bfloat16"},
+        {"position": "rope1d"},
+        {"resolution": "tokens:64"},
+        {"max_pixels": 9999},
+        {"fps": 1.0},
+    ):
         assert ReferenceAdapter(tiny, **change).fingerprint != base
     assert ReferenceAdapter(str(write_tiny(tmp_path, seed=1))).fingerprint != base
 
 
 @pytest.mark.parametrize("adapter", [ReferenceAdapter, TransformersAdapter])
-def test_the_tokens_that_end_an_answer_are_part_of_the_fingerprint(adapter: type, tmp_path: Path) -> None:
+def test_the_tokens_that_end_an_answer_are_part_of_the_fingerprint(
+    adapter: type, tmp_path: Path
+) -> None:
     folder = write_tiny(tmp_path)
     base = adapter(str(folder)).fingerprint
     (folder / "generation_config.json").write_text('{"eos_token_id": 65}')
@@ -112,10 +129,15 @@ def test_the_tokens_that_end_an_answer_are_part_of_the_fingerprint(adapter: type
 
 def test_a_file_shown_as_an_image_and_as_a_clip_is_two_things(tiny: str) -> None:
     rng = np.random.default_rng(0)
-    frames = [PILImage.fromarray(rng.integers(0, 256, (56, 56, 3), dtype=np.uint8)) for _ in range(4)]
+    frames = [
+        PILImage.fromarray(rng.integers(0, 256, (56, 56, 3), dtype=np.uint8)) for _ in range(4)
+    ]
     buffer = io.BytesIO()
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=250)
-    asked = [ask("still", Image(buffer.getvalue()), Text("?")), ask("clip", Video(buffer.getvalue()), Text("?"))]
+    asked = [
+        ask("still", Image(buffer.getvalue()), Text("?")),
+        ask("clip", Video(buffer.getvalue()), Text("?")),
+    ]
     together = collect(ReferenceAdapter(tiny).generate(asked))
     for request in asked:
         alone = collect(ReferenceAdapter(tiny).generate([request]))[request.id]
@@ -124,7 +146,9 @@ def test_a_file_shown_as_an_image_and_as_a_clip_is_two_things(tiny: str) -> None
 
 @pytest.mark.parametrize("adapter", [ReferenceAdapter, TransformersAdapter])
 def test_what_no_one_foresaw_costs_one_request(adapter: type, tiny: str) -> None:
-    out = collect(adapter(tiny).generate([ask("surrogate", Text("\ud800")), ask("good", Text("Bonjour"))]))
+    out = collect(
+        adapter(tiny).generate([ask("surrogate", Text("\ud800")), ask("good", Text("Bonjour"))])
+    )
     assert "Error" in str(out["surrogate"].error) and out["good"].error is None
 
 
@@ -176,7 +200,9 @@ def test_ranking_takes_the_likeliest_choice(tiny: str) -> None:
         (TransformersAdapter, {"position": "rope1d"}, "--adapter reference"),
     ],
 )
-def test_wrong_arguments_are_refused_with_the_right_ones(tiny: str, adapter: type, arguments: dict, message: str) -> None:
+def test_wrong_arguments_are_refused_with_the_right_ones(
+    tiny: str, adapter: type, arguments: dict, message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         adapter(tiny, **arguments)
 
@@ -187,14 +213,27 @@ def test_a_missing_model_is_named() -> None:
 
 
 def test_another_architecture_runs_through_its_own_processor(tiny: str, tmp_path: Path) -> None:
-    """A random LLaVA of a few thousand parameters: transformers' own template, processor and generate."""
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+    """A random LLaVA of a few thousand parameters: transformers' own template, processor and
+    generate.
+    """
+    from transformers import (
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+    )
     from transformers import PreTrainedTokenizerFast as Tokenizer
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     tokenizer = Tokenizer.from_pretrained(tiny)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
-    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    size = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(**size, image_size=56, patch_size=14),
         text_config=LlamaConfig(**size, vocab_size=len(tokenizer)),
@@ -204,7 +243,9 @@ def test_another_architecture_runs_through_its_own_processor(tiny: str, tmp_path
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.save_pretrained(tmp_path)
     LlavaProcessor(
-        image_processor=CLIPImageProcessorPil(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56}),
+        image_processor=CLIPImageProcessorPil(
+            size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56}
+        ),
         tokenizer=tokenizer,
         patch_size=14,
         vision_feature_select_strategy="default",
@@ -213,7 +254,11 @@ def test_another_architecture_runs_through_its_own_processor(tiny: str, tmp_path
         chat_template="{% for c in messages[0].content %}{{ c.text if c.type == 'text' else '<image>' }}{% endfor %}",
     ).save_pretrained(tmp_path)
     adapter = TransformersAdapter(str(tmp_path))
-    out = collect(adapter.generate([ask("image", png(80, 60), Text("What?")), ask("bad", Image(b"x"), Text("?"))]))
+    out = collect(
+        adapter.generate(
+            [ask("image", png(80, 60), Text("What?")), ask("bad", Image(b"x"), Text("?"))]
+        )
+    )
     assert out["image"].error is None and out["image"].tokens.vision_in == 16
     assert "unreadable" in str(out["bad"].error)
     assert adapter.box_space is None
@@ -259,7 +304,9 @@ def test_one_request_larger_than_the_room_and_one_that_breaks_hang_nothing() -> 
 def test_without_overlap_nothing_is_begun_while_the_model_runs() -> None:
     begun: list[int] = []
     ahead = 0
-    for n in prefetch(lambda n: begun.append(n) or n, range(60), 2, 20, size=lambda _: 1, most=100, overlap=False):
+    for n in prefetch(
+        lambda n: begun.append(n) or n, range(60), 2, 20, size=lambda _: 1, most=100, overlap=False
+    ):
         time.sleep(0.005)  # what was begun meanwhile ends
         before = len(begun)
         time.sleep(0.01)

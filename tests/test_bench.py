@@ -33,16 +33,23 @@ def _no_large_products(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("evalkit.bench.product_rate", lambda dtype, device: 1e11)
 
 
-def test_a_released_size_is_measured_with_random_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_released_size_is_measured_with_random_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     small = model_of(str(write_tiny(tmp_path)), "float32", "cpu").config
     monkeypatch.setattr("evalkit.bench.RELEASED", {"2B": small})
     page = bench("2B", Load("documents", 1), "float32", "cpu", 1, [1])
-    assert "# 2B, float32, load documents: 1 questions, 1,911 visual tokens" in page and "| transformers, batch 1 |" in page
+    assert (
+        "# 2B, float32, load documents: 1 questions, 1,911 visual tokens" in page
+        and "| transformers, batch 1 |" in page
+    )
 
 
 def test_bf16_is_measured_beside_fp32_with_answers_compared(tmp_path: Path) -> None:
     page = bench(str(write_tiny(tmp_path)), Load("images", 2), "bfloat16", "cpu", 1, [])
-    assert [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| evalkit")] == [
+    assert [
+        line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| evalkit")
+    ] == [
         "evalkit, float32",
         "evalkit",
     ]

@@ -10,12 +10,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from evalkit.errors import CheckpointError
-from evalkit.qwen2vl.checkpoint import load, resolve, save, weights_digest
-from evalkit.qwen2vl.config import RELEASED, Qwen2VLConfig
-from evalkit.qwen2vl.model import Qwen2VL
+from evalkit.models.qwen2_vl.checkpoint import load, resolve, save, weights_digest
+from evalkit.models.qwen2_vl.config import RELEASED, Qwen2VLConfig
+from evalkit.models.qwen2_vl.model import Qwen2VL
 from tests.tiny import write_tiny
 
-PARAMETERS = {"2B": (2_208_985_600, 665_271_296), "7B": (8_291_375_616, 675_759_104), "72B": (73_405_560_320, 699_356_672)}
+PARAMETERS = {
+    "2B": (2_208_985_600, 665_271_296),
+    "7B": (8_291_375_616, 675_759_104),
+    "72B": (73_405_560_320, 699_356_672),
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +49,15 @@ def test_flat_and_nested_configs_are_the_same_model() -> None:
     nested = HFConfig(**config.to_dict()).to_dict()
     assert "text_config" in nested
     read = Qwen2VLConfig.from_dict(nested)
-    assert (read.text, read.vision, read.tie_word_embeddings) == (config.text, config.vision, config.tie_word_embeddings)
-    assert (read.image_token_id, read.video_token_id) == (config.image_token_id, config.video_token_id)
+    assert (read.text, read.vision, read.tie_word_embeddings) == (
+        config.text,
+        config.vision,
+        config.tie_word_embeddings,
+    )
+    assert (read.image_token_id, read.video_token_id) == (
+        config.image_token_id,
+        config.video_token_id,
+    )
 
 
 def test_a_checkpoint_survives_saving_in_shards(tiny: Path, tmp_path: Path) -> None:
@@ -54,7 +65,10 @@ def test_a_checkpoint_survives_saving_in_shards(tiny: Path, tmp_path: Path) -> N
     save(model, tmp_path, companions=tiny, shard_bytes=200_000)
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
     again = load(tmp_path)
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True)
+    )
 
 
 def test_transformers_loads_what_we_write(tiny: Path) -> None:
@@ -64,11 +78,19 @@ def test_transformers_loads_what_we_write(tiny: Path) -> None:
     assert not any(info[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys"))
 
 
-@pytest.mark.parametrize("prefixes", [("model.visual.", "model.language_model."), ("visual.", "language_model.model.")])
-def test_all_namings_of_the_tensors_are_read(tiny: Path, tmp_path: Path, prefixes: tuple[str, str]) -> None:
+@pytest.mark.parametrize(
+    "prefixes", [("model.visual.", "model.language_model."), ("visual.", "language_model.model.")]
+)
+def test_all_namings_of_the_tensors_are_read(
+    tiny: Path, tmp_path: Path, prefixes: tuple[str, str]
+) -> None:
     renamed = {}
     for key, tensor in load_file(tiny / "model.safetensors").items():
-        key = key.replace("visual.", prefixes[0], 1) if key.startswith("visual.") else key.replace("model.", prefixes[1], 1)
+        key = (
+            key.replace("visual.", prefixes[0], 1)
+            if key.startswith("visual.")
+            else key.replace("model.", prefixes[1], 1)
+        )
         renamed[key] = tensor
     save_file(renamed, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text((tiny / "config.json").read_text())
@@ -85,7 +107,11 @@ def test_missing_and_surplus_tensors_are_named(tiny: Path, tmp_path: Path) -> No
     (tmp_path / "config.json").write_text((tiny / "config.json").read_text())
     with pytest.raises(CheckpointError) as e:
         load(tmp_path)
-    for part in ("missing model.norm.weight", "surplus model.extra", "visual.merger.ln_q.bias has shape [3]"):
+    for part in (
+        "missing model.norm.weight",
+        "surplus model.extra",
+        "visual.merger.ln_q.bias has shape [3]",
+    ):
         assert part in str(e.value)
 
 
@@ -104,7 +130,9 @@ def test_a_missing_shard_is_named(tiny: Path, tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_the_digest_follows_the_weights(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_digest_follows_the_weights(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     before = weights_digest(tiny)
     assert weights_digest(tiny) == before

@@ -19,7 +19,9 @@ SUMS, ADDER = str(PLUGINS / "sums.py"), str(PLUGINS / "adder.py")
 
 def evalkit(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
     code = [sys.executable, "-m", "evalkit.cli", *args]
-    return subprocess.run(code, cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        code, cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, timeout=120
+    )
 
 
 def test_exit_code_0_when_all_is_scored_and_a_repeat_reuses(tmp_path: Path) -> None:
@@ -33,16 +35,30 @@ def test_exit_code_0_when_all_is_scored_and_a_repeat_reuses(tmp_path: Path) -> N
 
 
 def test_exit_code_1_when_a_sample_failed_and_the_reason_is_shown(tmp_path: Path) -> None:
-    failed = evalkit("run", "--tasks", SUMS, "--adapter", ADDER, cwd=tmp_path, EVALKIT_TEST_BROKEN="1")
+    failed = evalkit(
+        "run", "--tasks", SUMS, "--adapter", ADDER, cwd=tmp_path, EVALKIT_TEST_BROKEN="1"
+    )
     assert failed.returncode == 1
     assert "row 13: IndexError" in failed.stderr
     assert "evalkit run --tasks" in failed.stderr
-    tolerant = evalkit("run", "--tasks", SUMS, "--adapter", ADDER, "--fail-on-error", "0.1", cwd=tmp_path, EVALKIT_TEST_BROKEN="1")
+    tolerant = evalkit(
+        "run",
+        "--tasks",
+        SUMS,
+        "--adapter",
+        ADDER,
+        "--fail-on-error",
+        "0.1",
+        cwd=tmp_path,
+        EVALKIT_TEST_BROKEN="1",
+    )
     assert tolerant.returncode == 0
 
 
 def test_exit_code_1_when_the_adapter_breaks(tmp_path: Path) -> None:
-    broken = evalkit("run", "--tasks", SUMS, "--adapter", ADDER, "--model-args", "crash_at=9", cwd=tmp_path)
+    broken = evalkit(
+        "run", "--tasks", SUMS, "--adapter", ADDER, "--model-args", "crash_at=9", cwd=tmp_path
+    )
     assert broken.returncode == 1
     assert "out of memory" in broken.stderr
 
@@ -69,7 +85,11 @@ def test_exit_code_1_when_the_adapter_breaks(tmp_path: Path) -> None:
     ],
 )
 def test_exit_code_2_for_a_wrong_command_with_what_is_right(
-    args: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    args: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     try:
@@ -85,10 +105,13 @@ def test_exit_code_2_for_a_wrong_command_with_what_is_right(
 def test_light_verbs_import_nothing_heavy(args: tuple[str, ...], tmp_path: Path) -> None:
     heavy = "{'torch', 'pandas', 'datasets', 'transformers', 'pyarrow', 'scipy', 'numpy', 'PIL'}"
     code = (
-        f"import sys\nfrom evalkit.cli import main\ntry: main({list(args)!r})\nexcept SystemExit: pass\n"
+        f"import sys\nfrom evalkit.cli import main\ntry: main({list(args)!r})\nexcept "
+        "SystemExit: pass\n"
         f"print(sorted({heavy} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
     assert done.stdout.strip().splitlines()[-1] == "[]", done.stdout
 
 
@@ -107,7 +130,18 @@ def test_a_dry_run_runs_nothing(tmp_path: Path) -> None:
 
 def test_compare_and_leaderboard_read_what_runs_left(tmp_path: Path) -> None:
     for wrong in ("5", "3"):
-        evalkit("run", "--tasks", SUMS, "--adapter", ADDER, "--model", f"m{wrong}", "--model-args", f"wrong={wrong}", cwd=tmp_path)
+        evalkit(
+            "run",
+            "--tasks",
+            SUMS,
+            "--adapter",
+            ADDER,
+            "--model",
+            f"m{wrong}",
+            "--model-args",
+            f"wrong={wrong}",
+            cwd=tmp_path,
+        )
     done = evalkit("compare", "m5", "m3", cwd=tmp_path)
     assert done.returncode == 0
     assert "a - b" in done.stdout and "sums:all" in done.stdout
@@ -115,16 +149,33 @@ def test_compare_and_leaderboard_read_what_runs_left(tmp_path: Path) -> None:
     assert board.stdout.count("sums:all") == 2
 
 
-def test_ask_answers_one_question_about_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ask_answers_one_question_about_a_picture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from PIL import Image
 
     folder = write_tiny(tmp_path / "tiny")
     picture = tmp_path / "p.png"
     Image.new("RGB", (80, 60), "red").save(picture)
-    assert main(["ask", str(picture), "What colour?", "--model", str(folder), "--max-new-tokens", "4"]) == 0
+    assert (
+        main(["ask", str(picture), "What colour?", "--model", str(folder), "--max-new-tokens", "4"])
+        == 0
+    )
     assert capsys.readouterr().out.strip() != ""
     assert (
-        main(["ask", str(picture), "Where?", "--model", str(folder), "--max-new-tokens", "4", "--save", str(tmp_path / "o.png")])
+        main(
+            [
+                "ask",
+                str(picture),
+                "Where?",
+                "--model",
+                str(folder),
+                "--max-new-tokens",
+                "4",
+                "--save",
+                str(tmp_path / "o.png"),
+            ]
+        )
         == 1
     )
     assert "no box" in capsys.readouterr().err
@@ -152,7 +203,8 @@ def test_a_custom_task_on_real_files_runs_through_the_reference_model(tmp_path: 
         "    metrics = (Metric('exact'),)\n"
         "    subsets = {'all': Subset(Folder(), max_new_tokens=4)}\n"
         "    def samples(self, row):\n"
-        "        yield Sample(row['path'].stem, (Message('user', (Image(row['path']), Text('Colour?'))),), row['path'].stem)\n"
+        "        yield Sample(row['path'].stem, (Message('user', (Image(row['path']), "
+        "Text('Colour?'))),), row['path'].stem)\n"
         "    def score(self, sample, completion):\n"
         "        return Score({'exact': float(completion.text == sample.target)})\n"
     )
@@ -167,7 +219,12 @@ def test_a_custom_task_on_real_files_runs_through_the_reference_model(tmp_path: 
 
 def test_a_task_that_cant_run_does_not_stop_the_others(tmp_path: Path) -> None:
     other = tmp_path / "other.py"
-    other.write_text(Path(SUMS).read_text().replace('name = "sums"', 'name = "other"').replace('f"sum/{n}"', '"same"'))
+    other.write_text(
+        Path(SUMS)
+        .read_text()
+        .replace('name = "sums"', 'name = "other"')
+        .replace('f"sum/{n}"', '"same"')
+    )
     done = evalkit("run", "--tasks", f"{other},{SUMS}", "--adapter", ADDER, cwd=tmp_path)
     assert done.returncode == 1
     assert "two samples have the id 'same'" in done.stderr

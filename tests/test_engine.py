@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from evalkit.engine import Budget, Engine, Prompt, Visual, decode
 from evalkit.engine.cache import KVCache
 from evalkit.engine.fused import compile_parts, fuse
-from evalkit.qwen2vl.ablation import Ablation
-from evalkit.qwen2vl.checkpoint import load
-from evalkit.qwen2vl.model import Qwen2VL
-from evalkit.qwen2vl.processing import Processor, cut, normalised
-from evalkit.qwen2vl.vision import attention
+from evalkit.models.qwen2_vl.checkpoint import load
+from evalkit.models.qwen2_vl.model import Qwen2VL
+from evalkit.models.qwen2_vl.processing import Processor, cut, normalised
+from evalkit.models.qwen2_vl.switches import Ablation
+from evalkit.models.qwen2_vl.vision import attention
 from tests.oracle import hf_model
 from tests.tiny import write_tiny
 
@@ -45,9 +45,15 @@ def prompt(model: Qwen2VL, seed: int, kinds: str, limit: int = 12) -> Prompt:
         patches, table = (levels, TABLE) if rng.integers(2) else (normalised(levels, TABLE), None)
         visuals.append(Visual(patches, grid, (seed, kind, len(visuals)), kind == "v", table))
         token = c.video_token_id if kind == "v" else c.image_token_id
-        ids += [c.vision_start_token_id, *[token] * (grid[0] * grid[1] * grid[2] // 4), c.vision_end_token_id]
+        ids += [
+            c.vision_start_token_id,
+            *[token] * (grid[0] * grid[1] * grid[2] // 4),
+            c.vision_end_token_id,
+        ]
         ids += [int(x) for x in rng.integers(0, 256, rng.integers(1, 5))]
-    prefix = max((i + 1 for i, t in enumerate(ids) if t in (c.image_token_id, c.video_token_id)), default=0)
+    prefix = max(
+        (i + 1 for i, t in enumerate(ids) if t in (c.image_token_id, c.video_token_id)), default=0
+    )
     return Prompt(str(seed), tuple(ids), tuple(visuals), limit, prefix=prefix)
 
 
@@ -60,15 +66,22 @@ STOP = frozenset(range(0, 256, 16))
 
 @settings(max_examples=15, deadline=None)
 @given(st.data())
-def test_answers_do_not_depend_on_batch_size_packing_or_order(model: Qwen2VL, data: st.DataObject) -> None:
+def test_answers_do_not_depend_on_batch_size_packing_or_order(
+    model: Qwen2VL, data: st.DataObject
+) -> None:
     kinds = data.draw(st.lists(st.sampled_from(["", "i", "v", "ii", "iv"]), min_size=2, max_size=9))
     prompts = []
     for i, k in enumerate(kinds):
         first = prompt(model, i, k, limit=data.draw(st.integers(1, 14)))
-        more = data.draw(st.lists(st.lists(st.integers(0, 255), min_size=1, max_size=5), max_size=3))
+        more = data.draw(
+            st.lists(st.lists(st.integers(0, 255), min_size=1, max_size=5), max_size=3)
+        )
         prompts += [
             first,
-            *(replace(first, id=f"{i}-{j}", ids=first.ids[: first.prefix or 1] + tuple(m)) for j, m in enumerate(more)),
+            *(
+                replace(first, id=f"{i}-{j}", ids=first.ids[: first.prefix or 1] + tuple(m))
+                for j, m in enumerate(more)
+            ),
         ]
     alone = {}
     for p in prompts:
@@ -77,11 +90,18 @@ def test_answers_do_not_depend_on_batch_size_packing_or_order(model: Qwen2VL, da
     rows = data.draw(st.integers(1, 6))
     tokens = data.draw(st.sampled_from([1, 64, 4096]))
     features = data.draw(st.sampled_from([0, 50_000]))
-    assert answers(Engine(model, STOP, Budget(rows, tokens, 1 << 20), feature_tokens=features), shuffled) == alone
+    assert (
+        answers(
+            Engine(model, STOP, Budget(rows, tokens, 1 << 20), feature_tokens=features), shuffled
+        )
+        == alone
+    )
 
 
 class NotCaptured:
-    """A graph as a CPU can have it: the same inputs through the same step, always over the whole capacity."""
+    """A graph as a CPU can have it: the same inputs through the same step, always over the whole
+    capacity.
+    """
 
     made: list[int] = []
 
@@ -95,8 +115,13 @@ class NotCaptured:
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8])
-def test_steps_with_spare_rows_give_the_same_answers(model: Qwen2VL, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    prompts = [prompt(model, i, k, limit=3 + 5 * (i % 4)) for i, k in enumerate(["", "i", "v", "", "iv", "i", "", "ii"])]
+def test_steps_with_spare_rows_give_the_same_answers(
+    model: Qwen2VL, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    prompts = [
+        prompt(model, i, k, limit=3 + 5 * (i % 4))
+        for i, k in enumerate(["", "i", "v", "", "iv", "i", "", "ii"])
+    ]
     alone = answers(Engine(model, STOP, Budget(rows, 64, 1 << 20)), prompts)
     monkeypatch.setattr(decode, "Graph", NotCaptured)
     monkeypatch.setattr(decode, "PATIENCE", 2)
@@ -124,14 +149,26 @@ def test_answers_equal_those_of_transformers_generate(model: Qwen2VL) -> None:
     for p in prompts:
         ids = torch.tensor([p.ids])
         c = model.config
-        media = {"mm_token_type_ids": (ids == c.image_token_id).int() + 2 * (ids == c.video_token_id).int()}
+        media = {
+            "mm_token_type_ids": (ids == c.image_token_id).int()
+            + 2 * (ids == c.video_token_id).int()
+        }
         for name, grid_name, visuals in (
             ("pixel_values", "image_grid_thw", p.images),
             ("pixel_values_videos", "video_grid_thw", p.videos),
         ):
             if visuals:
-                media |= {name: torch.cat([v.pixels(CPU) for v in visuals]), grid_name: torch.tensor([v.grid for v in visuals])}
-        out = hf.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=16, do_sample=False, **media)
+                media |= {
+                    name: torch.cat([v.pixels(CPU) for v in visuals]),
+                    grid_name: torch.tensor([v.grid for v in visuals]),
+                }
+        out = hf.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=16,
+            do_sample=False,
+            **media,
+        )
         assert ours[p.id] == tuple(t for t in out[0, len(p.ids) :].tolist() if t != c.eos_token_id)
 
 
@@ -139,7 +176,9 @@ def test_answers_equal_those_of_transformers_generate(model: Qwen2VL) -> None:
 def test_ranking_gives_the_summed_log_likelihood_of_each_choice(model: Qwen2VL) -> None:
     base = prompt(model, 3, "i")
     choices = ((7, 8, 9), (10,), (11, 12))
-    ranked = next(Engine(model, STOP).rank([Prompt("0", base.ids, base.visuals, 1, choices)])).logprobs
+    ranked = next(
+        Engine(model, STOP).rank([Prompt("0", base.ids, base.visuals, 1, choices)])
+    ).logprobs
     for choice, got in zip(choices, ranked, strict=True):
         ids = torch.tensor([base.ids + choice])
         logits = model(ids, base.visuals[0].pixels(CPU), [base.visuals[0].grid]).log_softmax(-1)
@@ -148,14 +187,24 @@ def test_ranking_gives_the_summed_log_likelihood_of_each_choice(model: Qwen2VL) 
         assert got == pytest.approx(expected, abs=1e-4)
 
 
-def test_questions_about_one_image_share_its_features_and_its_prefix(model: Qwen2VL, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_questions_about_one_image_share_its_features_and_its_prefix(
+    model: Qwen2VL, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[int] = []
     fed: list[int] = []
     vision, decoder = type(model.visual).forward, type(model.model).forward
-    monkeypatch.setattr(type(model.visual), "forward", lambda self, p, g: seen.append(len(g)) or vision(self, p, g))
-    monkeypatch.setattr(type(model.model), "forward", lambda self, x, *a: fed.append(x.shape[1]) or decoder(self, x, *a))
+    monkeypatch.setattr(
+        type(model.visual), "forward", lambda self, p, g: seen.append(len(g)) or vision(self, p, g)
+    )
+    monkeypatch.setattr(
+        type(model.model),
+        "forward",
+        lambda self, x, *a: fed.append(x.shape[1]) or decoder(self, x, *a),
+    )
     base = prompt(model, 5, "i")
-    questions = [replace(base, id=str(i), ids=(*base.ids, 65 + i), max_new_tokens=1) for i in range(5)]
+    questions = [
+        replace(base, id=str(i), ids=(*base.ids, 65 + i), max_new_tokens=1) for i in range(5)
+    ]
     answers(Engine(model, STOP), questions)
     assert seen == [1]
     assert fed == [base.prefix + 5 * (len(base.ids) + 1 - base.prefix)]
@@ -164,33 +213,55 @@ def test_questions_about_one_image_share_its_features_and_its_prefix(model: Qwen
 def test_a_prompt_longer_than_every_budget_still_runs(model: Qwen2VL) -> None:
     p = prompt(model, 11, "ii")
     tight = Engine(model, STOP, Budget(4, 4, 8))
-    assert answers(tight, [p, prompt(model, 12, "")])[p.id] == answers(Engine(model, STOP), [p])[p.id]
+    assert (
+        answers(tight, [p, prompt(model, 12, "")])[p.id] == answers(Engine(model, STOP), [p])[p.id]
+    )
 
 
-@pytest.mark.parametrize("switches", [{}, {"position": "mrope"}, {"vision_gate": 1.0}, {"resolution": "dynamic"}])
+@pytest.mark.parametrize(
+    "switches", [{}, {"position": "mrope"}, {"vision_gate": 1.0}, {"resolution": "dynamic"}]
+)
 @torch.no_grad()
-def test_switches_at_their_default_are_bit_identical_to_the_release(tmp_path: Path, switches: dict) -> None:
+def test_switches_at_their_default_are_bit_identical_to_the_release(
+    tmp_path: Path, switches: dict
+) -> None:
     folder = write_tiny(tmp_path)
     p = prompt(load(folder), 2, "iv")
-    grids = {"image_grid_thw": [v.grid for v in p.images], "video_grid_thw": [v.grid for v in p.videos]}
-    pixels = {"pixel_values": p.images[0].pixels(CPU), "pixel_values_videos": p.videos[0].pixels(CPU)}
+    grids = {
+        "image_grid_thw": [v.grid for v in p.images],
+        "video_grid_thw": [v.grid for v in p.videos],
+    }
+    pixels = {
+        "pixel_values": p.images[0].pixels(CPU),
+        "pixel_values_videos": p.videos[0].pixels(CPU),
+    }
     plain = load(folder)(torch.tensor([p.ids]), **grids, **pixels)
-    assert torch.equal(plain, load(folder, ablation=Ablation(**switches))(torch.tensor([p.ids]), **grids, **pixels))
+    assert torch.equal(
+        plain, load(folder, ablation=Ablation(**switches))(torch.tensor([p.ids]), **grids, **pixels)
+    )
 
 
 @torch.no_grad()
 def test_switches_change_what_they_claim_and_only_that(tmp_path: Path) -> None:
     folder = write_tiny(tmp_path)
-    release, flat, blind = (load(folder, ablation=Ablation(**s)) for s in ({}, {"position": "rope1d"}, {"vision_gate": 0.0}))
+    release, flat, blind = (
+        load(folder, ablation=Ablation(**s))
+        for s in ({}, {"position": "rope1d"}, {"vision_gate": 0.0})
+    )
     text, seen = prompt(release, 1, ""), prompt(release, 2, "i")
     ids = torch.tensor([text.ids])
     assert torch.equal(release(ids), flat(ids))
     assert torch.equal(release(ids), blind(ids))
     call = {"image_grid_thw": [seen.visuals[0].grid]}
-    a, b, c = (m(torch.tensor([seen.ids]), pixel_values=seen.visuals[0].pixels(CPU), **call) for m in (release, flat, blind))
+    a, b, c = (
+        m(torch.tensor([seen.ids]), pixel_values=seen.visuals[0].pixels(CPU), **call)
+        for m in (release, flat, blind)
+    )
     assert (a - b).abs().max() > 1e-3
     assert (a - c).abs().max() > 1e-3
-    other = blind(torch.tensor([seen.ids]), pixel_values=seen.visuals[0].pixels(CPU).flip(0), **call)
+    other = blind(
+        torch.tensor([seen.ids]), pixel_values=seen.visuals[0].pixels(CPU).flip(0), **call
+    )
     assert torch.equal(c, other)
 
 
@@ -199,7 +270,9 @@ def test_switches_change_what_they_claim_and_only_that(tmp_path: Path) -> None:
 def test_fused_projections_change_no_answer(model: Qwen2VL, data: st.DataObject) -> None:
     kinds = data.draw(st.lists(st.sampled_from(["", "i", "v", "ii"]), min_size=1, max_size=5))
     prompts = [prompt(model, i, k) for i, k in enumerate(kinds)]
-    assert answers(Engine(fuse(copy.deepcopy(model)), STOP), prompts) == answers(Engine(model, STOP), prompts)
+    assert answers(Engine(fuse(copy.deepcopy(model)), STOP), prompts) == answers(
+        Engine(model, STOP), prompts
+    )
 
 
 @pytest.mark.slow
@@ -225,7 +298,9 @@ class Cramped:
         monkeypatch.setattr(type(model.model), "forward", forward)
 
 
-def test_when_memory_runs_out_packs_are_halved_and_the_run_goes_on(model: Qwen2VL, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_when_memory_runs_out_packs_are_halved_and_the_run_goes_on(
+    model: Qwen2VL, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prompts = [prompt(model, i, "i") for i in range(8)]
     expected = answers(Engine(model, STOP), prompts)
     longest = max(len(p.ids) for p in prompts)
@@ -254,7 +329,9 @@ def test_a_prompt_that_does_not_fit_alone_fails_and_the_others_are_answered(
     ]
 
 
-def test_other_errors_are_not_taken_for_a_lack_of_memory(model: Qwen2VL, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_are_not_taken_for_a_lack_of_memory(
+    model: Qwen2VL, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def breaks(*_: object) -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
@@ -264,16 +341,24 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(model: Qwen2VL, monkeyp
 
 
 def test_many_prompts_are_ranked_as_each_alone(model: Qwen2VL) -> None:
-    prompts = [replace(prompt(model, i, k), choices=((7, 8), (9,), (10, 11, 12))) for i, k in enumerate(["i", "", "v", "ii"])]
+    prompts = [
+        replace(prompt(model, i, k), choices=((7, 8), (9,), (10, 11, 12)))
+        for i, k in enumerate(["i", "", "v", "ii"])
+    ]
     together = {o.id: o.logprobs for o in Engine(model, STOP).rank(prompts)}
     for p in prompts:
-        assert together[p.id] == pytest.approx(next(Engine(model, STOP, Budget(1, 1, 1)).rank([p])).logprobs, abs=1e-5)
+        assert together[p.id] == pytest.approx(
+            next(Engine(model, STOP, Budget(1, 1, 1)).rank([p])).logprobs, abs=1e-5
+        )
 
 
 def test_the_engine_says_what_it_reused(model: Qwen2VL) -> None:
     base = prompt(model, 5, "i")
     engine = Engine(model, STOP)
-    answers(engine, [replace(base, id=str(i), ids=(*base.ids, 65 + i), max_new_tokens=2) for i in range(3)])
+    answers(
+        engine,
+        [replace(base, id=str(i), ids=(*base.ids, 65 + i), max_new_tokens=2) for i in range(3)],
+    )
     s = engine.stats
     assert (s.visuals, s.visuals_reused, s.tokens_reused) == (1, 0, 2 * base.prefix)
     assert s.tokens_in == 3 * (len(base.ids) + 1) - 2 * base.prefix
@@ -299,10 +384,16 @@ def test_what_a_broken_off_call_left_behind_is_forgotten(model: Qwen2VL) -> None
     assert answers(engine, prompts) == expected
 
 
-def test_a_cache_that_ran_out_of_memory_while_growing_is_whole(model: Qwen2VL, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_ran_out_of_memory_while_growing_is_whole(
+    model: Qwen2VL, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prompts = [prompt(model, i, "i") for i in range(8)]
     expected = answers(Engine(model, STOP), prompts)
-    engine, zeros, calls = Engine(model, STOP, Budget(8, 4096, 1 << 20)), KVCache._zeros, iter(range(100))
+    engine, zeros, calls = (
+        Engine(model, STOP, Budget(8, 4096, 1 << 20)),
+        KVCache._zeros,
+        iter(range(100)),
+    )
 
     def short(cache: KVCache, *shape: int) -> torch.Tensor:
         if next(calls) == 1:
@@ -314,7 +405,9 @@ def test_a_cache_that_ran_out_of_memory_while_growing_is_whole(model: Qwen2VL, m
     assert engine.stats.halvings == 1
 
 
-def test_out_of_memory_while_decoding_costs_half_of_what_runs(model: Qwen2VL, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_while_decoding_costs_half_of_what_runs(
+    model: Qwen2VL, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prompts = [prompt(model, i, "i") for i in range(8)]
     expected = answers(Engine(model, frozenset()), prompts)
     engine, whole, rows = Engine(model, frozenset(), Budget(8, 4096, 1 << 20)), decode.step, []
@@ -329,7 +422,9 @@ def test_out_of_memory_while_decoding_costs_half_of_what_runs(model: Qwen2VL, mo
     outputs = {o.id: o for o in engine.generate(prompts)}
     failed = {i for i, o in outputs.items() if o.error}
     assert len(failed) == 4 and "out of memory" in str(outputs[min(failed)].error)
-    assert {i: outputs[i].ids for i in outputs if i not in failed} == {i: expected[i] for i in expected if i not in failed}
+    assert {i: outputs[i].ids for i in outputs if i not in failed} == {
+        i: expected[i] for i in expected if i not in failed
+    }
     assert engine.budget.rows == 4
 
 
@@ -351,12 +446,17 @@ def test_ranking_begins_right_after_the_prompt(model: Qwen2VL, length: int) -> N
     whole = replace(image, ids=image.ids[: image.prefix], choices=choices)
     for p in (Prompt("text", (5,) * length, choices=choices), whole):
         together = next(Engine(model, STOP).rank([p])).logprobs
-        alone = [next(Engine(model, STOP).rank([replace(p, choices=(c,))])).logprobs[0] for c in choices]
+        alone = [
+            next(Engine(model, STOP).rank([replace(p, choices=(c,))])).logprobs[0] for c in choices
+        ]
         assert together == pytest.approx(alone, abs=1e-5)
 
 
 def test_a_question_without_choices_is_an_error_of_its_own(model: Qwen2VL) -> None:
-    asked = [replace(prompt(model, i, ""), choices=c) for i, c in enumerate([((7,), (8,)), (), ((7,), ())])]
+    asked = [
+        replace(prompt(model, i, ""), choices=c)
+        for i, c in enumerate([((7,), (8,)), (), ((7,), ())])
+    ]
     outputs = {o.id: o for o in Engine(model, STOP).rank(asked)}
     assert len(outputs["0"].logprobs) == 2
     assert all("no choices" in str(outputs[i].error) for i in ("1", "2"))

@@ -37,7 +37,9 @@ def test_records_survive_and_the_last_of_an_id_counts(tmp_path: Path) -> None:
 
 
 @given(st.integers(1, 200))
-def test_a_journal_cut_anywhere_keeps_every_whole_line(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
+def test_a_journal_cut_anywhere_keeps_every_whole_line(
+    tmp_path_factory: pytest.TempPathFactory, cut: int
+) -> None:
     path = filled(tmp_path_factory.mktemp("j") / "j")
     data = path.read_bytes()
     torn = data[: max(0, len(data) - cut)]
@@ -63,7 +65,14 @@ def test_a_damaged_line_in_the_middle_is_named_and_the_rest_is_kept(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "line", [b'{"id": "zzz"}', b'{"id": "a", "schema_version": "x"}', b'{"id": 3, "scores": {}}', b"[1]", b"3"]
+    "line",
+    [
+        b'{"id": "zzz"}',
+        b'{"id": "a", "schema_version": "x"}',
+        b'{"id": 3, "scores": {}}',
+        b"[1]",
+        b"3",
+    ],
 )
 def test_a_line_that_is_json_but_no_record_is_damage(tmp_path: Path, line: bytes) -> None:
     path = filled(tmp_path / "j")
@@ -87,14 +96,18 @@ def test_a_folder_that_cant_be_written_is_said(tmp_path: Path) -> None:
         write_json(tmp_path / "file" / "x.json", {})
 
 
-def test_a_full_disk_is_said_with_what_to_do_and_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_said_with_what_to_do_and_keeps_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     path = filled(tmp_path / "j")
     with Journal(path, {}) as journal:
         monkeypatch.setattr(os, "fsync", full)
-        with pytest.raises(EvalkitError, match="No space left on device; what was scored before is kept"):
+        with pytest.raises(
+            EvalkitError, match="No space left on device; what was scored before is kept"
+        ):
             journal.append({"id": "new", "scores": {}})
             journal.flush()
         with pytest.raises(EvalkitError, match="No space left"):
@@ -102,7 +115,9 @@ def test_a_full_disk_is_said_with_what_to_do_and_keeps_what_was_there(tmp_path: 
     assert {"0", "1", "2", "3", "4"} <= set(read(path).records)
 
 
-def test_a_full_disk_is_told_at_the_end_where_nobody_asked_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_told_at_the_end_where_nobody_asked_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -111,7 +126,9 @@ def test_a_full_disk_is_told_at_the_end_where_nobody_asked_before(tmp_path: Path
         journal.append({"id": "new", "scores": {}})
 
 
-def test_records_that_wait_share_an_fsync_and_count_once_they_are_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_that_wait_share_an_fsync_and_count_once_they_are_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     allowed, calls = threading.Event(), []
     real = os.fsync
 
@@ -149,7 +166,9 @@ def test_settings_that_only_sound_like_secrets_are_not_masked() -> None:
 
 
 @given(st.binary(max_size=300))
-def test_rubbish_never_stops_a_run(tmp_path_factory: pytest.TempPathFactory, rubbish: bytes) -> None:
+def test_rubbish_never_stops_a_run(
+    tmp_path_factory: pytest.TempPathFactory, rubbish: bytes
+) -> None:
     path = tmp_path_factory.mktemp("j") / "j"
     path.write_bytes(rubbish)
     with Journal(path, {"cell": "t"}) as journal:
@@ -176,7 +195,12 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_line_costs_only_that_line(tmp_p
         "    for i in range(100):\n"
         "        journal.append({'id': str(i), 'scores': {}, 'text': 'x' * 50})\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "j")], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "j")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert "what was scored before is kept" in done.stderr
     with Journal(tmp_path / "j", {}) as journal:
         assert "cut short" in journal.contents.faults[0]

@@ -1,4 +1,6 @@
-"""`kill -9` at any moment, then the same command: the table of an undisturbed run, nothing lost, nothing doubled."""
+"""`kill -9` at any moment, then the same command: the table of an undisturbed run, nothing lost,
+nothing doubled.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,26 @@ from pathlib import Path
 import pytest
 
 PLUGINS = Path(__file__).parent / "plugins"
-COMMAND = [sys.executable, "-m", "evalkit.cli", "run", "--tasks", str(PLUGINS / "sums.py"), "--adapter", str(PLUGINS / "adder.py")]
+COMMAND = [
+    sys.executable,
+    "-m",
+    "evalkit.cli",
+    "run",
+    "--tasks",
+    str(PLUGINS / "sums.py"),
+    "--adapter",
+    str(PLUGINS / "adder.py"),
+]
 SLOW = ["--model-args", "seconds=0.04"]
 
 
 def start(output: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen([*COMMAND, *SLOW, "--output", str(output)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [*COMMAND, *SLOW, "--output", str(output)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def journal_of(output: Path) -> Path:
@@ -30,12 +46,18 @@ def metrics_of(output: Path) -> object:
 
 
 def kill_and_resume(output: Path, kills: int, seed: int) -> str:
-    """Kills as many runs as asked, each once its journal has begun, at a random later moment; returns the last run's stderr."""
+    """Kills as many runs as asked, each once its journal has begun, at a random later moment;
+    returns the last run's stderr.
+    """
     rng = random.Random(seed)
     for _ in range(kills):
         process = start(output)
         deadline = time.monotonic() + 60
-        while not list(output.glob("runs/*/*/run.json")) and time.monotonic() < deadline and process.poll() is None:
+        while (
+            not list(output.glob("runs/*/*/run.json"))
+            and time.monotonic() < deadline
+            and process.poll() is None
+        ):
             time.sleep(0.01)
         time.sleep(rng.uniform(0.0, 0.9))
         process.send_signal(signal.SIGKILL)
@@ -52,7 +74,10 @@ def test_a_killed_run_ends_in_the_table_of_an_undisturbed_one(tmp_path: Path, ki
     assert quiet.wait(timeout=120) == 0
     kill_and_resume(tmp_path / "killed", kills, seed=kills)
     assert metrics_of(tmp_path / "killed") == metrics_of(tmp_path / "quiet")
-    ids = [json.loads(line)["id"] for line in journal_of(tmp_path / "killed").read_text().splitlines()[1:]]
+    ids = [
+        json.loads(line)["id"]
+        for line in journal_of(tmp_path / "killed").read_text().splitlines()[1:]
+    ]
     assert sorted(ids) == sorted(f"sum/{i}" for i in range(40))
 
 
@@ -71,7 +96,10 @@ def test_a_line_cut_short_is_removed_and_said(tmp_path: Path) -> None:
 
 def test_ctrl_c_keeps_what_was_scored_and_prints_how_to_go_on(tmp_path: Path) -> None:
     process = start(tmp_path)
-    while not list(tmp_path.glob("runs/*/*/journal.jsonl")) or len(journal_of(tmp_path).read_bytes().splitlines()) < 5:
+    while (
+        not list(tmp_path.glob("runs/*/*/journal.jsonl"))
+        or len(journal_of(tmp_path).read_bytes().splitlines()) < 5
+    ):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
@@ -81,10 +109,24 @@ def test_ctrl_c_keeps_what_was_scored_and_prints_how_to_go_on(tmp_path: Path) ->
     assert len(journal_of(tmp_path).read_bytes().splitlines()) >= 5
 
 
-def test_ctrl_c_ends_a_run_of_the_model_whose_requests_are_prepared_in_threads(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "evalkit.cli", "run", "--tasks", "refcoco", "--output", str(tmp_path)]
+def test_ctrl_c_ends_a_run_of_the_model_whose_requests_are_prepared_in_threads(
+    tmp_path: Path,
+) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "evalkit.cli",
+        "run",
+        "--tasks",
+        "refcoco",
+        "--output",
+        str(tmp_path),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not list(tmp_path.glob("runs/*/*/journal.jsonl")) or len(journal_of(tmp_path).read_bytes().splitlines()) < 5:
+    while (
+        not list(tmp_path.glob("runs/*/*/journal.jsonl"))
+        or len(journal_of(tmp_path).read_bytes().splitlines()) < 5
+    ):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)

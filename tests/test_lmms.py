@@ -1,4 +1,6 @@
-"""evalkit as a model of lmms-eval, against the parts of lmms-eval 0.7.3 that it touches, rebuilt here (lmms-eval itself pulls 1.5 GB)."""
+"""evalkit as a model of lmms-eval, against the parts of lmms-eval 0.7.3 that it touches, rebuilt
+here (lmms-eval itself pulls 1.5 GB).
+"""
 
 from __future__ import annotations
 
@@ -54,12 +56,16 @@ class Base:
 
 @pytest.fixture
 def lmms(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """evalkit.lmms, imported over stand-ins."""
+    """evalkit.integrations.lmms_eval, imported over stand-ins."""
     contents: dict[str, dict[str, Any]] = {
         "lmms_eval": {},
         "lmms_eval.api": {},
         "lmms_eval.models": {},
-        "lmms_eval.api.instance": {"GenerationResult": Result, "Instance": Instance, "TokenCounts": Counts},
+        "lmms_eval.api.instance": {
+            "GenerationResult": Result,
+            "Instance": Instance,
+            "TokenCounts": Counts,
+        },
         "lmms_eval.api.model": {"lmms": Base},
         "lmms_eval.models.registry_v2": {"ModelManifest": Manifest},
     }
@@ -67,11 +73,11 @@ def lmms(monkeypatch: pytest.MonkeyPatch) -> Any:
         module = ModuleType(name)
         vars(module).update(names)
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.delitem(sys.modules, "evalkit.lmms", raising=False)
-    import evalkit.lmms
+    monkeypatch.delitem(sys.modules, "evalkit.integrations.lmms_eval", raising=False)
+    import evalkit.integrations.lmms_eval
 
-    yield evalkit.lmms
-    sys.modules.pop("evalkit.lmms")
+    yield evalkit.integrations.lmms_eval
+    sys.modules.pop("evalkit.integrations.lmms_eval")
 
 
 class Answers:
@@ -85,7 +91,11 @@ class Answers:
         self.asked = list(requests)
         for r in reversed(self.asked):
             answer = self.answers[int(r.id)]
-            yield Completion(r.id, answer, tokens=TokenCounts(3, 4, 5)) if isinstance(answer, str) else answer
+            yield (
+                Completion(r.id, answer, tokens=TokenCounts(3, 4, 5))
+                if isinstance(answer, str)
+                else answer
+            )
 
 
 def model(lmms: Any, adapter: Any, docs: list[Any]) -> Any:
@@ -95,7 +105,12 @@ def model(lmms: Any, adapter: Any, docs: list[Any]) -> Any:
 
 
 def instances(n: int, **settings: Any) -> list[Instance]:
-    return [Instance(("", lambda doc: doc, {"max_new_tokens": 7, **settings}, i, "task", "test"), doc_id=i) for i in range(n)]
+    return [
+        Instance(
+            ("", lambda doc: doc, {"max_new_tokens": 7, **settings}, i, "task", "test"), doc_id=i
+        )
+        for i in range(n)
+    ]
 
 
 def user(*parts: dict[str, Any]) -> list[dict[str, Any]]:
@@ -123,7 +138,9 @@ def test_pictures_arrive_bit_for_bit(lmms: Any) -> None:
     picture = PILImage.effect_noise((40, 30), 90).convert("RGB")
     adapter = Answers("x")
     doc = user(
-        {"type": "image", "url": picture}, {"type": "text", "text": "What?"}, {"type": "video", "url": "a.mp4", "start_time": 1.0}
+        {"type": "image", "url": picture},
+        {"type": "text", "text": "What?"},
+        {"type": "video", "url": "a.mp4", "start_time": 1.0},
     )
     model(lmms, adapter, [doc]).generate_until(instances(1))
     image, text, video = adapter.asked[0].messages[0].content
@@ -143,13 +160,19 @@ def test_pictures_arrive_bit_for_bit(lmms: Any) -> None:
         (None, "one\n\ntwo END"),
     ],
 )
-def test_an_answer_ends_before_the_first_stop_but_the_default(lmms: Any, until: Any, text: str) -> None:
+def test_an_answer_ends_before_the_first_stop_but_the_default(
+    lmms: Any, until: Any, text: str
+) -> None:
     out = model(lmms, Answers("one\n\ntwo END"), [user()]).generate_until(instances(1, until=until))
     assert out[0].text == text
 
 
-@pytest.mark.parametrize("settings", [{"temperature": 0.7}, {"num_beams": 4}, {"temperature": 1, "do_sample": True}])
-def test_what_is_not_greedy_is_refused_before_anything_runs(lmms: Any, settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "settings", [{"temperature": 0.7}, {"num_beams": 4}, {"temperature": 1, "do_sample": True}]
+)
+def test_what_is_not_greedy_is_refused_before_anything_runs(
+    lmms: Any, settings: dict[str, Any]
+) -> None:
     adapter = Answers("x")
     with pytest.raises(UsageError, match="greedily"):
         model(lmms, adapter, [user()]).generate_until(instances(1, **settings))
@@ -164,14 +187,22 @@ def test_a_request_without_an_answer_is_named(lmms: Any) -> None:
 
 def test_sound_is_refused_by_name(lmms: Any) -> None:
     with pytest.raises(UsageError, match="sends audio"):
-        model(lmms, Answers("x"), [user({"type": "audio", "url": b""})]).generate_until(instances(1))
+        model(lmms, Answers("x"), [user({"type": "audio", "url": b""})]).generate_until(
+            instances(1)
+        )
 
 
 def test_it_is_the_reference_adapter_with_its_switches(lmms: Any) -> None:
     made = lmms.Evalkit("nano", batch_size=1, device="cpu", position="rope1d")
     assert made.adapter.fingerprint["switches"] == {"position": "rope1d"}
     picture = PILImage.new("RGB", (56, 56), "red")
-    made.task_dict = {"task": {"test": [user({"type": "image", "url": picture}, {"type": "text", "text": "What colour?"})]}}
+    made.task_dict = {
+        "task": {
+            "test": [
+                user({"type": "image", "url": picture}, {"type": "text", "text": "What colour?"})
+            ]
+        }
+    }
     assert isinstance(made.generate_until(instances(1))[0].text, str)
     with pytest.raises(UsageError, match="unknown argument"):
         lmms.Evalkit("nano", speed=3)

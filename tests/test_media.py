@@ -17,7 +17,11 @@ from evalkit.types import Image, Video
 
 
 def clip(
-    container: str, codec: str = "mpeg4", title: str | None = None, size: tuple[int, int] = (64, 48), pixels: str = "yuv420p"
+    container: str,
+    codec: str = "mpeg4",
+    title: str | None = None,
+    size: tuple[int, int] = (64, 48),
+    pixels: str = "yuv420p",
 ) -> bytes:
     """Eight frames, each brighter than the one before."""
     out = io.BytesIO()
@@ -41,7 +45,9 @@ def of_two_sizes() -> bytes:
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
         number = 0
         for size in ((64, 48), (96, 64)):
-            with av.open(io.BytesIO(clip("mjpeg", "mjpeg", size=size, pixels="yuvj420p")), format="mjpeg") as single:
+            with av.open(
+                io.BytesIO(clip("mjpeg", "mjpeg", size=size, pixels="yuvj420p")), format="mjpeg"
+            ) as single:
                 for packet in single.demux(video=0):
                     if packet.size:
                         packet.stream, packet.time_base = stream, Fraction(1, 1000)

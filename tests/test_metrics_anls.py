@@ -1,4 +1,6 @@
-"""ANLS agrees with its published definition, and the two readings of it that are in use are told apart."""
+"""ANLS agrees with its published definition, and the two readings of it that are in use are told
+apart.
+"""
 
 import pytest
 from hypothesis import given
@@ -23,7 +25,9 @@ texts = st.text(max_size=12)
         ("", [""], 1.0),
     ],
 )
-def test_anls_is_what_the_definition_says(prediction: str, answers: list[str], value: float) -> None:
+def test_anls_is_what_the_definition_says(
+    prediction: str, answers: list[str], value: float
+) -> None:
     assert anls(prediction, answers) == pytest.approx(value)
 
 
@@ -59,5 +63,7 @@ def test_anls_is_symmetric(a: str, b: str) -> None:
 
 
 @given(texts, st.lists(texts, min_size=1, max_size=3), texts)
-def test_one_more_answer_never_lowers_the_score(prediction: str, answers: list[str], extra: str) -> None:
+def test_one_more_answer_never_lowers_the_score(
+    prediction: str, answers: list[str], extra: str
+) -> None:
     assert anls(prediction, [*answers, extra]) >= anls(prediction, answers)

@@ -1,4 +1,6 @@
-"""Boxes: one strict reading in the declared space, and an intersection over union that holds for every pair of boxes."""
+"""Boxes: one strict reading in the declared space, and an intersection over union that holds for
+every pair of boxes.
+"""
 
 import pytest
 from hypothesis import given
@@ -16,9 +18,15 @@ boxes = st.tuples(numbers, numbers, sides, sides).map(from_xywh)
     [
         ("(100,200),(300,400)", (200, 100, 600, 200)),
         ("the red car(100,200),(300,400)", (200, 100, 600, 200)),
-        ("<|object_ref_start|>a<|object_ref_end|><|box_start|>(100,200),(300,400)<|box_end|>", (200, 100, 600, 200)),
+        (
+            "<|object_ref_start|>a<|object_ref_end|><|box_start|>(100,200),(300,400)<|box_end|>",
+            (200, 100, 600, 200),
+        ),
         ("( 100 , 200 ) , ( 300 , 400 )", (200, 100, 600, 200)),
-        ("(100,200),(300,400) or (0,0),(999,999)", (200, 100, 600, 200)),  # only the first box counts
+        (
+            "(100,200),(300,400) or (0,0),(999,999)",
+            (200, 100, 600, 200),
+        ),  # only the first box counts
         ("(100.5,200),(300,400)", (201, 100, 600, 200)),
         ("[100, 200, 300, 400]", None),  # another form
         ("(100,200) (300,400)", None),
@@ -81,7 +89,10 @@ def test_iou_of_a_box_with_itself_is_one(box: Box) -> None:
     assert iou(box, box) == pytest.approx(1.0)
 
 
-@given(st.text(alphabet="(), 0123456789.-ab\n", max_size=60), st.sampled_from(["norm1000", "norm999", "norm1", "pixel"]))
+@given(
+    st.text(alphabet="(), 0123456789.-ab\n", max_size=60),
+    st.sampled_from(["norm1000", "norm999", "norm1", "pixel"]),
+)
 def test_no_answer_makes_the_parser_raise(text: str, space: Space) -> None:
     box = parse_box(text, space, 640, 480)
     assert box is None or (box[0] < box[2] and box[1] < box[3])
@@ -92,7 +103,9 @@ def test_a_written_box_is_read_back(corners: tuple[int, ...], width: int, height
     x1, y1, x2, y2 = corners
     box = parse_box(f"({x1},{y1}),({x2},{y2})", "norm1000", width, height)
     if x1 < x2 and y1 < y2:
-        assert box == pytest.approx((x1 * width / 1000, y1 * height / 1000, x2 * width / 1000, y2 * height / 1000))
+        assert box == pytest.approx(
+            (x1 * width / 1000, y1 * height / 1000, x2 * width / 1000, y2 * height / 1000)
+        )
     else:
         assert box is None
 

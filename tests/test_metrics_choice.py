@@ -10,7 +10,21 @@ PETS = ["a cat", "a dog", "a bird", "two dogs", "none of them"]
 
 
 @pytest.mark.parametrize(
-    "answer", ["B", "b", "B.", "(B)", "(b)", "B)", "B:", " B \n", "B. a dog", "(B) a dog", "B) a dog", "B: a dog"]
+    "answer",
+    [
+        "B",
+        "b",
+        "B.",
+        "(B)",
+        "(b)",
+        "B)",
+        "B:",
+        " B \n",
+        "B. a dog",
+        "(B) a dog",
+        "B) a dog",
+        "B: a dog",
+    ],
 )
 def test_a_letter_names_its_option(answer: str) -> None:
     assert parse_choice(answer, PETS) == 1
@@ -57,7 +71,14 @@ def test_any_text_is_an_option_or_unparsed(answer: str, options: list[str]) -> N
     assert index is None or 0 <= index < len(options)
 
 
-@given(st.lists(st.text(alphabet="xyzäß ", min_size=3, max_size=10).filter(str.strip), min_size=2, max_size=5), st.data())
+@given(
+    st.lists(
+        st.text(alphabet="xyzäß ", min_size=3, max_size=10).filter(str.strip),
+        min_size=2,
+        max_size=5,
+    ),
+    st.data(),
+)
 def test_every_option_can_be_named_by_letter(options: list[str], data: st.DataObject) -> None:
     index = data.draw(st.integers(0, len(options) - 1))
     for answer in (LETTERS[index], f"({LETTERS[index]})", f"{LETTERS[index]}. {options[index]}"):

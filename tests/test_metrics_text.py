@@ -1,4 +1,6 @@
-"""The text metrics agree with their published scripts case by case: reading text, ChartQA, TextVQA, MTVQA, OCRBench."""
+"""The text metrics agree with their published scripts case by case: reading text, ChartQA, TextVQA,
+MTVQA, OCRBench.
+"""
 
 import unicodedata
 
@@ -34,7 +36,9 @@ def test_composed_and_decomposed_accents_score_the_same(reference: str, predicti
         ("abcabcabcabc", "abc", 1.0),  # nine edits over three, capped
     ],
 )
-def test_character_error_rate_counts_edits_over_the_reference(prediction: str, reference: str, rate: float) -> None:
+def test_character_error_rate_counts_edits_over_the_reference(
+    prediction: str, reference: str, rate: float
+) -> None:
     assert character_error_rate(prediction, reference) == pytest.approx(rate)
 
 
@@ -60,7 +64,9 @@ def test_exact_match_keeps_case_and_script() -> None:
         ("35", "3.5", 0, 1),
     ],
 )
-def test_mtvqa_follows_both_scripts(prediction: str, answer: str, official: int, vlmevalkit: int) -> None:
+def test_mtvqa_follows_both_scripts(
+    prediction: str, answer: str, official: int, vlmevalkit: int
+) -> None:
     assert mtvqa(prediction, answer) == official
     assert mtvqa(prediction, answer, "vlmevalkit") == vlmevalkit
 
@@ -75,7 +81,9 @@ def test_mtvqa_follows_both_scripts(prediction: str, answer: str, official: int,
         (r"X^2", [r"x^2"], True, 0),
     ],
 )
-def test_ocrbench_is_containment(prediction: str, answers: list[str], formula: bool, value: int) -> None:
+def test_ocrbench_is_containment(
+    prediction: str, answers: list[str], formula: bool, value: int
+) -> None:
     assert ocrbench(prediction, answers, formula) == value
 
 
@@ -101,7 +109,9 @@ def test_ocrbench_is_containment(prediction: str, answers: list[str], formula: b
         ("inf", "5", False),
     ],
 )
-def test_relaxed_accuracy_is_that_of_the_chartqa_script(prediction: str, target: str, right: bool) -> None:
+def test_relaxed_accuracy_is_that_of_the_chartqa_script(
+    prediction: str, target: str, right: bool
+) -> None:
     assert relaxed_accuracy(prediction, target) == float(right)
 
 
@@ -115,7 +125,9 @@ def test_relaxed_accuracy_reads_any_text(prediction: str, target: str) -> None:
     assert relaxed_accuracy(prediction, target) in (0.0, 1.0)
 
 
-@pytest.mark.parametrize(("given_by", "value"), [(0, 0.0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1.0), (10, 1.0)])
+@pytest.mark.parametrize(
+    ("given_by", "value"), [(0, 0.0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1.0), (10, 1.0)]
+)
 def test_vqa_accuracy_leaves_one_answer_out_at_a_time(given_by: int, value: float) -> None:
     answers = ["red"] * given_by + [f"other {i}" for i in range(10 - given_by)]
     assert vqa_accuracy("red", answers) == pytest.approx(value)

@@ -1,4 +1,6 @@
-"""The reference model computes what `transformers` computes, in fp32, on random small configurations."""
+"""The reference model computes what `transformers` computes, in fp32, on random small
+configurations.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from evalkit.qwen2vl.config import Qwen2VLConfig, TextConfig, VisionConfig
-from evalkit.qwen2vl.model import Qwen2VL
-from evalkit.qwen2vl.processing import Processor, cut, normalised
+from evalkit.models.qwen2_vl.config import Qwen2VLConfig, TextConfig, VisionConfig
+from evalkit.models.qwen2_vl.model import Qwen2VL
+from evalkit.models.qwen2_vl.processing import Processor, cut, normalised
 from tests.oracle import hf_forward, hf_model, random_weights
 
 IMAGE, VIDEO, START, END, PAD = 50, 51, 48, 49, 0
@@ -57,7 +59,9 @@ def picture(rng: np.random.Generator) -> Image.Image:
 
 
 def clip(rng: np.random.Generator) -> np.ndarray:
-    """Frames no longer than their grid is wide: beyond, transformers leaves the paper's position rule."""
+    """Frames no longer than their grid is wide: beyond, transformers leaves the paper's position
+    rule.
+    """
     return rng.integers(0, 256, (int(rng.integers(2, 7)), 84, 112, 3), dtype=np.uint8)
 
 
@@ -66,10 +70,19 @@ def conversation(rng: np.random.Generator, kinds: str, processor: Processor):
     ids = [int(x) for x in rng.integers(2, 40, rng.integers(1, 6))]
     images, videos = [], []
     for kind in kinds:
-        patches, grid = processor.image(picture(rng), 3136, 50176) if kind == "i" else processor.video(clip(rng), 3136, 84 * 112)
+        patches, grid = (
+            processor.image(picture(rng), 3136, 50176)
+            if kind == "i"
+            else processor.video(clip(rng), 3136, 84 * 112)
+        )
         (images if kind == "i" else videos).append((patches, grid))
         n = grid[0] * grid[1] * grid[2] // 4
-        ids += [START, *[IMAGE if kind == "i" else VIDEO] * n, END, *(int(x) for x in rng.integers(2, 40, rng.integers(1, 6)))]
+        ids += [
+            START,
+            *[IMAGE if kind == "i" else VIDEO] * n,
+            END,
+            *(int(x) for x in rng.integers(2, 40, rng.integers(1, 6))),
+        ]
     return ids, images, videos
 
 
@@ -79,7 +92,10 @@ def test_logits_equal_those_of_transformers(seed: int) -> None:
     rng = np.random.default_rng(seed)
     config = random_config(rng)
     model = random_weights(Qwen2VL(config), seed)
-    rows = [conversation(rng, kinds, Processor()) for kinds in ("", "i", "ii", "v", "iv", "vi")[seed % 3 :: 2]]
+    rows = [
+        conversation(rng, kinds, Processor())
+        for kinds in ("", "i", "ii", "v", "iv", "vi")[seed % 3 :: 2]
+    ]
     length = max(len(ids) for ids, _, _ in rows)
     input_ids = torch.tensor([[PAD] * (length - len(ids)) + ids for ids, _, _ in rows])
     mask = torch.tensor([[0] * (length - len(ids)) + [1] * len(ids) for ids, _, _ in rows])
@@ -87,9 +103,15 @@ def test_logits_equal_those_of_transformers(seed: int) -> None:
     videos = [x for _, _, v in rows for x in v]
     media = {}
     if images:
-        media |= {"pixel_values": torch.cat([p for p, _ in images]), "image_grid_thw": [g for _, g in images]}
+        media |= {
+            "pixel_values": torch.cat([p for p, _ in images]),
+            "image_grid_thw": [g for _, g in images],
+        }
     if videos:
-        media |= {"pixel_values_videos": torch.cat([p for p, _ in videos]), "video_grid_thw": [g for _, g in videos]}
+        media |= {
+            "pixel_values_videos": torch.cat([p for p, _ in videos]),
+            "video_grid_thw": [g for _, g in videos],
+        }
     ours = model(input_ids, attention_mask=mask, **media)
     theirs = hf_forward(hf_model(model), input_ids, mask, **media)
     real = mask.bool()
@@ -97,9 +119,15 @@ def test_logits_equal_those_of_transformers(seed: int) -> None:
     for row, (ids, i, v) in enumerate(rows):
         one = {}
         if i:
-            one |= {"pixel_values": torch.cat([p for p, _ in i]), "image_grid_thw": [g for _, g in i]}
+            one |= {
+                "pixel_values": torch.cat([p for p, _ in i]),
+                "image_grid_thw": [g for _, g in i],
+            }
         if v:
-            one |= {"pixel_values_videos": torch.cat([p for p, _ in v]), "video_grid_thw": [g for _, g in v]}
+            one |= {
+                "pixel_values_videos": torch.cat([p for p, _ in v]),
+                "video_grid_thw": [g for _, g in v],
+            }
         alone = model(torch.tensor([ids]), **one)
         assert (alone[0] - ours[row, real[row]]).abs().max() < 1e-4
 
@@ -109,13 +137,17 @@ def test_right_padding_changes_nothing() -> None:
     rng = np.random.default_rng(7)
     model = random_weights(Qwen2VL(random_config(rng)), 7)
     ids = torch.tensor([[5, 6, 7]])
-    padded = model(torch.tensor([[5, 6, 7, PAD, PAD]]), attention_mask=torch.tensor([[1, 1, 1, 0, 0]]))
+    padded = model(
+        torch.tensor([[5, 6, 7, PAD, PAD]]), attention_mask=torch.tensor([[1, 1, 1, 0, 0]])
+    )
     assert (padded[:, :3] - model(ids)).abs().max() < 1e-5
 
 
 @torch.no_grad()
 def test_long_videos_follow_the_papers_positions() -> None:
-    """Ten frame pairs on a grid of 2x3 tokens: transformers 5.23 agrees once it is handed the paper's positions, and not before."""
+    """Ten frame pairs on a grid of 2x3 tokens: transformers 5.23 agrees once it is handed the
+    paper's positions, and not before.
+    """
     rng = np.random.default_rng(3)
     model = random_weights(Qwen2VL(random_config(rng)), 3)
     levels, grid = cut(torch.from_numpy(rng.integers(0, 256, (20, 3, 56, 84), dtype=np.uint8)))
@@ -126,7 +158,9 @@ def test_long_videos_follow_the_papers_positions() -> None:
     ours = model(torch.tensor([ids]), **media)
     hf, mask = hf_model(model), torch.ones(1, len(ids), dtype=torch.long)
     paper = model.positions(ids, videos=[grid])[:, None]
-    assert (ours - hf_forward(hf, torch.tensor([ids]), mask, position_ids=paper, **media)).abs().max() < 1e-4
+    assert (
+        ours - hf_forward(hf, torch.tensor([ids]), mask, position_ids=paper, **media)
+    ).abs().max() < 1e-4
     assert (ours - hf_forward(hf, torch.tensor([ids]), mask, **media)).abs().max() > 1e-3
 
 

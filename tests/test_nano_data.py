@@ -1,4 +1,6 @@
-"""The drawn data: repeatable, apart from what training draws, in the official columns, and answerable."""
+"""The drawn data: repeatable, apart from what training draws, in the official columns, and
+answerable.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ MANIFEST = json.loads((mini.HERE / "manifest.json").read_text())
 
 
 def content(scene: Scene) -> bytes:
-    return (scene.image.tobytes() if scene.image is not None else scene.frames.tobytes()) + repr(scene.questions).encode()  # type: ignore[union-attr]
+    return (scene.image.tobytes() if scene.image is not None else scene.frames.tobytes()) + repr(
+        scene.questions
+    ).encode()  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -39,13 +43,18 @@ def test_shipped_files_are_those_of_the_manifest() -> None:
     files = [p for p in mini.HERE.rglob("*") if p.suffix in (".parquet", ".mp4")]
     assert {str(p.relative_to(mini.HERE)) for p in files} == set(MANIFEST["sha256"])
     for path in files:
-        assert hashlib.sha256(path.read_bytes()).hexdigest() == MANIFEST["sha256"][str(path.relative_to(mini.HERE))]
+        assert (
+            hashlib.sha256(path.read_bytes()).hexdigest()
+            == MANIFEST["sha256"][str(path.relative_to(mini.HERE))]
+        )
 
 
 def test_shipped_rows_are_drawn_again_from_their_seed() -> None:
     stored = pq.read_table(mini.HERE / "docvqa" / "validation-00000-of-00001.parquet").to_pylist()
     for row, again in zip(stored[:8], mini.docvqa_rows()):
-        assert {k: v for k, v in row.items() if k != "image"} == {k: v for k, v in again.items() if k != "image"}
+        assert {k: v for k, v in row.items() if k != "image"} == {
+            k: v for k, v in again.items() if k != "image"
+        }
         assert row["image"]["bytes"] == again["image"]["bytes"]
 
 
@@ -63,7 +72,9 @@ def test_alike_objects_differ_in_colour_alone_or_in_shape_alone() -> None:
 
 
 def test_training_never_shows_a_shipped_picture() -> None:
-    """Two digits on four cells recur by chance, so training draws anew what the manifest lists; 60 batches at the easiest show it."""
+    """Two digits on four cells recur by chance, so training draws anew what the manifest lists; 60
+    batches at the easiest show it.
+    """
     recipe = Recipe.model_validate(
         {
             "name": "t",
@@ -71,7 +82,11 @@ def test_training_never_shows_a_shipped_picture() -> None:
             "stages": [{"name": "all", "steps": 60, "weights": {"words": 3.0, "clips": 1.0}}],
         }
     )
-    shipped = {digest(s) for key, count, make in mini.SUBSETS.values() for _, _, s in mini.scenes(key, min(count, 10), make)}
+    shipped = {
+        digest(s)
+        for key, count, make in mini.SUBSETS.values()
+        for _, _, s in mini.scenes(key, min(count, 10), make)
+    }
     assert shipped <= set(MANIFEST["pictures"])
     seen: list[Scene] = []
     with pytest.MonkeyPatch.context() as patch:
@@ -83,7 +98,12 @@ def test_training_never_shows_a_shipped_picture() -> None:
 
 
 AXES = {"left": (0, -1), "right": (0, 1), "top": (1, -1), "bottom": (1, 1)}
-RELATIONS = {"to the left of": (0, -1), "to the right of": (0, 1), "above": (1, -1), "below": (1, 1)}
+RELATIONS = {
+    "to the left of": (0, -1),
+    "to the right of": (0, 1),
+    "above": (1, -1),
+    "below": (1, 1),
+}
 
 
 def fitting(text: str, things: list[Thing]) -> list[Thing]:
@@ -91,10 +111,18 @@ def fitting(text: str, things: list[Thing]) -> list[Thing]:
         anchors = [t for t in things if (t.colour, t.shape) == (m[3], m[4])]
         axis, sign = RELATIONS[m[2]]
         return [
-            t for t in things if t.shape == m[1] for a in anchors if t is not a and sign * (t.middle[axis] - a.middle[axis]) > 0
+            t
+            for t in things
+            if t.shape == m[1]
+            for a in anchors
+            if t is not a and sign * (t.middle[axis] - a.middle[axis]) > 0
         ]
     *modifiers, noun = text.removeprefix("the ").split()
-    left = [t for t in things if noun in ("object", t.shape) and all(m not in COLOURS or m == t.colour for m in modifiers)]
+    left = [
+        t
+        for t in things
+        if noun in ("object", t.shape) and all(m not in COLOURS or m == t.colour for m in modifiers)
+    ]
     for m in modifiers:
         if m in AXES:
             axis, sign = AXES[m]
@@ -138,7 +166,10 @@ def test_attributes_alone_are_used_only_when_they_tell_the_object() -> None:
     rng = np.random.default_rng(0)
     assert refer([red, other], 0, "attribute", 0.5, rng) is None
     assert refer([red, other], 0, "free", 0.5, rng) == "the left red circle"
-    assert refer([red, Thing("blue", "star", 50, 50, 20)], 0, "free", 0.0, rng) in ("the red circle", "the circle")
+    assert refer([red, Thing("blue", "star", 50, 50, 20)], 0, "free", 0.0, rng) in (
+        "the red circle",
+        "the circle",
+    )
 
 
 def test_clips_have_five_options_and_one_is_right() -> None:
@@ -170,7 +201,9 @@ def test_what_is_in_the_clip_is_among_the_options(monkeypatch: pytest.MonkeyPatc
 
 
 def test_every_kind_of_document_question_is_shipped() -> None:
-    kinds = pq.read_table(mini.HERE / "docvqa" / "validation-00000-of-00001.parquet")["question_types"].to_pylist()
+    kinds = pq.read_table(mini.HERE / "docvqa" / "validation-00000-of-00001.parquet")[
+        "question_types"
+    ].to_pylist()
     assert {kind for (kind,) in kinds} == {"lookup", "row_column", "arithmetic"}
 
 
@@ -201,5 +234,7 @@ def test_colours_are_told_apart() -> None:
 
 
 def test_mini_rows_carry_their_tier() -> None:
-    rows = pq.read_table(Path(mini.HERE / "refcoco" / "val-00000-of-00001.parquet"), columns=["file_name"])["file_name"].to_pylist()
+    rows = pq.read_table(
+        Path(mini.HERE / "refcoco" / "val-00000-of-00001.parquet"), columns=["file_name"]
+    )["file_name"].to_pylist()
     assert {name.split("_")[0] for name in rows} == {"easy", "medium", "hard"}

@@ -1,4 +1,6 @@
-"""The shipped model gives the same answers through `transformers`, on every row of the embedded data."""
+"""The shipped model gives the same answers through `transformers`, on every row of the embedded
+data.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,29 @@ TASKS = ("docvqa", "refcoco", "refcoco+", "refcocog", "video_qa", "multilingual_
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_both_adapters_answer_every_mini_row_alike(tmp_path: Path, task: str) -> None:
-    """But for clips with more time steps than their grid is wide: transformers 5.23 leaves the paper there (docs/ablations.md)."""
+    """But for clips with more time steps than their grid is wide: transformers 5.23 leaves the
+    paper there (docs/ablations.md).
+    """
     for adapter in ("reference", "transformers"):
-        assert main(["run", "--tasks", task, "--adapter", adapter, "--dtype", "float32", "--output", str(tmp_path / adapter)]) == 0
-    ours, theirs = (evalkit.load_samples(tmp_path / a).set_index("id") for a in ("reference", "transformers"))
+        assert (
+            main(
+                [
+                    "run",
+                    "--tasks",
+                    task,
+                    "--adapter",
+                    adapter,
+                    "--dtype",
+                    "float32",
+                    "--output",
+                    str(tmp_path / adapter),
+                ]
+            )
+            == 0
+        )
+    ours, theirs = (
+        evalkit.load_samples(tmp_path / a).set_index("id") for a in ("reference", "transformers")
+    )
     assert len(ours) == len(theirs) >= 190
     different = ours[ours.text != theirs.text.loc[ours.index]]
     if task == "video_qa":

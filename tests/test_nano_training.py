@@ -1,4 +1,6 @@
-"""Training: batches are what evaluation shows, runs repeat and resume, and a minute of it leaves chance behind."""
+"""Training: batches are what evaluation shows, runs repeat and resume, and a minute of it leaves
+chance behind.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,10 @@ from safetensors.torch import load_file
 
 from evalkit.engine import Engine, Prompt, Visual
 from evalkit.errors import UsageError
+from evalkit.models.qwen2_vl.chat import Chat
+from evalkit.models.qwen2_vl.model import Qwen2VL
+from evalkit.models.qwen2_vl.processing import Processor
+from evalkit.models.qwen2_vl.switches import Ablation
 from evalkit.nano import batches, shipped
 from evalkit.nano.batches import HEAD, TURN, collate, encode, make_batch, pixels, prompt
 from evalkit.nano.muon import Muon
@@ -18,19 +24,37 @@ from evalkit.nano.recipe import Recipe, find_recipe, load_recipe
 from evalkit.nano.scene import FAMILIES, draw, stream
 from evalkit.nano.state import begin_with
 from evalkit.nano.tokenizer import write
-from evalkit.nano.train import answer_logits, config, initialised, loss_and_accuracy, optimisers_of, set_rates, train
-from evalkit.qwen2vl.ablation import Ablation
-from evalkit.qwen2vl.chat import Chat
-from evalkit.qwen2vl.model import Qwen2VL
-from evalkit.qwen2vl.processing import Processor
+from evalkit.nano.train import (
+    answer_logits,
+    config,
+    initialised,
+    loss_and_accuracy,
+    optimisers_of,
+    set_rates,
+    train,
+)
 from evalkit.task import load_task
 from evalkit.types import Text
 
-TINY = {"vision_depth": 1, "vision_width": 32, "vision_heads": 1, "depth": 1, "width": 32, "heads": 1, "intermediate": 32}
+TINY = {
+    "vision_depth": 1,
+    "vision_width": 32,
+    "vision_heads": 1,
+    "depth": 1,
+    "width": 32,
+    "heads": 1,
+    "intermediate": 32,
+}
 
 
 def tiny_recipe(**changes: object) -> Recipe:
-    base = {"name": "t", "batch": 3, "warmup": 2, "model": TINY, "families": {f: {} for f in FAMILIES}}
+    base = {
+        "name": "t",
+        "batch": 3,
+        "warmup": 2,
+        "model": TINY,
+        "families": {f: {} for f in FAMILIES},
+    }
     base["stages"] = [{"name": "all", "steps": 6, "weights": dict.fromkeys(FAMILIES, 1.0)}]
     return Recipe.model_validate(base | changes)
 
@@ -43,7 +67,9 @@ def _short_curves(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_a_question_in_a_batch_is_computed_as_if_alone(family: str) -> None:
-    """Shared image or not, the logits of an answer are those of a conversation with that one question."""
+    """Shared image or not, the logits of an answer are those of a conversation with that one
+    question.
+    """
     torch.manual_seed(0)
     recipe = tiny_recipe()
     model = initialised(Qwen2VL(config(recipe))).eval()
@@ -56,15 +82,30 @@ def test_a_question_in_a_batch_is_computed_as_if_alone(family: str) -> None:
         n = grid[0] * grid[1] * grid[2] // 4
         for i, question in [*enumerate(scene.questions), *enumerate(scene.extra, batches.EXTRA)]:
             answer = [*encode(batches.target(family, question)), *encode("<|im_end|>")]  # type: ignore[arg-type]
-            ids = [*encode(HEAD), *encode(pad) * n, *encode("<|vision_end|>"), *encode(prompt(family, question) + TURN), *answer]  # type: ignore[arg-type]
+            ids = [
+                *encode(HEAD),
+                *encode(pad) * n,
+                *encode("<|vision_end|>"),
+                *encode(prompt(family, question) + TURN),
+                *answer,
+            ]  # type: ignore[arg-type]
             key = "video" if family == "clips" else "image"
-            values = {f"pixel_values{'_videos' if key == 'video' else ''}": patches, f"{key}_grid_thw": [grid]}
+            values = {
+                f"pixel_values{'_videos' if key == 'video' else ''}": patches,
+                f"{key}_grid_thw": [grid],
+            }
             alone = model(torch.tensor([ids]), **values)[0, -len(answer) - 1 : -1]
             assert torch.allclose(together[asked == row * 8 + i], alone, atol=1e-4)
 
 
 @pytest.mark.parametrize(
-    ("family", "task"), [("documents", "docvqa"), ("grounding", "refcoco"), ("clips", "video_qa"), ("words", "multilingual_ocr")]
+    ("family", "task"),
+    [
+        ("documents", "docvqa"),
+        ("grounding", "refcoco"),
+        ("clips", "video_qa"),
+        ("words", "multilingual_ocr"),
+    ],
 )
 def test_training_prompts_are_those_of_the_tasks(family: str, task: str) -> None:
     """The text that training shows is, word for word, one that the task sends."""
@@ -91,7 +132,9 @@ def test_a_batch_is_a_function_of_recipe_step_and_gates() -> None:
     assert not torch.equal(a.ids, make_batch(recipe, 6, gates).ids)  # type: ignore[arg-type]
 
 
-def test_a_resumed_run_ends_where_an_undisturbed_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_ends_where_an_undisturbed_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = train(tiny_recipe(), tmp_path / "whole", save_seconds=0.0)
     real = torch.optim.AdamW.step
     calls = {"n": 0}
@@ -106,7 +149,9 @@ def test_a_resumed_run_ends_where_an_undisturbed_one_does(tmp_path: Path, monkey
         patched.setattr(torch.optim.AdamW, "step", dies)
         train(tiny_recipe(), tmp_path / "cut", save_seconds=0.0)
     resumed = train(tiny_recipe(), tmp_path / "cut", save_seconds=0.0)
-    assert (resumed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert (resumed / "model.safetensors").read_bytes() == (
+        whole / "model.safetensors"
+    ).read_bytes()
 
 
 def test_a_run_may_begin_with_the_weights_of_another(tmp_path: Path) -> None:
@@ -134,7 +179,9 @@ def test_a_deeper_model_begins_as_the_function_that_it_grew_from(tmp_path: Path)
 
 
 def test_what_is_drawn_does_not_depend_on_how_many_draw(tmp_path: Path) -> None:
-    one, three = (train(tiny_recipe(), tmp_path / str(n), workers=n) / "model.safetensors" for n in (1, 3))
+    one, three = (
+        train(tiny_recipe(), tmp_path / str(n), workers=n) / "model.safetensors" for n in (1, 3)
+    )
     assert one.read_bytes() == three.read_bytes()
 
 
@@ -146,7 +193,13 @@ def test_stages_follow_each_other_and_a_frozen_half_stays_as_it_is(tmp_path: Pat
             {"name": "instruct", "steps": 3, "weights": weights, "vision": 0.0},
         ]
     )
-    assert [recipe.stage(i).name for i in range(5)] == ["see", "see", "instruct", "instruct", "instruct"]
+    assert [recipe.stage(i).name for i in range(5)] == [
+        "see",
+        "see",
+        "instruct",
+        "instruct",
+        "instruct",
+    ]
     states: list[dict[str, torch.Tensor]] = []
     torch.manual_seed(0)
     model = initialised(Qwen2VL(config(recipe)))
@@ -154,7 +207,9 @@ def test_stages_follow_each_other_and_a_frozen_half_stays_as_it_is(tmp_path: Pat
     for step in range(4):
         states.append({k: v.clone() for k, v in model.state_dict().items()})
         set_rates(recipe, step, optimisers)
-        loss_and_accuracy(model, make_batch(recipe, step, dict.fromkeys(FAMILIES, 0.1)))[0].backward()
+        loss_and_accuracy(model, make_batch(recipe, step, dict.fromkeys(FAMILIES, 0.1)))[
+            0
+        ].backward()
         for optimiser in optimisers:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
@@ -162,7 +217,10 @@ def test_stages_follow_each_other_and_a_frozen_half_stays_as_it_is(tmp_path: Pat
 
     def moved(step: int) -> set[str]:
         changed = {k for k in states[0] if not torch.equal(states[step][k], states[step + 1][k])}
-        return {"merger" if ".merger." in k else "vision" if k.startswith("visual.") else "language" for k in changed}
+        return {
+            "merger" if ".merger." in k else "vision" if k.startswith("visual.") else "language"
+            for k in changed
+        }
 
     assert [moved(i) for i in range(4)] == [
         {"vision", "merger"},
@@ -192,7 +250,9 @@ def test_extra_questions_are_learnt_from_and_not_graded() -> None:
     model = initialised(Qwen2VL(config(recipe)))
     scenes = [draw("documents", 0.1, stream("dev", 0, i)) for i in range(3)]
     assert all(s.extra for s in scenes)
-    loss, _, _, graded = loss_and_accuracy(model, collate("documents", scenes, Ablation().resolve({})))
+    loss, _, _, graded = loss_and_accuracy(
+        model, collate("documents", scenes, Ablation().resolve({}))
+    )
     assert graded == sum(len(s.questions) for s in scenes)
     bare = collate("documents", [replace(s, extra=()) for s in scenes], Ablation().resolve({}))
     assert loss != loss_and_accuracy(model, bare)[0]
@@ -212,7 +272,10 @@ def test_the_tokenizer_is_one_token_a_prompt_word_and_one_a_character(tmp_path: 
         "the left red circle",
         "A. it stays still\n",
     ):
-        assert theirs(text, add_special_tokens=False)["input_ids"] == ours.encode(text, add_special_tokens=False).ids
+        assert (
+            theirs(text, add_special_tokens=False)["input_ids"]
+            == ours.encode(text, add_special_tokens=False).ids
+        )
         assert theirs.decode(ours.encode(text).ids) == ours.decode(ours.encode(text).ids) == text
     assert len(ours.encode(" TOTAL").ids) == 1
     assert len(ours.encode("TOTAL").ids) == 5
@@ -223,19 +286,33 @@ def test_the_tokenizer_is_one_token_a_prompt_word_and_one_a_character(tmp_path: 
 def test_a_recipe_fault_is_named_with_its_field(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(
-        "schema_version: 2\nname: x\nfamilies: {words: {}}\nstages: [{name: a, steps: 0, weights: {words: 1}}]\nlearningrate: 1\n"
+        "schema_version: 2\nname: x\nfamilies: {words: {}}\nstages: "
+        "[{name: a, steps: 0, weights: {words: 1}}]\nlearningrate: 1\n"
     )
     with pytest.raises(UsageError, match=r"steps.*learningrate|learningrate.*steps"):
         load_recipe(path)
-    path.write_text("schema_version: 2\nname: x\nfamilies: {words: {}}\nstages: [{name: a, steps: 9, weights: {clips: 1}}]\n")
+    path.write_text(
+        "schema_version: 2\nname: x\nfamilies: {words: {}}\nstages: "
+        "[{name: a, steps: 9, weights: {clips: 1}}]\n"
+    )
     with pytest.raises(UsageError, match="stage a: weights: clips not among families"):
         load_recipe(path)
     path.write_text(
-        "schema_version: 2\nname: x\nfamilies: {words: {seconds: [2, 4]}}\nstages: [{name: a, steps: 9, weights: {words: 1}}]\n"
+        "schema_version: 2\nname: x\nfamilies: {words: {seconds: [2, 4]}}\nstages: "
+        "[{name: a, steps: 9, weights: {words: 1}}]\n"
     )
     with pytest.raises(UsageError, match="only clips have a length"):
         load_recipe(path)
-    names = ["nano", "nano_again", "nano_contrasts", "nano_deep", "nano_last", "nano_look", "nano_more", "smoke"]
+    names = [
+        "nano",
+        "nano_again",
+        "nano_contrasts",
+        "nano_deep",
+        "nano_last",
+        "nano_look",
+        "nano_more",
+        "smoke",
+    ]
     with pytest.raises(UsageError, match="shipped recipes: " + ", ".join(names)):
         find_recipe("nothing")
     for name in names:
@@ -243,24 +320,31 @@ def test_a_recipe_fault_is_named_with_its_field(tmp_path: Path) -> None:
 
 
 def test_the_shipped_model_runs_in_transformers_with_equal_logits() -> None:
-    from evalkit.qwen2vl.checkpoint import load
+    from evalkit.models.qwen2_vl.checkpoint import load
     from tests.oracle import hf_forward, hf_model
 
     folder = shipped()["nano"]
     model = load(folder)
     chat = Chat(folder, model.config)
     patches, grid = pixels(draw("documents", 0.25, stream("dev", 9, 9)), Processor())
-    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is the TOTAL?"}]}]
+    messages = [
+        {
+            "role": "user",
+            "content": [{"type": "image"}, {"type": "text", "text": "What is the TOTAL?"}],
+        }
+    ]
     ids = torch.tensor([chat.encode(chat.render(messages), [grid])])
     media = {"pixel_values": patches, "image_grid_thw": [grid]}
     with torch.no_grad():
         theirs = hf_forward(hf_model(model), ids, torch.ones_like(ids), **media)
-        assert (model(ids, **media) - theirs).abs().max() < 1e-4 * max(1.0, float(theirs.abs().max()))
+        assert (model(ids, **media) - theirs).abs().max() < 1e-4 * max(
+            1.0, float(theirs.abs().max())
+        )
 
 
 def test_a_minute_of_training_leaves_chance_behind(tmp_path: Path) -> None:
     """The smoke recipe reads two or three digits; chance is one in a hundred or less."""
-    from evalkit.qwen2vl.checkpoint import load
+    from evalkit.models.qwen2_vl.checkpoint import load
 
     folder = train(load_recipe(find_recipe("smoke")), tmp_path)
     model = load(folder)
@@ -269,8 +353,20 @@ def test_a_minute_of_training_leaves_chance_behind(tmp_path: Path) -> None:
     for i in range(100):
         scene = draw("words", 0.0, stream("dev", 5, i))
         patches, grid = pixels(scene, Processor())
-        messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt("words", scene.questions[0])}]}]
+        messages = [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "image"},
+                    {"type": "text", "text": prompt("words", scene.questions[0])},
+                ],
+            }
+        ]
         ids = tuple(chat.encode(chat.render(messages), [grid]))
-        out = next(Engine(model, chat.stop_ids).generate([Prompt("x", ids, (Visual(patches, grid, i),), 8)]))
+        out = next(
+            Engine(model, chat.stop_ids).generate(
+                [Prompt("x", ids, (Visual(patches, grid, i),), 8)]
+            )
+        )
         right += chat.decode(out.ids) == scene.questions[0].answer
     assert right > 30

@@ -9,14 +9,22 @@ import pytest
 import torch
 
 from evalkit.errors import UsageError
+from evalkit.models.qwen2_vl.model import Qwen2VL
+from evalkit.models.qwen2_vl.switches import Ablation
 from evalkit.nano import twins
 from evalkit.nano.batches import make_batch
 from evalkit.nano.train import config, initialised
 from evalkit.nano.twins import Twins, differences, find_twins, load_twins, run_twins
-from evalkit.qwen2vl.ablation import Ablation
-from evalkit.qwen2vl.model import Qwen2VL
 
-TINY = {"vision_depth": 1, "vision_width": 32, "vision_heads": 1, "depth": 1, "width": 32, "heads": 1, "intermediate": 32}
+TINY = {
+    "vision_depth": 1,
+    "vision_width": 32,
+    "vision_heads": 1,
+    "depth": 1,
+    "width": 32,
+    "heads": 1,
+    "intermediate": 32,
+}
 
 
 def pair(**changes: object) -> Twins:
@@ -25,13 +33,19 @@ def pair(**changes: object) -> Twins:
         "question": "Which?",
         "seeds": (0, 1),
         "baseline": "mrope",
-        "arms": {"mrope": {"switches": {"position": "mrope"}}, "flat": {"switches": {"position": "rope1d"}}},
+        "arms": {
+            "mrope": {"switches": {"position": "mrope"}},
+            "flat": {"switches": {"position": "rope1d"}},
+        },
         "recipe": {
             "batch": 2,
             "warmup": 1,
             "bfloat16": False,
             "model": TINY,
-            "families": {"clips": {"start": 0.1, "gate": None, "seconds": (2, 3)}, "grids": {"gate": None}},
+            "families": {
+                "clips": {"start": 0.1, "gate": None, "seconds": (2, 3)},
+                "grids": {"gate": None},
+            },
             "stages": [{"name": "all", "steps": 2, "weights": {"clips": 1.0, "grids": 1.0}}],
         },
         "conditions": {
@@ -47,21 +61,39 @@ def test_arms_of_a_seed_share_initial_weights_and_data() -> None:
     for arm in ("mrope", "flat"):
         recipe = pair().arm(arm, 1)
         torch.manual_seed(recipe.seed)
-        weights.append(initialised(Qwen2VL(config(recipe), Ablation(**recipe.switches))).state_dict())
-        batches.append([make_batch(recipe, step, {"clips": 0.1, "grids": 0.0}) for step in range(2)])
+        weights.append(
+            initialised(Qwen2VL(config(recipe), Ablation(**recipe.switches))).state_dict()
+        )
+        batches.append(
+            [make_batch(recipe, step, {"clips": 0.1, "grids": 0.0}) for step in range(2)]
+        )
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
     for a, b in zip(*batches):
-        assert torch.equal(a.ids, b.ids) and torch.equal(a.patches, b.patches) and torch.equal(a.labels, b.labels)
+        assert (
+            torch.equal(a.ids, b.ids)
+            and torch.equal(a.patches, b.patches)
+            and torch.equal(a.labels, b.labels)
+        )
         assert not torch.equal(a.positions, b.positions)
 
 
-def test_a_run_writes_its_page_and_trains_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_writes_its_page_and_trains_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     table = run_twins(pair(), tmp_path, say=lambda _: None)
     assert list(table["arm"]) == ["flat", "flat"] and list(table["seeds"]) == [2, 2]
     page = (tmp_path / "t" / "README.md").read_text()
-    assert "Which?" in page and "mrope run as flat (inference probe)" in page and "flat - mrope" in page
+    assert (
+        "Which?" in page
+        and "mrope run as flat (inference probe)" in page
+        and "flat - mrope" in page
+    )
     scores = pd.read_csv(tmp_path / "t" / "scores.csv", comment="#")
-    assert set(zip(scores.arm, scores.run_as)) == {("mrope", "mrope"), ("mrope", "flat"), ("flat", "flat")}
+    assert set(zip(scores.arm, scores.run_as)) == {
+        ("mrope", "mrope"),
+        ("mrope", "flat"),
+        ("flat", "flat"),
+    }
     assert len(list((tmp_path / "runs").iterdir())) == 4
     monkeypatch.setattr(twins, "train", lambda *_: pytest.fail("trained again"))
     assert run_twins(pair(), tmp_path, say=lambda _: None).equals(table)
@@ -71,11 +103,15 @@ def test_the_interval_over_seeds_is_student_s() -> None:
     rows = []
     for seed, (a, b) in enumerate([(50.0, 40.0), (60.0, 52.0), (55.0, 43.0)]):
         for arm, value in (("mrope", a), ("flat", b)):
-            rows.append({"condition": "pages", "arm": arm, "run_as": arm, "seed": seed, "accuracy": value})
+            rows.append(
+                {"condition": "pages", "arm": arm, "run_as": arm, "seed": seed, "accuracy": value}
+            )
     config_ = pair(seeds=(0, 1, 2), conditions={"pages": {"family": "grids", "difficulty": 0.1}})
     row = differences(pd.DataFrame(rows), config_).to_dict("records")[0]
     assert row["difference"] == pytest.approx(-10.0)
-    assert (row["ci_low"], row["ci_high"]) == pytest.approx((-10 - 4.3027 * 2 / 3**0.5, -10 + 4.3027 * 2 / 3**0.5), abs=1e-3)
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx(
+        (-10 - 4.3027 * 2 / 3**0.5, -10 + 4.3027 * 2 / 3**0.5), abs=1e-3
+    )
 
 
 def test_what_would_not_be_twins_is_refused(tmp_path: Path) -> None:
@@ -90,7 +126,9 @@ def test_what_would_not_be_twins_is_refused(tmp_path: Path) -> None:
     path.write_text("schema_version: 1\nname: x\narms: {a: {}}\n")
     with pytest.raises(UsageError, match="question: Field required"):
         load_twins(path)
-    with pytest.raises(UsageError, match="shipped twins: position, position_short, resolution, stages"):
+    with pytest.raises(
+        UsageError, match="shipped twins: position, position_short, resolution, stages"
+    ):
         find_twins("nothing")
 
 

@@ -1,4 +1,6 @@
-"""Published scores stand beside measured ones; a difference is given only where the protocol is the same."""
+"""Published scores stand beside measured ones; a difference is given only where the protocol is the
+same.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,20 @@ def cell(**changes: Any) -> StoredCell:
     task = load_task("multilingual_ocr:mtvqa")
     budget = task.subsets["mtvqa"].budget
     bounds = {"min_pixels": budget.min_pixels, "max_pixels": budget.max_pixels}
-    identity = {"task": "multilingual_ocr", "subset": "mtvqa", "budget": bounds, "fingerprint": {"dtype": "bfloat16"}}
+    identity = {
+        "task": "multilingual_ocr",
+        "subset": "mtvqa",
+        "budget": bounds,
+        "fingerprint": {"dtype": "bfloat16"},
+    }
     run: dict[str, Any] = {"model": "Qwen/Qwen2-VL-7B-Instruct", "identity": identity}
     metric = {"metric": "mtvqa", "value": 26.1, "n": 6000}
-    results: dict[str, Any] = {"metrics": [metric], "complete": True, "selection": {}, "switches": {}}
+    results: dict[str, Any] = {
+        "metrics": [metric],
+        "complete": True,
+        "selection": {},
+        "switches": {},
+    }
     run, results = deepcopy(run), deepcopy(results)
     for key, value in changes.items():
         target = identity if key in identity else results if key in results else run
@@ -31,7 +43,11 @@ def cell(**changes: Any) -> StoredCell:
 
 def test_the_same_protocol_gives_a_difference() -> None:
     (row,) = beside_published([cell()]).to_dict("records")
-    assert row["published"] == 25.6 and row["difference"] == pytest.approx(0.5) and row["why_not"] == ""
+    assert (
+        row["published"] == 25.6
+        and row["difference"] == pytest.approx(0.5)
+        and row["why_not"] == ""
+    )
     (row,) = beside_published([cell(model="/models/Qwen2-VL-7B-Instruct")]).to_dict("records")
     assert row["difference"] == pytest.approx(0.5)
 
@@ -63,7 +79,11 @@ def test_every_published_score_names_a_split_and_a_metric_that_there_is() -> Non
 
 
 def test_the_scores_are_those_of_the_papers_tables() -> None:
-    found = {(p.task, p.model.split("-")[2]): p.value for p in published() if "table 6" in p.source or "table 2" in p.source}
+    found = {
+        (p.task, p.model.split("-")[2]): p.value
+        for p in published()
+        if "table 6" in p.source or "table 2" in p.source
+    }
     assert found["docvqa:test", "72B"] == 96.5 and found["docvqa:test", "2B"] == 90.1
     assert [found["refcoco:" + s, "7B"] for s in ("val", "testA", "testB")] == [91.7, 93.6, 87.3]
     assert [found["refcocog:" + s, "2B"] for s in ("val", "test")] == [81.2, 80.3]

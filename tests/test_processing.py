@@ -1,4 +1,6 @@
-"""Sizes, frames and pixels: the computed cases of the official pipeline, the paper's token counts, and `transformers`' pixels."""
+"""Sizes, frames and pixels: the computed cases of the official pipeline, the paper's token counts,
+and `transformers`' pixels.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from evalkit.errors import DataError, UsageError
-from evalkit.qwen2vl.ablation import Ablation
-from evalkit.qwen2vl.processing import (
+from evalkit.models.qwen2_vl.processing import (
     Processor,
     ProcessorConfig,
     exact_tokens,
@@ -24,6 +25,7 @@ from evalkit.qwen2vl.processing import (
     smart_resize,
     target_size,
 )
+from evalkit.models.qwen2_vl.switches import Ablation
 
 DATA = Path(__file__).parent / "data"
 SIZES = json.loads((DATA / "golden_smart_resize.json").read_text())
@@ -36,7 +38,14 @@ def test_sizes_equal_those_of_both_official_pipelines(case: dict) -> None:
     for variant, key in (("hf", "hf523"), ("utils", "qwen_vl_utils_008")):
         expected = case[key]
         if isinstance(expected, list) and 0 not in expected:
-            assert list(smart_resize(case["h"], case["w"], case["min_pixels"], case["max_pixels"], variant)) == expected
+            assert (
+                list(
+                    smart_resize(
+                        case["h"], case["w"], case["min_pixels"], case["max_pixels"], variant
+                    )
+                )
+                == expected
+            )
         elif not isinstance(expected, list):
             with pytest.raises(DataError):
                 smart_resize(case["h"], case["w"], case["min_pixels"], case["max_pixels"], variant)
@@ -54,7 +63,15 @@ def test_frames_equal_those_of_the_official_pipeline(case: dict) -> None:
 
 @pytest.mark.parametrize(
     ("height", "width", "tokens"),
-    [(8204, 1092, 11427), (28, 224, 8), (700, 1260, 1125), (224, 224, 64), (14, 14, 4), (42, 42, 4), (56, 56, 4)],
+    [
+        (8204, 1092, 11427),
+        (28, 224, 8),
+        (700, 1260, 1125),
+        (224, 224, 64),
+        (14, 14, 4),
+        (42, 42, 4),
+        (56, 56, 4),
+    ],
 )
 def test_images_have_the_papers_token_counts(height: int, width: int, tokens: int) -> None:
     h, w = smart_resize(height, width, *RELEASE)
@@ -62,7 +79,9 @@ def test_images_have_the_papers_token_counts(height: int, width: int, tokens: in
 
 
 def test_the_papers_video_needs_one_frame_a_second_for_its_count() -> None:
-    """Figure 2 shows 2208 tokens for 16 s of 336x644; the documented two frames a second give twice that."""
+    """Figure 2 shows 2208 tokens for 16 s of 336x644; the documented two frames a second give twice
+    that.
+    """
     for fps, tokens in ((1.0, 2208), (2.0, 4416)):
         n = len(sample_frames(480, 30.0, fps))
         h, w = smart_resize(336, 644, *frame_pixels(n))
@@ -82,7 +101,9 @@ def test_sizes_are_multiples_of_28_within_the_budget(height: int, width: int) ->
 
 
 @given(st.integers(28, 4000), st.integers(28, 4000), st.sampled_from([64, 576, 1600, 3136]))
-def test_the_exact_mode_gives_exactly_n_tokens_at_the_closest_aspect(height: int, width: int, n: int) -> None:
+def test_the_exact_mode_gives_exactly_n_tokens_at_the_closest_aspect(
+    height: int, width: int, n: int
+) -> None:
     h, w = exact_tokens(height, width, n)
     assert h * w == n * 784
     off = abs(math.log(h / w * width / height))
@@ -97,12 +118,17 @@ def test_switches_reach_the_target_size() -> None:
 
     assert size() == (1008, 504)
     assert size(resolution="size:224x448") == (224, 448)
-    assert size(resolution="tokens:64") == (16 * 28, 4 * 28) or size(resolution="tokens:64") == (8 * 28, 8 * 28)
+    assert size(resolution="tokens:64") == (16 * 28, 4 * 28) or size(resolution="tokens:64") == (
+        8 * 28,
+        8 * 28,
+    )
     assert math.prod(size(max_pixels=100 * 784)) <= 100 * 784
     assert math.prod(size(min_pixels=4_000_000)) >= 4_000_000
 
 
-@pytest.mark.parametrize("bad", ["size:10x28", "tokens", "tokens:0", "fixed", "size:28", "tokens:x"])
+@pytest.mark.parametrize(
+    "bad", ["size:10x28", "tokens", "tokens:0", "fixed", "size:28", "tokens:x"]
+)
 def test_a_wrong_resolution_says_what_is_expected(bad: str) -> None:
     with pytest.raises(UsageError, match="resolution="):
         Ablation(resolution=bad)

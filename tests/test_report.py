@@ -1,4 +1,6 @@
-"""The report: one page that holds every answer, shows no markup that others wrote, and says what it can't show."""
+"""The report: one page that holds every answer, shows no markup that others wrote, and says what it
+can't show.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,11 @@ from tests.report_data import HOSTILE, write_results
 
 
 def contents(page: Path) -> dict[str, Any]:
-    found = re.search(r'<script id="contents" type="application/json">(.*?)</script>', page.read_text(encoding="utf-8"), re.DOTALL)
+    found = re.search(
+        r'<script id="contents" type="application/json">(.*?)</script>',
+        page.read_text(encoding="utf-8"),
+        re.DOTALL,
+    )
     assert found
     return json.loads(found[1])
 
@@ -32,7 +38,10 @@ def test_the_page_holds_all_samples_and_answers_once(tmp_path: Path) -> None:
     first = next(s for s in task["samples"] if s["id"] == "0")
     assert first["question"] == "Where is thing 0? <b>"
     picture = holds["pictures"][first["media"][0]]
-    assert picture["src"].startswith("data:image/webp;base64,") and (picture["width"], picture["height"]) == (100, 60)
+    assert picture["src"].startswith("data:image/webp;base64,") and (
+        picture["width"],
+        picture["height"],
+    ) == (100, 60)
     errors = [a for a in holds["cells"][1]["answers"] if a[5]]
     assert len(errors) == 1 and errors[0][5] == HOSTILE and errors[0][2] is None
 
@@ -56,7 +65,9 @@ def test_pictures_may_lie_beside_the_page_or_be_left_out(tmp_path: Path) -> None
     assert {p["src"] for p in contents(tmp_path / "page.html")["pictures"]} == {""}
 
 
-def test_without_the_data_the_answers_are_still_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_the_data_the_answers_are_still_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     output = write_results(tmp_path, 5)
     (tmp_path / "boxes.py").unlink()
     assert main(["report", "--output", str(output), "--save", str(tmp_path / "page.html")]) == 0

@@ -1,4 +1,6 @@
-"""The report in headless Chromium. Run by ``make test-browser``, which installs the browser (Debian's package)."""
+"""The report in headless Chromium. Run by ``make test-browser``, which installs the browser
+(Debian's package).
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         opened = browser.new_page(viewport={"width": 1300, "height": 900})
         opened.faults = []
-        opened.on("console", lambda m: opened.faults.append(m.text) if m.type in ("error", "warning") else None)
+        opened.on(
+            "console",
+            lambda m: opened.faults.append(m.text) if m.type in ("error", "warning") else None,
+        )
         opened.on("pageerror", lambda e: opened.faults.append(str(e)))
         opened.goto((folder / "page.html").as_uri())
         opened.wait_for_selector(".row")
@@ -81,7 +86,10 @@ def test_boxes_lie_where_they_were_said(page: Any) -> None:
     choose(page, words="thing 7?")
     rects = page.locator(".picture rect")
     assert [rects.nth(i).get_attribute("x") for i in range(2)] == ["10", "12"]
-    image, svg = page.locator(".picture img").bounding_box(), page.locator(".picture svg").bounding_box()
+    image, svg = (
+        page.locator(".picture img").bounding_box(),
+        page.locator(".picture svg").bounding_box(),
+    )
     assert all(abs(image[k] - svg[k]) <= 1 for k in ("x", "y", "width", "height"))
     page.locator("h2", has_text="Samples").click()
     page.keyboard.press("b")

@@ -1,4 +1,6 @@
-"""Tables: what ran is what is read, rescoring needs no model, and what models wrote can't break a page."""
+"""Tables: what ran is what is read, rescoring needs no model, and what models wrote can't break a
+page.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,14 @@ from evalkit.breakdown import load_breakdown
 from evalkit.cell import Cell, Selection
 from evalkit.cli import main
 from evalkit.errors import DataError, UsageError
-from evalkit.results import compare_cells, find_cells, markdown_table, rescore, stored_cells, write_leaderboard
+from evalkit.results import (
+    compare_cells,
+    find_cells,
+    markdown_table,
+    rescore,
+    stored_cells,
+    write_leaderboard,
+)
 from evalkit.runner import run_cell
 from evalkit.stats import compare, mean
 from evalkit.task import Task, load_task
@@ -66,7 +75,22 @@ def test_every_model_with_switches_gets_a_row_without_vision(tmp_path: Path) -> 
     assert main(["run", "--tasks", "docvqa", "--limit", "2", "--output", str(tmp_path)]) == 0
     (missing,) = rows()
     assert "no vision: run with --switch vision_gate=0" in missing and "| – |" in missing
-    assert main(["run", "--tasks", "docvqa", "--limit", "2", "--output", str(tmp_path), "--switch", "vision_gate=0"]) == 0
+    assert (
+        main(
+            [
+                "run",
+                "--tasks",
+                "docvqa",
+                "--limit",
+                "2",
+                "--output",
+                str(tmp_path),
+                "--switch",
+                "vision_gate=0",
+            ]
+        )
+        == 0
+    )
     (there,) = rows()
     assert "inference probe" in there and "run with" not in there
 
@@ -106,19 +130,33 @@ def test_rescoring_with_the_same_task_changes_nothing(own_task: Path) -> None:
     (cell,) = stored_cells(own_task.parent)
     journal = (cell.folder / "journal.jsonl").read_bytes()
     same, changed = rescore(cell)
-    assert (same.folder, changed, same.results["metrics"]) == (cell.folder, 0, cell.results["metrics"])
+    assert (same.folder, changed, same.results["metrics"]) == (
+        cell.folder,
+        0,
+        cell.results["metrics"],
+    )
     assert (cell.folder / "journal.jsonl").read_bytes() == journal
 
 
-def test_rescoring_needs_no_model_and_a_run_then_finds_its_scores(own_task: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rescoring_needs_no_model_and_a_run_then_finds_its_scores(
+    own_task: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (cell,) = stored_cells(own_task.parent)
     own_task.write_text(own_task.read_text().replace("float(text == str(sample.target))", "1.0"))
     monkeypatch.setattr(Adder, "generate", lambda *_: pytest.fail("the model was asked"))
     new, changed = rescore(cell)
     assert new.folder != cell.folder and changed == 8
     assert new.results["metrics"][0]["value"] == pytest.approx(100 * 39 / 40)
-    assert stored_cells(own_task.parent)[[c.folder for c in stored_cells(own_task.parent)].index(cell.folder)] == cell
-    found = run_cell(Cell.make(load_task(str(own_task)), Adder("adder"), "adder", own_task.parent), progress=False)
+    assert (
+        stored_cells(own_task.parent)[
+            [c.folder for c in stored_cells(own_task.parent)].index(cell.folder)
+        ]
+        == cell
+    )
+    found = run_cell(
+        Cell.make(load_task(str(own_task)), Adder("adder"), "adder", own_task.parent),
+        progress=False,
+    )
     assert (found.cell.folder, found.made, found.reused) == (new.folder, 0, 40)
 
 
@@ -159,7 +197,9 @@ def test_a_damaged_results_file_is_named(output: Path) -> None:
 
 
 def test_scores_by_what_follows_from_a_record(tmp_path: Path) -> None:
-    assert main(["run", "--tasks", "refcoco,docvqa", "--limit", "200", "--output", str(tmp_path)]) == 0
+    assert (
+        main(["run", "--tasks", "refcoco,docvqa", "--limit", "200", "--output", str(tmp_path)]) == 0
+    )
     for field, classes in {
         "object_size": ["under 2 %", "2 to 10 %", "over 10 % of the image"],
         "aspect": ["tall (under 2:3)", "2:3 to 3:2", "wide (over 3:2)"],
@@ -172,8 +212,8 @@ def test_scores_by_what_follows_from_a_record(tmp_path: Path) -> None:
     areas = load_breakdown(tmp_path, "image_area")
     assert areas[areas.task == "docvqa:mini"].n.sum() == 200
     tokens = load_breakdown(tmp_path, "visual_tokens")
-    assert [int(v.split()[0]) for v in tokens.visual_tokens[tokens.task == "refcoco:mini"]] == sorted(
+    assert [
         int(v.split()[0]) for v in tokens.visual_tokens[tokens.task == "refcoco:mini"]
-    )
+    ] == sorted(int(v.split()[0]) for v in tokens.visual_tokens[tokens.task == "refcoco:mini"])
     with pytest.raises(UsageError, match="there are: aspect, height, image_area"):
         load_breakdown(tmp_path, "colour")

@@ -1,4 +1,6 @@
-"""Positions and rotations: the paper's rule in computed cases, and the properties that define it."""
+"""Positions and rotations: the paper's rule in computed cases, and the properties that define
+it.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evalkit.errors import DataError
-from evalkit.qwen2vl.ablation import Ablation
-from evalkit.qwen2vl.positions import mrope_ids, rope1d_ids
-from evalkit.qwen2vl.rope import Run, angles, rotate, runs
+from evalkit.models.qwen2_vl.positions import mrope_ids, rope1d_ids
+from evalkit.models.qwen2_vl.rope import Run, angles, rotate, runs
+from evalkit.models.qwen2_vl.switches import Ablation
 
-GOLDEN = json.loads((Path(__file__).parent / "data" / "golden_rope_paper_rule_tf449.json").read_text())
+GOLDEN = json.loads(
+    (Path(__file__).parent / "data" / "golden_rope_paper_rule_tf449.json").read_text()
+)
 CASES: dict[str, list[list[Run]]] = {
     "text_image_text": [[Run(4), Run(6, (1, 2, 3)), Run(3)]],
     "paper_fig3_video": [[Run(1), Run(36, (3, 3, 4)), Run(10)]],
@@ -59,7 +63,9 @@ def test_text_alone_is_ordinary_rope(n: int) -> None:
 
 
 def test_rope1d_ignores_grids() -> None:
-    assert rope1d_ids([Run(2), Run(6, (1, 2, 3)), Run(1)], Ablation()).tolist() == [list(range(9))] * 3
+    assert (
+        rope1d_ids([Run(2), Run(6, (1, 2, 3)), Run(1)], Ablation()).tolist() == [list(range(9))] * 3
+    )
 
 
 @given(st.integers(0, 1000), st.integers(0, 1000), st.integers(0, 50))
@@ -68,7 +74,10 @@ def test_rotated_products_depend_on_relative_position_only(m: int, n: int, shift
     q, k = torch.randn(2, 1, 1, 16, generator=generator, dtype=torch.float64)
 
     def product(a: int, b: int) -> float:
-        (ca, sa), (cb, sb) = (angles(torch.full((3, 1), p), 16, 100.0, torch.tensor([0] * 2 + [1] * 3 + [2] * 3)) for p in (a, b))
+        (ca, sa), (cb, sb) = (
+            angles(torch.full((3, 1), p), 16, 100.0, torch.tensor([0] * 2 + [1] * 3 + [2] * 3))
+            for p in (a, b)
+        )
         return float((rotate(q, ca, sa) * rotate(k, cb, sb)).sum())
 
     assert product(m, n) == pytest.approx(product(m + shift, n + shift), abs=2e-3)

@@ -22,7 +22,12 @@ SUMS = str(Path(__file__).parent / "plugins" / "sums.py")
 
 def run(output: Path, selection: Selection = Selection(), **arguments: object) -> Outcome:
     adapter = Adder("adder", **arguments)  # type: ignore[arg-type]
-    return run_cell(Cell.make(load_task(SUMS), adapter, "adder", output), selection, say=lambda _: None, progress=False)
+    return run_cell(
+        Cell.make(load_task(SUMS), adapter, "adder", output),
+        selection,
+        say=lambda _: None,
+        progress=False,
+    )
 
 
 def test_a_run_scores_every_sample_once(tmp_path: Path) -> None:
@@ -32,11 +37,17 @@ def test_a_run_scores_every_sample_once(tmp_path: Path) -> None:
     exact = outcome.results["metrics"][0]
     assert exact["value"] == pytest.approx(100 * 31 / 40)
     assert exact["ci_low"] < exact["value"] < exact["ci_high"]
-    assert (outcome.results["n"], outcome.results["errors"], outcome.results["unparsed"]) == (40, 0, 1)
+    assert (outcome.results["n"], outcome.results["errors"], outcome.results["unparsed"]) == (
+        40,
+        0,
+        1,
+    )
     assert records["sum/7"]["unparsed"] and records["sum/7"]["scores"]["exact"] == 0.0
 
 
-def test_a_finished_cell_is_reused_without_a_look_at_data_or_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_cell_is_reused_without_a_look_at_data_or_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = run(tmp_path)
     monkeypatch.setattr(Adder, "generate", lambda *_: pytest.fail("the model was asked"))
     second = run(tmp_path)
@@ -61,7 +72,10 @@ def test_a_growing_limit_only_runs_what_is_new(tmp_path: Path) -> None:
 
 
 def test_a_random_selection_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
-    a, b, c = (run(tmp_path / name, Selection(drawn=8, seed=s)) for name, s in (("a", 1), ("b", 1), ("c", 2)))
+    a, b, c = (
+        run(tmp_path / name, Selection(drawn=8, seed=s))
+        for name, s in (("a", 1), ("b", 1), ("c", 2))
+    )
     ids = [set(read(o.cell.folder / "journal.jsonl").records) for o in (a, b, c)]
     assert len(ids[0]) == 8
     assert ids[0] == ids[1] != ids[2]
@@ -73,11 +87,16 @@ def test_one_sample_can_be_run_alone_and_an_unknown_one_is_named(tmp_path: Path)
         run(tmp_path, Selection(ids=("nonsense",)))
 
 
-def test_a_broken_row_is_an_error_of_its_own_and_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_row_is_an_error_of_its_own_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("EVALKIT_TEST_BROKEN", "1")
     broken = run(tmp_path)
     assert (broken.results["n"], broken.results["errors"], broken.stopped) == (39, 1, None)
-    assert "row 13: IndexError" in read(broken.cell.folder / "journal.jsonl").records["row-13"]["error"]
+    assert (
+        "row 13: IndexError"
+        in read(broken.cell.folder / "journal.jsonl").records["row-13"]["error"]
+    )
     assert run(tmp_path).made == 1
     monkeypatch.delenv("EVALKIT_TEST_BROKEN")
     mended = run(tmp_path)
@@ -101,15 +120,21 @@ def test_an_adapter_that_breaks_loses_nothing(tmp_path: Path) -> None:
     assert whole.results["metrics"] == run(tmp_path / "other").results["metrics"]
 
 
-def test_an_answer_nobody_asked_for_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_nobody_asked_for_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     original = Adder.generate
-    monkeypatch.setattr(Adder, "generate", lambda self, r: (c for x in original(self, r) for c in (x, x)))
+    monkeypatch.setattr(
+        Adder, "generate", lambda self, r: (c for x in original(self, r) for c in (x, x))
+    )
     outcome = run(tmp_path)
     assert "was not asked or was answered before" in str(outcome.stopped)
     assert not outcome.results["complete"]
 
 
-def test_an_adapter_that_ends_too_early_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_adapter_that_ends_too_early_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     original = Adder.generate
     monkeypatch.setattr(Adder, "generate", lambda self, r: islice(original(self, r), 6))
     outcome = run(tmp_path)
@@ -126,7 +151,9 @@ def test_a_selection_never_replaces_the_results_of_everything(tmp_path: Path) ->
 
 def test_results_do_not_depend_on_the_order_of_answers(tmp_path: Path) -> None:
     orders = [run(tmp_path / str(size), batch_size=size) for size in (1, 3, 40)]
-    assert orders[0].results["metrics"] == orders[1].results["metrics"] == orders[2].results["metrics"]
+    assert (
+        orders[0].results["metrics"] == orders[1].results["metrics"] == orders[2].results["metrics"]
+    )
 
 
 def test_an_early_end_of_a_resumed_run_keeps_what_older_runs_scored(tmp_path: Path) -> None:
@@ -144,24 +171,41 @@ def test_a_row_that_failed_and_now_has_its_sample_leaves_no_trace_in_the_counts(
     assert len(read(folder / "journal.jsonl").records) == 40
 
 
-def test_two_samples_of_one_id_are_named_and_stop_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_samples_of_one_id_are_named_and_stop_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = load_task(SUMS)
-    monkeypatch.setattr(type(task), "samples", lambda self, row: [Sample("same", (Message("user", (Text("1 + 1"),)),), 0)])
-    outcome = run_cell(Cell.make(task, Adder("adder"), "adder", tmp_path), say=lambda _: None, progress=False)
+    monkeypatch.setattr(
+        type(task),
+        "samples",
+        lambda self, row: [Sample("same", (Message("user", (Text("1 + 1"),)),), 0)],
+    )
+    outcome = run_cell(
+        Cell.make(task, Adder("adder"), "adder", tmp_path), say=lambda _: None, progress=False
+    )
     assert "two samples have the id 'same'" in str(outcome.stopped)
 
 
-def test_metadata_that_json_cant_hold_is_an_error_of_that_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metadata_that_json_cant_hold_is_an_error_of_that_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = load_task(SUMS)
     original = type(task).samples
 
     def samples(self: Task, row: Row) -> list[Sample]:
-        return [replace(s, metadata={"raw": b"x"}) if row["n"] == 3 else s for s in original(self, row)]
+        return [
+            replace(s, metadata={"raw": b"x"}) if row["n"] == 3 else s for s in original(self, row)
+        ]
 
     monkeypatch.setattr(type(task), "samples", samples)
-    outcome = run_cell(Cell.make(task, Adder("adder"), "adder", tmp_path), say=lambda _: None, progress=False)
+    outcome = run_cell(
+        Cell.make(task, Adder("adder"), "adder", tmp_path), say=lambda _: None, progress=False
+    )
     assert (outcome.results["n"], outcome.results["errors"], outcome.stopped) == (39, 1, None)
-    assert "can't be recorded as JSON" in read(outcome.cell.folder / "journal.jsonl").records["sum/3"]["error"]
+    assert (
+        "can't be recorded as JSON"
+        in read(outcome.cell.folder / "journal.jsonl").records["sum/3"]["error"]
+    )
 
 
 def test_a_task_file_that_changed_is_another_cell(tmp_path: Path) -> None:
@@ -177,10 +221,15 @@ def test_a_task_file_that_changed_is_another_cell(tmp_path: Path) -> None:
 def test_a_resumed_cell_keeps_the_provenance_of_its_earlier_runs(tmp_path: Path) -> None:
     run(tmp_path, crash_at=22)
     record = json.loads((run(tmp_path).cell.folder / "run.json").read_text())
-    assert [set(r) for r in record["earlier"]] == [{"created", "selection", "details", "versions", "git", "command"}]
+    assert [set(r) for r in record["earlier"]] == [
+        {"created", "selection", "details", "versions", "git", "command"}
+    ]
 
 
-@pytest.mark.parametrize(("text", "name"), [("nano", "nano"), ("Qwen/Qwen2-VL-2B", "Qwen/Qwen2-VL-2B"), ("/a/b/mine/", "mine")])
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("nano", "nano"), ("Qwen/Qwen2-VL-2B", "Qwen/Qwen2-VL-2B"), ("/a/b/mine/", "mine")],
+)
 def test_tables_name_models_without_the_folders_of_a_machine(text: str, name: str) -> None:
     assert model_name(text) == name
 
@@ -221,7 +270,10 @@ ASKED = (Message("user", (Text("1 + 1"),)),)
         (Sample("a", (), 0), "no messages"),
         (Sample("a", ASKED, 0, cluster=["b"]), "cluster must be a string"),  # type: ignore[arg-type]
         (Sample("a", ASKED, 0, metadata=[1]), "metadata a mapping"),  # type: ignore[arg-type]
-        (Sample("a", (Message("alien", ASKED[0].content),), 0), "with role system, user or assistant"),  # type: ignore[arg-type]
+        (
+            Sample("a", (Message("alien", ASKED[0].content),), 0),
+            "with role system, user or assistant",
+        ),  # type: ignore[arg-type]
         (Sample("a", (Message("user", (Text(None),)),), 0), "not a Text with a string"),  # type: ignore[arg-type]
     ],
 )
@@ -230,13 +282,19 @@ def test_what_a_task_makes_wrongly_is_an_error_of_its_row(
 ) -> None:
     task = load_task(SUMS)
     good = type(task).samples
-    monkeypatch.setattr(type(task), "samples", lambda self, row: [sample] if row["n"] == 3 else good(self, row))
-    outcome = run_cell(Cell.make(task, Adder("adder"), "adder", tmp_path), say=lambda _: None, progress=False)
+    monkeypatch.setattr(
+        type(task), "samples", lambda self, row: [sample] if row["n"] == 3 else good(self, row)
+    )
+    outcome = run_cell(
+        Cell.make(task, Adder("adder"), "adder", tmp_path), say=lambda _: None, progress=False
+    )
     assert (outcome.results["n"], outcome.results["errors"], outcome.stopped) == (39, 1, None)
     assert fault in read(outcome.cell.folder / "journal.jsonl").records["row-3"]["error"]
 
 
-def test_where_the_data_end_badly_what_was_asked_before_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_data_end_badly_what_was_asked_before_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = load_task(SUMS)
     rows = type(task.subsets["all"].source).rows
 
@@ -245,25 +303,37 @@ def test_where_the_data_end_badly_what_was_asked_before_is_answered(tmp_path: Pa
         raise OSError("the data end badly")
 
     monkeypatch.setattr(type(task.subsets["all"].source), "rows", bad)
-    outcome = run_cell(Cell.make(task, Adder("adder", batch_size=16), "adder", tmp_path), say=lambda _: None, progress=False)
+    outcome = run_cell(
+        Cell.make(task, Adder("adder", batch_size=16), "adder", tmp_path),
+        say=lambda _: None,
+        progress=False,
+    )
     assert (outcome.made, outcome.results["complete"]) == (20, False)
     assert "the data end badly" in str(outcome.stopped)
 
 
-def test_an_adapter_that_answers_with_something_else_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Adder, "answer", lambda self, request: Completion(request.id, "2", tokens=None))  # type: ignore[arg-type]
+def test_an_adapter_that_answers_with_something_else_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        Adder, "answer", lambda self, request: Completion(request.id, "2", tokens=None)
+    )  # type: ignore[arg-type]
     assert "expected a Completion with TokenCounts" in str(run(tmp_path).stopped)
 
 
 @pytest.mark.parametrize("fingerprint", [None, {"a": {1}}])
-def test_a_fingerprint_that_is_not_json_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fingerprint: object) -> None:
+def test_a_fingerprint_that_is_not_json_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fingerprint: object
+) -> None:
     monkeypatch.setattr(Adder, "fingerprint", fingerprint)
     with pytest.raises(UsageError, match="adapter 'adder': its fingerprint"):
         run(tmp_path)
 
 
 @pytest.mark.parametrize("score", [SystemExit(0), "yes"])
-def test_a_score_that_is_none_is_an_error_of_its_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, score: object) -> None:
+def test_a_score_that_is_none_is_an_error_of_its_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, score: object
+) -> None:
     task = load_task(SUMS)
 
     def breaks(self: Task, sample: Sample, completion: Completion) -> object:
@@ -272,5 +342,7 @@ def test_a_score_that_is_none_is_an_error_of_its_sample(tmp_path: Path, monkeypa
         return score
 
     monkeypatch.setattr(type(task), "score", breaks)
-    outcome = run_cell(Cell.make(task, Adder("adder"), "adder", tmp_path), say=lambda _: None, progress=False)
+    outcome = run_cell(
+        Cell.make(task, Adder("adder"), "adder", tmp_path), say=lambda _: None, progress=False
+    )
     assert (outcome.results["n"], outcome.results["errors"]) == (0, 40)

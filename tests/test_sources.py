@@ -1,4 +1,6 @@
-"""Rows come out the same from every place they can lie in, and what is missing is said with what to do."""
+"""Rows come out the same from every place they can lie in, and what is missing is said with what to
+do.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +31,22 @@ def png(shade: int) -> bytes:
 
 def rows_of(number: int) -> list[dict[str, Any]]:
     return [
-        {"id": i, "image": {"bytes": png(i), "path": f"{i}.png"}, "text": f"row {i}", "surplus": "x" * 1000} for i in range(number)
+        {
+            "id": i,
+            "image": {"bytes": png(i), "path": f"{i}.png"},
+            "text": f"row {i}",
+            "surplus": "x" * 1000,
+        }
+        for i in range(number)
     ]
 
 
 def as_dataset(number: int) -> datasets.Dataset:
     features = datasets.Features(
-        id=datasets.Value("int64"), image=datasets.Image(), text=datasets.Value("string"), surplus=datasets.Value("string")
+        id=datasets.Value("int64"),
+        image=datasets.Image(),
+        text=datasets.Value("string"),
+        surplus=datasets.Value("string"),
     )
     return datasets.Dataset.from_list(rows_of(number), features=features)
 
@@ -72,7 +83,9 @@ def test_the_configuration_chooses_among_folders(tmp_path: Path) -> None:
 
 def test_parts_of_a_split_are_read_in_order(tmp_path: Path) -> None:
     for part in (1, 0):
-        pq.write_table(pa.Table.from_pylist([{"id": part}]), tmp_path / f"val-{part:05}-of-00002.parquet")
+        pq.write_table(
+            pa.Table.from_pylist([{"id": part}]), tmp_path / f"val-{part:05}-of-00002.parquet"
+        )
     assert [row["id"] for row in source(columns=("id",)).rows(tmp_path)] == [0, 1]
 
 
@@ -102,12 +115,19 @@ def test_missing_data_says_what_to_do(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(DataError, match="no such file or folder"):
         list(source().rows(tmp_path / "absent"))
     with pytest.raises(DataError, match="no column 'answers'; it has: id, image"):
-        list(source(columns=("id", "answers")).rows(tmp_path / "data" / "train-00000-of-00001.parquet"))
+        list(
+            source(columns=("id", "answers")).rows(
+                tmp_path / "data" / "train-00000-of-00001.parquet"
+            )
+        )
     datasets.DatasetDict(train=as_dataset(1)).save_to_disk(str(tmp_path / "dict"))
     with pytest.raises(DataError, match="no split 'val'; it has: train"):
         list(source().rows(tmp_path / "dict"))
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    with pytest.raises(DataError, match=r"lmms-lab/Thing(?s:.*)lmms-lab-encoder/Thing(?s:.*)--data TASK:SUBSET=FOLDER"):
+    with pytest.raises(
+        DataError,
+        match=r"lmms-lab/Thing(?s:.*)lmms-lab-encoder/Thing(?s:.*)--data TASK:SUBSET=FOLDER",
+    ):
         list(source().rows())
 
 
@@ -118,7 +138,9 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
         list(source().rows(whole))
 
 
-def test_a_moved_repository_is_found_under_its_new_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_moved_repository_is_found_under_its_new_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     commit = "0123456789abcdef0123456789abcdef01234567"
     as_dataset(3).save_to_disk(str(tmp_path / commit))
 
@@ -131,13 +153,22 @@ def test_a_moved_repository_is_found_under_its_new_name(tmp_path: Path, monkeypa
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     sources._from_hub.cache_clear()
     assert list(source(config="C").rows()) == expected()
-    description = {"kind": "hub", "repository": "lmms-lab-encoder/Thing", "config": "C", "split": "val", "revision": commit}
+    description = {
+        "kind": "hub",
+        "repository": "lmms-lab-encoder/Thing",
+        "config": "C",
+        "split": "val",
+        "revision": commit,
+    }
     assert source(config="C").describe() == description
     sources._from_hub.cache_clear()
 
 
 def test_a_local_copy_is_described_by_its_bytes_not_its_place(tmp_path: Path) -> None:
-    first, second = write_parquet(tmp_path / "a" / "x" / "val.parquet"), write_parquet(tmp_path / "b" / "x" / "val.parquet")
+    first, second = (
+        write_parquet(tmp_path / "a" / "x" / "val.parquet"),
+        write_parquet(tmp_path / "b" / "x" / "val.parquet"),
+    )
     assert source().describe(first.parent) == source().describe(second.parent)
     write_parquet(second, 4)
     assert source().describe(first.parent)["sha256"] != source().describe(second.parent)["sha256"]
@@ -159,7 +190,9 @@ def test_embedded_data_can_be_overridden(tmp_path: Path) -> None:
     assert embedded.describe(file)["kind"] == "local"
 
 
-def test_clips_are_found_in_folders_and_in_zip_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clips_are_found_in_folders_and_in_zip_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     data = tmp_path / "data"
     (data / "NExTVideo" / "12").mkdir(parents=True)
@@ -174,7 +207,9 @@ def test_clips_are_found_in_folders_and_in_zip_files(tmp_path: Path, monkeypatch
     assert not clips[2].exists()
 
 
-def test_a_damaged_member_costs_its_own_clip_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_member_costs_its_own_clip_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     archive = tmp_path / "videos.zip"
     with zipfile.ZipFile(archive, "w") as packed:
@@ -192,6 +227,9 @@ def test_no_clips_at_all_names_the_place_searched(tmp_path: Path) -> None:
         ClipIndex([tmp_path])
 
 
-@pytest.mark.parametrize(("name", "found"), [("easy-0012", "easy"), ("medium_0007.png", "medium"), ("hardly-1", None), ("x", None)])
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [("easy-0012", "easy"), ("medium_0007.png", "medium"), ("hardly-1", None), ("x", None)],
+)
 def test_the_tier_stands_in_the_identifier(name: str, found: str | None) -> None:
     assert tier(name) == found

@@ -13,7 +13,9 @@ from evalkit.stats import Interval, compare, detectable, holm, mean, mean_interv
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
-    """300 sets of 60 clusters of 1 to 5 correlated right or wrong answers around a true 0.6; and naive ones would not."""
+    """300 sets of 60 clusters of 1 to 5 correlated right or wrong answers around a true 0.6; and
+    naive ones would not.
+    """
     rng = np.random.default_rng(0)
     hits = naive = 0
     trials = 300
@@ -34,7 +36,10 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
 
 def test_a_difference_of_nothing_is_found_as_rarely_as_the_level_says() -> None:
     rng = np.random.default_rng(1)
-    p = [compare(rng.random(80), rng.random(80), list(np.arange(80) // 4), seed=2).p_value for _ in range(150)]
+    p = [
+        compare(rng.random(80), rng.random(80), list(np.arange(80) // 4), seed=2).p_value
+        for _ in range(150)
+    ]
     assert sum(v < 0.05 for v in p) / len(p) < 0.12  # type: ignore[operator]
 
 

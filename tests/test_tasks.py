@@ -1,4 +1,6 @@
-"""The built-in tasks: rows in the official schemas become samples with the published prompts, and answers become scores."""
+"""The built-in tasks: rows in the official schemas become samples with the published prompts, and
+answers become scores.
+"""
 
 from __future__ import annotations
 
@@ -38,9 +40,13 @@ REFCOCO = {
     "bbox": [10.0, 5.0, 20.0, 10.0],
     "file_name": "medium_0007.png",
 }
-NEXTQA = {"video": "hard-0003", "question": "Which way?", "answer": 1, "qid": "2", "type": "direction"} | {
-    f"a{i}": text for i, text in enumerate(["up", "down", "left", "right", "it stays still"])
-}
+NEXTQA = {
+    "video": "hard-0003",
+    "question": "Which way?",
+    "answer": 1,
+    "qid": "2",
+    "type": "direction",
+} | {f"a{i}": text for i, text in enumerate(["up", "down", "left", "right", "it stays still"])}
 VIDEOMME = {
     "videoID": "abc",
     "question_id": "001-1",
@@ -87,13 +93,17 @@ def test_prompts_are_those_of_the_protocol(clip: Path) -> None:
     suffix = "\nPlease try to answer the question with short words or phrases if possible."
     assert prompt_of(only(load_task("docvqa"), DOCVQA)) == "What is the total?" + suffix
     assert prompt_of(next(iter(load_task("multilingual_ocr").samples(MTVQA)))) == "What?" + suffix
-    assert prompt_of(next(iter(load_task("refcoco").samples(REFCOCO)))) == 'Detect the bounding box of "the red circle".'
+    assert (
+        prompt_of(next(iter(load_task("refcoco").samples(REFCOCO))))
+        == 'Detect the bounding box of "the red circle".'
+    )
     assert prompt_of(only(load_task("video_qa"), NEXTQA | {"clip": clip})) == (
         "Which way?\nA. up\nB. down\nC. left\nD. right\nE. it stays still\n"
         "Answer with the option's letter from the given choices directly."
     )
     assert prompt_of(only(load_task("video_qa:videomme"), VIDEOMME | {"clip": clip})) == (
-        "\nThese are the frames of a video. Select the best answer to the following multiple-choice question based on the video. "
+        "\nThese are the frames of a video. Select the best answer to the following "
+        "multiple-choice question based on the video. "
         "Respond with only the letter (A, B, C, or D) of the correct option.\n"
         "Question: What is shown?\nA. A cat.\nB. A dog.\nC. A bird.\nD. Nothing.\nAnswer: "
     )
@@ -102,21 +112,38 @@ def test_prompts_are_those_of_the_protocol(clip: Path) -> None:
 def test_samples_say_what_they_share(clip: Path) -> None:
     sample = only(load_task("docvqa"), DOCVQA)
     assert (sample.id, sample.cluster, sample.target) == ("17", "easy-0012-p3", ["7890", "7,890"])
-    assert sample.metadata == {"question_types": ["form"], "tier": "easy", "width": 40, "height": 20}
+    assert sample.metadata == {
+        "question_types": ["form"],
+        "tier": "easy",
+        "width": 40,
+        "height": 20,
+    }
     first, second = load_task("refcoco").samples(REFCOCO)
-    assert (first.id, second.id, first.cluster, second.cluster) == ("9-0", "9-1", "medium_0007.png", "medium_0007.png")
+    assert (first.id, second.id, first.cluster, second.cluster) == (
+        "9-0",
+        "9-1",
+        "medium_0007.png",
+        "medium_0007.png",
+    )
     assert first.target == [10.0, 5.0, 30.0, 15.0]
     assert first.metadata == {"width": 40, "height": 20, "tier": "medium"}
     sample = only(load_task("video_qa"), NEXTQA | {"clip": clip})
     assert (sample.id, sample.cluster, sample.target) == ("hard-0003-2", "hard-0003", 1)
     assert sample.metadata == {"type": "direction", "chance": 0.2, "tier": "hard"}
     first, second = load_task("multilingual_ocr").samples(MTVQA)
-    assert (first.id, second.id, first.cluster, first.target, second.target) == ("ru-5-0", "ru-5-1", "ru-5", "чай", "дома")
+    assert (first.id, second.id, first.cluster, first.target, second.target) == (
+        "ru-5-0",
+        "ru-5-1",
+        "ru-5",
+        "чай",
+        "дома",
+    )
     assert first.metadata == {"lang": "ru", "width": 40, "height": 20}
 
 
 @pytest.mark.parametrize(
-    ("answer", "anls", "exact"), [("7890", 1.0, 1.0), ("7,890", 1.0, 1.0), ("7891", 0.75, 0.0), ("no idea at all", 0.0, 0.0)]
+    ("answer", "anls", "exact"),
+    [("7890", 1.0, 1.0), ("7,890", 1.0, 1.0), ("7891", 0.75, 0.0), ("no idea at all", 0.0, 0.0)],
 )
 def test_docvqa_scores_the_closest_answer(answer: str, anls: float, exact: float) -> None:
     task = load_task("docvqa")
@@ -154,9 +181,21 @@ def test_a_box_is_scored_at_every_threshold() -> None:
     task = load_task("refcoco")
     sample, _ = task.samples(REFCOCO)  # the box is (250,250),(750,750) in thousandths
     right = task.score(sample, said("the red circle(250,250),(750,750)", box_space="norm1000"))
-    assert right.values == {"acc@0.5": 1.0, "acc@0.75": 1.0, "acc@0.9": 1.0, "iou": pytest.approx(1.0)}
-    near = task.score(sample, said("(250,250),(750,650)", box_space="norm1000"))  # four fifths of it
-    assert near.values == {"acc@0.5": 1.0, "acc@0.75": 1.0, "acc@0.9": 0.0, "iou": pytest.approx(0.8)}
+    assert right.values == {
+        "acc@0.5": 1.0,
+        "acc@0.75": 1.0,
+        "acc@0.9": 1.0,
+        "iou": pytest.approx(1.0),
+    }
+    near = task.score(
+        sample, said("(250,250),(750,650)", box_space="norm1000")
+    )  # four fifths of it
+    assert near.values == {
+        "acc@0.5": 1.0,
+        "acc@0.75": 1.0,
+        "acc@0.9": 0.0,
+        "iou": pytest.approx(0.8),
+    }
     lost = task.score(sample, said("at the left", box_space="norm1000"))
     assert (set(lost.values.values()), lost.parsed, lost.unparsed) == ({0.0}, None, True)
 
@@ -180,14 +219,26 @@ def test_choices_are_read_strictly(clip: Path) -> None:
         ("well, B or C", 0, None),
     ]:
         score = task.score(sample, said(answer))
-        assert (score.values["accuracy"], score.parsed, score.unparsed) == (value, parsed, parsed is None)
+        assert (score.values["accuracy"], score.parsed, score.unparsed) == (
+            value,
+            parsed,
+            parsed is None,
+        )
 
 
 def test_words_are_scored_by_exact_match_and_error_rate() -> None:
     task = load_task("multilingual_ocr")
     sample, _ = task.samples(MTVQA)
-    assert task.score(sample, said(" чай ")).values == {"exact_match": 1.0, "exact_match_micro": 1.0, "cer": 0.0}
-    assert task.score(sample, said("май")).values == {"exact_match": 0.0, "exact_match_micro": 0.0, "cer": pytest.approx(1 / 3)}
+    assert task.score(sample, said(" чай ")).values == {
+        "exact_match": 1.0,
+        "exact_match_micro": 1.0,
+        "cer": 0.0,
+    }
+    assert task.score(sample, said("май")).values == {
+        "exact_match": 0.0,
+        "exact_match_micro": 0.0,
+        "cer": pytest.approx(1 / 3),
+    }
     official = load_task("multilingual_ocr:mtvqa")
     assert official.score(sample, said("зелёный чай.")).values == {"mtvqa": 1.0, "mtvqa_micro": 1.0}
 
@@ -228,26 +279,51 @@ def test_scores_are_those_that_the_subset_declares(clip: Path) -> None:
     [
         ("docvqa", DOCVQA | {"answers": []}, "question 17: 'answers' is empty"),
         ("docvqa", DOCVQA | {"image": None}, "question 17: 'image' holds no image"),
-        ("refcoco", REFCOCO | {"answer": []}, "object 9 of medium_0007.png: 'answer' has no expression"),
+        (
+            "refcoco",
+            REFCOCO | {"answer": []},
+            "object 9 of medium_0007.png: 'answer' has no expression",
+        ),
         ("refcoco", REFCOCO | {"bbox": [1, 2, 0, 4]}, "object 9 .* no area"),
         ("refcoco", REFCOCO | {"bbox": None}, "object 9"),
-        ("refcoco", REFCOCO | {"image": {"bytes": b"no image", "path": None}}, "object 9 .*unreadable image"),
+        (
+            "refcoco",
+            REFCOCO | {"image": {"bytes": b"no image", "path": None}},
+            "object 9 .*unreadable image",
+        ),
         ("video_qa", NEXTQA | {"answer": 5}, "hard-0003-2: 'answer' is 5"),
-        ("video_qa", NEXTQA | {"clip": Path("nowhere/hard-0003.mp4")}, "no clip hard-0003.mp4; it belongs under nowhere"),
+        (
+            "video_qa",
+            NEXTQA | {"clip": Path("nowhere/hard-0003.mp4")},
+            "no clip hard-0003.mp4; it belongs under nowhere",
+        ),
         ("video_qa:videomme", VIDEOMME | {"answer": None}, "question 001-1: 'answer' is None"),
         ("multilingual_ocr", MTVQA | {"qa_pairs": "[{'question': 'x'}]"}, "image ru-5"),
         ("multilingual_ocr", MTVQA | {"qa_pairs": "__import__('os').getcwd()"}, "image ru-5"),
         ("multilingual_ocr", MTVQA | {"qa_pairs": "[]"}, "image ru-5"),
-        ("multilingual_ocr", MTVQA | {"qa_pairs": '[{"question": "x", "answer": " "}]'}, "ru-5: the answer to question 0 is empty"),
+        (
+            "multilingual_ocr",
+            MTVQA | {"qa_pairs": '[{"question": "x", "answer": " "}]'},
+            "ru-5: the answer to question 0 is empty",
+        ),
     ],
 )
-def test_a_row_that_cannot_be_used_names_itself(name: str, row: dict[str, Any], complaint: str) -> None:
+def test_a_row_that_cannot_be_used_names_itself(
+    name: str, row: dict[str, Any], complaint: str
+) -> None:
     with pytest.raises(DataError, match=complaint):
         list(load_task(name).samples(row))
 
 
 def test_every_registered_task_loads_with_a_mini_subset_and_a_headline() -> None:
-    assert set(registered()) >= {"docvqa", "refcoco", "refcoco+", "refcocog", "video_qa", "multilingual_ocr"}
+    assert set(registered()) >= {
+        "docvqa",
+        "refcoco",
+        "refcoco+",
+        "refcocog",
+        "video_qa",
+        "multilingual_ocr",
+    }
     for name in ("docvqa", "refcoco", "refcoco+", "refcocog", "video_qa", "multilingual_ocr"):
         task = load_task(name)
         assert task.subset == "mini"
@@ -256,7 +332,9 @@ def test_every_registered_task_loads_with_a_mini_subset_and_a_headline() -> None
         assert task.description
 
 
-@pytest.mark.parametrize("name", ["docvqa", "refcoco", "refcoco+", "refcocog", "video_qa", "multilingual_ocr"])
+@pytest.mark.parametrize(
+    "name", ["docvqa", "refcoco", "refcoco+", "refcocog", "video_qa", "multilingual_ocr"]
+)
 def test_every_embedded_row_becomes_samples_with_unique_ids(name: str) -> None:
     task = load_task(name)
     found = [sample for row in task.subsets["mini"].source.rows() for sample in task.samples(row)]
@@ -268,7 +346,8 @@ def test_every_embedded_row_becomes_samples_with_unique_ids(name: str) -> None:
 
 def test_task_modules_import_no_heavy_library() -> None:
     code = (
-        "import sys, evalkit.tasks.docvqa, evalkit.tasks.refcoco, evalkit.tasks.video_qa, evalkit.tasks.multilingual_ocr\n"
+        "import sys, evalkit.tasks.docvqa, evalkit.tasks.refcoco, evalkit.tasks.video_qa, "
+        "evalkit.tasks.multilingual_ocr\n"
         "heavy = {'torch', 'transformers', 'datasets', 'pyarrow', 'pandas', 'numpy', 'PIL', 'av', 'scipy'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

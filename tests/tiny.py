@@ -1,4 +1,6 @@
-"""A small random checkpoint in the released format, with the structure of the releases (head sizes, sections, special tokens)."""
+"""A small random checkpoint in the released format, with the structure of the releases (head sizes,
+sections, special tokens).
+"""
 
 from __future__ import annotations
 
@@ -7,25 +9,40 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from evalkit.qwen2vl.chat import CHAT_TEMPLATE
-from evalkit.qwen2vl.checkpoint import save
-from evalkit.qwen2vl.config import Qwen2VLConfig, TextConfig, VisionConfig
-from evalkit.qwen2vl.model import Qwen2VL
+from evalkit.models.qwen2_vl.chat import CHAT_TEMPLATE
+from evalkit.models.qwen2_vl.checkpoint import save
+from evalkit.models.qwen2_vl.config import Qwen2VLConfig, TextConfig, VisionConfig
+from evalkit.models.qwen2_vl.model import Qwen2VL
 from tests.oracle import random_weights
 
 SPECIALS = [
     f"<|{name}|>"
     for name in (
-        "endoftext im_start im_end object_ref_start object_ref_end box_start box_end quad_start quad_end "
+        "endoftext im_start im_end object_ref_start object_ref_end box_start box_end "
+        "quad_start quad_end "
         "vision_start vision_end vision_pad image_pad video_pad"
     ).split()
 ]
-SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| "
+    r"?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
-def write_tiny(folder: Path, seed: int = 0, heads: int = 2, kv_heads: int = 1, layers: int = 2, tied: bool = True) -> Path:
-    """Writes a checkpoint of under a million parameters with a byte vocabulary; returns the folder."""
-    tokenizer = Tokenizer(models.BPE({c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
+def write_tiny(
+    folder: Path,
+    seed: int = 0,
+    heads: int = 2,
+    kv_heads: int = 1,
+    layers: int = 2,
+    tied: bool = True,
+) -> Path:
+    """Writes a checkpoint of under a million parameters with a byte vocabulary; returns the
+    folder.
+    """
+    tokenizer = Tokenizer(
+        models.BPE({c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, [])
+    )
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -60,7 +77,11 @@ def write_tiny(folder: Path, seed: int = 0, heads: int = 2, kv_heads: int = 1, l
     tokenizer.save(str(folder / "tokenizer.json"))
     special = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "padding_side": "left"}
     files = {
-        "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": CHAT_TEMPLATE, **special},
+        "tokenizer_config.json": {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "chat_template": CHAT_TEMPLATE,
+            **special,
+        },
         "preprocessor_config.json": {
             "min_pixels": 3136,
             "max_pixels": 12845056,

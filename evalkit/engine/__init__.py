@@ -1,6 +1,7 @@
 """Offline inference over the reference model: ``engine``, and what it is made of.
 
-``sequence``: a request on its way; ``cache``: keys and values; ``budget``: how much fits; ``fused``: joined projections.
+``sequence``: a request on its way; ``cache``: keys and values; ``budget``: how much fits;
+``fused``: joined projections.
 """
 
 from evalkit.engine.budget import Budget

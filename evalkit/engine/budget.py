@@ -1,4 +1,6 @@
-"""How much fits: token budgets from the memory that is free, and what counts as running out of it."""
+"""How much fits: token budgets from the memory that is free, and what counts as running out of
+it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-from evalkit.qwen2vl.config import Qwen2VLConfig
+from evalkit.models.qwen2_vl.config import Qwen2VLConfig
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -23,7 +25,9 @@ GPU_PACK = 32_768
 
 @dataclass(frozen=True)
 class Budget:
-    """``rows`` sequences at once, packs of ``pack_tokens`` prompt tokens, ``cache_tokens`` (rows times longest row) of keys and values."""
+    """``rows`` sequences at once, packs of ``pack_tokens`` prompt tokens, ``cache_tokens`` (rows
+    times longest row) of keys and values.
+    """
 
     rows: int
     pack_tokens: int
@@ -41,12 +45,16 @@ def cache_bytes(config: Qwen2VLConfig, dtype: torch.dtype) -> int:
 
 
 def pack_bytes(config: Qwen2VLConfig, dtype: torch.dtype) -> int:
-    """Bytes that a visual token holds at its peak: four patches in the vision tower's MLP, or one token in the decoder's.
+    """Bytes that a visual token holds at its peak: four patches in the vision tower's MLP, or one
+    token in the decoder's.
 
-    Counted from the code: input, normed input, the wide layer three times (before, in and after its activation), pixels in fp32.
+    Counted from the code: input, normed input, the wide layer three times (before, in and after its
+    activation), pixels in fp32.
     """
     v, t = config.vision, config.text
-    vision = 4 * (v.patch_features * 4 + dtype.itemsize * (3 * v.embed_dim * v.mlp_ratio + 6 * v.embed_dim))
+    vision = 4 * (
+        v.patch_features * 4 + dtype.itemsize * (3 * v.embed_dim * v.mlp_ratio + 6 * v.embed_dim)
+    )
     decoder = dtype.itemsize * (4 * t.intermediate_size + 8 * t.hidden_size)
     return max(vision, decoder)
 
@@ -57,16 +65,24 @@ def free_bytes(device: torch.device) -> int:
         return int(torch.cuda.mem_get_info(device)[0])
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) * 1024
+        return (
+            int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) * 1024
+        )
     except (OSError, StopIteration, ValueError):
         pages: int = os.sysconf("SC_PHYS_PAGES")
         return pages * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def choose(
-    config: Qwen2VLConfig, dtype: torch.dtype, device: torch.device, rows: int | None = None, tokens: int | None = None
+    config: Qwen2VLConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+    rows: int | None = None,
+    tokens: int | None = None,
 ) -> Budget:
-    """A budget for this model on this device; ``rows`` and ``tokens`` (of a pack) replace what would be chosen."""
+    """A budget for this model on this device; ``rows`` and ``tokens`` (of a pack) replace what
+    would be chosen.
+    """
     free = free_bytes(device)
     cache = max(int(free * CACHE_SHARE) // cache_bytes(config, dtype), 1)
     most = CPU_PACK if device.type == "cpu" else GPU_PACK
@@ -75,7 +91,9 @@ def choose(
 
 
 def within_memory(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-    """What ``work`` returns, or None when memory ran out, on a GPU or a CPU; by then what it held is free again."""
+    """What ``work`` returns, or None when memory ran out, on a GPU or a CPU; by then what it held
+    is free again.
+    """
     try:
         return work(*args, **kwargs)
     except RuntimeError as e:

@@ -1,7 +1,7 @@
 """Keys and values of the sequences under way, written in place.
 
-Row i of the cache belongs to the i-th sequence; rows are kept dense by moving the last one into a gap. Prefill packs sequences
-end to end without padding; decoding feeds one token of every row.
+Row i of the cache belongs to the i-th sequence; rows are kept dense by moving the last one into a
+gap. Prefill packs sequences end to end without padding; decoding feeds one token of every row.
 """
 
 from __future__ import annotations
@@ -13,17 +13,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from evalkit.engine.sequence import Group
-from evalkit.qwen2vl.config import TextConfig
-from evalkit.qwen2vl.decoder import Masked, causal
+from evalkit.models.qwen2_vl.config import TextConfig
+from evalkit.models.qwen2_vl.decoder import Masked, causal
 
 NEIGHBOURS = 8
 """Rows whose lengths a decoding step on a CPU takes for alike."""
 
 
 class KVCache:
-    """[layers, rows, kv_heads, capacity, key_dim] for keys, [..., head_dim] for values; grows when needed, never shrinks."""
+    """[layers, rows, kv_heads, capacity, key_dim] for keys, [..., head_dim] for values; grows when
+    needed, never shrinks.
+    """
 
-    def __init__(self, config: TextConfig, key_dim: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, config: TextConfig, key_dim: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
         self.shape = (config.num_hidden_layers, config.num_key_value_heads)
         self.dims = {"keys": key_dim, "values": config.head_dim}
         self.dtype, self.device = dtype, device
@@ -37,7 +41,9 @@ class KVCache:
             return
         new_rows = max(rows, old_rows)
         new_capacity = old_capacity if capacity <= old_capacity else -(-capacity // 64) * 64
-        grown = {name: self._zeros(new_rows, new_capacity, dim) for name, dim in self.dims.items()}  # all or, out of memory, none
+        grown = {
+            name: self._zeros(new_rows, new_capacity, dim) for name, dim in self.dims.items()
+        }  # all or, out of memory, none
         for name, new in grown.items():
             old = getattr(self, name)
             for row, n in enumerate(self.lengths):
@@ -55,20 +61,28 @@ class KVCache:
         self.lengths.pop()
 
     def _zeros(self, rows: int, capacity: int, dim: int) -> Tensor:
-        # zeros, not empty: what lies beyond a row's length is masked, and a masked NaN would still spoil the sum
+        # zeros, not empty: what lies beyond a row's length is masked, and a masked NaN would still
+        # spoil the sum
         layers, heads = self.shape
         return torch.zeros(layers, rows, heads, capacity, dim, dtype=self.dtype, device=self.device)
 
 
 class Prefill:
-    """Causal attention inside each prompt of a pack [1, tokens, ...]; stores keys and values in new rows. An ``Attend``.
+    """Causal attention inside each prompt of a pack [1, tokens, ...]; stores keys and values in new
+    rows. An ``Attend``.
 
-    The tokens of a group lie as: its shared prefix once, then what each prompt adds, which sees the prefix and itself.
+    The tokens of a group lie as: its shared prefix once, then what each prompt adds, which sees the
+    prefix and itself.
     """
 
-    def __init__(self, groups: Sequence[Group], cache: KVCache | None, device: torch.device) -> None:
+    def __init__(
+        self, groups: Sequence[Group], cache: KVCache | None, device: torch.device
+    ) -> None:
         self.cache, self.first_row = cache, len(cache.lengths) if cache else 0
-        self.groups = [(group, Masked(_own(group, device)) if 0 < group.shared < group.tokens else None) for group in groups]
+        self.groups = [
+            (group, Masked(_own(group, device)) if 0 < group.shared < group.tokens else None)
+            for group in groups
+        ]
         if cache:
             cache.lengths += [len(p.ids) for g in groups for p in g.prompts]
 
@@ -76,13 +90,22 @@ class Prefill:
         out, start, row = q.new_empty(*q.shape[:-1], v.shape[-1]), 0, self.first_row
         for group, own in self.groups:
             whole = slice(start, start + group.tokens)
-            shared, rest = (slice(start, start + group.shared), slice(start + group.shared, whole.stop)) if own else (whole, None)
+            shared, rest = (
+                (slice(start, start + group.shared), slice(start + group.shared, whole.stop))
+                if own
+                else (whole, None)
+            )
             out[:, shared] = causal(layer, q[:, shared], k[:, shared], v[:, shared])
             if own:
                 out[:, rest] = own(layer, q[:, rest], k[:, whole], v[:, whole])
             if self.cache:
-                for stored, new in ((self.cache.keys[layer], k[0]), (self.cache.values[layer], v[0])):
-                    self._store(stored[row : row + len(group.prompts)], new[whole].transpose(0, 1), group)
+                for stored, new in (
+                    (self.cache.keys[layer], k[0]),
+                    (self.cache.values[layer], v[0]),
+                ):
+                    self._store(
+                        stored[row : row + len(group.prompts)], new[whole].transpose(0, 1), group
+                    )
             start, row = whole.stop, row + len(group.prompts)
         return out
 
@@ -98,7 +121,9 @@ class Prefill:
 
 
 def _own(group: Group, device: torch.device) -> Tensor:
-    """Mask [what the prompts add, all tokens of the group]: the prefix, and of the prompt's own tokens those up to it."""
+    """Mask [what the prompts add, all tokens of the group]: the prefix, and of the prompt's own
+    tokens those up to it.
+    """
     added = torch.tensor([len(p.ids) - group.shared for p in group.prompts])
     prompt = torch.arange(len(added)).repeat_interleave(added)
     own = (prompt[:, None] == prompt).tril()
@@ -106,11 +131,13 @@ def _own(group: Group, device: torch.device) -> Tensor:
 
 
 class Decode:
-    """Attention of one new token per row [rows, 1, ...] over that row's cache, which it joins. An ``Attend``.
+    """Attention of one new token per row [rows, 1, ...] over that row's cache, which it joins. An
+    ``Attend``.
 
-    ``lengths`` [rows]: what each row holds already; ``span``: how many places of a row are looked at, more than any length. On a CPU
-    a few neighbouring rows at a time look at as many as the longest of them needs.
-    The query heads of one kv head stand as rows of one product, so keys and values are never repeated.
+    ``lengths`` [rows]: what each row holds already; ``span``: how many places of a row are looked
+    at, more than any length. On a CPU a few neighbouring rows at a time look at as many as the
+    longest of them needs. The query heads of one kv head stand as rows of one product, so keys and
+    values are never repeated.
     """
 
     def __init__(self, cache: KVCache, lengths: Tensor, span: int) -> None:
@@ -130,7 +157,9 @@ class Decode:
         values[self.rows, :, self.at] = v[:, 0]
         grouped = q[:, 0].unflatten(1, (k.shape[2], -1))
         mixed = [
-            F.scaled_dot_product_attention(grouped[b], keys[b, :, :seen], values[b, :, :seen], attn_mask=mask)
+            F.scaled_dot_product_attention(
+                grouped[b], keys[b, :, :seen], values[b, :, :seen], attn_mask=mask
+            )
             for b, seen, mask in self.blocks
         ]
         return torch.cat(mixed).flatten(1, 2)[:, None]

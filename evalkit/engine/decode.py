@@ -1,8 +1,8 @@
 """One step of greedy decoding for every running sequence; on a GPU replayed as a CUDA graph.
 
-Launching the kernels of a step one by one takes a GPU's host many times as long as the GPU needs to run them: on an H200 a step of the
-2B shape took 22 ms and more, replayed 5. A graph has a power of two of rows, or all rows of the cache; where fewer run, the rest compute
-into free rows.
+Launching the kernels of a step one by one takes a GPU's host many times as long as the GPU needs to
+run them: on an H200 a step of the 2B shape took 22 ms and more, replayed 5. A graph has a power of
+two of rows, or all rows of the cache; where fewer run, the rest compute into free rows.
 """
 
 from __future__ import annotations
@@ -13,23 +13,37 @@ import torch
 from torch import Tensor
 
 from evalkit.engine.cache import Decode, KVCache
-from evalkit.qwen2vl.model import Qwen2VL
+from evalkit.models.qwen2_vl.model import Qwen2VL
 
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
 """Ids [rows, 1], cos and sin [rows, 1, ...] of their positions, and lengths [rows]."""
 NO_TOKEN = -1
 PATIENCE = 32
-"""So many steps a graph with more rows than needed serves before a fitting one is captured; without one the second step is captured."""
+"""So many steps a graph with more rows than needed serves before a fitting one is captured; without
+one the second step is captured.
+"""
 
 
-def step(model: Qwen2VL, cache: KVCache, ids: Tensor, cos: Tensor, sin: Tensor, lengths: Tensor, span: int) -> Tensor:
-    """The most likely next tokens [rows] after ids [rows, 1], whose keys and values are written behind each row's length."""
+def step(
+    model: Qwen2VL,
+    cache: KVCache,
+    ids: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    lengths: Tensor,
+    span: int,
+) -> Tensor:
+    """The most likely next tokens [rows] after ids [rows, 1], whose keys and values are written
+    behind each row's length.
+    """
     attend = model.attending(Decode(cache, lengths, span), ids)
     return likeliest(model.lm_head(model.model(model.embed(ids), cos, sin, attend)[:, 0]))
 
 
 def likeliest(logits: Tensor) -> Tensor:
-    """The tokens [rows] of the largest logits [rows, vocabulary], ``NO_TOKEN`` where there is a NaN among them."""
+    """The tokens [rows] of the largest logits [rows, vocabulary], ``NO_TOKEN`` where there is a NaN
+    among them.
+    """
     best, tokens = logits.max(-1)
     return tokens.masked_fill(best.isnan(), NO_TOKEN)
 
@@ -46,7 +60,9 @@ class Graph:
         span = cache.keys.shape[3]
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # libraries set themselves up at a first run, which a capture doesn't allow
+        with torch.cuda.stream(
+            side
+        ):  # libraries set themselves up at a first run, which a capture doesn't allow
             step(model, cache, *self.inputs, span)
         torch.cuda.current_stream().wait_stream(side)
         self.graph = torch.cuda.CUDAGraph()
@@ -75,15 +91,23 @@ class DecodeRunner:
         running, cache = len(ids), self.cache
         rows = self._rows_of_graph(running)
         spare = max(rows - running, 0)
-        inputs = self._inputs(ids + [0] * spare, positions + positions[:1] * spare, cache.lengths + [0] * spare)
+        inputs = self._inputs(
+            ids + [0] * spare, positions + positions[:1] * spare, cache.lengths + [0] * spare
+        )
         if rows and rows not in self.graphs:
             self.graphs[rows] = Graph(self.model, cache, inputs)
-        tokens = self.graphs[rows](inputs) if rows else step(self.model, cache, *inputs, max(cache.lengths) + 1)
+        tokens = (
+            self.graphs[rows](inputs)
+            if rows
+            else step(self.model, cache, *inputs, max(cache.lengths) + 1)
+        )
         cache.lengths = [n + 1 for n in cache.lengths]
         return list(map(int, tokens[:running].tolist()))
 
     def _rows_of_graph(self, running: int) -> int:
-        """How many rows the graph has that takes this step, captured or to be; 0 where none should."""
+        """How many rows the graph has that takes this step, captured or to be; 0 where none
+        should.
+        """
         if not self.replays:
             return 0
         rows = min(1 << (running - 1).bit_length(), self.cache.keys.shape[1])
@@ -102,4 +126,9 @@ class DecodeRunner:
         device = self.cache.device
         at = torch.tensor(positions, device=device)[:, None]
         cos, sin = self.model.rotary(at.expand(self.model.scheme.components, -1, -1))
-        return torch.tensor(ids, device=device)[:, None], cos, sin, torch.tensor(lengths, device=device)
+        return (
+            torch.tensor(ids, device=device)[:, None],
+            cos,
+            sin,
+            torch.tensor(lengths, device=device),
+        )

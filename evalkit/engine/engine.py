@@ -1,8 +1,10 @@
-"""The engine: prompts in, greedy answers out, many at a time, with answers that do not depend on what runs beside them.
+"""The engine: prompts in, greedy answers out, many at a time, with answers that do not depend on
+what runs beside them.
 
-Work goes in steps: while there is room, the next prompts are prefilled as one pack without padding; otherwise every running
-sequence decodes one token. A sequence that ends leaves its row at once. Visual features are computed once per distinct image, and
-neighbouring prompts that begin with the same image share its prefix.
+Work goes in steps: while there is room, the next prompts are prefilled as one pack without padding;
+otherwise every running sequence decodes one token. A sequence that ends leaves its row at once.
+Visual features are computed once per distinct image, and neighbouring prompts that begin with the
+same image share its prefix.
 """
 
 from __future__ import annotations
@@ -20,23 +22,36 @@ from evalkit.engine.budget import Budget, choose, within_memory
 from evalkit.engine.cache import KVCache, Prefill
 from evalkit.engine.decode import NO_TOKEN, DecodeRunner, likeliest
 from evalkit.engine.sequence import Group, Output, Prompt, Sequence, Stats, Visual, Waiting
-from evalkit.qwen2vl.model import Qwen2VL
+from evalkit.models.qwen2_vl.model import Qwen2VL
 
-NO_NUMBER = "the model computed no numbers (NaN): its weights or pixel settings are broken, or its dtype is too narrow"
+NO_NUMBER = (
+    "the model computed no numbers (NaN): its weights or pixel settings are broken, "
+    "or its dtype is too narrow"
+)
 
 
 class Engine:
     """Greedy generation and ranking over one model.
 
-    ``budget`` (chosen from free memory if None) bounds what runs at once; a single longer sequence runs alone. ``feature_tokens`` bounds
-    the visual features that are remembered; those used last always are. ``stats`` counts what was done, and in which stage the time went.
+    ``budget`` (chosen from free memory if None) bounds what runs at once; a single longer sequence
+    runs alone. ``feature_tokens`` bounds the visual features that are remembered; those used last
+    always are. ``stats`` counts what was done, and in which stage the time went.
     """
 
     def __init__(
-        self, model: Qwen2VL, stop_ids: frozenset[int], budget: Budget | None = None, feature_tokens: int = 16_384
+        self,
+        model: Qwen2VL,
+        stop_ids: frozenset[int],
+        budget: Budget | None = None,
+        feature_tokens: int = 16_384,
     ) -> None:
         weight = model.model.embed_tokens.weight
-        self.model, self.stop_ids, self.device, self.feature_tokens = model, stop_ids, weight.device, feature_tokens
+        self.model, self.stop_ids, self.device, self.feature_tokens = (
+            model,
+            stop_ids,
+            weight.device,
+            feature_tokens,
+        )
         self.budget = budget or choose(model.config, weight.dtype, weight.device)
         self.cache = KVCache(model.config.text, model.key_dim, weight.dtype, self.device)
         self.runner = DecodeRunner(model, self.cache)
@@ -45,10 +60,12 @@ class Engine:
 
     @torch.inference_mode()
     def generate(self, prompts: Iterable[Prompt]) -> Iterator[Output]:
-        """Answers every prompt, in the order in which they end. Reads at most one prompt ahead of what it runs.
+        """Answers every prompt, in the order in which they end. Reads at most one prompt ahead of
+        what it runs.
 
-        Where memory runs out, packs are half as large from then on; a prompt that does not fit alone comes back with an ``error``, and so
-        do half of the running ones where even a decoding step does not fit. What a call that was broken off left in the cache is forgotten.
+        Where memory runs out, packs are half as large from then on; a prompt that does not fit
+        alone comes back with an ``error``, and so do half of the running ones where even a decoding
+        step does not fit. What a call that was broken off left in the cache is forgotten.
         """
         waiting = Waiting(prompts)
         running: list[Sequence] = []
@@ -73,10 +90,12 @@ class Engine:
 
     @torch.inference_mode()
     def rank(self, prompts: Iterable[Prompt]) -> Iterator[Output]:
-        """The log-likelihood of each of a prompt's choices as its continuation, summed over the choice's tokens.
+        """The log-likelihood of each of a prompt's choices as its continuation, summed over the
+        choice's tokens.
 
-        The choices of a prompt share its keys and values, and a pack holds several prompts. Memory as in ``generate``; a prompt without
-        choices, or with an empty one, comes back with an ``error``.
+        The choices of a prompt share its keys and values, and a pack holds several prompts. Memory
+        as in ``generate``; a prompt without choices, or with an empty one, comes back with an
+        ``error``.
         """
         refused: list[Prompt] = []
         waiting = Waiting(_rankable(prompts, refused))
@@ -94,12 +113,22 @@ class Engine:
             seconds = (time.perf_counter() - started) / len(asked)
             for prompt, logprobs in zip(asked, scores):
                 unknown = any(map(math.isnan, logprobs))
-                yield Output(prompt.id, error=NO_NUMBER) if unknown else Output(prompt.id, logprobs=logprobs, seconds=seconds)
-        yield from (Output(p.id, error="nothing to rank: the question has no choices, or an empty one") for p in refused)
+                yield (
+                    Output(prompt.id, error=NO_NUMBER)
+                    if unknown
+                    else Output(prompt.id, logprobs=logprobs, seconds=seconds)
+                )
+        yield from (
+            Output(p.id, error="nothing to rank: the question has no choices, or an empty one")
+            for p in refused
+        )
 
     def _rank(self, asked: list[Prompt]) -> list[tuple[float, ...]]:
         started = time.perf_counter()
-        pack = [Group([replace(p, ids=p.ids + c[:-1]) for c in p.choices], shared=len(p.ids)) for p in asked]
+        pack = [
+            Group([replace(p, ids=p.ids + c[:-1]) for c in p.choices], shared=len(p.ids))
+            for p in asked
+        ]
         hidden, _ = self._forward(pack, None)
         out, start = [], 0
         for prompt in asked:
@@ -115,25 +144,38 @@ class Engine:
         return out
 
     def _smaller(self, prompts: list[Prompt], waiting: Waiting) -> Iterator[Output]:
-        """After running out of memory: the prompts wait again, for packs of half the size; one that was alone fails."""
+        """After running out of memory: the prompts wait again, for packs of half the size; one that
+        was alone fails.
+        """
         self.stats.halvings += 1
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         tokens = sum(_length_with_choices(p) for p in prompts)
         if len(prompts) == 1:
-            yield Output(prompts[0].id, error=f"out of memory: a prompt of {tokens} tokens does not fit; try a lower --max-pixels")
+            yield Output(
+                prompts[0].id,
+                error=(
+                    f"out of memory: a prompt of {tokens} tokens does not fit; try a lower "
+                    "--max-pixels"
+                ),
+            )
         else:
             waiting.put_back(prompts)
             self.budget = self.budget.below(tokens)
 
     def _fewer(self, running: list[Sequence]) -> Iterator[Output]:
-        """After running out of memory in a decoding step: half of the sequences are given up, so that the others go on."""
+        """After running out of memory in a decoding step: half of the sequences are given up, so
+        that the others go on.
+        """
         self.stats.halvings += 1
         kept = len(running) // 2
         for s in running[kept:]:
             yield Output(
                 s.prompt.id,
-                error=f"out of memory with {len(running)} answers under way; repeat the run, or set --batch-size {max(kept, 1)}",
+                error=(
+                    f"out of memory with {len(running)} answers under way; repeat the run, "
+                    f"or set --batch-size {max(kept, 1)}"
+                ),
             )
         del running[kept:], self.cache.lengths[kept:]
         self.budget = replace(self.budget, rows=max(kept, 1))
@@ -141,7 +183,9 @@ class Engine:
             torch.cuda.empty_cache()
 
     def _schedule(self, waiting: Waiting, running: list[Sequence]) -> list[Group]:
-        """The groups to prefill now: neighbours that share a prefix together, as many as rows and tokens allow."""
+        """The groups to prefill now: neighbours that share a prefix together, as many as rows and
+        tokens allow.
+        """
         pack: list[Group] = []
         rows, tokens, budget = len(running), 0, self.budget
         longest = max((len(s.prompt.ids) + s.prompt.max_new_tokens for s in running), default=0)
@@ -150,7 +194,11 @@ class Engine:
             tokens += len(prompt.ids) - (prompt.prefix if group else 0)
             longest = max(longest, len(prompt.ids) + prompt.max_new_tokens)
             rows += 1
-            if rows > 1 and (rows > budget.rows or rows * longest > budget.cache_tokens or (pack and tokens > budget.pack_tokens)):
+            if rows > 1 and (
+                rows > budget.rows
+                or rows * longest > budget.cache_tokens
+                or (pack and tokens > budget.pack_tokens)
+            ):
                 break
             if group:
                 group.shared = prompt.prefix
@@ -162,7 +210,10 @@ class Engine:
     def _prefill(self, pack: list[Group]) -> list[Sequence]:
         started = time.perf_counter()
         prompts = [p for g in pack for p in g.prompts]
-        self.cache.reserve(len(self.cache.lengths) + len(prompts), max(len(p.ids) + p.max_new_tokens for p in prompts))
+        self.cache.reserve(
+            len(self.cache.lengths) + len(prompts),
+            max(len(p.ids) + p.max_new_tokens for p in prompts),
+        )
         hidden, positions = self._forward(pack, self.cache)
         ends, end = [], 0
         for group in pack:
@@ -173,10 +224,15 @@ class Engine:
         first = likeliest(self.model.lm_head(hidden[ends])).tolist()
         self.stats.prefilled(pack, time.perf_counter() - started)
         done = [replace(p, visuals=()) for p in prompts]  # their pixels are not needed any more
-        return [Sequence(p, started, at[0, -1].item(), [token]) for p, at, token in zip(done, positions, first)]
+        return [
+            Sequence(p, started, at[0, -1].item(), [token])
+            for p, at, token in zip(done, positions, first)
+        ]
 
     def _forward(self, pack: list[Group], cache: KVCache | None) -> tuple[Tensor, list[Tensor]]:
-        """Hidden states [tokens, hidden] of a pack, and the position ids of each prompt and of the token after it."""
+        """Hidden states [tokens, hidden] of a pack, and the position ids of each prompt and of the
+        token after it.
+        """
         images = [v for g in pack for v in g.prompts[0].images]
         videos = [v for g in pack for v in g.prompts[0].videos]
         self._encode(images + videos)
@@ -194,7 +250,9 @@ class Engine:
         x = self.model.embed(whole, self._look_up(images), self._look_up(videos))
         self._forget()
         cos, sin = self.model.rotary(torch.cat(packed, dim=1)[:, None].to(self.device))
-        return self.model.model(x, cos, sin, self.model.attending(Prefill(pack, cache, self.device), whole))[0], positions
+        return self.model.model(
+            x, cos, sin, self.model.attending(Prefill(pack, cache, self.device), whole)
+        )[0], positions
 
     def _decode(self, running: list[Sequence]) -> bool:
         """One more token for each; True, so that None says that memory ran out."""
@@ -218,7 +276,9 @@ class Engine:
     def _encode(self, visuals: list[Visual]) -> None:
         started = time.perf_counter()
         found = {v.key: v for v in visuals if v.key not in self.features}
-        new = dict(sorted(found.items(), key=lambda item: item[1].grid[1:]))  # equal sizes side by side
+        new = dict(
+            sorted(found.items(), key=lambda item: item[1].grid[1:])
+        )  # equal sizes side by side
         for visual in visuals:
             if visual.key in self.features:
                 self.features.move_to_end(visual.key)

@@ -1,8 +1,10 @@
-"""The same numbers sooner: projections that read the same input joined into one product, temporaries that stay in a CPU's caches.
+"""The same numbers sooner: projections that read the same input joined into one product,
+temporaries that stay in a CPU's caches.
 
-What lies between two attentions works token by token. On a CPU the fused layers do it for a thousand tokens at a time, from the norm to
-the queries, keys and values, and from the mixture to the next residual; on a GPU for all at once. Loaded models are changed in place;
-after ``fuse`` their weights no longer have the released names.
+What lies between two attentions works token by token. On a CPU the fused layers do it for a
+thousand tokens at a time, from the norm to the queries, keys and values, and from the mixture to
+the next residual; on a GPU for all at once. Loaded models are changed in place; after ``fuse``
+their weights no longer have the released names.
 """
 
 from __future__ import annotations
@@ -13,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evalkit.qwen2vl.decoder import MLP, Attend, DecoderLayer, RMSNorm
-from evalkit.qwen2vl.model import Qwen2VL
-from evalkit.qwen2vl.rope import rotate
-from evalkit.qwen2vl.vision import Segments, VisionBlock, VisionMLP
+from evalkit.models.qwen2_vl.decoder import MLP, Attend, DecoderLayer, RMSNorm
+from evalkit.models.qwen2_vl.model import Qwen2VL
+from evalkit.models.qwen2_vl.rope import rotate
+from evalkit.models.qwen2_vl.vision import Segments, VisionBlock, VisionMLP
 
 ROWS = 1024
 """Tokens that a CPU takes at a time: fewer cost calls, more cost caches."""
@@ -42,7 +44,9 @@ class FusedMLP(nn.Module):
 
     def __init__(self, mlp: MLP) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight)), requires_grad=False)
+        self.weight = nn.Parameter(
+            torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight)), requires_grad=False
+        )
         self.down_proj = mlp.down_proj
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,7 +78,10 @@ class FusedDecoderLayer(nn.Module):
         self.weight = nn.Parameter(torch.cat([p.weight for p in parts]), requires_grad=False)
         self.bias = nn.Parameter(torch.cat([p.bias for p in parts]), requires_grad=False)
         self.o_proj, self.mlp = attention.o_proj, FusedMLP(layer.mlp)
-        self.input_layernorm, self.post_attention_layernorm = layer.input_layernorm, layer.post_attention_layernorm
+        self.input_layernorm, self.post_attention_layernorm = (
+            layer.input_layernorm,
+            layer.post_attention_layernorm,
+        )
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
         q, k, v = by_rows(self._project, *(y.flatten(0, 1) for y in (x, cos, sin)))
@@ -83,7 +90,9 @@ class FusedDecoderLayer(nn.Module):
         return out.view_as(x)
 
     def _project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
-        qkv = F.linear(self.input_layernorm(x), self.weight, self.bias).unflatten(-1, (-1, self.head_dim))
+        qkv = F.linear(self.input_layernorm(x), self.weight, self.bias).unflatten(
+            -1, (-1, self.head_dim)
+        )
         q, k, v = qkv.split(self.heads, dim=-2)
         return rotate(q, cos, sin), rotate(k, cos, sin), v
 
@@ -128,7 +137,9 @@ def fuse(model: Qwen2VL) -> Qwen2VL:
 
 
 def compile_parts(model: Qwen2VL) -> Qwen2VL:
-    """Compiles norms and MLPs, for any number of tokens. Takes 20 to 30 seconds at first use and a C++ compiler on a CPU."""
+    """Compiles norms and MLPs, for any number of tokens. Takes 20 to 30 seconds at first use and a
+    C++ compiler on a CPU.
+    """
     for part in model.modules():
         if isinstance(part, RMSNorm | MLP | FusedMLP | VisionMLP | FusedVisionMLP):
             part.compile(dynamic=True)

@@ -1,4 +1,6 @@
-"""What goes through the engine: prompts with their visual inputs, the groups and sequences they become, and what comes out."""
+"""What goes through the engine: prompts with their visual inputs, the groups and sequences they
+become, and what comes out.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from evalkit.qwen2vl.processing import normalised
-from evalkit.qwen2vl.rope import Grid
+from evalkit.models.qwen2_vl.processing import normalised
+from evalkit.models.qwen2_vl.rope import Grid
 
 
 @dataclass(frozen=True)
 class Visual:
-    """One processed image or video. ``key`` identifies the pixels: features are computed once per key.
+    """One processed image or video. ``key`` identifies the pixels: features are computed once per
+    key.
 
     ``patches`` are what the model reads, or 8-bit and looked up in ``table`` when they are needed.
     """
@@ -34,9 +37,11 @@ class Visual:
 
 @dataclass(frozen=True)
 class Prompt:
-    """Token ids with every visual placeholder expanded, and the visuals in the order of their placeholders.
+    """Token ids with every visual placeholder expanded, and the visuals in the order of their
+    placeholders.
 
-    The first ``prefix`` tokens hold all the visuals; prompts with equal visuals and prefix share its computation.
+    The first ``prefix`` tokens hold all the visuals; prompts with equal visuals and prefix share
+    its computation.
     """
 
     id: str
@@ -66,7 +71,9 @@ class Prompt:
 
 @dataclass
 class Group:
-    """Prompts whose first ``shared`` tokens are the same and are computed once. A single prompt shares nothing."""
+    """Prompts whose first ``shared`` tokens are the same and are computed once. A single prompt
+    shares nothing.
+    """
 
     prompts: list[Prompt]
     shared: int = 0
@@ -78,7 +85,9 @@ class Group:
 
 @dataclass(frozen=True)
 class Output:
-    """Generated ids (the stop token not included), or one log-likelihood per choice, or why there is neither."""
+    """Generated ids (the stop token not included), or one log-likelihood per choice, or why there
+    is neither.
+    """
 
     id: str
     ids: tuple[int, ...] = ()
@@ -90,7 +99,9 @@ class Output:
 
 @dataclass
 class Sequence:
-    """A prompt that occupies a row of the cache. ``next_position`` is that of the token to be fed next."""
+    """A prompt that occupies a row of the cache. ``next_position`` is that of the token to be fed
+    next.
+    """
 
     prompt: Prompt
     started: float
@@ -99,7 +110,9 @@ class Sequence:
 
 
 class Waiting:
-    """Prompts that wait: the next one can be looked at, and what was taken can be put back to the front."""
+    """Prompts that wait: the next one can be looked at, and what was taken can be put back to the
+    front.
+    """
 
     def __init__(self, prompts: Iterable[Prompt]) -> None:
         self.source = iter(prompts)
@@ -123,7 +136,9 @@ class Waiting:
 
 @dataclass
 class Stats:
-    """What an engine did so far. Tokens that a shared prefix saved are in ``tokens_reused``, not in ``tokens_in``."""
+    """What an engine did so far. Tokens that a shared prefix saved are in ``tokens_reused``, not in
+    ``tokens_in``.
+    """
 
     packs: int = 0
     tokens_in: int = 0

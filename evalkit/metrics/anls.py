@@ -1,8 +1,10 @@
-"""ANLS, the metric of DocVQA and InfographicVQA: an edit-distance similarity that forgives a few wrong characters.
+"""ANLS, the metric of DocVQA and InfographicVQA: an edit-distance similarity that forgives a few
+wrong characters.
 
-Biten et al., "Scene Text Visual Question Answering" (ICCV 2019), section 5; evaluation script of the Robust Reading Competition.
-Both texts are stripped, lower-cased and their runs of blanks made one blank; the similarity to an answer is one minus the
-Levenshtein distance over the longer length; the best answer counts, and anything below the threshold counts 0.
+Biten et al., "Scene Text Visual Question Answering" (ICCV 2019), section 5; evaluation script of
+the Robust Reading Competition. Both texts are stripped, lower-cased and their runs of blanks made
+one blank; the similarity to an answer is one minus the Levenshtein distance over the longer length;
+the best answer counts, and anything below the threshold counts 0.
 """
 
 from __future__ import annotations
@@ -15,12 +17,16 @@ from rapidfuzz.distance import Levenshtein
 Lengths = Literal["normalised", "raw"]
 
 
-def anls(prediction: str, answers: Sequence[str], threshold: float = 0.5, lengths: Lengths = "raw") -> float:
-    """Similarity in [0, 1] to the closest of ``answers``; a similarity of exactly ``threshold`` is kept, as the script does.
+def anls(
+    prediction: str, answers: Sequence[str], threshold: float = 0.5, lengths: Lengths = "raw"
+) -> float:
+    """Similarity in [0, 1] to the closest of ``answers``; a similarity of exactly ``threshold`` is
+    kept, as the script does.
 
-    ``lengths="raw"`` divides by the texts' lengths before blanks are cleaned, as the competition's script does (and so every published
-    number): there, surplus blanks in a wrong answer raise its score. ``"normalised"`` divides by the lengths of the texts that are
-    compared. The two agree wherever no text has surplus blanks. Raises ValueError when there are no answers.
+    ``lengths="raw"`` divides by the texts' lengths before blanks are cleaned, as the competition's
+    script does (and so every published number): there, surplus blanks in a wrong answer raise its
+    score. ``"normalised"`` divides by the lengths of the texts that are compared. The two agree
+    wherever no text has surplus blanks. Raises ValueError when there are no answers.
     """
     if not answers:
         raise ValueError("anls needs at least one answer")
@@ -29,7 +35,9 @@ def anls(prediction: str, answers: Sequence[str], threshold: float = 0.5, length
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
-    """1.0 when the prediction equals one of the answers after the clean-up that ANLS does, else 0.0."""
+    """1.0 when the prediction equals one of the answers after the clean-up that ANLS does, else
+    0.0.
+    """
     if not answers:
         raise ValueError("exact_match needs at least one answer")
     return float(_clean(prediction) in {_clean(answer) for answer in answers})

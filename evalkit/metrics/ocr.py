@@ -1,7 +1,9 @@
-"""Reading text: exact match and character error rate, and the containment metrics of MTVQA and OCRBench.
+"""Reading text: exact match and character error rate, and the containment metrics of MTVQA and
+OCRBench.
 
-Exact match and character error rate compare NFC forms, so that an accent written as one code point equals the same accent written
-as two. The containment metrics follow their published scripts to the letter, short answers inside long words included.
+Exact match and character error rate compare NFC forms, so that an accent written as one code point
+equals the same accent written as two. The containment metrics follow their published scripts to the
+letter, short answers inside long words included.
 """
 
 from __future__ import annotations
@@ -14,15 +16,18 @@ from rapidfuzz.distance import Levenshtein
 
 
 def exact_match(prediction: str, reference: str) -> float:
-    """1.0 when both texts are the same after NFC and after runs of blanks are made one; upper and lower case differ."""
+    """1.0 when both texts are the same after NFC and after runs of blanks are made one; upper and
+    lower case differ.
+    """
     return float(_nfc(prediction) == _nfc(reference))
 
 
 def character_error_rate(prediction: str, reference: str) -> float:
-    """Edits (insert, delete, replace one code point) that turn the prediction into the reference, over the reference's length.
+    """Edits (insert, delete, replace one code point) that turn the prediction into the reference,
+    over the reference's length.
 
-    Lower is better; capped at 1.0, so that one run-away answer can't outweigh many good ones. Raises ValueError when the reference
-    is empty.
+    Lower is better; capped at 1.0, so that one run-away answer can't outweigh many good ones.
+    Raises ValueError when the reference is empty.
     """
     target = _nfc(reference)
     if not target:
@@ -30,12 +35,15 @@ def character_error_rate(prediction: str, reference: str) -> float:
     return min(Levenshtein.distance(_nfc(prediction), target) / len(target), 1.0)
 
 
-def mtvqa(prediction: str, answer: str, variant: Literal["official", "vlmevalkit"] = "official") -> float:
+def mtvqa(
+    prediction: str, answer: str, variant: Literal["official", "vlmevalkit"] = "official"
+) -> float:
     """1.0 when the answer occurs in the prediction, without regard to case.
 
-    Tang et al., "MTVQA" (2024): full stops are dropped from the prediction, and the score is the mean over the means of the languages.
-    ``vlmevalkit`` drops them from the answer too (lmms-eval does the same), and its score is the mean over all questions. In the
-    official script an answer with a full stop, such as "3.5", can't be met.
+    Tang et al., "MTVQA" (2024): full stops are dropped from the prediction, and the score is the
+    mean over the means of the languages. ``vlmevalkit`` drops them from the answer too (lmms-eval
+    does the same), and its score is the mean over all questions. In the official script an answer
+    with a full stop, such as "3.5", can't be met.
     """
     wanted = answer.strip().lower()
     if variant == "vlmevalkit":
@@ -46,8 +54,9 @@ def mtvqa(prediction: str, answer: str, variant: Literal["official", "vlmevalkit
 def ocrbench(prediction: str, answers: Sequence[str], formula: bool = False) -> float:
     """1.0 when any answer occurs in the prediction (Liu et al., "OCRBench", 2024; official script).
 
-    Text is stripped, lower-cased, and line breaks become blanks. ``formula`` is for handwritten expressions (HME100k): case counts,
-    and all blanks are dropped. Raises ValueError when there are no answers.
+    Text is stripped, lower-cased, and line breaks become blanks. ``formula`` is for handwritten
+    expressions (HME100k): case counts, and all blanks are dropped. Raises ValueError when there are
+    no answers.
     """
     if not answers:
         raise ValueError("ocrbench needs at least one answer")

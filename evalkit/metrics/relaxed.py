@@ -1,7 +1,8 @@
-"""Relaxed accuracy, the metric of ChartQA: numbers may be off by five per cent, other answers must be equal.
+"""Relaxed accuracy, the metric of ChartQA: numbers may be off by five per cent, other answers must
+be equal.
 
-Masry et al., "ChartQA" (Findings of ACL 2022), section 5.1, after Methani et al., "PlotQA" (WACV 2020); the reading of numbers follows
-the script that Pix2Struct published and that others copied.
+Masry et al., "ChartQA" (Findings of ACL 2022), section 5.1, after Methani et al., "PlotQA" (WACV
+2020); the reading of numbers follows the script that Pix2Struct published and that others copied.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,2})?
 def relaxed_accuracy(prediction: str, target: str, tolerance: float = 0.05) -> float:
     """1.0 when the answer is right, else 0.0.
 
-    Where both are numbers and the target is not zero, right means ``|prediction - target| <= tolerance * |target|``; a trailing "%"
-    divides by 100, so "50%" is 0.5 and not 50. Otherwise right means equal without regard to case: "0.0" is not "0", and "1,000" is
-    not "1000". A year is a number like any other.
+    Where both are numbers and the target is not zero, right means ``|prediction - target| <=
+    tolerance * |target|``; a trailing "%" divides by 100, so "50%" is 0.5 and not 50. Otherwise
+    right means equal without regard to case: "0.0" is not "0", and "1,000" is not "1000". A year is
+    a number like any other.
     """
     p, t = _number(prediction), _number(target)
     if p is not None and t:

@@ -1,4 +1,6 @@
-"""The nano model and the data it is trained and tried on: drawn here from a seed, trained here, shipped inside."""
+"""The nano model and the data it is trained and tried on: drawn here from a seed, trained here,
+shipped inside.
+"""
 
 from pathlib import Path
 

@@ -1,7 +1,8 @@
 """Training batches: scenes as token sequences in which all questions on a scene share its image.
 
-A row is the conversation up to the image, once, then for each question its own ending and answer. A question sees the image and itself
-only, and its positions go on right behind the image, so that each is exactly what a single question looks like in evaluation.
+A row is the conversation up to the image, once, then for each question its own ending and answer. A
+question sees the image and itself only, and its positions go on right behind the image, so that
+each is exactly what a single question looks like in evaluation.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evalkit.qwen2vl.ablation import Ablation
-from evalkit.qwen2vl.positions import POSITIONS
-from evalkit.qwen2vl.processing import Processor, sample_frames
-from evalkit.qwen2vl.rope import Grid, Run
+from evalkit.models.qwen2_vl.positions import POSITIONS
+from evalkit.models.qwen2_vl.processing import Processor, sample_frames
+from evalkit.models.qwen2_vl.rope import Grid, Run
+from evalkit.models.qwen2_vl.switches import Ablation
 
 from . import tokenizer as nano_tokenizer
 from .clips import draw as draw_clip
@@ -34,24 +35,36 @@ MIN_PIXELS = 4 * 28 * 28
 SHORT_ANSWER = "\nPlease try to answer the question with short words or phrases if possible."
 LETTER_ANSWER = "\nAnswer with the option's letter from the given choices directly."
 EXTRA = 6
-"""Questions from this number on are a scene's extra ones: learnt from, not graded. A row has fewer than 8 in all."""
-HEAD = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>"
+"""Questions from this number on are a scene's extra ones: learnt from, not graded. A row has fewer
+than 8 in all.
+"""
+HEAD = (
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>"
+)
 TURN = "<|im_end|>\n<|im_start|>assistant\n"
 
 
 def prompt(family: Family, question: Question) -> str:
-    """The text behind the image, as the tasks word it (a test holds the two together); that of ``extra`` questions stands as it is."""
+    """The text behind the image, as the tasks word it (a test holds the two together); that of
+    ``extra`` questions stands as it is.
+    """
     if question.kind == "extra":
         return question.text
     if family in BOXES:
         return f'Detect the bounding box of "{question.text}".'
     if family == "clips":
-        return f"{question.text}\n" + "\n".join(f"{a}. {o}" for a, o in zip("ABCDE", question.options)) + LETTER_ANSWER
+        return (
+            f"{question.text}\n"
+            + "\n".join(f"{a}. {o}" for a, o in zip("ABCDE", question.options))
+            + LETTER_ANSWER
+        )
     return question.text + SHORT_ANSWER
 
 
 def target(family: Family, question: Question) -> str:
-    """What the model learns to write; corners of boxes in steps of 10 of 1000, so that their last digit costs nothing to learn."""
+    """What the model learns to write; corners of boxes in steps of 10 of 1000, so that their last
+    digit costs nothing to learn.
+    """
     if family not in BOXES or question.kind == "extra":
         return question.answer
     rounded = re.sub(r"\d+", lambda n: str(min(990, round(int(n[0]) / 10) * 10)), question.answer)
@@ -62,8 +75,9 @@ def target(family: Family, question: Question) -> str:
 class Batch:
     """Rows of one family, padded on the right.
 
-    ids and labels [rows, tokens] (label -100: not learnt; a label stands where its token is predicted), question [rows, tokens] (-2
-    padding, -1 shared, else the question's number), positions [components, rows, tokens], patches [n, 1176], one grid a row.
+    ids and labels [rows, tokens] (label -100: not learnt; a label stands where its token is
+    predicted), question [rows, tokens] (-2 padding, -1 shared, else the question's number),
+    positions [components, rows, tokens], patches [n, 1176], one grid a row.
     """
 
     family: Family
@@ -76,7 +90,9 @@ class Batch:
 
     @property
     def mask(self) -> Tensor:
-        """Who sees whom [rows, 1, tokens, tokens]: earlier tokens that are shared or of the same question."""
+        """Who sees whom [rows, 1, tokens, tokens]: earlier tokens that are shared or of the same
+        question.
+        """
         q = self.question
         same = (q[:, None, :] == -1) | (q[:, None, :] == q[:, :, None])
         n = q.shape[1]
@@ -84,14 +100,23 @@ class Batch:
         return ((same & causal) | torch.eye(n, dtype=torch.bool, device=q.device))[:, None]
 
     def to(self, device: str | torch.device) -> Batch:
-        tensors = {k: getattr(self, k).to(device) for k in ("ids", "labels", "question", "positions", "patches")}
+        tensors = {
+            k: getattr(self, k).to(device)
+            for k in ("ids", "labels", "question", "positions", "patches")
+        }
         return replace(self, **tensors)
 
 
 @lru_cache(maxsize=1)
 def shipped_pictures() -> frozenset[str]:
-    """Digests of every picture and clip of the ``mini`` subsets: few digits on few cells recur by chance, and are drawn again."""
-    manifest = json.loads((Path(__file__).parent / "data" / "manifest.json").read_text(encoding="utf-8"))
+    """Digests of every picture and clip of the ``mini`` subsets: few digits on few cells recur by
+    chance, and are drawn again.
+    """
+    manifest = json.loads(
+        (Path(__file__).parent.parent / "data" / "mini" / "manifest.json").read_text(
+            encoding="utf-8"
+        )
+    )
     return frozenset(manifest["pictures"])
 
 
@@ -104,8 +129,12 @@ def encode(text: str) -> list[int]:
     return tokens().encode(text, add_special_tokens=False).ids
 
 
-def make_batch(recipe: Recipe, step: int, gates: Mapping[Family, float], half: bool = False) -> Batch:
-    """The batch of one training step; a function of its arguments alone. ``half``: patches in bfloat16, half as much to move."""
+def make_batch(
+    recipe: Recipe, step: int, gates: Mapping[Family, float], half: bool = False
+) -> Batch:
+    """The batch of one training step; a function of its arguments alone. ``half``: patches in
+    bfloat16, half as much to move.
+    """
     rng = stream("train", recipe.seed, step)
     mix = recipe.stage(step).weights
     names, weights = list(mix), np.array(list(mix.values()))
@@ -115,7 +144,9 @@ def make_batch(recipe: Recipe, step: int, gates: Mapping[Family, float], half: b
     for _ in range(recipe.batch):
         near = rng.random() < ladder.near
         while True:
-            difficulty = float(rng.uniform(max(0.0, top - 0.15), top) if near else rng.uniform(0.0, top))
+            difficulty = float(
+                rng.uniform(max(0.0, top - 0.15), top) if near else rng.uniform(0.0, top)
+            )
             if ladder.seconds:
                 shortest, longest = (round(2 * s) for s in ladder.seconds)
                 scene = draw_clip(difficulty, rng, float(rng.integers(shortest, longest + 1)) / 2)
@@ -139,7 +170,10 @@ def pixels(scene: Scene, processor: Processor) -> tuple[Tensor, Grid]:
 def collate(family: Family, scenes: list[Scene], ablation: Ablation) -> Batch:
     processor = Processor(ablation=ablation)
     scheme = POSITIONS[str(ablation.position)]
-    pad, image_pad = encode("<|endoftext|>")[0], encode("<|image_pad|>" if family != "clips" else "<|video_pad|>")[0]
+    pad, image_pad = (
+        encode("<|endoftext|>")[0],
+        encode("<|image_pad|>" if family != "clips" else "<|video_pad|>")[0],
+    )
     head, vision_end, turn, end = encode(HEAD), encode("<|vision_end|>"), TURN, encode("<|im_end|>")
     rows, patches, grids = [], [], []
     for scene in scenes:
@@ -171,7 +205,9 @@ def collate(family: Family, scenes: list[Scene], ablation: Ablation) -> Batch:
         torch.tensor([padded(r[0], pad) for r in rows]),
         torch.tensor([padded(r[1], -100) for r in rows]),
         torch.tensor([padded(r[2], -2) for r in rows]),
-        torch.stack([torch.nn.functional.pad(r[3], (0, longest - r[3].shape[1])) for r in rows], dim=1),
+        torch.stack(
+            [torch.nn.functional.pad(r[3], (0, longest - r[3].shape[1])) for r in rows], dim=1
+        ),
         torch.cat(patches),
         tuple(grids),
     )

@@ -1,4 +1,6 @@
-"""Clips of moving shapes: which way, how many, which first, which vanishes; always five options, one of them right."""
+"""Clips of moving shapes: which way, how many, which first, which vanishes; always five options,
+one of them right.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,13 @@ from .grounding import COLOURS, SHAPES, Thing, paint
 from .scene import CELL, Question, Scene
 
 FPS = 8.0
-DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1), "it stays still": (0, 0)}
+DIRECTIONS = {
+    "left": (-1, 0),
+    "right": (1, 0),
+    "up": (0, -1),
+    "down": (0, 1),
+    "it stays still": (0, 0),
+}
 NUMBERS = ("one", "two", "three", "four", "five")
 NAMES = tuple(f"the {c} {s}" for c in COLOURS for s in SHAPES)
 
@@ -69,7 +77,9 @@ def _scene(
     return Scene((asked,), difficulty, frames=_render(frames, width, height), fps=FPS)
 
 
-def _direction(kind: str, difficulty: float, seconds: float, width: int, height: int, rng: np.random.Generator) -> Scene:
+def _direction(
+    kind: str, difficulty: float, seconds: float, width: int, height: int, rng: np.random.Generator
+) -> Scene:
     n = int(seconds * FPS)
     name = NAMES[int(rng.integers(len(NAMES)))]
     colour, shape = name.split()[1:]
@@ -86,19 +96,55 @@ def _direction(kind: str, difficulty: float, seconds: float, width: int, height:
             start[axis] = rest if d > 0 else span[axis] - rest
     for i in range(n):
         at = i / (n - 1) * path
-        frames.append([Thing(colour, shape, int(start[0] + dx * at * span[0]), int(start[1] + dy * at * span[1]), side)])
-    return _scene(f"Which way does {name} move?", answer, kind, list(DIRECTIONS), frames, width, height, difficulty, rng)
+        frames.append(
+            [
+                Thing(
+                    colour,
+                    shape,
+                    int(start[0] + dx * at * span[0]),
+                    int(start[1] + dy * at * span[1]),
+                    side,
+                )
+            ]
+        )
+    return _scene(
+        f"Which way does {name} move?",
+        answer,
+        kind,
+        list(DIRECTIONS),
+        frames,
+        width,
+        height,
+        difficulty,
+        rng,
+    )
 
 
-def _count(kind: str, difficulty: float, seconds: float, width: int, height: int, rng: np.random.Generator) -> Scene:
+def _count(
+    kind: str, difficulty: float, seconds: float, width: int, height: int, rng: np.random.Generator
+) -> Scene:
     n = int(rng.integers(1, 6))
     things = _things(n, width, height, rng)
     frames = [things] * int(seconds * FPS)
-    return _scene("How many objects are there?", NUMBERS[n - 1], kind, list(NUMBERS), frames, width, height, difficulty, rng)
+    return _scene(
+        "How many objects are there?",
+        NUMBERS[n - 1],
+        kind,
+        list(NUMBERS),
+        frames,
+        width,
+        height,
+        difficulty,
+        rng,
+    )
 
 
-def _events(kind: str, difficulty: float, seconds: float, width: int, height: int, rng: np.random.Generator) -> Scene:
-    """Objects that appear one after another, or of which one vanishes half way; the options name all that are in the clip."""
+def _events(
+    kind: str, difficulty: float, seconds: float, width: int, height: int, rng: np.random.Generator
+) -> Scene:
+    """Objects that appear one after another, or of which one vanishes half way; the options name
+    all that are in the clip.
+    """
     things = _things(2 if difficulty < 0.5 else 3, width, height, rng)
     n = int(seconds * FPS)
     names = [f"the {t.name}" for t in things]
@@ -106,6 +152,18 @@ def _events(kind: str, difficulty: float, seconds: float, width: int, height: in
     if kind == "order":
         starts = np.linspace(0, n * 0.6, len(things))
         frames = [[t for t, s in zip(things, starts) if i >= s] for i in range(n)]
-        return _scene("Which object appears first?", names[0], kind, pool, frames, width, height, difficulty, rng)
+        return _scene(
+            "Which object appears first?",
+            names[0],
+            kind,
+            pool,
+            frames,
+            width,
+            height,
+            difficulty,
+            rng,
+        )
     frames = [things if i < n * 0.5 else things[1:] for i in range(n)]
-    return _scene("Which object disappears?", names[0], kind, pool, frames, width, height, difficulty, rng)
+    return _scene(
+        "Which object disappears?", names[0], kind, pool, frames, width, height, difficulty, rng
+    )

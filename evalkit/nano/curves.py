@@ -10,7 +10,9 @@ DASHES = {"0.1": "-", "0.25": "--", "0.6": ":"}
 
 
 def plot(csv: Path, png: Path) -> Path:
-    """Losses, difficulty reached and held-out accuracy by step, one colour a family, one dash a difficulty. Returns ``png``."""
+    """Losses, difficulty reached and held-out accuracy by step, one colour a family, one dash a
+    difficulty. Returns ``png``.
+    """
     import matplotlib
     import pandas as pd
 
@@ -26,7 +28,13 @@ def plot(csv: Path, png: Path) -> Path:
         for column in frame:
             name, at, difficulty = column.partition("@")
             if at and name.removesuffix(" tokens") == family:
-                axes[2].plot(frame.step, frame[column], DASHES[difficulty], color=colour, label=f"{name} at {difficulty}")
+                axes[2].plot(
+                    frame.step,
+                    frame[column],
+                    DASHES[difficulty],
+                    color=colour,
+                    label=f"{name} at {difficulty}",
+                )
     axes[2].set_ylim(0, 1)
     titles = ("training loss", "difficulty reached", "held-out share right (teacher-forced)")
     for axis, title in zip(axes, titles):

@@ -1,4 +1,6 @@
-"""Forms, receipts and tables: pages whose answers are found by key, by row and column, or by adding up."""
+"""Forms, receipts and tables: pages whose answers are found by key, by row and column, or by adding
+up.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,10 @@ from .scene import CELL, Question, Scene
 from .words import DIGITS, UPPER, draw_line
 
 KEYS = (
-    "NAME CITY DATE TIME CODE UNIT ROOM SEAT GATE LANE TOTAL PRICE TAX RATE SIZE MASS AGE YEAR PAGE ITEM "
-    "TEAM RANK STEP ZONE PORT FLAT ROAD BANK FUND COST LOAN DUTY FINE RENT WAGE DEBT GOAL LIMIT SPEED LEVEL"
+    "NAME CITY DATE TIME CODE UNIT ROOM SEAT GATE LANE TOTAL PRICE TAX RATE SIZE MASS AGE "
+    "YEAR PAGE ITEM "
+    "TEAM RANK STEP ZONE PORT FLAT ROAD BANK FUND COST LOAN DUTY FINE RENT WAGE DEBT GOAL "
+    "LIMIT SPEED LEVEL"
 ).split()
 WORDS = "RED BLUE GREEN NORTH SOUTH EAST WEST OPEN SHUT FULL HALF NEW OLD GOOD FAST SLOW HIGH LOW IRON WOOD".split()
 ROWS = "BOLT NUT NAIL SCREW PIPE WIRE LAMP FUSE GEAR BELT".split()
@@ -46,7 +50,10 @@ def draw(difficulty: float, rng: np.random.Generator) -> Scene:
         whole = [(k, int(v)) for k, v in rows if v.isdigit()]
         if len(whole) >= 2:
             (a, x), (b, y) = whole[:2]
-            questions = [Question(f"What is the sum of {a} and {b}?", str(x + y), "arithmetic"), *questions[:3]]
+            questions = [
+                Question(f"What is the sum of {a} and {b}?", str(x + y), "arithmetic"),
+                *questions[:3],
+            ]
     i = int(asked[0])
     lines = Question(f"What is line {i + 1}?", " ".join(rows[i]), "extra")
     return Scene(tuple(questions), difficulty, image=image, extra=(lines,))
@@ -64,7 +71,9 @@ def _form(rows: list[tuple[str, str]], difficulty: float, rng: np.random.Generat
     for i, (key, text) in enumerate(rows):
         middle = i * CELL + CELL / 2 + free * rng.uniform(-2, 2)
         draw_line(pen, key, "en", free * rng.uniform(0, 8), middle, size, free, (0, 0, 0), rng)
-        draw_line(pen, text, "en", left * CELL * (1 - 0.3 * free), middle, size, free, (0, 0, 0), rng)
+        draw_line(
+            pen, text, "en", left * CELL * (1 - 0.3 * free), middle, size, free, (0, 0, 0), rng
+        )
     return image
 
 
@@ -77,7 +86,9 @@ def _free_form(rows: list[tuple[str, str]], rng: np.random.Generator) -> Image.I
     width = int(wide + gap + max(face.getlength(v) for _, v in rows)) + int(rng.integers(16, 120))
     height = pitch * len(rows) + int(rng.integers(10, 120))
     grey = int(rng.integers(225, 256))
-    image = Image.new("RGB", (max(84, min(width, 1400)), max(84, min(height, 1400))), (grey, grey, grey))
+    image = Image.new(
+        "RGB", (max(84, min(width, 1400)), max(84, min(height, 1400))), (grey, grey, grey)
+    )
     pen = ImageDraw.Draw(image)
     left, top = int(rng.integers(6, 14)), int(rng.integers(4, max(height - pitch * len(rows), 5)))
     for i, (key, text) in enumerate(rows):
@@ -97,12 +108,22 @@ def _table(difficulty: float, rng: np.random.Generator) -> Scene:
     cells = [[str(rng.integers(1, 999)) for _ in heads] for _ in names]
     column = int(face.getlength("STOCK ")) + int(rng.integers(10, 60))
     pitch = int(size * rng.uniform(1.6, 2.3))
-    image = Image.new("RGB", (column * (len(heads) + 1) + 12, pitch * (len(names) + 1) + 12), (255, 255, 255))
+    image = Image.new(
+        "RGB", (column * (len(heads) + 1) + 12, pitch * (len(names) + 1) + 12), (255, 255, 255)
+    )
     pen = ImageDraw.Draw(image)
     for r, line in enumerate([["", *heads], *([n, *c] for n, c in zip(names, cells))]):
         for c, text in enumerate(line):
-            pen.text((6 + c * column, 6 + r * pitch + pitch / 2), text, font=face, fill=(0, 0, 0), anchor="lm")
-        pen.line((4, 6 + (r + 1) * pitch, image.width - 4, 6 + (r + 1) * pitch), fill=(150, 150, 150))
+            pen.text(
+                (6 + c * column, 6 + r * pitch + pitch / 2),
+                text,
+                font=face,
+                fill=(0, 0, 0),
+                anchor="lm",
+            )
+        pen.line(
+            (4, 6 + (r + 1) * pitch, image.width - 4, 6 + (r + 1) * pitch), fill=(150, 150, 150)
+        )
     questions = []
     for _ in range(3):
         r, c = int(rng.integers(len(names))), int(rng.integers(len(heads)))

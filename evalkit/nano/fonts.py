@@ -14,21 +14,36 @@ LATIN = (SANS, BOLD, SERIF)
 
 @lru_cache(maxsize=512)
 def font(name: str, size: int) -> ImageFont.FreeTypeFont:
-    """A shipped font at a pixel size, with complex layout. Raises RuntimeError when Pillow was built without it."""
+    """A shipped font at a pixel size, with complex layout. Raises RuntimeError when Pillow was
+    built without it.
+    """
     if not features.check("raqm"):
         missing = "Pillow finds no raqm: Arabic can't be shaped; install a Pillow wheel from PyPI, and the system's libfribidi0"
         raise RuntimeError(missing)
-    return ImageFont.truetype(str(FOLDER / f"{name}.ttf"), size, layout_engine=ImageFont.Layout.RAQM)
+    return ImageFont.truetype(
+        str(FOLDER / f"{name}.ttf"), size, layout_engine=ImageFont.Layout.RAQM
+    )
 
 
 def subset_fonts(source: Path) -> None:
-    """Makes the shipped files from Debian's fonts-dejavu-core and fonts-wqy-microhei, unpacked under ``source`` (needs fonttools)."""
+    """Makes the shipped files from Debian's fonts-dejavu-core and fonts-wqy-microhei, unpacked
+    under ``source`` (needs fonttools).
+    """
     from fontTools import subset
     from fontTools.ttLib import TTFont
 
     from .wordlists import WORDS
 
-    latin = [*range(0x20, 0x7F), *range(0xA0, 0x180), 0x1A0, 0x1A1, 0x1AF, 0x1B0, *range(0x1EA0, 0x1EFA), 0x20AC]
+    latin = [
+        *range(0x20, 0x7F),
+        *range(0xA0, 0x180),
+        0x1A0,
+        0x1A1,
+        0x1AF,
+        0x1B0,
+        *range(0x1EA0, 0x1EFA),
+        0x20AC,
+    ]
     other = [*range(0x400, 0x460), *range(0x384, 0x3CF)]
     letters = sorted({ord(c) for lang in ("zh", "ja", "ko") for w in WORDS[lang] for c in w})
     parts = {

@@ -1,4 +1,6 @@
-"""Coloured shapes and expressions that each refer to exactly one of them: by attribute, size, place, or relation."""
+"""Coloured shapes and expressions that each refer to exactly one of them: by attribute, size,
+place, or relation.
+"""
 
 from __future__ import annotations
 
@@ -42,10 +44,14 @@ class Thing:
 STYLES = ("attribute", "free", "sentence")
 
 
-def draw(difficulty: float, rng: np.random.Generator, style: str | None = None, alike: bool = False) -> Scene:
-    """``style``: "attribute" (no words of place), "free", or "sentence" (relations to another object); None draws one.
+def draw(
+    difficulty: float, rng: np.random.Generator, style: str | None = None, alike: bool = False
+) -> Scene:
+    """``style``: "attribute" (no words of place), "free", or "sentence" (relations to another
+    object); None draws one.
 
-    ``alike``: the objects share either their shape or their colour, so that the other alone tells them apart.
+    ``alike``: the objects share either their shape or their colour, so that the other alone tells
+    them apart.
     """
     style = style or str(rng.choice(STYLES))
     width, height = _canvas(difficulty, rng)
@@ -81,11 +87,16 @@ def _what(t: Thing, width: int, height: int) -> Question:
 
 def box_text(x1: float, y1: float, x2: float, y2: float, width: int, height: int) -> str:
     """The released format: corners in thousandths of width and height, below 1000."""
-    a, b, c, d = (min(999, round(1000 * v / s)) for v, s in ((x1, width), (y1, height), (x2, width), (y2, height)))
+    a, b, c, d = (
+        min(999, round(1000 * v / s))
+        for v, s in ((x1, width), (y1, height), (x2, width), (y2, height))
+    )
     return f"({a},{b}),({c},{d})"
 
 
-def refer(things: list[Thing], i: int, style: str, difficulty: float, rng: np.random.Generator) -> str | None:
+def refer(
+    things: list[Thing], i: int, style: str, difficulty: float, rng: np.random.Generator
+) -> str | None:
     """An expression that fits the i-th thing alone, or None when none of the style does."""
     me = things[i]
     found: list[str] = []
@@ -103,8 +114,15 @@ def refer(things: list[Thing], i: int, style: str, difficulty: float, rng: np.ra
         if all(1.4 * me.side <= t.side for t in same):
             found.append(f"the small {me.name}")
     if style == "free" and same:
-        for word, axis, sign in (("left", 0, -1), ("right", 0, 1), ("top", 1, -1), ("bottom", 1, 1)):
-            if all(sign * (me.middle[axis] - t.middle[axis]) > 0.6 * max(me.side, t.side) for t in same):
+        for word, axis, sign in (
+            ("left", 0, -1),
+            ("right", 0, 1),
+            ("top", 1, -1),
+            ("bottom", 1, 1),
+        ):
+            if all(
+                sign * (me.middle[axis] - t.middle[axis]) > 0.6 * max(me.side, t.side) for t in same
+            ):
                 found.append(f"the {word} {me.name}")
     if style == "sentence":
         found += _relations(me, others)
@@ -125,12 +143,16 @@ def _relations(me: Thing, others: list[Thing]) -> list[str]:
         ):
 
             def fits(t: Thing, axis: int = axis, sign: int = sign, anchor: Thing = anchor) -> bool:
-                return sign * (t.middle[axis] - anchor.middle[axis]) > 0.5 * max(t.side, anchor.side)
+                return sign * (t.middle[axis] - anchor.middle[axis]) > 0.5 * max(
+                    t.side, anchor.side
+                )
 
             def near(t: Thing, axis: int = axis, sign: int = sign, anchor: Thing = anchor) -> bool:
                 return sign * (t.middle[axis] - anchor.middle[axis]) > 0
 
-            if fits(me) and not any(near(t) for t in others if t.shape == me.shape and t is not anchor):
+            if fits(me) and not any(
+                near(t) for t in others if t.shape == me.shape and t is not anchor
+            ):
                 out.append(f"the {me.shape} that is {words} the {anchor.name}")
     return out
 
@@ -170,16 +192,26 @@ def _scatter(width: int, height: int, difficulty: float, rng: np.random.Generato
 
 
 def _alike(things: list[Thing], rng: np.random.Generator) -> list[Thing]:
-    """The same places with one shape in different colours, or one colour in different shapes (two of a kind beyond four objects)."""
+    """The same places with one shape in different colours, or one colour in different shapes (two
+    of a kind beyond four objects).
+    """
     colours, shapes = rng.permutation(list(COLOURS)), rng.permutation(list(SHAPES))
     by_colour = rng.random() < 0.7
-    names = [(colours[i], shapes[0]) if by_colour else (colours[0], shapes[i % len(shapes)]) for i in range(len(things))]
-    return [replace(t, colour=str(colour), shape=str(shape)) for t, (colour, shape) in zip(things, names)]
+    names = [
+        (colours[i], shapes[0]) if by_colour else (colours[0], shapes[i % len(shapes)])
+        for i in range(len(things))
+    ]
+    return [
+        replace(t, colour=str(colour), shape=str(shape))
+        for t, (colour, shape) in zip(things, names)
+    ]
 
 
 def _touch(x: int, y: int, side: int, other: Thing) -> bool:
     reach = (side + other.side) / 2
-    return abs(x + side / 2 - other.middle[0]) < reach and abs(y + side / 2 - other.middle[1]) < reach
+    return (
+        abs(x + side / 2 - other.middle[0]) < reach and abs(y + side / 2 - other.middle[1]) < reach
+    )
 
 
 def paint(pen: ImageDraw.ImageDraw, t: Thing) -> None:
@@ -196,7 +228,9 @@ def paint(pen: ImageDraw.ImageDraw, t: Thing) -> None:
         radius = np.where(np.arange(10) % 2, 0.42, 1.0)
         px, py = np.cos(angles) * radius, np.sin(angles) * radius
         px, py = (px - px.min()) / np.ptp(px), (py - py.min()) / np.ptp(py)
-        pen.polygon([(x + float(a) * (s - 1), y + float(b) * (s - 1)) for a, b in zip(px, py)], fill=fill)
+        pen.polygon(
+            [(x + float(a) * (s - 1), y + float(b) * (s - 1)) for a, b in zip(px, py)], fill=fill
+        )
 
 
 def _texture(image: Image.Image, rng: np.random.Generator) -> None:

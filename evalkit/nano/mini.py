@@ -1,7 +1,9 @@
-"""The embedded ``mini`` subsets, written as parquet in the official schemas: ``python -m evalkit.nano.mini [FOLDER]``.
+"""The embedded ``mini`` subsets, written as parquet in the official schemas: ``python -m
+evalkit.nano.mini [FOLDER]``.
 
-A third of each subset is drawn at each tier; the tier is the first word of an identifier that the official schema has (``easy-0012``). The
-random stream is one that training never uses. Images are PNG, clips H.264 in mp4.
+A third of each subset is drawn at each tier; the tier is the first word of an identifier that the
+official schema has (``easy-0012``). The random stream is one that training never uses. Images are
+PNG, clips H.264 in mp4.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import numpy as np
 from .grounding import draw as draw_grounding
 from .scene import Family, Scene, Tier, digest, draw, stream, tier_difficulty
 
-HERE = Path(__file__).parent / "data"
+HERE = Path(__file__).parent.parent / "data" / "mini"
 SEED = 2026
 TIERS: tuple[Tier, ...] = get_args(Tier)
 Row = dict[str, Any]
@@ -46,7 +48,9 @@ SUBSETS: dict[str, tuple[int, int, Make]] = {
 
 
 def scenes(key: int, count: int, make: Make) -> Iterator[tuple[Tier, int, Scene]]:
-    """``count`` scenes of each tier; scene i of a tier depends on nothing but the key, the tier and i."""
+    """``count`` scenes of each tier; scene i of a tier depends on nothing but the key, the tier and
+    i.
+    """
     for t, tier in enumerate(TIERS):
         for i in range(count):
             rng = stream("mini", SEED, key, t, i)
@@ -55,7 +59,13 @@ def scenes(key: int, count: int, make: Make) -> Iterator[tuple[Tier, int, Scene]
 
 def pictures() -> list[str]:
     """Digests of all pictures and clips, sorted: what training must not show."""
-    return sorted({digest(scene) for key, count, make in SUBSETS.values() for _, _, scene in scenes(key, count, make)})
+    return sorted(
+        {
+            digest(scene)
+            for key, count, make in SUBSETS.values()
+            for _, _, scene in scenes(key, count, make)
+        }
+    )
 
 
 def png(scene: Scene) -> dict[str, Any]:
@@ -135,31 +145,66 @@ def word_rows() -> Iterator[Row]:
 
 
 def write_clip(path: Path, frames: np.ndarray[Any, Any], fps: float) -> None:
-    """An mp4 of uint8 frames [n, height, width, 3] with even sides. The encoder gives equal bytes for equal frames only almost always."""
+    """An mp4 of uint8 frames [n, height, width, 3] with even sides. The encoder gives equal bytes
+    for equal frames only almost always.
+    """
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options={"fflags": "+bitexact", "movflags": "+faststart"}) as out:
-        stream_ = out.add_stream("libx264", rate=round(fps), options={"crf": "16", "preset": "slow", "threads": "1"})
+        stream_ = out.add_stream(
+            "libx264", rate=round(fps), options={"crf": "16", "preset": "slow", "threads": "1"}
+        )
         stream_.width, stream_.height = frames.shape[2], frames.shape[1]
         stream_.pix_fmt = "yuv420p"
         stream_.codec_context.thread_count = 1
         for picture in frames:
-            out.mux(stream_.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
+            out.mux(
+                stream_.encode(
+                    av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+                )
+            )
         out.mux(stream_.encode())
 
 
 def write(folder: Path = HERE) -> None:
-    """Writes all subsets and ``manifest.json`` (rows and SHA-256 of each file, digests of all pictures)."""
+    """Writes all subsets and ``manifest.json`` (rows and SHA-256 of each file, digests of all
+    pictures).
+    """
     import datasets
     from datasets import Features, Image, List, Value
 
     text, whole, real = Value("string"), Value("int64"), Value("float64")
-    docvqa = {"questionId": text, "question": text, "question_types": List(text), "image": Image(), "docId": whole}
-    docvqa |= {"ucsf_document_id": text, "ucsf_document_page_no": text, "answers": List(text), "data_split": text}
-    refcoco = {"question_id": text, "image": Image(), "question": text, "answer": List(text), "segmentation": List(real)}
+    docvqa = {
+        "questionId": text,
+        "question": text,
+        "question_types": List(text),
+        "image": Image(),
+        "docId": whole,
+    }
+    docvqa |= {
+        "ucsf_document_id": text,
+        "ucsf_document_page_no": text,
+        "answers": List(text),
+        "data_split": text,
+    }
+    refcoco = {
+        "question_id": text,
+        "image": Image(),
+        "question": text,
+        "answer": List(text),
+        "segmentation": List(real),
+    }
     refcoco |= {"bbox": List(real), "iscrowd": whole, "file_name": text}
-    nextqa = {"video": text, "frame_count": whole, "width": whole, "height": whole, "question": text, "answer": whole, "qid": whole}
+    nextqa = {
+        "video": text,
+        "frame_count": whole,
+        "width": whole,
+        "height": whole,
+        "question": text,
+        "answer": whole,
+        "qid": whole,
+    }
     nextqa |= {"type": text, **{f"a{k}": text for k in range(5)}}
     mtvqa = {"image": Image(), "qa_pairs": text, "lang": text, "id": text}
     parts = (
@@ -178,8 +223,16 @@ def write(folder: Path = HERE) -> None:
         table.to_parquet(path)
         rows_of[str(path.relative_to(folder))] = len(table)
     files = sorted(p for p in folder.rglob("*") if p.suffix in (".parquet", ".mp4"))
-    digests = {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
-    manifest = {"schema_version": 1, "seed": SEED, "rows": rows_of, "sha256": digests, "pictures": pictures()}
+    digests = {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files
+    }
+    manifest = {
+        "schema_version": 1,
+        "seed": SEED,
+        "rows": rows_of,
+        "sha256": digests,
+        "pictures": pictures(),
+    }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 

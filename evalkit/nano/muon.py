@@ -1,7 +1,8 @@
-"""Muon (Jordan et al., kellerjordan.github.io/posts/muon): momentum for matrices, its directions made equally strong.
+"""Muon (Jordan et al., kellerjordan.github.io/posts/muon): momentum for matrices, its directions
+made equally strong.
 
-torch's own Muon multiplies in bfloat16, which most CPUs only emulate, one matrix at a time. This one multiplies in the parameters' own
-type, matrices of one shape together.
+torch's own Muon multiplies in bfloat16, which most CPUs only emulate, one matrix at a time. This
+one multiplies in the parameters' own type, matrices of one shape together.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ STEPS, EPS = 5, 1e-7
 
 
 def orthogonal(x: Tensor) -> Tensor:
-    """The nearest semi-orthogonal matrices to x [n, rows, columns], nearly: singular values come out between about 0.7 and 1.2."""
+    """The nearest semi-orthogonal matrices to x [n, rows, columns], nearly: singular values come
+    out between about 0.7 and 1.2.
+    """
     a, b, c = COEFFICIENTS
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
@@ -30,9 +33,17 @@ def orthogonal(x: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """For 2D parameters. Steps are scaled to the size of AdamW's (Liu et al., arXiv 2502.16982, 2.2), so that rates are alike."""
+    """For 2D parameters. Steps are scaled to the size of AdamW's (Liu et al., arXiv 2502.16982,
+    2.2), so that rates are alike.
+    """
 
-    def __init__(self, params: Iterable[dict[str, Any]], lr: float, weight_decay: float = 0.1, momentum: float = 0.95) -> None:
+    def __init__(
+        self,
+        params: Iterable[dict[str, Any]],
+        lr: float,
+        weight_decay: float = 0.1,
+        momentum: float = 0.95,
+    ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()
@@ -44,7 +55,9 @@ class Muon(torch.optim.Optimizer):
                     shapes.setdefault(p.shape, []).append(p)
             for shape, same in shapes.items():
                 grads = [p.grad for p in same if p.grad is not None]
-                means = [self.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in same]
+                means = [
+                    self.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in same
+                ]
                 torch._foreach_lerp_(means, grads, 1 - group["momentum"])
                 nesterov = torch.stack(torch._foreach_lerp(grads, means, group["momentum"]))
                 rate = group["lr"] * 0.2 * max(shape) ** 0.5

@@ -8,14 +8,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from evalkit.qwen2vl.ablation import Ablation
-from evalkit.yaml_files import Strict, find_shipped, read_yaml
+from evalkit.config_files import Strict, find_shipped, read_yaml
+from evalkit.models.qwen2_vl.switches import Ablation
 
 from .scene import Family
 
 
 class ModelSize(Strict):
-    """Widths and depths; the defaults are those with which ``nano`` begins (3.1 million parameters)."""
+    """Widths and depths; the defaults are those with which ``nano`` begins (3.1 million
+    parameters).
+    """
 
     vision_depth: int = Field(default=4, ge=1)
     vision_width: int = Field(default=128, ge=16)
@@ -29,10 +31,12 @@ class ModelSize(Strict):
 
 
 class Ladder(Strict):
-    """Where a family's difficulty starts, and the accuracy above which it rises; without a gate it stays.
+    """Where a family's difficulty starts, and the accuracy above which it rises; without a gate it
+    stays.
 
-    ``near``: the share of scenes within 0.15 below that difficulty; the others are spread evenly from 0 up to it.
-    ``seconds``: shortest and longest clip, in half seconds, instead of lengths that go with the difficulty (clips only).
+    ``near``: the share of scenes within 0.15 below that difficulty; the others are spread evenly
+    from 0 up to it. ``seconds``: shortest and longest clip, in half seconds, instead of lengths
+    that go with the difficulty (clips only).
     """
 
     start: float = Field(default=0.0, ge=0, le=1)
@@ -42,9 +46,11 @@ class Ladder(Strict):
 
 
 class Stage(Strict):
-    """A part of the run: how often each family is drawn, and how fast each half of the model learns (0: frozen).
+    """A part of the run: how often each family is drawn, and how fast each half of the model learns
+    (0: frozen).
 
-    The halves are the paper's (section 2.2): the vision tower and the language model. The merger between them learns with the faster.
+    The halves are the paper's (section 2.2): the vision tower and the language model. The merger
+    between them learns with the faster.
     """
 
     name: str
@@ -63,11 +69,12 @@ class Stage(Strict):
 class Recipe(Strict):
     """One training run.
 
-    ``learning_rate`` is AdamW's; with ``muon`` set, matrices inside the blocks are Muon's, at that rate. Both are constant until the
-    share ``decay_from`` of the steps, then fall. ``batch``: scenes a step, all of one family, drawn ``ahead`` steps before they are needed
-    with the difficulties of that time. ``bfloat16``: mixed precision, where it need not be emulated.
-    ``compile`` fuses element-wise parts: a tenth less time
-    a step, measured on two CPU threads, for half a minute at the start. ``switches`` are ablation switches that the model is trained under.
+    ``learning_rate`` is AdamW's; with ``muon`` set, matrices inside the blocks are Muon's, at that
+    rate. Both are constant until the share ``decay_from`` of the steps, then fall. ``batch``:
+    scenes a step, all of one family, drawn ``ahead`` steps before they are needed with the
+    difficulties of that time. ``bfloat16``: mixed precision, where it need not be emulated.
+    ``compile`` fuses element-wise parts: a tenth less time a step, measured on two CPU threads, for
+    half a minute at the start. ``switches`` are ablation switches that the model is trained under.
     """
 
     schema_version: Literal[2] = 2
@@ -105,11 +112,18 @@ class Recipe(Strict):
         if unknown := sorted(set(self.switches) - known_switches()):
             raise ValueError(f"switches: {', '.join(unknown)} unknown")
         for family, ladder in self.families.items():
-            if ladder.seconds and (family != "clips" or not 2 <= ladder.seconds[0] <= ladder.seconds[1]):
-                raise ValueError(f"families.{family}.seconds: only clips have a length, of 2 seconds or more, shortest first")
+            if ladder.seconds and (
+                family != "clips" or not 2 <= ladder.seconds[0] <= ladder.seconds[1]
+            ):
+                raise ValueError(
+                    f"families.{family}.seconds: only clips have a length, of 2 seconds or "
+                    "more, shortest first"
+                )
         for stage in self.stages:
             if strange := sorted(set(stage.weights) - set(self.families)):
-                raise ValueError(f"stage {stage.name}: weights: {', '.join(strange)} not among families")
+                raise ValueError(
+                    f"stage {stage.name}: weights: {', '.join(strange)} not among families"
+                )
         return self
 
 

@@ -1,8 +1,9 @@
 """What is drawn: scenes with questions, from a seed and a difficulty.
 
-``draw(family, difficulty, rng)`` makes one scene. Difficulty runs from 0 (one character per visual token, one object) to 1 (free layout,
-sizes and shapes); the tiers of the ``mini`` subsets are points and ranges on that scale. Everything comes from the generator that is
-passed in, so equal seeds give equal bytes.
+``draw(family, difficulty, rng)`` makes one scene. Difficulty runs from 0 (one character per visual
+token, one object) to 1 (free layout, sizes and shapes); the tiers of the ``mini`` subsets are
+points and ranges on that scale. Everything comes from the generator that is passed in, so equal
+seeds give equal bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ CELL = 28
 
 @dataclass(frozen=True)
 class Question:
-    """One question on a scene. ``answer`` is what a model should write; ``box`` is (x, y, width, height) in pixels."""
+    """One question on a scene. ``answer`` is what a model should write; ``box`` is (x, y, width,
+    height) in pixels.
+    """
 
     text: str
     answer: str
@@ -36,7 +39,9 @@ class Question:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture, or the frames [n, height, width, 3] of a clip at ``fps``, and what is asked about it; ``extra`` in training only."""
+    """A picture, or the frames [n, height, width, 3] of a clip at ``fps``, and what is asked about
+    it; ``extra`` in training only.
+    """
 
     questions: tuple[Question, ...]
     difficulty: float
@@ -68,7 +73,9 @@ def digest(scene: Scene) -> str:
 
 
 def stream(split: Literal["train", "mini", "dev"], seed: int, *key: int) -> np.random.Generator:
-    """The random numbers of one part of the data; streams of different splits never meet, nor those of equally long different keys."""
+    """The random numbers of one part of the data; streams of different splits never meet, nor those
+    of equally long different keys.
+    """
     return np.random.default_rng([{"train": 0, "mini": 1, "dev": 2}[split], seed, *key])
 
 

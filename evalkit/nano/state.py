@@ -13,15 +13,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from evalkit.errors import UsageError
-from evalkit.qwen2vl.checkpoint import load
-from evalkit.qwen2vl.model import Qwen2VL
+from evalkit.models.qwen2_vl.checkpoint import load
+from evalkit.models.qwen2_vl.model import Qwen2VL
 
 from .recipe import Recipe
 
 Optimisers = Sequence[torch.optim.Optimizer]
 
 
-def owned(optimisers: Optimisers, model: Qwen2VL) -> Iterator[tuple[str, torch.nn.Parameter, torch.optim.Optimizer]]:
+def owned(
+    optimisers: Optimisers, model: Qwen2VL
+) -> Iterator[tuple[str, torch.nn.Parameter, torch.optim.Optimizer]]:
     names = {id(p): n for n, p in model.named_parameters()}
     for optimiser in optimisers:
         for group in optimiser.param_groups:
@@ -29,7 +31,9 @@ def owned(optimisers: Optimisers, model: Qwen2VL) -> Iterator[tuple[str, torch.n
                 yield names[id(p)], p, optimiser
 
 
-def remember(folder: Path, recipe: Recipe, model: Qwen2VL, optimisers: Optimisers, progress: dict[str, Any]) -> None:
+def remember(
+    folder: Path, recipe: Recipe, model: Qwen2VL, optimisers: Optimisers, progress: dict[str, Any]
+) -> None:
     """Writes tensors under a new name first, then the small ``state.json`` that points at them.
 
     ``progress`` is anything JSON with a ``step``; ``restore`` gives it back.
@@ -41,7 +45,12 @@ def remember(folder: Path, recipe: Recipe, model: Qwen2VL, optimisers: Optimiser
             tensors[f"optimiser.{key}.{name}"] = value if value.ndim else value.reshape(1)
     file = folder / f"step-{progress['step']}.safetensors"
     save_file({k: v.contiguous() for k, v in tensors.items()}, file)
-    state = {"schema_version": 2, **progress, "tensors": file.name, "recipe": recipe.model_dump(mode="json")}
+    state = {
+        "schema_version": 2,
+        **progress,
+        "tensors": file.name,
+        "recipe": recipe.model_dump(mode="json"),
+    }
     part = folder / "state.json.part"
     part.write_text(json.dumps(state), encoding="utf-8")
     part.replace(folder / "state.json")
@@ -51,11 +60,18 @@ def remember(folder: Path, recipe: Recipe, model: Qwen2VL, optimisers: Optimiser
 
 
 def restore(folder: Path, recipe: Recipe, model: Qwen2VL, optimisers: Optimisers) -> dict[str, Any]:
-    """Loads what ``remember`` wrote and returns its progress. Raises UsageError when the state is that of another recipe."""
+    """Loads what ``remember`` wrote and returns its progress. Raises UsageError when the state is
+    that of another recipe.
+    """
     state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     if state["recipe"] != recipe.model_dump(mode="json"):
-        changed = [k for k, v in recipe.model_dump(mode="json").items() if state["recipe"].get(k) != v]
-        raise UsageError(f"{folder}: was begun with another recipe ({', '.join(changed)} differ); choose another --out")
+        changed = [
+            k for k, v in recipe.model_dump(mode="json").items() if state["recipe"].get(k) != v
+        ]
+        raise UsageError(
+            f"{folder}: was begun with another recipe ({', '.join(changed)} differ); choose "
+            "another --out"
+        )
     tensors = load_file(folder / state["tensors"])
     kept: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
@@ -66,12 +82,15 @@ def restore(folder: Path, recipe: Recipe, model: Qwen2VL, optimisers: Optimisers
         for name, p, optimiser in owned(optimisers, model):
             p.copy_(tensors[f"model.{name}"])
             if name in kept:
-                optimiser.state[p] = {k: v if k == "step" else v.to(p.device) for k, v in kept[name].items()}
+                optimiser.state[p] = {
+                    k: v if k == "step" else v.to(p.device) for k, v in kept[name].items()
+                }
     return state
 
 
 def begin_with(model: Qwen2VL, folder: Path) -> None:
-    """Copies a checkpoint's weights. In a deeper model its blocks are spread out, and those between begin as identities.
+    """Copies a checkpoint's weights. In a deeper model its blocks are spread out, and those between
+    begin as identities.
 
     Raises UsageError when the checkpoint has another width, or more blocks.
     """
@@ -82,16 +101,22 @@ def begin_with(model: Qwen2VL, folder: Path) -> None:
     }
 
     def placed(name: str) -> str:
-        return re.sub(r"\b(blocks|layers)\.(\d+)\.", lambda m: f"{m[1]}.{places[m[1]][int(m[2])]}.", name)
+        return re.sub(
+            r"\b(blocks|layers)\.(\d+)\.", lambda m: f"{m[1]}.{places[m[1]][int(m[2])]}.", name
+        )
 
     weights = model.state_dict()
     for name in weights:
-        if name.endswith(("attn.proj.weight", "mlp.fc2.weight", "o_proj.weight", "down_proj.weight")):
+        if name.endswith(
+            ("attn.proj.weight", "mlp.fc2.weight", "o_proj.weight", "down_proj.weight")
+        ):
             weights[name] = torch.zeros_like(weights[name])
     try:
         model.load_state_dict(weights | {placed(k): w for k, w in old.state_dict().items()})
     except (RuntimeError, IndexError) as e:
-        raise UsageError(f"{folder}: not a checkpoint of this recipe's shape ({str(e).splitlines()[-1].strip()})") from e
+        raise UsageError(
+            f"{folder}: not a checkpoint of this recipe's shape ({str(e).splitlines()[-1].strip()})"
+        ) from e
 
 
 def spread(few: int, many: int) -> list[int]:

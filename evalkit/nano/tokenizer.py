@@ -1,8 +1,10 @@
-"""The nano tokenizer: one token for each word of the prompts, one for each character of everything else.
+"""The nano tokenizer: one token for each word of the prompts, one for each character of everything
+else.
 
-A byte-level BPE of the released kind (NFC, the released split pattern, the released special tokens in their order). Whole prompt words
-are in the vocabulary without merges that would build them, so that they match only as whole words (``ignore_merges``); the merges that
-exist join the bytes of one character.
+A byte-level BPE of the released kind (NFC, the released split pattern, the released special tokens
+in their order). Whole prompt words are in the vocabulary without merges that would build them, so
+that they match only as whole words (``ignore_merges``); the merges that exist join the bytes of one
+character.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from evalkit.qwen2vl.chat import CHAT_TEMPLATE
+from evalkit.models.qwen2_vl.chat import CHAT_TEMPLATE
 
 from .clips import DIRECTIONS, NUMBERS
 from .documents import COLUMNS, KEYS, ROWS
@@ -22,24 +24,31 @@ from .wordlists import WORDS
 SPECIALS = tuple(
     f"<|{name}|>"
     for name in (
-        "endoftext im_start im_end object_ref_start object_ref_end box_start box_end quad_start quad_end "
+        "endoftext im_start im_end object_ref_start object_ref_end box_start box_end "
+        "quad_start quad_end "
         "vision_start vision_end vision_pad image_pad video_pad"
     ).split()
 )
-SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| "
+    r"?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 PROMPTS = (
     "system\nuser\nassistant\nYou are a helpful assistant.\n",
     "What is the text? What is line 1? What is the sum of and?",
     'Detect the bounding box of "the".',
     "the object large small left right top bottom that is to the left right of above below",
-    "Which way does the move? How many objects are there? Which object appears first? Which object disappears?",
+    "Which way does the move? How many objects are there? Which object appears first? Which "
+    "object disappears?",
     "A. B. C. D. E.",
 )
 PHRASES = (
     "\nPlease try to answer the question with short words or phrases if possible.",
     "\nAnswer with the option's letter from the given choices directly.",
 )
-"""What the tasks put behind every question: a token each, which makes training a third faster. Other wordings are read word by word."""
+"""What the tasks put behind every question: a token each, which makes training a third faster.
+Other wordings are read word by word.
+"""
 
 
 def build() -> Tokenizer:
@@ -53,7 +62,10 @@ def build() -> Tokenizer:
     byte = {ord(c): c for c in pre_tokenizers.ByteLevel.alphabet()}
     vocabulary = {c: i for i, c in enumerate(sorted(byte.values()))}
     merges: list[tuple[str, str]] = []
-    letters = sorted(set("".join(w for words in WORDS.values() for w in words)) | {chr(c) for c in range(0xC0, 0x180)})
+    letters = sorted(
+        set("".join(w for words in WORDS.values() for w in words))
+        | {chr(c) for c in range(0xC0, 0x180)}
+    )
     for letter in letters:
         pieces = split.pre_tokenize_str(letter)[0][0]
         for n in range(2, len(pieces) + 1):
@@ -62,7 +74,9 @@ def build() -> Tokenizer:
                 merges.append((pieces[: n - 1], pieces[n - 1]))
     names = (*COLOURS, *SHAPES, *DIRECTIONS, *NUMBERS)
     spaced = " " + " ".join((*KEYS, *ROWS, *COLUMNS, *names))
-    options = "\n".join(f"{letter}. {name}\n" for letter in "ABCDE" for name in ("the", *DIRECTIONS, *NUMBERS))
+    options = "\n".join(
+        f"{letter}. {name}\n" for letter in "ABCDE" for name in ("the", *DIRECTIONS, *NUMBERS)
+    )
     marks = '),( ), ( , ?\n ".'
     for text in (*PROMPTS, *PHRASES, spaced, options, marks, "(1,1),(1,1)", '"the "the'):
         for piece, _ in split.pre_tokenize_str(text):
@@ -107,7 +121,11 @@ def write(folder: Path) -> Tokenizer:
             "image_std": [0.26862954, 0.26130258, 0.27577711],
         },
         "chat_template.json": {"chat_template": CHAT_TEMPLATE},
-        "generation_config.json": {"eos_token_id": [end, pad], "pad_token_id": pad, "do_sample": False},
+        "generation_config.json": {
+            "eos_token_id": [end, pad],
+            "pad_token_id": pad,
+            "do_sample": False,
+        },
     }
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=1), encoding="utf-8")

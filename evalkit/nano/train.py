@@ -1,8 +1,9 @@
 """Training a nano model: one joint mix of families, each at the difficulty that it has earned.
 
-The recipe's findings (learning rate, aligned cells first, difficulty gated by accuracy, loss on answers only) are in the model card. A run
-is a function of its recipe: batches come from numbered random streams and from gates that lag a fixed number of steps, so that a run which
-was killed goes on from its last checkpoint with the same data.
+The recipe's findings (learning rate, aligned cells first, difficulty gated by accuracy, loss on
+answers only) are in the model card. A run is a function of its recipe: batches come from numbered
+random streams and from gates that lag a fixed number of steps, so that a run which was killed goes
+on from its last checkpoint with the same data.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from evalkit.engine.fused import compile_parts
-from evalkit.memory import give_back_freed_memory, keep_freed_memory
-from evalkit.qwen2vl.ablation import Ablation
-from evalkit.qwen2vl.checkpoint import save, without_emulation
-from evalkit.qwen2vl.config import Qwen2VLConfig, TextConfig, VisionConfig
-from evalkit.qwen2vl.model import Qwen2VL
+from evalkit.malloc import give_back_freed_memory, keep_freed_memory
+from evalkit.models.qwen2_vl.checkpoint import save, without_emulation
+from evalkit.models.qwen2_vl.config import Qwen2VLConfig, TextConfig, VisionConfig
+from evalkit.models.qwen2_vl.model import Qwen2VL
+from evalkit.models.qwen2_vl.switches import Ablation
 
 from . import tokenizer
 from .batches import BOXES, EXTRA, Batch, collate, make_batch
@@ -47,7 +48,9 @@ HELD_OUT = 48
 
 
 def config(recipe: Recipe) -> Qwen2VLConfig:
-    """The model's configuration; the vocabulary is the nano tokenizer's, padded to a multiple of 64."""
+    """The model's configuration; the vocabulary is the nano tokenizer's, padded to a multiple of
+    64.
+    """
     m, words = recipe.model, tokenizer.build()
     dim = m.width // m.heads
     t = dim // 8
@@ -55,7 +58,12 @@ def config(recipe: Recipe) -> Qwen2VLConfig:
     vocabulary = words.get_vocab(with_added_tokens=True)
     ids = {s: vocabulary[s] for s in tokenizer.SPECIALS}
     return Qwen2VLConfig(
-        VisionConfig(depth=m.vision_depth, embed_dim=m.vision_width, num_heads=m.vision_heads, hidden_size=m.width),
+        VisionConfig(
+            depth=m.vision_depth,
+            embed_dim=m.vision_width,
+            num_heads=m.vision_heads,
+            hidden_size=m.width,
+        ),
         TextConfig(
             vocab_size=-(-words.get_vocab_size() // 64) * 64,
             hidden_size=m.width,
@@ -79,7 +87,9 @@ def config(recipe: Recipe) -> Qwen2VLConfig:
 
 
 def initialised(model: Qwen2VL) -> Qwen2VL:
-    """Weights as the releases began: normal with deviation 0.02, biases zero. (torch's own initialisation did not learn to read.)"""
+    """Weights as the releases began: normal with deviation 0.02, biases zero. (torch's own
+    initialisation did not learn to read.)
+    """
     for name, p in model.named_parameters():
         if p.ndim >= 2:
             nn.init.normal_(p, std=0.02)
@@ -91,7 +101,8 @@ def initialised(model: Qwen2VL) -> Qwen2VL:
 class MaskedProduct:
     """Attention as two products and a softmax; an ``Attend``.
 
-    On short sequences the backward pass of the fused kernel is slower, here as in the vision tower (``SDPBackend.MATH`` below).
+    On short sequences the backward pass of the fused kernel is slower, here as in the vision tower
+    (``SDPBackend.MATH`` below).
     """
 
     def __init__(self, mask: Tensor) -> None:
@@ -99,25 +110,39 @@ class MaskedProduct:
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         groups = q.shape[2] // k.shape[2]
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2).repeat_interleave(groups, 1), v.transpose(1, 2).repeat_interleave(groups, 1)
+        q, k, v = (
+            q.transpose(1, 2),
+            k.transpose(1, 2).repeat_interleave(groups, 1),
+            v.transpose(1, 2).repeat_interleave(groups, 1),
+        )
         weights = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5 + self.bias
         return (weights.softmax(-1).to(v.dtype) @ v).transpose(1, 2)
 
 
 def answer_logits(model: Qwen2VL, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits [n, vocab] and labels [n] where an answer's token is predicted, and which question [n] each belongs to."""
+    """Logits [n, vocab] and labels [n] where an answer's token is predicted, and which question [n]
+    each belongs to.
+    """
     with sdpa_kernel(SDPBackend.MATH) if batch.ids.device.type == "cpu" else nullcontext():
         features = model.visual(batch.patches, batch.grids)
     images, videos = (None, features) if batch.family == "clips" else (features, None)
     x = model.embed(batch.ids, images, videos)
-    hidden = model.model(x, *model.rotary(batch.positions), model.attending(MaskedProduct(batch.mask), batch.ids))
+    hidden = model.model(
+        x, *model.rotary(batch.positions), model.attending(MaskedProduct(batch.mask), batch.ids)
+    )
     where = batch.labels != -100
     rows = torch.arange(len(batch.ids), device=x.device)[:, None].expand_as(where)
-    return model.lm_head(hidden[where]).float(), batch.labels[where], (rows * 8 + batch.question)[where]
+    return (
+        model.lm_head(hidden[where]).float(),
+        batch.labels[where],
+        (rows * 8 + batch.question)[where],
+    )
 
 
 def loss_and_accuracy(model: Qwen2VL, batch: Batch) -> tuple[Tensor, float, float, int]:
-    """Loss (each answer weighted by 1 / sqrt of its length); share of exact answers, share of right tokens, number of graded answers."""
+    """Loss (each answer weighted by 1 / sqrt of its length); share of exact answers, share of right
+    tokens, number of graded answers.
+    """
     logits, labels, asked = answer_logits(model, batch)
     number, index, lengths = asked.unique(return_inverse=True, return_counts=True)
     weights = lengths[index].float().rsqrt()
@@ -126,11 +151,18 @@ def loss_and_accuracy(model: Qwen2VL, batch: Batch) -> tuple[Tensor, float, floa
     exact = torch.ones(len(lengths), dtype=torch.bool, device=index.device)
     exact[index[~right]] = False
     graded = number % 8 < EXTRA
-    return loss, float(exact[graded].float().mean()), float(right[graded[index]].float().mean()), int(graded.sum())
+    return (
+        loss,
+        float(exact[graded].float().mean()),
+        float(right[graded[index]].float().mean()),
+        int(graded.sum()),
+    )
 
 
 class Gates:
-    """The difficulty that each family has earned: it rises when the mean accuracy of about 200 answers passes the recipe's gate."""
+    """The difficulty that each family has earned: it rises when the mean accuracy of about 200
+    answers passes the recipe's gate.
+    """
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -144,24 +176,36 @@ class Gates:
         if seen[1] >= GATE_QUESTIONS:
             mean = seen[0] / seen[1]
             if gate is not None and mean > gate:
-                self.level[family] = min(1.0, self.level[family] + GATE_STEP * (2 if mean > (1 + gate) / 2 else 1))
+                self.level[family] = min(
+                    1.0, self.level[family] + GATE_STEP * (2 if mean > (1 + gate) / 2 else 1)
+                )
             self.seen[family] = [0.0, 0.0]
 
 
 def rate(recipe: Recipe, step: int) -> float:
-    """The factor on all learning rates: a linear warm-up, constant for a while, then linear to 2 per cent."""
+    """The factor on all learning rates: a linear warm-up, constant for a while, then linear to 2
+    per cent.
+    """
     falling = max(0.0, (step / recipe.steps - recipe.decay_from) / (1 - recipe.decay_from))
     return min(1.0, (step + 1) / max(recipe.warmup, 1), 1 - 0.98 * falling)
 
 
 def optimisers_of(recipe: Recipe, model: Qwen2VL) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the blocks, when the recipe has a rate for it; AdamW for the rest.
+    """Muon for the matrices inside the blocks, when the recipe has a rate for it; AdamW for the
+    rest.
 
-    Each group carries its full ``rate`` and the ``half`` of the model that it belongs to (``Stage``).
+    Each group carries its full ``rate`` and the ``half`` of the model that it belongs to
+    (``Stage``).
     """
     groups: dict[tuple[bool, str, bool], list[nn.Parameter]] = {}
     for name, p in model.named_parameters():
-        half = "merger" if ".merger." in name else "vision" if name.startswith("visual.") else "language"
+        half = (
+            "merger"
+            if ".merger." in name
+            else "vision"
+            if name.startswith("visual.")
+            else "language"
+        )
         inside = p.ndim == 2 and (".blocks." in name or ".layers." in name or ".merger." in name)
         groups.setdefault((inside and recipe.muon is not None, half, p.ndim >= 2), []).append(p)
 
@@ -174,7 +218,12 @@ def optimisers_of(recipe: Recipe, model: Qwen2VL) -> list[torch.optim.Optimizer]
         ]
 
     out: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(chosen(False, recipe.learning_rate), lr=recipe.learning_rate, betas=(0.9, 0.98), fused=True)
+        torch.optim.AdamW(
+            chosen(False, recipe.learning_rate),
+            lr=recipe.learning_rate,
+            betas=(0.9, 0.98),
+            fused=True,
+        )
     ]
     if recipe.muon is not None:
         out.append(Muon(chosen(True, recipe.muon), lr=recipe.muon))
@@ -184,7 +233,11 @@ def optimisers_of(recipe: Recipe, model: Qwen2VL) -> list[torch.optim.Optimizer]
 def set_rates(recipe: Recipe, step: int, optimisers: list[torch.optim.Optimizer]) -> None:
     """Sets learning rates for a step; a half that its stage freezes takes no gradient either."""
     stage, now = recipe.stage(step), rate(recipe, step)
-    factor = {"vision": stage.vision, "language": stage.language, "merger": max(stage.vision, stage.language)}
+    factor = {
+        "vision": stage.vision,
+        "language": stage.language,
+        "merger": max(stage.vision, stage.language),
+    }
     for optimiser in optimisers:
         for group in optimiser.param_groups:
             group["lr"] = group["rate"] * now * factor[group["half"]]
@@ -201,11 +254,13 @@ def train(
     log_steps: int = 250,
     workers: int = 1,
 ) -> Path:
-    """Runs the recipe to its end and exports to ``out/model``; goes on from ``out/state`` when there is one. Returns the export.
+    """Runs the recipe to its end and exports to ``out/model``; goes on from ``out/state`` when
+    there is one. Returns the export.
 
-    ``start``: a checkpoint whose weights the run begins with, instead of drawn ones (``begin_with``). Runs on CUDA where there is any.
-    Writes a state every ``save_seconds``, a row of ``out/curve.csv`` every ``log_steps``, its picture at the end. ``workers`` processes
-    draw the batches; what they draw does not depend on their number.
+    ``start``: a checkpoint whose weights the run begins with, instead of drawn ones
+    (``begin_with``). Runs on CUDA where there is any. Writes a state every ``save_seconds``, a row
+    of ``out/curve.csv`` every ``log_steps``, its picture at the end. ``workers`` processes draw the
+    batches; what they draw does not depend on their number.
     """
     keep_freed_memory()
     torch.manual_seed(recipe.seed)
@@ -232,7 +287,9 @@ def train(
     saved = time.monotonic()
     began = saved - progress["seconds"]
     with (
-        ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=begin_worker) as pool,
+        ProcessPoolExecutor(
+            workers, mp_context=get_context("spawn"), initializer=begin_worker
+        ) as pool,
         ThreadPoolExecutor(1) as mover,
     ):
         ahead: deque[tuple[dict[Family, float], Future[Batch]]] = deque()
@@ -268,16 +325,35 @@ def train(
                 give_back_freed_memory()
             last, now = step + 1 == recipe.steps, time.monotonic()
             if last or (step + 1) % log_steps == 0:
-                row: dict[str, Any] = {"step": step + 1, "stage": recipe.stage(step).name, "seconds": round(now - began, 1)}
-                row |= {f"loss_{f}": round(running[f][0] / running[f][1], 4) if f in running else "" for f in recipe.families}
+                row: dict[str, Any] = {
+                    "step": step + 1,
+                    "stage": recipe.stage(step).name,
+                    "seconds": round(now - began, 1),
+                }
+                row |= {
+                    f"loss_{f}": round(running[f][0] / running[f][1], 4) if f in running else ""
+                    for f in recipe.families
+                }
                 row |= {f"gate_{f}": round(gates.level[f], 3) for f in recipe.families}
                 row |= held_out(model, recipe)
                 running.clear()
                 log(out / "curve.csv", row)
             if last or now - saved > save_seconds:
                 saved = now
-                progress = {"step": step + 1, "seconds": now - began, "running": running, "level": gates.level, "seen": gates.seen}
-                remember(out / "state", recipe, model, optimisers, progress | {"ahead": [levels for levels, _ in ahead]})
+                progress = {
+                    "step": step + 1,
+                    "seconds": now - began,
+                    "running": running,
+                    "level": gates.level,
+                    "seen": gates.seen,
+                }
+                remember(
+                    out / "state",
+                    recipe,
+                    model,
+                    optimisers,
+                    progress | {"ahead": [levels for levels, _ in ahead]},
+                )
     plot(out / "curve.csv", out / "curve.png")
     return export(model, out / "model")
 
@@ -297,14 +373,18 @@ def begin_worker() -> None:
 
 @torch.no_grad()
 def held_out(model: Qwen2VL, recipe: Recipe) -> dict[str, float]:
-    """Share of exact answers (of right tokens, for boxes), teacher-forced, on scenes of a stream that training doesn't use."""
+    """Share of exact answers (of right tokens, for boxes), teacher-forced, on scenes of a stream
+    that training doesn't use.
+    """
     out = {}
     device = next(model.parameters()).device
     for i, family in enumerate(recipe.families):
         for difficulty in (0.1, 0.25, 0.6):
             rng = stream("dev", recipe.seed, i, int(difficulty * 100))
             drawn = [replace(draw(family, difficulty, rng), extra=()) for _ in range(HELD_OUT)]
-            _, exact, right, _ = loss_and_accuracy(model, collate(family, drawn, model.ablation).to(device))
+            _, exact, right, _ = loss_and_accuracy(
+                model, collate(family, drawn, model.ablation).to(device)
+            )
             name, value = (f"{family} tokens", right) if family in BOXES else (family, exact)
             out[f"{name}@{difficulty}"] = round(value, 3)
     return out

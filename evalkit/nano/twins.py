@@ -1,7 +1,9 @@
-"""Twins: models trained alike but for one choice, and what the choice was worth, with intervals over seeds.
+"""Twins: models trained alike but for one choice, and what the choice was worth, with intervals
+over seeds.
 
-Every arm of a seed has the same initialisation, data order and number of steps, so that their difference is the choice's. Difficulty must
-not follow accuracy here (no gates): better arms would see harder data.
+Every arm of a seed has the same initialisation, data order and number of steps, so that their
+difference is the choice's. Difficulty must not follow accuracy here (no gates): better arms would
+see harder data.
 """
 
 from __future__ import annotations
@@ -17,13 +19,13 @@ import yaml
 from pydantic import Field, model_validator
 from scipy import stats
 
+from evalkit.config_files import Strict, find_shipped, read_yaml
 from evalkit.engine import Engine, Prompt, Visual
 from evalkit.metrics.boxes import from_xywh, iou, parse_box
-from evalkit.qwen2vl.ablation import Ablation
-from evalkit.qwen2vl.checkpoint import load
-from evalkit.qwen2vl.model import Qwen2VL
-from evalkit.qwen2vl.processing import Processor, visual_tokens
-from evalkit.yaml_files import Strict, find_shipped, read_yaml
+from evalkit.models.qwen2_vl.checkpoint import load
+from evalkit.models.qwen2_vl.model import Qwen2VL
+from evalkit.models.qwen2_vl.processing import Processor, visual_tokens
+from evalkit.models.qwen2_vl.switches import Ablation
 
 from . import clips, tokenizer
 from .batches import BOXES, HEAD, TURN, encode, pixels, prompt
@@ -54,7 +56,9 @@ class Twins(Strict):
     conditions: dict[str, Condition] = Field(min_length=1)
 
     def arm(self, name: str, seed: int) -> Recipe:
-        return Recipe.model_validate(self.recipe | self.arms[name] | {"name": self.name, "seed": seed})
+        return Recipe.model_validate(
+            self.recipe | self.arms[name] | {"name": self.name, "seed": seed}
+        )
 
     @model_validator(mode="after")
     def _fits(self) -> Twins:
@@ -65,9 +69,15 @@ class Twins(Strict):
         for name in self.arms:
             recipe = self.arm(name, 0)
             if gated := [f for f, ladder in recipe.families.items() if ladder.gate is not None]:
-                raise ValueError(f"arm {name}: families {', '.join(gated)}: twins need gate: null, or better arms see harder data")
+                raise ValueError(
+                    f"arm {name}: families {', '.join(gated)}: twins need gate: null, or "
+                    "better arms see harder data"
+                )
             if recipe.steps != self.arm(self.baseline, 0).steps:
-                raise ValueError(f"arm {name}: {recipe.steps} steps, the baseline has another number: not the same compute")
+                raise ValueError(
+                    f"arm {name}: {recipe.steps} steps, the baseline has another number: not "
+                    "the same compute"
+                )
         return self
 
 
@@ -82,10 +92,12 @@ def load_twins(path: Path) -> Twins:
 
 
 def run_twins(twins: Twins, out: Path, say: Callable[[str], None] = print) -> pd.DataFrame:
-    """Trains what is not trained yet, measures, and writes ``scores.csv``, ``differences.csv`` and ``README.md`` to ``out/<name>``.
+    """Trains what is not trained yet, measures, and writes ``scores.csv``, ``differences.csv`` and
+    ``README.md`` to ``out/<name>``.
 
-    Beside the arms, the baseline is run under the other arms' switches: the inference probe, told apart by ``run_as``. Models stay
-    under ``out/runs`` by a digest of their recipe, so that arms which several files share are trained once. Returns the differences.
+    Beside the arms, the baseline is run under the other arms' switches: the inference probe, told
+    apart by ``run_as``. Models stay under ``out/runs`` by a digest of their recipe, so that arms
+    which several files share are trained once. Returns the differences.
     """
     rows = []
     for seed in twins.seeds:
@@ -95,18 +107,30 @@ def run_twins(twins: Twins, out: Path, say: Callable[[str], None] = print) -> pd
             if not (folder / "model" / "model.safetensors").is_file():
                 say(f"{twins.name}: {arm}, seed {seed}: {folder}")
                 train(recipe, folder)
-            probes = {a: twins.arm(a, seed).switches for a in twins.arms if a != arm} if arm == twins.baseline else {}
+            probes = (
+                {a: twins.arm(a, seed).switches for a in twins.arms if a != arm}
+                if arm == twins.baseline
+                else {}
+            )
             for run_as, switches in {arm: {}, **{a: s for a, s in probes.items() if s}}.items():
                 model = load(folder / "model", ablation=Ablation(**switches))
                 for name, condition in twins.conditions.items():
-                    where = {"arm": arm, "run_as": run_as, "seed": seed, "condition": name, "n_scenes": condition.scenes}
+                    where = {
+                        "arm": arm,
+                        "run_as": run_as,
+                        "seed": seed,
+                        "condition": name,
+                        "n_scenes": condition.scenes,
+                    }
                     rows.append(where | {"accuracy": measure(model, condition)})
     scores = pd.DataFrame(rows)
     table = differences(scores, twins)
     folder = out / twins.name
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in (("scores", scores), ("differences", table)):
-        (folder / f"{name}.csv").write_text("# schema_version: 1\n" + frame.round(3).to_csv(index=False), encoding="utf-8")
+        (folder / f"{name}.csv").write_text(
+            "# schema_version: 1\n" + frame.round(3).to_csv(index=False), encoding="utf-8"
+        )
     (folder / "README.md").write_text(page(twins, scores, table), encoding="utf-8")
     return table
 
@@ -117,21 +141,30 @@ def digest(recipe: Recipe) -> str:
 
 
 def measure(model: Qwen2VL, condition: Condition) -> float:
-    """Per cent of questions answered right (exactly; boxes at IoU 0.5 or more), on scenes that all arms share."""
+    """Per cent of questions answered right (exactly; boxes at IoU 0.5 or more), on scenes that all
+    arms share.
+    """
     key = int.from_bytes(hashlib.sha256(condition.model_dump_json().encode()).digest()[:4])
     scenes = [_scene(condition, key, i) for i in range(condition.scenes)]
     right = total = 0
     for scene, texts in zip(scenes, answer(model, condition.family, scenes)):
         for question, text in zip(scene.questions, texts):
             total += 1
-            right += _found(question, text, scene) if condition.family in BOXES else text == question.answer
+            right += (
+                _found(question, text, scene)
+                if condition.family in BOXES
+                else text == question.answer
+            )
     return 100 * right / total
 
 
 def answer(model: Qwen2VL, family: Family, scenes: Sequence[Scene]) -> list[list[str]]:
     """What the model writes to each question of each scene."""
     processor, words = Processor(ablation=model.ablation), tokenizer.build()
-    stop, pad = encode("<|im_end|>")[0], encode("<|video_pad|>" if family == "clips" else "<|image_pad|>")
+    stop, pad = (
+        encode("<|im_end|>")[0],
+        encode("<|video_pad|>" if family == "clips" else "<|image_pad|>"),
+    )
     prompts = []
     for i, scene in enumerate(scenes):
         patches, grid = pixels(scene, processor)
@@ -140,7 +173,10 @@ def answer(model: Qwen2VL, family: Family, scenes: Sequence[Scene]) -> list[list
         for j, question in enumerate(scene.questions):
             ids = (*head, *encode("<|vision_end|>" + prompt(family, question) + TURN))
             prompts.append(Prompt(f"{i} {j}", ids, (visual,), 32, prefix=len(head)))
-    texts = {o.id: words.decode(o.ids, skip_special_tokens=False) for o in Engine(model, frozenset([stop])).generate(prompts)}
+    texts = {
+        o.id: words.decode(o.ids, skip_special_tokens=False)
+        for o in Engine(model, frozenset([stop])).generate(prompts)
+    }
     return [[texts[f"{i} {j}"] for j in range(len(s.questions))] for i, s in enumerate(scenes)]
 
 
@@ -158,18 +194,32 @@ def _scene(condition: Condition, key: int, i: int) -> Scene:
 
 
 def differences(scores: pd.DataFrame, twins: Twins) -> pd.DataFrame:
-    """Each trained arm minus the baseline, by condition: the mean over seeds and its 95 % interval (Student's t on the paired seeds)."""
-    wide = scores[scores.run_as == scores.arm].pivot(index=["condition", "seed"], columns="arm", values="accuracy")
+    """Each trained arm minus the baseline, by condition: the mean over seeds and its 95 % interval
+    (Student's t on the paired seeds).
+    """
+    wide = scores[scores.run_as == scores.arm].pivot(
+        index=["condition", "seed"], columns="arm", values="accuracy"
+    )
     out = []
     for condition in twins.conditions:
         for arm in twins.arms:
             if arm == twins.baseline:
                 continue
             delta = (wide[arm] - wide[twins.baseline]).loc[condition]
-            row = {"condition": condition, "arm": arm, "baseline": twins.baseline, "difference": delta.mean(), "seeds": len(delta)}
+            row = {
+                "condition": condition,
+                "arm": arm,
+                "baseline": twins.baseline,
+                "difference": delta.mean(),
+                "seeds": len(delta),
+            }
             low = high = None
             if len(delta) > 1:
-                reach = float(stats.t.ppf(0.975, len(delta) - 1)) * float(delta.std(ddof=1)) / len(delta) ** 0.5
+                reach = (
+                    float(stats.t.ppf(0.975, len(delta) - 1))
+                    * float(delta.std(ddof=1))
+                    / len(delta) ** 0.5
+                )
                 low, high = delta.mean() - reach, delta.mean() + reach
             out.append(row | {"ci_low": low, "ci_high": high})
     return pd.DataFrame(out)
@@ -177,10 +227,17 @@ def differences(scores: pd.DataFrame, twins: Twins) -> pd.DataFrame:
 
 def page(twins: Twins, scores: pd.DataFrame, table: pd.DataFrame) -> str:
     """The findings in markdown: scores by seed, differences, and in words what could be told."""
-    lines = [f"<!-- schema_version: 1; made by: evalkit twins {twins.name} -->", f"# {twins.name}", "", twins.question, ""]
+    lines = [
+        f"<!-- schema_version: 1; made by: evalkit twins {twins.name} -->",
+        f"# {twins.name}",
+        "",
+        twins.question,
+        "",
+    ]
     recipe = twins.arm(twins.baseline, twins.seeds[0])
     lines += [
-        f"Trained arms, {recipe.steps} steps of {recipe.batch} scenes each, {len(twins.seeds)} seeds; "
+        f"Trained arms, {recipe.steps} steps of {recipe.batch} scenes each, "
+        f"{len(twins.seeds)} seeds; "
         "per cent of answers right (boxes: IoU of 0.5 or more).",
         "",
     ]
@@ -188,19 +245,36 @@ def page(twins: Twins, scores: pd.DataFrame, table: pd.DataFrame) -> str:
         "| condition | arm | " + " | ".join(f"seed {s}" for s in twins.seeds) + " | mean |",
         "|---" * (3 + len(twins.seeds)) + "|",
     ]
-    for (condition, arm, run_as), rows in scores.groupby(["condition", "arm", "run_as"], sort=False):
+    for (condition, arm, run_as), rows in scores.groupby(
+        ["condition", "arm", "run_as"], sort=False
+    ):
         these = rows.set_index("seed").accuracy
         values = " | ".join(f"{these[s]:.1f}" for s in twins.seeds)
         name = arm if arm == run_as else f"{arm} run as {run_as} (inference probe)"
         lines.append(f"| {condition} | {name} | {values} | {these.mean():.1f} |")
-    lines += ["", "| condition | difference | points | 95 % interval over seeds | |", "|---|---|---|---|---|"]
+    lines += [
+        "",
+        "| condition | difference | points | 95 % interval over seeds | |",
+        "|---|---|---|---|---|",
+    ]
     for row in table.to_dict("records"):
         name = f"{row['arm']} - {row['baseline']}"
         if row["ci_low"] is None:
-            lines.append(f"| {row['condition']} | {name} | {row['difference']:+.1f} | – | one seed: nothing can be told |")
+            lines.append(
+                f"| {row['condition']} | {name} | {row['difference']:+.1f} | – | one seed: "
+                "nothing can be told |"
+            )
             continue
-        told = "can't be told from none" if row["ci_low"] <= 0 <= row["ci_high"] else "better" if row["difference"] > 0 else "worse"
+        told = (
+            "can't be told from none"
+            if row["ci_low"] <= 0 <= row["ci_high"]
+            else "better"
+            if row["difference"] > 0
+            else "worse"
+        )
         interval = f"[{row['ci_low']:+.1f}, {row['ci_high']:+.1f}]"
-        lines.append(f"| {row['condition']} | {name} | {row['difference']:+.1f} | {interval} | {told} |")
+        lines.append(
+            f"| {row['condition']} | {name} | {row['difference']:+.1f} | {interval} | {told} |"
+        )
     recipe_text = yaml.safe_dump(twins.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     return "\n".join([*lines, "", "```yaml", recipe_text.strip(), "```", ""])

@@ -1,7 +1,8 @@
 """Lines of text in many scripts, each in one line of its language's alphabet.
 
-At low difficulty every character sits in the middle of its own visual token; up to .3 the grid loosens into ordinary spacing; beyond, words
-of a language are set freely in several fonts, sizes and colours.
+At low difficulty every character sits in the middle of its own visual token; up to .3 the grid
+loosens into ordinary spacing; beyond, words of a language are set freely in several fonts, sizes
+and colours.
 """
 
 from __future__ import annotations
@@ -41,13 +42,20 @@ def language(difficulty: float, rng: np.random.Generator) -> str:
         return str(rng.choice(["num", "en"]))
     if difficulty < 0.22:
         return str(rng.choice(["num", "en", "ru", "el"]))
-    return str(rng.choice(["num", "en", "en", "de", "fr", "vi", "ru", "el", "ar", "zh", "ja", "ko"]))
+    return str(
+        rng.choice(["num", "en", "en", "de", "fr", "vi", "ru", "el", "ar", "zh", "ja", "ko"])
+    )
 
 
 def text(lang: str, difficulty: float, rng: np.random.Generator) -> str:
     if lang == "num":
         return "".join(rng.choice(list(DIGITS), rng.integers(2, 4 + int(3 * min(difficulty, 0.5)))))
-    if lang in SHAPED or lang not in ALPHABETS or difficulty >= 0.3 or (difficulty >= 0.2 and rng.random() < 0.5):
+    if (
+        lang in SHAPED
+        or lang not in ALPHABETS
+        or difficulty >= 0.3
+        or (difficulty >= 0.2 and rng.random() < 0.5)
+    ):
         return str(rng.choice(WORDS[lang]))
     alphabet = UPPER if lang == "en" and difficulty <= 0.12 else ALPHABETS[lang]
     while True:
@@ -84,8 +92,22 @@ def page(lines: list[tuple[str, str]], difficulty: float, rng: np.random.Generat
     pen = ImageDraw.Draw(image)
     for i, (line, lang) in enumerate(lines):
         slack = image.width - widths[i]
-        x = free * rng.uniform(0, max(slack, 0)) if free else CELL * int(rng.integers(0, slack // CELL + 1))
-        draw_line(pen, line, lang, x, i * CELL + CELL / 2 + free * rng.uniform(-2, 2), size, free, ink, rng)
+        x = (
+            free * rng.uniform(0, max(slack, 0))
+            if free
+            else CELL * int(rng.integers(0, slack // CELL + 1))
+        )
+        draw_line(
+            pen,
+            line,
+            lang,
+            x,
+            i * CELL + CELL / 2 + free * rng.uniform(-2, 2),
+            size,
+            free,
+            ink,
+            rng,
+        )
     return image
 
 
@@ -100,7 +122,9 @@ def draw_line(
     ink: tuple[int, int, int],
     rng: np.random.Generator,
 ) -> None:
-    """Draws a line from x, its middle at a height; ``free`` goes from one cell a character (0) to the font's own spacing (1)."""
+    """Draws a line from x, its middle at a height; ``free`` goes from one cell a character (0) to
+    the font's own spacing (1).
+    """
     names = fonts_for(lang)
     face = font(names[int(rng.integers(len(names)))] if free > 0.3 else names[0], size)
     if lang in SHAPED:
@@ -115,10 +139,14 @@ def draw_line(
 
 def _width(line: str, lang: str, size: int, free: float) -> int:
     longest = max(font(n, size).getlength(line) for n in fonts_for(lang)) + 2 + len(line)
-    return int(np.ceil(longest if lang in SHAPED else (1 - free) * CELL * len(line) + free * longest))
+    return int(
+        np.ceil(longest if lang in SHAPED else (1 - free) * CELL * len(line) + free * longest)
+    )
 
 
-def _colours(rng: np.random.Generator, free: float) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+def _colours(
+    rng: np.random.Generator, free: float
+) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     dark = tuple(int(v) for v in rng.integers(0, 1 + int(100 * free), 3))
     light = tuple(int(v) for v in 255 - rng.integers(0, 1 + int(60 * free), 3))
     return (light, dark) if free and rng.random() < 0.25 * free else (dark, light)  # type: ignore[return-value]

@@ -1,4 +1,6 @@
-"""One HTML file with everything under an output folder: tables, pictures, and a browser for the samples."""
+"""One HTML file with everything under an output folder: tables, pictures, and a browser for the
+samples.
+"""
 
 from evalkit.report.page import write_report
 

@@ -1,4 +1,6 @@
-"""What the samples of journals looked like: questions and small pictures, read again from the tasks' data."""
+"""What the samples of journals looked like: questions and small pictures, read again from the
+tasks' data.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,8 @@ def none(name: str, picture: PILImage.Image) -> str:
 class Gallery:
     """Pictures, each made once for all samples that show it.
 
-    ``pictures``: ``{"src", "width", "height"}``, sizes those of the original (of the strip, for a clip), or ``{"fault"}``.
+    ``pictures``: ``{"src", "width", "height"}``, sizes those of the original (of the strip, for a
+    clip), or ``{"fault"}``.
     """
 
     def __init__(self, keep: Keep) -> None:
@@ -60,7 +63,10 @@ class Gallery:
         """``{"question", "media"}`` of a sample, media by their places in ``pictures``."""
         parts = [p for m in sample.messages for p in m.content]
         question = "\n".join(p.text for p in parts if isinstance(p, Text))
-        return {"question": question, "media": [self._place(p) for p in parts if not isinstance(p, Text)]}
+        return {
+            "question": question,
+            "media": [self._place(p) for p in parts if not isinstance(p, Text)],
+        }
 
     def _place(self, part: Image | Video) -> int:
         try:
@@ -76,7 +82,11 @@ class Gallery:
     def _picture(self, part: Image | Video, key: str) -> dict[str, Any]:
         try:
             picture = decode_image(part) if isinstance(part, Image) else strip(part)
-            return {"src": self.keep(key, picture), "width": picture.width, "height": picture.height}
+            return {
+                "src": self.keep(key, picture),
+                "width": picture.width,
+                "height": picture.height,
+            }
         except (DataError, OSError) as e:
             return {"fault": str(e)}
 
@@ -88,7 +98,9 @@ def strip(clip: Video) -> PILImage.Image:
         return sorted({int(i) for i in np.linspace(0, total - 1, FRAMES)})
 
     frames = [PILImage.fromarray(f) for f in decode_video(clip, spaced)]
-    frames = [f.resize((FRAME_WIDTH, max(1, round(f.height * FRAME_WIDTH / f.width)))) for f in frames]
+    frames = [
+        f.resize((FRAME_WIDTH, max(1, round(f.height * FRAME_WIDTH / f.width)))) for f in frames
+    ]
     out = PILImage.new("RGB", ((FRAME_WIDTH + 4) * len(frames) - 4, frames[0].height), "white")
     for i, frame in enumerate(frames):
         out.paste(frame, (i * (FRAME_WIDTH + 4), 0))
@@ -96,7 +108,9 @@ def strip(clip: Video) -> PILImage.Image:
 
 
 def webp(picture: PILImage.Image) -> bytes:
-    small = picture.convert("RGBA" if "A" in picture.getbands() or "transparency" in picture.info else "RGB")
+    small = picture.convert(
+        "RGBA" if "A" in picture.getbands() or "transparency" in picture.info else "RGB"
+    )
     if small.width < FRAMES * FRAME_WIDTH:
         small.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()
@@ -104,14 +118,20 @@ def webp(picture: PILImage.Image) -> bytes:
     return buffer.getvalue()
 
 
-def questions(cell: StoredCell, ids: set[str], gallery: Gallery, data: Path | None) -> tuple[Mapping[str, dict[str, Any]], str]:
-    """What ``Gallery.show`` gives for the samples of a cell that are among ``ids``; and why some are missing, if any are.
+def questions(
+    cell: StoredCell, ids: set[str], gallery: Gallery, data: Path | None
+) -> tuple[Mapping[str, dict[str, Any]], str]:
+    """What ``Gallery.show`` gives for the samples of a cell that are among ``ids``; and why some
+    are missing, if any are.
 
-    Reads the task's data until all are found; a row that can't be used is passed over, as in the run.
+    Reads the task's data until all are found; a row that can't be used is passed over, as in the
+    run.
     """
     found: dict[str, dict[str, Any]] = {}
     try:
-        task = load_task(f"{cell.run.get('task_file') or cell.run['identity']['task']}:{cell.run['identity']['subset']}")
+        task = load_task(
+            f"{cell.run.get('task_file') or cell.run['identity']['task']}:{cell.run['identity']['subset']}"
+        )
         for row in task.subsets[task.subset].source.rows(data):
             try:
                 for sample in task.samples(row):

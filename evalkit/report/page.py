@@ -1,5 +1,6 @@
-"""The page: what it holds as JSON, and its text from the template. Everything that models, data and users wrote goes in as JSON whose
-``<`` is escaped, or through ``html.escape``; the script puts it on the page as text, never as markup."""
+"""The page: what it holds as JSON, and its text from the template. Everything that models, data and
+users wrote goes in as JSON whose ``<`` is escaped, or through ``html.escape``; the script puts it
+on the page as text, never as markup."""
 
 from __future__ import annotations
 
@@ -23,18 +24,30 @@ HERE = Path(__file__).parent
 Place = Literal["auto", "embed", "folder", "none"]
 
 
-def write_report(output: Path, file: Path, place: Place = "auto", data: Mapping[str, Path] | None = None) -> list[str]:
-    """Writes the page on all cells and sweeps under ``output``; returns what could not be shown, in words.
+def write_report(
+    output: Path, file: Path, place: Place = "auto", data: Mapping[str, Path] | None = None
+) -> list[str]:
+    """Writes the page on all cells and sweeps under ``output``; returns what could not be shown, in
+    words.
 
-    ``place``: pictures inside the file, in the folder ``<file's stem>_media`` beside it, or none. ``data`` maps ``task:subset`` to the
-    local copy that a run was given. Raises UsageError when there are no results, EvalkitError when the file can't be written.
+    ``place``: pictures inside the file, in the folder ``<file's stem>_media`` beside it, or none.
+    ``data`` maps ``task:subset`` to the local copy that a run was given. Raises UsageError when
+    there are no results, EvalkitError when the file can't be written.
     """
-    cells = sorted(some_cells(output), key=lambda c: (c.task, bool(c.results["switches"]), c.run["model"]))
+    cells = sorted(
+        some_cells(output), key=lambda c: (c.task, bool(c.results["switches"]), c.run["model"])
+    )
     records = [journal.read(c.folder / "journal.jsonl").records for c in cells]
     if place == "auto":
-        place = "embed" if len({(c.task, id) for c, r in zip(cells, records) for id in r}) <= EMBEDDED_SAMPLES else "folder"
+        place = (
+            "embed"
+            if len({(c.task, id) for c, r in zip(cells, records) for id in r}) <= EMBEDDED_SAMPLES
+            else "folder"
+        )
     try:
-        keep = {"embed": embed, "none": none}.get(place) or beside(file.with_name(f"{file.stem}_media"))
+        keep = {"embed": embed, "none": none}.get(place) or beside(
+            file.with_name(f"{file.stem}_media")
+        )
         holds, faults = contents(cells, records, Gallery(keep), data or {})
         page = render(holds, _overview(cells) + _sweeps(output) + _pictures(cells, records))
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -47,9 +60,14 @@ def write_report(output: Path, file: Path, place: Place = "auto", data: Mapping[
 
 
 def contents(
-    cells: Sequence[StoredCell], records: Sequence[Mapping[str, journal.Record]], gallery: Gallery, data: Mapping[str, Path]
+    cells: Sequence[StoredCell],
+    records: Sequence[Mapping[str, journal.Record]],
+    gallery: Gallery,
+    data: Mapping[str, Path],
 ) -> tuple[dict[str, Any], list[str]]:
-    """What the sample browser reads: each task's samples once, then each cell's answers by the sample's place in its task."""
+    """What the sample browser reads: each task's samples once, then each cell's answers by the
+    sample's place in its task.
+    """
     tasks: list[dict[str, Any]] = []
     answers: list[dict[str, Any]] = []
     faults = []
@@ -78,13 +96,24 @@ def contents(
     }, faults
 
 
-def _answers(cell: StoredCell, records: Mapping[str, journal.Record], task: int, place: Mapping[str, int]) -> dict[str, Any]:
+def _answers(
+    cell: StoredCell, records: Mapping[str, journal.Record], task: int, place: Mapping[str, int]
+) -> dict[str, Any]:
     metric = cell.results["metrics"][0] if cell.results["metrics"] else None
     rows: list[list[Any]] = []
     for id, r in records.items():
         score = r.get("scores", {}).get(metric["metric"]) if metric else None
         iou = "iou" in r.get("scores", {})
-        rows.append([place[id], r.get("text"), score, r.get("parsed") if iou else None, bool(r.get("unparsed")), r.get("error")])
+        rows.append(
+            [
+                place[id],
+                r.get("text"),
+                score,
+                r.get("parsed") if iou else None,
+                bool(r.get("unparsed")),
+                r.get("error"),
+            ]
+        )
     return {
         "task": task,
         "label": f"{cell.run['model']}, {cell.settings}",
@@ -97,7 +126,9 @@ def _answers(cell: StoredCell, records: Mapping[str, journal.Record], task: int,
 def render(holds: Mapping[str, Any], body: str) -> str:
     """The page's text: template, style, script and contents in one."""
     packed = json.dumps(holds, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    packed = packed.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    packed = (
+        packed.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    )
     made = f"evalkit {version('evalkit')}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, schema {SCHEMA_VERSION}"
     parts = {"STYLE": "page.css", "SCRIPT": "page.js"}
     texts = {k: (HERE / v).read_text(encoding="utf-8") for k, v in parts.items()}
@@ -118,18 +149,48 @@ def _overview(cells: Sequence[StoredCell]) -> str:
     rows = []
     for cell in cells:
         for m in cell.results["metrics"][:1]:
-            partial = "" if cell.results["complete"] and not cell.results["selection"] else " (partial: do not quote)"
+            partial = (
+                ""
+                if cell.results["complete"] and not cell.results["selection"]
+                else " (partial: do not quote)"
+            )
             ci = interval_text(m["ci_low"], m["ci_high"])
             probe = "inference probe" if cell.results["inference_probe"] else ""
             counts = (f"{m['n']}{partial}", cell.results["errors"], cell.results["unparsed"])
-            rows.append((cell.task, cell.run["model"], m["metric"], f"{m['value']:.1f}", ci, *counts, cell.settings, probe))
-    columns = ("task", "model", "metric", "value", "95 % interval", "n", "errors", "unparsed", "settings", "")
-    note = f"<p>{html.escape(MINI_NOTE)}</p>" if any(c.task.endswith(":mini") for c in cells) else ""
+            rows.append(
+                (
+                    cell.task,
+                    cell.run["model"],
+                    m["metric"],
+                    f"{m['value']:.1f}",
+                    ci,
+                    *counts,
+                    cell.settings,
+                    probe,
+                )
+            )
+    columns = (
+        "task",
+        "model",
+        "metric",
+        "value",
+        "95 % interval",
+        "n",
+        "errors",
+        "unparsed",
+        "settings",
+        "",
+    )
+    note = (
+        f"<p>{html.escape(MINI_NOTE)}</p>" if any(c.task.endswith(":mini") for c in cells) else ""
+    )
     return f"<section><h2>Scores</h2>{_table(columns, rows)}{note}</section>"
 
 
 def _sweeps(output: Path) -> str:
-    """The tables that ``evalkit sweep`` left under the output folder, with their findings and pictures drawn anew."""
+    """The tables that ``evalkit sweep`` left under the output folder, with their findings and
+    pictures drawn anew.
+    """
     import pandas as pd
 
     from evalkit.sweep_tables import words
@@ -138,14 +199,27 @@ def _sweeps(output: Path) -> str:
     for path in sorted(output.glob("*/table.csv")):
         frame = pd.read_csv(path, comment="#", keep_default_na=True)
         frame["settings"] = frame["settings"].fillna("")
-        columns = ["task", "settings", "kind", "metric", "value", "difference", "ci_low", "ci_high", "p_holm", "n", "visual_tokens"]
+        columns = [
+            "task",
+            "settings",
+            "kind",
+            "metric",
+            "value",
+            "difference",
+            "ci_low",
+            "ci_high",
+            "p_holm",
+            "n",
+            "visual_tokens",
+        ]
         shown = [[_short(v) for v in row] for row in frame[columns].itertuples(index=False)]
         findings = "".join(f"<li>{html.escape(w)}</li>" for w in words(frame))
         figures = [plots.differences(frame), plots.score_by_tokens(frame)]
         drawn = "".join(f"<figure>{plots.svg(f)}</figure>" for f in figures if f)
         head = html.escape(path.parent.name)
         out.append(
-            f"<section><h2>Sweep: {head}</h2><ul>{findings}</ul>{_table(columns, shown)}<div class=figures>{drawn}</div></section>"
+            f"<section><h2>Sweep: {head}</h2><ul>{findings}</ul>{_table(columns, shown)}<div "
+            f"class=figures>{drawn}</div></section>"
         )
     return "".join(out)
 
@@ -162,10 +236,20 @@ def _pictures(cells: Sequence[StoredCell], records: Sequence[Mapping[str, journa
             continue
         metric = mine[0][0].results["metrics"][0]
         labelled = {
-            f"{c.run['model']}, {c.settings}": [x for x in r.values() if x.get("error") is None and "scores" in x] for c, r in mine
+            f"{c.run['model']}, {c.settings}": [
+                x for x in r.values() if x.get("error") is None and "scores" in x
+            ]
+            for c, r in mine
         }
-        drawn = [f"<figure>{plots.svg(f)}</figure>" for _, f in plots.of_task(labelled, metric["metric"], metric["scale"])]
+        drawn = [
+            f"<figure>{plots.svg(f)}</figure>"
+            for _, f in plots.of_task(labelled, metric["metric"], metric["scale"])
+        ]
         if drawn:
-            more = f" (the first {plots.MOST} of {len(mine)} cells)" if len(mine) > plots.MOST else ""
-            out.append(f"<h3>{html.escape(name)}{more}</h3><div class=figures>{''.join(drawn)}</div>")
+            more = (
+                f" (the first {plots.MOST} of {len(mine)} cells)" if len(mine) > plots.MOST else ""
+            )
+            out.append(
+                f"<h3>{html.escape(name)}{more}</h3><div class=figures>{''.join(drawn)}</div>"
+            )
     return f"<section><h2>By group, overlap and length</h2>{''.join(out)}</section>" if out else ""

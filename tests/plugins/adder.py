@@ -1,4 +1,6 @@
-"""An adapter that adds, mostly rightly, for tests: slow on request, and able to fail in the ways that models do."""
+"""An adapter that adds, mostly rightly, for tests: slow on request, and able to fail in the ways
+that models do.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,14 @@ class Adder(ModelAdapter):
     name = "adder"
 
     def __init__(
-        self, model: str, *, seconds: float = 0.0, wrong: int = 5, batch_size: int = 3, crash_at: int = -1, refuse: int = -1
+        self,
+        model: str,
+        *,
+        seconds: float = 0.0,
+        wrong: int = 5,
+        batch_size: int = 3,
+        crash_at: int = -1,
+        refuse: int = -1,
     ) -> None:
         self.model, self.seconds, self.wrong = model, seconds, wrong
         self.batch_size, self.crash_at, self.refuse = batch_size, crash_at, refuse
@@ -42,4 +51,6 @@ class Adder(ModelAdapter):
         if n == self.refuse:
             return Completion(request.id, finish_reason="error", error="refused")
         text = "" if n == 7 else str(2 * n + (n % self.wrong == 0))
-        return Completion(request.id, text, tokens=TokenCounts(4, 0, len(text)), seconds=self.seconds)
+        return Completion(
+            request.id, text, tokens=TokenCounts(4, 0, len(text)), seconds=self.seconds
+        )

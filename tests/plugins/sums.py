@@ -1,4 +1,6 @@
-"""A task without media, for tests: additions, four to a cluster. Row 13 is broken when EVALKIT_TEST_BROKEN is set."""
+"""A task without media, for tests: additions, four to a cluster. Row 13 is broken when
+EVALKIT_TEST_BROKEN is set.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +31,18 @@ class Sums(Task):
     def samples(self, row: Row) -> Iterable[Sample]:
         n = row["n"]
         question = Message("user", (Text(f"{n} + {n} ="),))
-        yield Sample(f"sum/{n}", (question,), row["answers"][0], cluster=str(n // 4), metadata={"parity": n % 2})
+        yield Sample(
+            f"sum/{n}",
+            (question,),
+            row["answers"][0],
+            cluster=str(n // 4),
+            metadata={"parity": n % 2},
+        )
 
     def score(self, sample: Sample, completion: Completion) -> Score:
         text = completion.text.strip()
-        values = {"exact": float(text == str(sample.target)), "digits": float(len(text) == len(str(sample.target)))}
+        values = {
+            "exact": float(text == str(sample.target)),
+            "digits": float(len(text) == len(str(sample.target))),
+        }
         return Score(values if text else dict.fromkeys(values, 0.0), parsed=text, unparsed=not text)

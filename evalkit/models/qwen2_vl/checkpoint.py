@@ -1,8 +1,9 @@
 """Reading and writing checkpoints in the released Hugging Face format.
 
-A checkpoint is a folder: ``config.json``, one or several ``*.safetensors``, the tokenizer and the processor's settings. Three
-namings of the tensors exist in the wild (the hub's, the one that transformers >= 4.52 keeps in memory, and an intermediate one);
-all are read, the hub's is written. What is missing or surplus is reported by name.
+A checkpoint is a folder: ``config.json``, one or several ``*.safetensors``, the tokenizer and the
+processor's settings. Three namings of the tensors exist in the wild (the hub's, the one that
+transformers >= 4.52 keeps in memory, and an intermediate one); all are read, the hub's is written.
+What is missing or surplus is reported by name.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from evalkit.errors import CheckpointError, UsageError
-from evalkit.qwen2vl.ablation import Ablation
-from evalkit.qwen2vl.config import Qwen2VLConfig, read_json
-from evalkit.qwen2vl.model import Qwen2VL
+from evalkit.models.qwen2_vl.config import Qwen2VLConfig, read_json
+from evalkit.models.qwen2_vl.model import Qwen2VL
+from evalkit.models.qwen2_vl.switches import Ablation
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PATCH_EMBED = "visual.patch_embed.proj.weight"
@@ -47,14 +48,17 @@ _RENAMES = (
 
 
 def without_emulation(dtype: str, device: str) -> str:
-    """``dtype``, or float32 on a CPU that only emulates it: bfloat16 products were 150 times slower there than float32's."""
+    """``dtype``, or float32 on a CPU that only emulates it: bfloat16 products were 150 times slower
+    there than float32's.
+    """
     if device != "cpu" or dtype not in _EMULATED or getattr(torch.ops.mkldnn, _EMULATED[dtype])():
         return dtype
     return "float32"
 
 
 def resolve(name: str) -> Path:
-    """The folder of a checkpoint: a local one as it is, otherwise a snapshot of the hub repository ``owner/name[@revision]``.
+    """The folder of a checkpoint: a local one as it is, otherwise a snapshot of the hub repository
+    ``owner/name[@revision]``.
 
     Raises CheckpointError when it is neither, or the hub and its cache don't have it.
     """
@@ -67,39 +71,61 @@ def resolve(name: str) -> Path:
 
     repo, _, revision = name.partition("@")
     try:
-        return Path(snapshot_download(repo, revision=revision or None, allow_patterns=["*.json", "*.safetensors", "*.jinja"]))
+        return Path(
+            snapshot_download(
+                repo,
+                revision=revision or None,
+                allow_patterns=["*.json", "*.safetensors", "*.jinja"],
+            )
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as e:
-        raise CheckpointError(f"{name}: not in the local cache, and the hub did not give it ({type(e).__name__}: {e})") from e
+        raise CheckpointError(
+            f"{name}: not in the local cache, and the hub did not give it ({type(e).__name__}: {e})"
+        ) from e
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint, the sharded ones as their index lists them. Raises CheckpointError."""
+    """The safetensors files of a checkpoint, the sharded ones as their index lists them. Raises
+    CheckpointError.
+    """
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         shards = read_json(index).get("weight_map")
         if not isinstance(shards, dict) or not all(isinstance(n, str) for n in shards.values()):
-            raise CheckpointError(f"{index}: no weight_map from tensors to files; download it again")
+            raise CheckpointError(
+                f"{index}: no weight_map from tensors to files; download it again"
+            )
         files = [folder / n for n in sorted(set(shards.values()))]
     else:
         files = sorted(folder.glob("*.safetensors"))
     absent = [f.name for f in files if not f.is_file()]
     if absent or not files:
         what = f"missing shards: {', '.join(absent)}" if absent else "no *.safetensors file"
-        raise CheckpointError(f"{folder}: {what}; a whole released checkpoint is needed (pickled .bin weights are not read)")
+        raise CheckpointError(
+            f"{folder}: {what}; a whole released checkpoint is needed (pickled .bin weights "
+            "are not read)"
+        )
     return files
 
 
 class _NoInit(TorchFunctionMode):
-    """Leaves weights that are about to be replaced as they are: torch needs a second to learn how to fill tensors without data."""
+    """Leaves weights that are about to be replaced as they are: torch needs a second to learn how
+    to fill tensors without data.
+    """
 
-    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
         if getattr(func, "__module__", None) == "torch.nn.init":
             return args[0] if args else kwargs["tensor"]
         return func(*args, **(kwargs or {}))
 
 
-def load(folder: Path, dtype: str | None = None, device: str = "cpu", ablation: Ablation = Ablation()) -> Qwen2VL:
-    """The model of a checkpoint folder, in evaluation mode. ``dtype`` None keeps the one that ``config.json`` names.
+def load(
+    folder: Path, dtype: str | None = None, device: str = "cpu", ablation: Ablation = Ablation()
+) -> Qwen2VL:
+    """The model of a checkpoint folder, in evaluation mode. ``dtype`` None keeps the one that
+    ``config.json`` names.
 
     Raises CheckpointError with the names of missing, surplus and misshapen tensors.
     """
@@ -123,10 +149,16 @@ def load(folder: Path, dtype: str | None = None, device: str = "cpu", ablation: 
             state[key] = tensor.to(device=device, dtype=DTYPES[name])
     if config.tie_word_embeddings and "model.embed_tokens.weight" in state:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
-    bad += [f"missing {k}" for k in wanted if k not in state and not any(b.startswith(f"{k} has") for b in bad)]
+    bad += [
+        f"missing {k}"
+        for k in wanted
+        if k not in state and not any(b.startswith(f"{k} has") for b in bad)
+    ]
     if bad:
         more = f" and {len(bad) - 8} more" if len(bad) > 8 else ""
-        raise CheckpointError(f"{folder}: the weights do not fit config.json: {'; '.join(bad[:8])}{more}")
+        raise CheckpointError(
+            f"{folder}: the weights do not fit config.json: {'; '.join(bad[:8])}{more}"
+        )
     model.load_state_dict(state, assign=True)
     if config.tie_word_embeddings:
         model.lm_head.weight = model.model.embed_tokens.weight
@@ -134,17 +166,25 @@ def load(folder: Path, dtype: str | None = None, device: str = "cpu", ablation: 
 
 
 def save(
-    model: Qwen2VL, folder: Path, companions: Path | None = None, dtype: str | None = None, shard_bytes: int = 5 << 30
+    model: Qwen2VL,
+    folder: Path,
+    companions: Path | None = None,
+    dtype: str | None = None,
+    shard_bytes: int = 5 << 30,
 ) -> None:
-    """Writes ``config.json`` and the weights under hub names, in shards of at most ``shard_bytes``, into ``folder``.
+    """Writes ``config.json`` and the weights under hub names, in shards of at most ``shard_bytes``,
+    into ``folder``.
 
-    Tied heads are written once, as released. Tokenizer and processor files are copied from the folder ``companions``.
+    Tied heads are written once, as released. Tokenizer and processor files are copied from the
+    folder ``companions``.
     """
     from dataclasses import replace
 
     folder.mkdir(parents=True, exist_ok=True)
     name = dtype or str(next(model.parameters()).dtype).removeprefix("torch.")
-    state = {k: v.detach().to("cpu", DTYPES[name]).contiguous() for k, v in model.state_dict().items()}
+    state = {
+        k: v.detach().to("cpu", DTYPES[name]).contiguous() for k, v in model.state_dict().items()
+    }
     if model.config.tie_word_embeddings:
         del state["lm_head.weight"]
     c = model.config.vision
@@ -166,8 +206,13 @@ def save(
             file = f"model-{i:05d}-of-{len(shards):05d}.safetensors"
             save_file(shard, folder / file, metadata={"format": "pt"})
             weight_map |= dict.fromkeys(shard, file)
-        index = {"metadata": {"total_size": sum(t.nbytes for t in state.values())}, "weight_map": weight_map}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
+        index = {
+            "metadata": {"total_size": sum(t.nbytes for t in state.values())},
+            "weight_map": weight_map,
+        }
+        (folder / "model.safetensors.index.json").write_text(
+            json.dumps(index, indent=1), encoding="utf-8"
+        )
     config = replace(model.config, dtype=name)
     (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=1), encoding="utf-8")
     for file in COMPANIONS if companions else ():
@@ -176,25 +221,36 @@ def save(
 
 
 def checked_device(name: str | None) -> str:
-    """The device of that name; without one a GPU where there is one. Raises UsageError for one that is not here."""
+    """The device of that name; without one a GPU where there is one. Raises UsageError for one that
+    is not here.
+    """
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError:
         raise UsageError(f"device {name!r}: expected cpu, cuda or cuda:N") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"device {name!r}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices here")
+        raise UsageError(
+            f"device {name!r}: torch {torch.__version__} sees {torch.cuda.device_count()} "
+            "CUDA devices here"
+        )
     return str(device)
 
 
 def weights_digest(folder: Path) -> str:
-    """SHA-256 (hex) over config, weights, tokenizer and processor settings: the identity of a checkpoint.
+    """SHA-256 (hex) over config, weights, tokenizer and processor settings: the identity of a
+    checkpoint.
 
-    Reading gigabytes takes seconds, so each file's hash is remembered by path, size and time in the user's cache folder.
+    Reading gigabytes takes seconds, so each file's hash is remembered by path, size and time in the
+    user's cache folder.
     """
     total = hashlib.sha256()
     names = ("config.json", *COMPANIONS)
-    files = [folder / n for n in names if n != "generation_config.json" and (folder / n).is_file()] + weight_files(folder)
-    cache_file = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "evalkit" / "digests.json"
+    files = [
+        folder / n for n in names if n != "generation_config.json" and (folder / n).is_file()
+    ] + weight_files(folder)
+    cache_file = (
+        Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "evalkit" / "digests.json"
+    )
     try:
         cache = json.loads(cache_file.read_text(encoding="utf-8"))
         known = dict(cache)
@@ -225,7 +281,9 @@ def _tensors(files: list[Path]) -> Iterator[tuple[str, Tensor]]:
                 for key in f.keys():  # noqa: SIM118 - a safetensors handle is not a dict
                     yield _hub_name(key), f.get_tensor(key)
         except SafetensorError as e:
-            raise CheckpointError(f"{file}: not a readable safetensors file ({e}); download it again") from e
+            raise CheckpointError(
+                f"{file}: not a readable safetensors file ({e}); download it again"
+            ) from e
 
 
 def _hub_name(key: str) -> str:

@@ -1,8 +1,10 @@
-"""From decoded pixels to what the model reads: target sizes, frame choice, patches (paper section 2.1).
+"""From decoded pixels to what the model reads: target sizes, frame choice, patches (paper section
+2.1).
 
-The pipeline is the official one (``qwen-vl-utils`` 0.0.8 in front of the released image processor): sides are rounded to
-multiples of 28 within a pixel budget, resized bicubically, normalised with CLIP's mean and deviation, and cut into patches whose
-2x2 merge blocks are contiguous. Rounding is Python's, half to even.
+The pipeline is the official one (``qwen-vl-utils`` 0.0.8 in front of the released image processor):
+sides are rounded to multiples of 28 within a pixel budget, resized bicubically, normalised with
+CLIP's mean and deviation, and cut into patches whose 2x2 merge blocks are contiguous. Rounding is
+Python's, half to even.
 """
 
 from __future__ import annotations
@@ -21,15 +23,19 @@ from PIL import Image
 from torch import Tensor
 
 from evalkit.errors import CheckpointError, DataError
-from evalkit.qwen2vl.ablation import Ablation, parse_resolution
-from evalkit.qwen2vl.config import read_json
-from evalkit.qwen2vl.rope import Grid
+from evalkit.models.qwen2_vl.config import read_json
+from evalkit.models.qwen2_vl.rope import Grid
+from evalkit.models.qwen2_vl.switches import Ablation, parse_resolution
 
 FACTOR = 28
 FRAME_FACTOR = 2
 FPS = 2.0
 MIN_FRAMES, MAX_FRAMES = 4, 768
-VIDEO_MIN_PIXELS, VIDEO_MAX_PIXELS, VIDEO_TOTAL_PIXELS = 128 * FACTOR**2, 768 * FACTOR**2, 24_576 * FACTOR**2
+VIDEO_MIN_PIXELS, VIDEO_MAX_PIXELS, VIDEO_TOTAL_PIXELS = (
+    128 * FACTOR**2,
+    768 * FACTOR**2,
+    24_576 * FACTOR**2,
+)
 
 Frames = NDArray[np.uint8]
 """Decoded video frames [frames, height, width, 3]."""
@@ -37,7 +43,9 @@ Frames = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class ProcessorConfig:
-    """A checkpoint's ``preprocessor_config.json``. Pixel bounds are areas; the defaults are those of the released files."""
+    """A checkpoint's ``preprocessor_config.json``. Pixel bounds are areas; the defaults are those
+    of the released files.
+    """
 
     min_pixels: int = 4 * FACTOR**2
     max_pixels: int = 16_384 * FACTOR**2
@@ -46,24 +54,34 @@ class ProcessorConfig:
 
     @classmethod
     def load(cls, folder: Path) -> ProcessorConfig:
-        """Reads the file, or gives the released defaults when the folder has none. Raises CheckpointError on other patch sizes,
-        and on values that are none."""
+        """Reads the file, or gives the released defaults when the folder has none. Raises
+        CheckpointError on other patch sizes, and on values that are none."""
         path = folder / "preprocessor_config.json"
         raw = read_json(path) if path.is_file() else {}
-        sizes = (raw.get("patch_size", 14), raw.get("temporal_patch_size", 2), raw.get("merge_size", 2))
+        sizes = (
+            raw.get("patch_size", 14),
+            raw.get("temporal_patch_size", 2),
+            raw.get("merge_size", 2),
+        )
         if sizes != (14, 2, 2):
-            raise CheckpointError(f"{path}: patch, temporal patch and merge size {sizes}; Qwen2-VL has (14, 2, 2)")
+            raise CheckpointError(
+                f"{path}: patch, temporal patch and merge size {sizes}; Qwen2-VL has (14, 2, 2)"
+            )
         size = raw.get("size") or {}
         default = cls()
         try:
             low = int(raw.get("min_pixels") or size.get("shortest_edge") or default.min_pixels)
             high = int(raw.get("max_pixels") or size.get("longest_edge") or default.max_pixels)
-            mean, std = (tuple(map(float, raw.get(k, getattr(default, k)))) for k in ("image_mean", "image_std"))
+            mean, std = (
+                tuple(map(float, raw.get(k, getattr(default, k))))
+                for k in ("image_mean", "image_std")
+            )
         except (TypeError, ValueError, AttributeError) as e:
             raise CheckpointError(f"{path}: a value has the wrong type ({e})") from e
         if not 0 < low <= high or len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise CheckpointError(
-                f"{path}: expected 0 < min_pixels <= max_pixels, and three numbers in image_mean and image_std, these above 0"
+                f"{path}: expected 0 < min_pixels <= max_pixels, and three numbers in "
+                "image_mean and image_std, these above 0"
             )
         return cls(low, high, mean, std)
 
@@ -76,14 +94,22 @@ def smart_resize(
     variant: Literal["utils", "hf"] = "utils",
     rounding: str | None = "round",
 ) -> tuple[int, int]:
-    """The (height, width) nearest to the original that are multiples of 28 with an area in [min_pixels, max_pixels].
+    """The (height, width) nearest to the original that are multiples of 28 with an area in
+    [min_pixels, max_pixels].
 
-    ``utils`` is qwen-vl-utils 0.0.8 (sides at least 28 before the budget), ``hf`` is transformers 5.23; they differ only for
-    extreme shapes. ``rounding`` ceil and floor are ablations. Raises DataError when one side is over 200 times the other.
+    ``utils`` is qwen-vl-utils 0.0.8 (sides at least 28 before the budget), ``hf`` is transformers
+    5.23; they differ only for extreme shapes. ``rounding`` ceil and floor are ablations. Raises
+    DataError when one side is over 200 times the other.
     """
     if min(height, width) < 1 or max(height, width) / min(height, width) > 200:
-        raise DataError(f"an image of {width}x{height} pixels: one side is over 200 times the other")
-    rules: dict[str, Callable[[float], int]] = {"round": round, "ceil": math.ceil, "floor": math.floor}
+        raise DataError(
+            f"an image of {width}x{height} pixels: one side is over 200 times the other"
+        )
+    rules: dict[str, Callable[[float], int]] = {
+        "round": round,
+        "ceil": math.ceil,
+        "floor": math.floor,
+    }
     nearest = rules[rounding or "round"]
     h, w = nearest(height / FACTOR) * FACTOR, nearest(width / FACTOR) * FACTOR
     if variant == "utils":
@@ -100,9 +126,11 @@ def smart_resize(
 
 
 def exact_tokens(height: int, width: int, tokens: int) -> tuple[int, int]:
-    """The (height, width) of exactly ``tokens`` visual tokens whose aspect ratio is closest to the original's.
+    """The (height, width) of exactly ``tokens`` visual tokens whose aspect ratio is closest to the
+    original's.
 
-    The constant number of tokens of the paper's table 7. A number with few divisors distorts: prefer 64, 576, 1600, 3136.
+    The constant number of tokens of the paper's table 7. A number with few divisors distorts:
+    prefer 64, 576, 1600, 3136.
     """
     half = [(n, tokens // n) for n in range(1, math.isqrt(tokens) + 1) if tokens % n == 0]
     pairs = sorted({*half, *((b, a) for a, b in half)})
@@ -110,8 +138,12 @@ def exact_tokens(height: int, width: int, tokens: int) -> tuple[int, int]:
     return h * FACTOR, w * FACTOR
 
 
-def target_size(height: int, width: int, ablation: Ablation, min_pixels: int, max_pixels: int) -> tuple[int, int]:
-    """The (height, width) an image or frame is resized to under the resolution switch and pixel bounds."""
+def target_size(
+    height: int, width: int, ablation: Ablation, min_pixels: int, max_pixels: int
+) -> tuple[int, int]:
+    """The (height, width) an image or frame is resized to under the resolution switch and pixel
+    bounds.
+    """
     mode, numbers = parse_resolution(str(ablation.resolution))
     if mode == "tokens":
         return exact_tokens(height, width, numbers[0])
@@ -119,17 +151,25 @@ def target_size(height: int, width: int, ablation: Ablation, min_pixels: int, ma
         return numbers[0], numbers[1]
     low = ablation.min_pixels or min_pixels
     high = ablation.max_pixels or max_pixels
-    low, high = min(low, high) if ablation.max_pixels else low, max(low, high) if ablation.min_pixels else high
+    low, high = (
+        min(low, high) if ablation.max_pixels else low,
+        max(low, high) if ablation.min_pixels else high,
+    )
     return smart_resize(height, width, low, high, rounding=ablation.rounding)
 
 
 def sample_frames(
-    total: int, video_fps: float, fps: float = FPS, max_frames: int | None = None, frames: int | None = None
+    total: int,
+    video_fps: float,
+    fps: float = FPS,
+    max_frames: int | None = None,
+    frames: int | None = None,
 ) -> list[int]:
-    """Indices of the frames that are shown: an even number, evenly spaced from the first to the last.
+    """Indices of the frames that are shown: an even number, evenly spaced from the first to the
+    last.
 
-    Aims at ``fps`` frames a second within [4, 768] (or exactly ``frames``, rounded to even). Raises DataError for clips of fewer
-    than two frames.
+    Aims at ``fps`` frames a second within [4, 768] (or exactly ``frames``, rounded to even). Raises
+    DataError for clips of fewer than two frames.
     """
     if frames is not None:
         n = round(frames / FRAME_FACTOR) * FRAME_FACTOR
@@ -138,32 +178,50 @@ def sample_frames(
         high = (max_frames or min(MAX_FRAMES, total)) // FRAME_FACTOR * FRAME_FACTOR
         n = round(min(max(total / video_fps * fps, low), high) / FRAME_FACTOR) * FRAME_FACTOR
     if not FRAME_FACTOR <= n <= total:
-        raise DataError(f"a video of {total} frames can't give {n}: at least {FRAME_FACTOR} are needed, at most all")
+        raise DataError(
+            f"a video of {total} frames can't give {n}: at least {FRAME_FACTOR} are needed, "
+            "at most all"
+        )
     return [int(i) for i in torch.linspace(0, total - 1, n).round().long()]
 
 
 def frame_pixels(frames: int) -> tuple[int, int]:
     """(min_pixels, max_pixels) of each frame when ``frames`` of them share the video budget."""
-    high = max(min(VIDEO_MAX_PIXELS, VIDEO_TOTAL_PIXELS / frames * FRAME_FACTOR), int(VIDEO_MIN_PIXELS * 1.05))
+    high = max(
+        min(VIDEO_MAX_PIXELS, VIDEO_TOTAL_PIXELS / frames * FRAME_FACTOR),
+        int(VIDEO_MIN_PIXELS * 1.05),
+    )
     return VIDEO_MIN_PIXELS, int(high)
 
 
 class Processor:
-    """Turns decoded images and frames into patches under a checkpoint's settings and the ablation switches."""
+    """Turns decoded images and frames into patches under a checkpoint's settings and the ablation
+    switches.
+    """
 
-    def __init__(self, config: ProcessorConfig = ProcessorConfig(), ablation: Ablation = Ablation()) -> None:
+    def __init__(
+        self, config: ProcessorConfig = ProcessorConfig(), ablation: Ablation = Ablation()
+    ) -> None:
         self.config = config
         self.ablation = ablation.resolve({})
         levels = (np.arange(256, dtype=np.float64) * (1 / 255)).astype(np.float32)
-        mean, std = (np.array(x, dtype=np.float32)[:, None] for x in (config.image_mean, config.image_std))
+        mean, std = (
+            np.array(x, dtype=np.float32)[:, None] for x in (config.image_mean, config.image_std)
+        )
         self.table = torch.from_numpy((levels - mean) / std)
 
-    def image(self, image: Image.Image, min_pixels: int | None = None, max_pixels: int | None = None) -> tuple[Tensor, Grid]:
-        """Patches [h * w, 1176] (float32) and grid (1, h, w) of one image; the bounds replace the checkpoint's. Raises DataError."""
+    def image(
+        self, image: Image.Image, min_pixels: int | None = None, max_pixels: int | None = None
+    ) -> tuple[Tensor, Grid]:
+        """Patches [h * w, 1176] (float32) and grid (1, h, w) of one image; the bounds replace the
+        checkpoint's. Raises DataError.
+        """
         levels, grid = self.image_levels(image, min_pixels, max_pixels)
         return normalised(levels, self.table), grid
 
-    def image_levels(self, image: Image.Image, min_pixels: int | None = None, max_pixels: int | None = None) -> tuple[Tensor, Grid]:
+    def image_levels(
+        self, image: Image.Image, min_pixels: int | None = None, max_pixels: int | None = None
+    ) -> tuple[Tensor, Grid]:
         """``image`` before it is normalised: an eighth of the bytes."""
         rgb = image.convert("RGB")
         low, high = min_pixels or self.config.min_pixels, max_pixels or self.config.max_pixels
@@ -171,15 +229,23 @@ class Processor:
         resized = np.asarray(rgb.resize((width, height), Image.Resampling.BICUBIC))
         return cut(torch.from_numpy(resized.copy()).permute(2, 0, 1)[None], pair=False)
 
-    def video(self, frames: Frames, min_pixels: int | None = None, max_pixels: int | None = None) -> tuple[Tensor, Grid]:
-        """Patches [t * h * w, 1176] and grid (t, h, w) of sampled frames; an odd last frame is repeated. Raises DataError."""
+    def video(
+        self, frames: Frames, min_pixels: int | None = None, max_pixels: int | None = None
+    ) -> tuple[Tensor, Grid]:
+        """Patches [t * h * w, 1176] and grid (t, h, w) of sampled frames; an odd last frame is
+        repeated. Raises DataError.
+        """
         levels, grid = self.video_levels(frames, min_pixels, max_pixels)
         return normalised(levels, self.table), grid
 
-    def video_levels(self, frames: Frames, min_pixels: int | None = None, max_pixels: int | None = None) -> tuple[Tensor, Grid]:
+    def video_levels(
+        self, frames: Frames, min_pixels: int | None = None, max_pixels: int | None = None
+    ) -> tuple[Tensor, Grid]:
         """``video`` before it is normalised: a quarter of the bytes."""
         low, high = frame_pixels(len(frames))
-        size = target_size(frames.shape[1], frames.shape[2], self.ablation, min_pixels or low, max_pixels or high)
+        size = target_size(
+            frames.shape[1], frames.shape[2], self.ablation, min_pixels or low, max_pixels or high
+        )
         clip = torch.from_numpy(frames).permute(0, 3, 1, 2)
         pair = self.ablation.tube != "per_frame"
         if pair and len(clip) % FRAME_FACTOR:
@@ -191,21 +257,24 @@ class Processor:
 
 
 def cut(pixels: Tensor, pair: bool = True) -> tuple[Tensor, Grid]:
-    """8-bit patches [t * h * w, 3, 2, 14 * 14] and grid of uint8 frames [2 * t, 3, height, width], sides multiples of 28.
+    """8-bit patches [t * h * w, 3, 2, 14 * 14] and grid of uint8 frames [2 * t, 3, height, width],
+    sides multiples of 28.
 
-    Without ``pair`` frames are [t, 3, height, width], and so are the patches [..., 3, 1, 14 * 14]: each frame is to be shown twice.
-    Rows run over t, then merge blocks, then the 2x2 inside each.
+    Without ``pair`` frames are [t, 3, height, width], and so are the patches [..., 3, 1, 14 * 14]:
+    each frame is to be shown twice. Rows run over t, then merge blocks, then the 2x2 inside each.
     """
     frames, channels, height, width = pixels.shape
     own = FRAME_FACTOR if pair else 1
     t, h, w = frames // own, height // 14, width // 14
-    patches = pixels.reshape(t, own, channels, h // 2, 2, 14, w // 2, 2, 14).permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
+    patches = pixels.reshape(t, own, channels, h // 2, 2, 14, w // 2, 2, 14).permute(
+        0, 3, 6, 4, 7, 2, 1, 5, 8
+    )
     return patches.reshape(t * h * w, channels, own, -1), (t, h, w)
 
 
 def normalised(levels: Tensor, table: Tensor) -> Tensor:
-    """What the model reads [patches, 1176], features ordered (channel, frame, y, x), of 8-bit patches; ``table`` [channels, 256] says
-    which value a level stands for."""
+    """What the model reads [patches, 1176], features ordered (channel, frame, y, x), of 8-bit
+    patches; ``table`` [channels, 256] says which value a level stands for."""
     out = levels.new_empty((*levels.shape[:2], FRAME_FACTOR, levels.shape[-1]), dtype=table.dtype)
     for channel, values in enumerate(table.to(levels.device)):
         out[:, channel] = values[levels[:, channel].int()]

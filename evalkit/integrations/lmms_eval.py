@@ -1,7 +1,9 @@
-"""evalkit's Qwen2-VL as a model of lmms-eval: `lmms-eval --model evalkit --model_args pretrained=FOLDER,position=rope1d --tasks NAME`.
+"""evalkit's Qwen2-VL as a model of lmms-eval: `lmms-eval --model evalkit --model_args
+pretrained=FOLDER,position=rope1d --tasks NAME`.
 
-lmms-eval 0.7 finds it by the entry point group ``lmms_eval.models``. Its tasks, prompts and metrics stay its own; images reach the model
-as they are (nothing is re-encoded), answers don't depend on batch size, and every switch of ``Ablation`` is an argument.
+lmms-eval 0.7 finds it by the entry point group ``lmms_eval.models``. Its tasks, prompts and metrics
+stay its own; images reach the model as they are (nothing is re-encoded), answers don't depend on
+batch size, and every switch of ``Ablation`` is an argument.
 """
 
 from __future__ import annotations
@@ -26,14 +28,15 @@ DEFAULT_STOP = "\n\n"
 
 def manifest() -> ModelManifest:
     """What lmms-eval reads from the entry point."""
-    return ModelManifest("evalkit", chat_class_path="evalkit.lmms.Evalkit")
+    return ModelManifest("evalkit", chat_class_path="evalkit.integrations.lmms_eval.Evalkit")
 
 
 class Evalkit(lmms):  # type: ignore[misc]
     """Greedy generation through the reference adapter.
 
-    ``pretrained`` is a shipped name, a folder or a hub id; other arguments are those of ``ReferenceAdapter``, switches included.
-    ``batch_size`` and ``max_batch_size`` are not read: the engine chooses, and answers don't depend on it.
+    ``pretrained`` is a shipped name, a folder or a hub id; other arguments are those of
+    ``ReferenceAdapter``, switches included. ``batch_size`` and ``max_batch_size`` are not read: the
+    engine chooses, and answers don't depend on it.
     """
 
     is_simple = False
@@ -50,14 +53,18 @@ class Evalkit(lmms):  # type: ignore[misc]
         self.adapter = adapter_class("reference")(pretrained, device=device, **arguments)
 
     def generate_until(self, requests: Sequence[Instance]) -> list[GenerationResult]:
-        """One answer a request, in order, cut before the first of the task's ``until``. Raises UsageError where a task asks for sampling
-        or beams, and DataError for a request that can't be answered: lmms-eval has no place for a sample without an answer."""
+        """One answer a request, in order, cut before the first of the task's ``until``. Raises
+        UsageError where a task asks for sampling or beams, and DataError for a request that can't
+        be answered: lmms-eval has no place for a sample without an answer."""
         until = [_stops(r.args[2]) for r in requests]
         out: dict[int, GenerationResult] = {}
         for done in self.adapter.generate(self._asked(requests)):
             number = int(done.id)
             if done.error is not None:
-                raise DataError(f"{requests[number].task_name}, document {requests[number].doc_id}: {done.error}")
+                raise DataError(
+                    f"{requests[number].task_name}, document {requests[number].doc_id}: "
+                    f"{done.error}"
+                )
             ends = [at for stop in until[number] if (at := done.text.find(stop)) >= 0]
             counts = TokenCounts(done.tokens.text_in + done.tokens.vision_in, done.tokens.out)
             out[number] = GenerationResult(done.text[: min(ends, default=None)], counts)
@@ -69,7 +76,10 @@ class Evalkit(lmms):  # type: ignore[misc]
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
         """Raises UsageError: lmms-eval asks it of models without chat messages only."""
-        raise UsageError("evalkit generates for lmms-eval; for ranked choices use `evalkit run` with a task of its own (Task.rank)")
+        raise UsageError(
+            "evalkit generates for lmms-eval; for ranked choices use `evalkit run` with a "
+            "task of its own (Task.rank)"
+        )
 
     def _asked(self, requests: Sequence[Instance]) -> Iterator[Request]:
         for number, request in enumerate(requests):
@@ -82,7 +92,8 @@ def _stops(settings: Mapping[str, Any]) -> list[str]:
     sampled = settings.get("do_sample", True) and (settings.get("temperature") or 0) > 0
     if sampled or (settings.get("num_beams") or 1) > 1:
         raise UsageError(
-            f"evalkit decodes greedily; the task asks for {dict(settings)} (give `--gen_kwargs temperature=0,num_beams=1`)"
+            f"evalkit decodes greedily; the task asks for {dict(settings)} (give "
+            "`--gen_kwargs temperature=0,num_beams=1`)"
         )
     until = settings.get("until") or []
     return [u for u in ([until] if isinstance(until, str) else until) if u and u != DEFAULT_STOP]
@@ -102,8 +113,16 @@ def _part(part: Mapping[str, Any]) -> Text | Image | Video:
         return Text(part["text"])
     if kind == "image" and isinstance(url, PILImage.Image):
         packed = io.BytesIO()
-        (url if url.mode in ("RGB", "L") else url.convert("RGB")).save(packed, "PNG", compress_level=1)
+        (url if url.mode in ("RGB", "L") else url.convert("RGB")).save(
+            packed, "PNG", compress_level=1
+        )
         return Image(packed.getvalue())
     if kind in ("image", "video") and isinstance(url, str | Path):
-        return Image(Path(url)) if kind == "image" else Video(Path(url), part.get("start_time"), part.get("end_time"))
-    raise UsageError(f"evalkit reads text, images and videos; the task sends {kind} as {type(url).__name__}")
+        return (
+            Image(Path(url))
+            if kind == "image"
+            else Video(Path(url), part.get("start_time"), part.get("end_time"))
+        )
+    raise UsageError(
+        f"evalkit reads text, images and videos; the task sends {kind} as {type(url).__name__}"
+    )

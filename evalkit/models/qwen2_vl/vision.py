@@ -1,7 +1,9 @@
-"""The vision tower: patches of any number of images and videos in, one feature per 2x2 patches out (paper section 2.1).
+"""The vision tower: patches of any number of images and videos in, one feature per 2x2 patches out
+(paper section 2.1).
 
-All images and clips of a call travel as one packed list of patches; attention stays inside each frame pair of each item, so there
-is no padding and the result does not depend on what else is in the pack.
+All images and clips of a call travel as one packed list of patches; attention stays inside each
+frame pair of each item, so there is no padding and the result does not depend on what else is in
+the pack.
 """
 
 from __future__ import annotations
@@ -15,13 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evalkit.qwen2vl.ablation import Ablation
-from evalkit.qwen2vl.config import VisionConfig
-from evalkit.qwen2vl.rope import Grid, rotate, vision_angles
+from evalkit.models.qwen2_vl.config import VisionConfig
+from evalkit.models.qwen2_vl.rope import Grid, rotate, vision_angles
+from evalkit.models.qwen2_vl.switches import Ablation
 
 
 class PatchEmbed(nn.Module):
-    """The released Conv3d over 2x14x14 pixels, kernel = stride, as the equal matrix product on flattened patches."""
+    """The released Conv3d over 2x14x14 pixels, kernel = stride, as the equal matrix product on
+    flattened patches.
+    """
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -35,8 +39,9 @@ class PatchEmbed(nn.Module):
 class Segments:
     """Which packed patches attend to each other: runs of given lengths.
 
-    ``lengths`` in packed order, one per frame pair. Neighbours of equal length are batched: attention runs once for each such run, without
-    a mask. In half precision on a GPU one variable-length kernel takes unequal lengths together (on equal ones it is the slower: 17.6 ms
+    ``lengths`` in packed order, one per frame pair. Neighbours of equal length are batched:
+    attention runs once for each such run, without a mask. In half precision on a GPU one
+    variable-length kernel takes unequal lengths together (on equal ones it is the slower: 17.6 ms
     against 12.0 for 16 pages of 7,644 patches on an H200).
     """
 
@@ -50,8 +55,15 @@ class Segments:
         return torch.tensor([0, *accumulate(self.lengths)], dtype=torch.int32).to(self.device)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Full attention inside each segment; q, k, v and the result are [patches, heads, head_dim]."""
-        if q.is_cuda and q.dtype != torch.float32 and len(self.runs) > 1 and (varlen := _varlen_attention()):
+        """Full attention inside each segment; q, k, v and the result are [patches, heads,
+        head_dim].
+        """
+        if (
+            q.is_cuda
+            and q.dtype != torch.float32
+            and len(self.runs) > 1
+            and (varlen := _varlen_attention())
+        ):
             mixed = varlen(q, k, v, self.ends, self.ends, self.longest, self.longest)
             assert isinstance(mixed, Tensor)
             return mixed
@@ -73,7 +85,9 @@ def _varlen_attention() -> Callable[..., Any] | None:
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Full attention [..., tokens, head_dim]. In bfloat16 on a CPU as products, 256 queries at a time: over twice as fast as the kernel."""
+    """Full attention [..., tokens, head_dim]. In bfloat16 on a CPU as products, 256 queries at a
+    time: over twice as fast as the kernel.
+    """
     if q.device.type != "cpu" or q.dtype != torch.bfloat16 or torch.is_grad_enabled():
         return F.scaled_dot_product_attention(q, k, v)
     keys, v = k.transpose(-1, -2).contiguous(), v.contiguous()
@@ -128,7 +142,9 @@ class PatchMerger(nn.Module):
         super().__init__()
         self.width = config.embed_dim * config.spatial_merge_size**2
         self.ln_q = nn.LayerNorm(config.embed_dim, eps=1e-6)
-        self.mlp = nn.Sequential(nn.Linear(self.width, self.width), nn.GELU(), nn.Linear(self.width, config.hidden_size))
+        self.mlp = nn.Sequential(
+            nn.Linear(self.width, self.width), nn.GELU(), nn.Linear(self.width, config.hidden_size)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """[patches, embed_dim] -> [patches / 4, hidden_size]"""
@@ -145,14 +161,20 @@ class VisionTransformer(nn.Module):
         self.merger = PatchMerger(config)
 
     def forward(self, patches: Tensor, grids: Sequence[Grid]) -> Tensor:
-        """Features [sum of t * h * w / 4, hidden_size] of packed patches [sum of t * h * w, 1176], items in the order of grids."""
+        """Features [sum of t * h * w / 4, hidden_size] of packed patches [sum of t * h * w, 1176],
+        items in the order of grids.
+        """
         c = self.config
         x = self.patch_embed(patches)
         a = self.ablation
         time = a.vision_time == "on"
-        cos, sin = vision_angles(grids, c.head_dim, c.rope_theta, c.spatial_merge_size, x.device, a.vision_position, time)
+        cos, sin = vision_angles(
+            grids, c.head_dim, c.rope_theta, c.spatial_merge_size, x.device, a.vision_position, time
+        )
         clips = a.vision_scope == "clip"
-        segments = Segments([n for t, h, w in grids for n in ([t * h * w] if clips else [h * w] * t)], x.device)
+        segments = Segments(
+            [n for t, h, w in grids for n in ([t * h * w] if clips else [h * w] * t)], x.device
+        )
         for block in self.blocks:
             x = block(x, cos, sin, segments)
         return self.merger(x)

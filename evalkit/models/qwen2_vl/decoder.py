@@ -1,7 +1,9 @@
-"""The language model: a Qwen2 decoder with grouped-query attention and rotary positions given from outside (paper section 2.1).
+"""The language model: a Qwen2 decoder with grouped-query attention and rotary positions given from
+outside (paper section 2.1).
 
-How queries meet keys (padded batches, packs, a cache) is not the decoder's business: each layer hands its q, k and v to an
-``Attend`` function and takes back the mixture. The default is plain causal attention over the whole sequence.
+How queries meet keys (padded batches, packs, a cache) is not the decoder's business: each layer
+hands its q, k and v to an ``Attend`` function and takes back the mixture. The default is plain
+causal attention over the whole sequence.
 """
 
 from __future__ import annotations
@@ -13,12 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evalkit.qwen2vl.config import TextConfig
-from evalkit.qwen2vl.rope import rotate
+from evalkit.models.qwen2_vl.config import TextConfig
+from evalkit.models.qwen2_vl.rope import rotate
 
 
 class Attend(Protocol):
-    """Mixes values: layer number, q [batch, tokens, heads, head_dim], k and v [batch, tokens, kv_heads, head_dim] -> like q."""
+    """Mixes values: layer number, q [batch, tokens, heads, head_dim], k and v [batch, tokens,
+    kv_heads, head_dim] -> like q.
+    """
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor: ...
 
@@ -30,23 +34,28 @@ def causal(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class Masked:
-    """Attention under a boolean mask [batch, 1, tokens, tokens] (True: may attend); an ``Attend``."""
+    """Attention under a boolean mask [batch, 1, tokens, tokens] (True: may attend); an
+    ``Attend``.
+    """
 
     def __init__(self, mask: Tensor) -> None:
         self.mask = mask
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask, enable_gqa=True).transpose(1, 2)
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=self.mask, enable_gqa=True
+        ).transpose(1, 2)
 
 
 class CrossModal:
     """Attention between visual tokens and text, scaled; an ``Attend`` around another.
 
-    ``visual`` [batch, tokens] marks the visual tokens. ``multiply``: logits of pairs of unlike kind times ``scale`` (which raises negative
-    ones); ``bias``: log ``scale`` added to them, so that their weights are ``scale`` times those of like pairs before normalisation. Both
-    are written into wider queries and keys, so that caches and kernels stay as they are: a query's block for its own kind meets a key's
-    blocks, one for queries of text, one for visual queries.
+    ``visual`` [batch, tokens] marks the visual tokens. ``multiply``: logits of pairs of unlike kind
+    times ``scale`` (which raises negative ones); ``bias``: log ``scale`` added to them, so that
+    their weights are ``scale`` times those of like pairs before normalisation. Both are written
+    into wider queries and keys, so that caches and kernels stay as they are: a query's block for
+    its own kind meets a key's blocks, one for queries of text, one for visual queries.
     """
 
     def __init__(self, attend: Attend, visual: Tensor, form: str, scale: float) -> None:
@@ -61,7 +70,10 @@ class CrossModal:
             q = (own * q[..., None, :]).flatten(-2)
             k = ((own + self.scale * unlike) * k[..., None, :]).flatten(-2)
         else:
-            q, k = (torch.cat((x, y.expand(*x.shape[:-1], 2, 1).flatten(-2)), -1) for x, y in ((q, own), (k, unlike)))
+            q, k = (
+                torch.cat((x, y.expand(*x.shape[:-1], 2, 1).flatten(-2)), -1)
+                for x, y in ((q, own), (k, unlike))
+            )
             k[..., d:] *= d**0.5 * math.log(self.scale)
         return self.attend(layer, q * (q.shape[-1] / d) ** 0.5, k, v)
 
@@ -93,10 +105,14 @@ class Attention(nn.Module):
         self.q_proj = nn.Linear(config.hidden_size, config.num_attention_heads * config.head_dim)
         self.k_proj = nn.Linear(config.hidden_size, config.num_key_value_heads * config.head_dim)
         self.v_proj = nn.Linear(config.hidden_size, config.num_key_value_heads * config.head_dim)
-        self.o_proj = nn.Linear(config.num_attention_heads * config.head_dim, config.hidden_size, bias=False)
+        self.o_proj = nn.Linear(
+            config.num_attention_heads * config.head_dim, config.hidden_size, bias=False
+        )
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
-        q, k, v = (p(x).unflatten(-1, (-1, self.head_dim)) for p in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = (
+            p(x).unflatten(-1, (-1, self.head_dim)) for p in (self.q_proj, self.k_proj, self.v_proj)
+        )
         mixed = attend(self.layer, rotate(q, cos, sin), rotate(k, cos, sin), v)
         return self.o_proj(mixed.flatten(-2))
 
@@ -129,11 +145,15 @@ class Decoder(nn.Module):
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(DecoderLayer(config, i) for i in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(
+            DecoderLayer(config, i) for i in range(config.num_hidden_layers)
+        )
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend = causal) -> Tensor:
-        """Hidden states after the final norm for embeddings x [batch, tokens, hidden]; cos and sin are [batch, tokens, head_dim]."""
+        """Hidden states after the final norm for embeddings x [batch, tokens, hidden]; cos and sin
+        are [batch, tokens, head_dim].
+        """
         cos, sin = cos.to(x.dtype), sin.to(x.dtype)
         for layer in self.layers:
             x = layer(x, cos, sin, attend)

@@ -1,8 +1,9 @@
 """Position schemes of the decoder: the released one, and those that its successors published.
 
-A scheme is two functions. ``ids`` places the tokens: [components, tokens], whole or fractional, from the runs of a sequence.
-``angles`` says which frequency turns with which component. A generated token stands where one more text token would. Under every
-scheme text alone is ordinary RoPE, except under ``combine=kron``. Where a paper and its authors' code differ, the code was taken.
+A scheme is two functions. ``ids`` places the tokens: [components, tokens], whole or fractional,
+from the runs of a sequence. ``angles`` says which frequency turns with which component. A generated
+token stands where one more text token would. Under every scheme text alone is ordinary RoPE, except
+under ``combine=kron``. Where a paper and its authors' code differ, the code was taken.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import torch
 from torch import Tensor
 
 from evalkit.errors import UsageError
-from evalkit.qwen2vl.ablation import Ablation
-from evalkit.qwen2vl.config import TextConfig
-from evalkit.qwen2vl.rope import Run, angles
+from evalkit.models.qwen2_vl.config import TextConfig
+from evalkit.models.qwen2_vl.rope import Run, angles
+from evalkit.models.qwen2_vl.switches import Ablation
 
 Ids = Callable[[Sequence[Run], Ablation], Tensor]
 Angles = Callable[[Tensor, TextConfig, Ablation], tuple[Tensor, Tensor]]
@@ -25,7 +26,9 @@ Angles = Callable[[Tensor, TextConfig, Ablation], tuple[Tensor, Tensor]]
 def _grid(run: Run) -> Tensor:
     """Time, row and column [3, tokens] of each token of a visual run, from zero."""
     assert run.grid is not None
-    return torch.stack(torch.meshgrid(*(torch.arange(n) for n in run.grid), indexing="ij")).flatten(1)
+    return torch.stack(torch.meshgrid(*(torch.arange(n) for n in run.grid), indexing="ij")).flatten(
+        1
+    )
 
 
 def _text(run: Run, start: float, components: int = 3) -> Tensor:
@@ -37,40 +40,55 @@ def _joined(out: Sequence[Tensor], components: int = 3) -> Tensor:
 
 
 def mrope_ids(parts: Sequence[Run], ablation: Ablation) -> Tensor:
-    """M-RoPE (arXiv 2409.12191, section 2.1) [3, tokens]: what follows a run starts at its largest component plus one.
+    """M-RoPE (arXiv 2409.12191, section 2.1) [3, tokens]: what follows a run starts at its largest
+    component plus one.
 
-    ``next_position=max_hw`` starts the text after a video beyond the larger side of its grid, as transformers 5.23 does.
+    ``next_position=max_hw`` starts the text after a video beyond the larger side of its grid, as
+    transformers 5.23 does.
     """
     out, start = [], 0
     for part in parts:
         out.append(_text(part, start) if part.grid is None else _grid(part) + start)
-        extent = max(part.grid[1:] if ablation.next_position == "max_hw" else part.grid) if part.grid else part.length
+        extent = (
+            max(part.grid[1:] if ablation.next_position == "max_hw" else part.grid)
+            if part.grid
+            else part.length
+        )
         start += extent
     return _joined(out)
 
 
 def rope1d_ids(parts: Sequence[Run], ablation: Ablation) -> Tensor:
-    """Every token at its index in all three components [3, tokens]: the 1D-RoPE arm of the paper's table 8."""
+    """Every token at its index in all three components [3, tokens]: the 1D-RoPE arm of the paper's
+    table 8.
+    """
     return torch.arange(sum(p.length for p in parts)).expand(3, -1)
 
 
 def spatial_reset_ids(parts: Sequence[Run], ablation: Ablation) -> Tensor:
     """M-RoPE whose rows and columns count from zero in every image (arXiv 2510.23095) [3, tokens].
 
-    Time goes on from the text before. What follows starts as under M-RoPE, as in the authors' code, so that it lies beyond the image.
+    Time goes on from the text before. What follows starts as under M-RoPE, as in the authors' code,
+    so that it lies beyond the image.
     """
     out, start = [], 0
     for part in parts:
-        out.append(_text(part, start) if part.grid is None else _grid(part) + torch.tensor([[start], [0], [0]]))
+        out.append(
+            _text(part, start)
+            if part.grid is None
+            else _grid(part) + torch.tensor([[start], [0], [0]])
+        )
         start += max(part.grid) if part.grid else part.length
     return _joined(out)
 
 
 def diagonal_ids(parts: Sequence[Run], spacing: float) -> Tensor:
-    """VideoRoPE's layout (arXiv 2502.05173) [3, tokens], float: frames ``spacing`` apart on the diagonal on which text lies.
+    """VideoRoPE's layout (arXiv 2502.05173) [3, tokens], float: frames ``spacing`` apart on the
+    diagonal on which text lies.
 
-    Rows and columns count from the frame's middle, (n - 1) // 2, and are added to its time. What follows starts one after the last
-    frame's time, as in the authors' code; rows and columns of the last frames may lie beyond it.
+    Rows and columns count from the frame's middle, (n - 1) // 2, and are added to its time. What
+    follows starts one after the last frame's time, as in the authors' code; rows and columns of the
+    last frames may lie beyond it.
     """
     out, start = [], 0.0
     for part in parts:
@@ -93,17 +111,20 @@ def videorope_ids(parts: Sequence[Run], ablation: Ablation) -> Tensor:
 def hope_ids(parts: Sequence[Run], ablation: Ablation) -> Tensor:
     """The diagonal layout of HoPE (arXiv 2505.20444), frames ``temporal_spacing`` apart.
 
-    The authors draw the spacing from 0.5, 0.75, 1, 1.25, 1.5 for each video in training and leave it to the user in inference. Here
-    it is fixed, 1 by default, so that an answer does not depend on chance.
+    The authors draw the spacing from 0.5, 0.75, 1, 1.25, 1.5 for each video in training and leave
+    it to the user in inference. Here it is fixed, 1 by default, so that an answer does not depend
+    on chance.
     """
     return diagonal_ids(parts, ablation.temporal_spacing or 1.0)
 
 
 def vrope_ids(parts: Sequence[Run], ablation: Ablation) -> Tensor:
-    """VRoPE (arXiv 2502.11664) [4, tokens]: each token by its four rotated coordinates y + x and their mirror images.
+    """VRoPE (arXiv 2502.11664) [4, tokens]: each token by its four rotated coordinates y + x and
+    their mirror images.
 
-    A frame of h x w tokens takes h + w - 1 steps, frame follows frame and text follows frame without a gap, and the four components
-    of a token average to its frame's middle, so no corner is nearer to the text than another.
+    A frame of h x w tokens takes h + w - 1 steps, frame follows frame and text follows frame
+    without a gap, and the four components of a token average to its frame's middle, so no corner is
+    nearer to the text than another.
     """
     out, start = [], 0
     for part in parts:
@@ -120,9 +141,11 @@ def vrope_ids(parts: Sequence[Run], ablation: Ablation) -> Tensor:
 
 
 def sections(positions: Tensor, config: TextConfig, ablation: Ablation) -> tuple[Tensor, Tensor]:
-    """The released allocation: the first ``mrope_section[0]`` frequencies turn with time, the next with rows, the last with columns.
+    """The released allocation: the first ``mrope_section[0]`` frequencies turn with time, the next
+    with rows, the last with columns.
 
-    ``combine`` replaces it: ``interleaved`` deals the components out in turn; ``kron`` is the tensor product of the three rotations.
+    ``combine`` replaces it: ``interleaved`` deals the components out in turn; ``kron`` is the
+    tensor product of the three rotations.
     """
     if ablation.combine == "interleaved":
         return interleaved(positions, config, ablation)
@@ -133,9 +156,11 @@ def sections(positions: Tensor, config: TextConfig, ablation: Ablation) -> tuple
 
 
 def interleaved(positions: Tensor, config: TextConfig, ablation: Ablation) -> tuple[Tensor, Tensor]:
-    """MRoPE-Interleave (arXiv 2510.23095): time, row, column in turn, so that each has high and low frequencies.
+    """MRoPE-Interleave (arXiv 2510.23095): time, row, column in turn, so that each has high and low
+    frequencies.
 
-    Rows and columns take 20 of 64 frequencies each, as published, 5 of 16 in other head sizes; time takes the rest, the lowest included.
+    Rows and columns take 20 of 64 frequencies each, as published, 5 of 16 in other head sizes; time
+    takes the rest, the lowest included.
     """
     j = torch.arange(config.head_dim // 2)
     component = torch.where(j < 3 * (len(j) * 5 // 16), j % 3, 0)
@@ -143,29 +168,37 @@ def interleaved(positions: Tensor, config: TextConfig, ablation: Ablation) -> tu
 
 
 def kron(positions: Tensor, config: TextConfig, ablation: Ablation) -> tuple[Tensor, Tensor]:
-    """R_t (x) R_h (x) R_w on blocks of 8 features, written in the basis in which it is four plane rotations.
+    """R_t (x) R_h (x) R_w on blocks of 8 features, written in the basis in which it is four plane
+    rotations.
 
-    Their phases are t + h + w, t + h - w, t - h + w and t - h - w, all times the block's frequency theta^(-8b / head_dim). For text
-    that is 3p, p, p, -p: not ordinary RoPE.
+    Their phases are t + h + w, t + h - w, t - h + w and t - h - w, all times the block's frequency
+    theta^(-8b / head_dim). For text that is 3p, p, p, -p: not ordinary RoPE.
     """
     signs = torch.tensor([[1, 1, 1], [1, 1, -1], [1, -1, 1], [1, -1, -1]], device=positions.device)
     phases = torch.einsum("sc,c...->...s", signs.float(), positions.float())
-    block = torch.arange(0, config.head_dim, 8, dtype=torch.float32, device=positions.device) / config.head_dim
+    block = (
+        torch.arange(0, config.head_dim, 8, dtype=torch.float32, device=positions.device)
+        / config.head_dim
+    )
     turn = (phases[..., None, :] / _theta(config, ablation) ** block[:, None]).flatten(-2)
     turn = torch.cat((turn, turn), dim=-1)
     return turn.cos(), turn.sin()
 
 
 def heads(positions: Tensor, config: TextConfig, ablation: Ablation) -> tuple[Tensor, Tensor]:
-    """Multi-Head RoPE (arXiv 2510.23095) [..., kv_heads, head_dim]: a key-value head and its queries turn with one component only.
+    """Multi-Head RoPE (arXiv 2510.23095) [..., kv_heads, head_dim]: a key-value head and its
+    queries turn with one component only.
 
-    Of 8 key-value heads 2 have time, 3 rows, 3 columns, as published. Of n, rows and columns have 3n // 8 each. Raises UsageError
-    below 3 key-value heads, where a component would have none.
+    Of 8 key-value heads 2 have time, 3 rows, 3 columns, as published. Of n, rows and columns have
+    3n // 8 each. Raises UsageError below 3 key-value heads, where a component would have none.
     """
     n = config.num_key_value_heads
     each = 3 * n // 8
     if not each:
-        raise UsageError(f"position=mhrope gives each component key-value heads of its own; this checkpoint has {n}, 3 are needed")
+        raise UsageError(
+            "position=mhrope gives each component key-value heads of its own; this "
+            f"checkpoint has {n}, 3 are needed"
+        )
     owner = torch.tensor([0] * (n - 2 * each) + [1] * each + [2] * each)
     zeros = torch.zeros(config.head_dim // 2, dtype=torch.long)
     each_head = positions[owner.to(positions.device)].movedim(0, -1)
@@ -173,21 +206,27 @@ def heads(positions: Tensor, config: TextConfig, ablation: Ablation) -> tuple[Te
 
 
 def low_time(positions: Tensor, config: TextConfig, ablation: Ablation) -> tuple[Tensor, Tensor]:
-    """VideoRoPE's allocation (arXiv 2502.05173): time has the lowest frequencies, rows and columns the others alternately."""
+    """VideoRoPE's allocation (arXiv 2502.05173): time has the lowest frequencies, rows and columns
+    the others alternately.
+    """
     j = torch.arange(config.head_dim // 2)
     component = torch.where(j < sum(config.mrope_section[1:]), 1 + j % 2, 0)
     return angles(positions, config.head_dim, _theta(config, ablation), component)
 
 
 def no_time(positions: Tensor, config: TextConfig, ablation: Ablation) -> tuple[Tensor, Tensor]:
-    """HoPE's allocation (arXiv 2505.20444): VideoRoPE's with the frequencies of time at zero, for text as well."""
+    """HoPE's allocation (arXiv 2505.20444): VideoRoPE's with the frequencies of time at zero, for
+    text as well.
+    """
     still = torch.cat((torch.zeros_like(positions[:1]), positions[1:]))
     return low_time(still, config, ablation)
 
 
 def four(positions: Tensor, config: TextConfig, ablation: Ablation) -> tuple[Tensor, Tensor]:
     """VRoPE's allocation (arXiv 2502.11664): frequency j turns with component j mod 4."""
-    return angles(positions, config.head_dim, _theta(config, ablation), torch.arange(config.head_dim // 2) % 4)
+    return angles(
+        positions, config.head_dim, _theta(config, ablation), torch.arange(config.head_dim // 2) % 4
+    )
 
 
 def _theta(config: TextConfig, ablation: Ablation) -> float:
@@ -196,7 +235,9 @@ def _theta(config: TextConfig, ablation: Ablation) -> float:
 
 @dataclass(frozen=True)
 class Scheme:
-    """Where tokens stand, and how far each frequency turns there. ``components`` is the first size of the ids."""
+    """Where tokens stand, and how far each frequency turns there. ``components`` is the first size
+    of the ids.
+    """
 
     ids: Ids
     angles: Angles

@@ -1,7 +1,8 @@
-"""Text in and out: the tokenizer and chat template that a checkpoint carries (paper section 2.2.1, "Data Format").
+"""Text in and out: the tokenizer and chat template that a checkpoint carries (paper section 2.2.1,
+"Data Format").
 
-The template is rendered in a sandbox; each ``<|image_pad|>`` or ``<|video_pad|>`` that it leaves is then repeated once per visual
-token.
+The template is rendered in a sandbox; each ``<|image_pad|>`` or ``<|video_pad|>`` that it leaves is
+then repeated once per visual token.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from evalkit.errors import CheckpointError, DataError
-from evalkit.qwen2vl.config import Qwen2VLConfig, read_json
-from evalkit.qwen2vl.rope import Grid
+from evalkit.models.qwen2_vl.config import Qwen2VLConfig, read_json
+from evalkit.models.qwen2_vl.rope import Grid
 
 CHAT_TEMPLATE = """
 {%- if messages[0].role != "system" %}{{ "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n" }}{% endif -%}
@@ -42,7 +43,9 @@ class Chat:
     def __init__(self, folder: Path, config: Qwen2VLConfig) -> None:
         path = folder / "tokenizer.json"
         if not path.is_file():
-            raise CheckpointError(f"{path}: no such file; the checkpoint needs its fast tokenizer (tokenizer.json)")
+            raise CheckpointError(
+                f"{path}: no such file; the checkpoint needs its fast tokenizer (tokenizer.json)"
+            )
         try:
             self.tokenizer = Tokenizer.from_file(str(path))
         except Exception as e:  # it raises nothing narrower
@@ -61,35 +64,53 @@ class Chat:
         def raise_exception(message: str) -> None:
             raise DataError(f"the chat template refuses these messages: {message}")
 
-        env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+        env = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
         env.globals["raise_exception"] = raise_exception
         return env.from_string(self.template)
 
-    def render(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True) -> str:
-        """The prompt text of messages in the chat format (``role``, ``content`` of text, image and video parts).
+    def render(
+        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True
+    ) -> str:
+        """The prompt text of messages in the chat format (``role``, ``content`` of text, image and
+        video parts).
 
-        Raises CheckpointError for a template that can't be rendered, DataError for messages that it refuses.
+        Raises CheckpointError for a template that can't be rendered, DataError for messages that it
+        refuses.
         """
         try:
-            return str(self._compiled.render(messages=messages, add_generation_prompt=add_generation_prompt))
+            return str(
+                self._compiled.render(
+                    messages=messages, add_generation_prompt=add_generation_prompt
+                )
+            )
         except DataError:
             raise
         except Exception as e:
             raise CheckpointError(f"the checkpoint's chat template can't be rendered: {e}") from e
 
-    def encode(self, text: str, images: Sequence[Grid] = (), videos: Sequence[Grid] = ()) -> list[int]:
+    def encode(
+        self, text: str, images: Sequence[Grid] = (), videos: Sequence[Grid] = ()
+    ) -> list[int]:
         """Token ids of a rendered prompt, each visual placeholder repeated for its grid.
 
-        Raises DataError when placeholders and media do not match, for instance because a question contains one.
+        Raises DataError when placeholders and media do not match, for instance because a question
+        contains one.
         """
-        waiting = {self.config.image_token_id: list(images), self.config.video_token_id: list(videos)}
+        waiting = {
+            self.config.image_token_id: list(images),
+            self.config.video_token_id: list(videos),
+        }
         out: list[int] = []
         for token in self.tokenizer.encode(text, add_special_tokens=False).ids:
             if token not in waiting:
                 out.append(token)
                 continue
             if not waiting[token]:
-                raise DataError("the text contains a visual placeholder token that belongs to no image or video")
+                raise DataError(
+                    "the text contains a visual placeholder token that belongs to no image or video"
+                )
             t, h, w = waiting[token].pop(0)
             out += [token] * (t * h * w // self.config.vision.spatial_merge_size**2)
         if any(waiting.values()):
@@ -114,17 +135,25 @@ def _template(folder: Path) -> str:
 
 
 def stop_ids(folder: Path, eos: int | list[int] | None) -> frozenset[int]:
-    """The tokens that end an answer: those of ``generation_config.json``, else ``eos``, the configuration's. Raises CheckpointError."""
+    """The tokens that end an answer: those of ``generation_config.json``, else ``eos``, the
+    configuration's. Raises CheckpointError.
+    """
     path = folder / "generation_config.json"
     given = read_json(path).get("eos_token_id") if path.is_file() else None
     found = eos if given is None else given
     ids = found if isinstance(found, list) else [] if found is None else [found]
     if not all(isinstance(i, int) for i in ids):
-        raise CheckpointError(f"{path}: eos_token_id is {found!r}, not a token id or a list of them")
+        raise CheckpointError(
+            f"{path}: eos_token_id is {found!r}, not a token id or a list of them"
+        )
     return frozenset(ids)
 
 
 def generation(stops: frozenset[int], *released: Any) -> str:
-    """How answers are made, for fingerprints: greedily, and until which tokens where they are not the ``released`` ones, the ends of a
-    turn and of a text."""
-    return "greedy" if stops == frozenset(released) else f"greedy until {', '.join(map(str, sorted(stops)))}"
+    """How answers are made, for fingerprints: greedily, and until which tokens where they are not
+    the ``released`` ones, the ends of a turn and of a text."""
+    return (
+        "greedy"
+        if stops == frozenset(released)
+        else f"greedy until {', '.join(map(str, sorted(stops)))}"
+    )

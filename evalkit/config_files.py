@@ -20,7 +20,9 @@ class Strict(BaseModel):
 
 
 def read_yaml(path: Path, kind: type[M], **replaced: Any) -> M:
-    """A checked value; ``replaced`` fields come instead of the file's. Raises UsageError that names file, line and field."""
+    """A checked value; ``replaced`` fields come instead of the file's. Raises UsageError that names
+    file, line and field.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         found = yaml.safe_load(text)
@@ -43,14 +45,20 @@ def _fault(text: str, fault: Any) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     if not field:
         return str(message)
-    line = next((n for n, t in enumerate(text.splitlines(), 1) if t.startswith(f"{fault['loc'][0]}:")), None)
+    line = next(
+        (n for n, t in enumerate(text.splitlines(), 1) if t.startswith(f"{fault['loc'][0]}:")), None
+    )
     return f"{f'line {line}: ' if line else ''}{field}: {message}"
 
 
 def find_shipped(name: str, folder: Path, what: str) -> Path:
-    """The file that ships as ``folder/name.yaml``, or the given file. Raises UsageError with the shipped names."""
+    """The file that ships as ``folder/name.yaml``, or the given file. Raises UsageError with the
+    shipped names.
+    """
     shipped = {p.stem: p for p in folder.glob("*.yaml")}
     path = shipped.get(name, Path(name))
     if not path.is_file():
-        raise UsageError(f"{name}: no such file, and not one of the shipped {what}: {', '.join(sorted(shipped))}")
+        raise UsageError(
+            f"{name}: no such file, and not one of the shipped {what}: {', '.join(sorted(shipped))}"
+        )
     return path

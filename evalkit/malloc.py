@@ -22,8 +22,9 @@ def _glibc() -> Any | None:
 def keep_freed_memory() -> None:
     """Tells glibc to keep freed memory for the next tensor instead of giving it back to the system.
 
-    Tensors of some megabytes are otherwise mapped, touched page by page and unmapped again at every operation: on two CPU threads an
-    attention written as products took four times as long. What is kept grows with time: call ``give_back_freed_memory`` now and then.
+    Tensors of some megabytes are otherwise mapped, touched page by page and unmapped again at every
+    operation: on two CPU threads an attention written as products took four times as long. What is
+    kept grows with time: call ``give_back_freed_memory`` now and then.
     """
     if glibc := _glibc():
         trim_threshold, top_pad, mmap_threshold = -1, -2, -3
@@ -33,13 +34,17 @@ def keep_freed_memory() -> None:
 
 
 def give_back_freed_memory() -> None:
-    """Gives the pages of freed memory back to the system: tensors of ever new sizes leave gaps, and a long run would go on growing."""
+    """Gives the pages of freed memory back to the system: tensors of ever new sizes leave gaps, and
+    a long run would go on growing.
+    """
     if glibc := _glibc():
         glibc.malloc_trim(0)
 
 
 class Tidy:
-    """Called now and then, gives freed memory back whenever the process has grown by ``room`` bytes since the last time."""
+    """Called now and then, gives freed memory back whenever the process has grown by ``room`` bytes
+    since the last time.
+    """
 
     def __init__(self, room: int) -> None:
         self.room, self.floor = room, resident()

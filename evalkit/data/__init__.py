@@ -1,0 +1,1 @@
+"""The embedded data sets: `mini/`, drawn by evalkit.nano."""

@@ -1,0 +1,1 @@
+"""evalkit inside other harnesses: one module for each."""
