@@ -47,7 +47,7 @@ def main() -> None:
                     command = [
                         sys.executable,
                         "-m",
-                        "evalkit.cli",
+                        "evalkit",
                         "run",
                         "--tasks",
                         task,

@@ -88,7 +88,7 @@ def main() -> None:
             command = [
                 sys.executable,
                 "-m",
-                "evalkit.cli",
+                "evalkit",
                 "run",
                 "--tasks",
                 "docvqa",

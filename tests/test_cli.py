@@ -18,7 +18,7 @@ SUMS, ADDER = str(PLUGINS / "sums.py"), str(PLUGINS / "adder.py")
 
 
 def evalkit(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    code = [sys.executable, "-m", "evalkit.cli", *args]
+    code = [sys.executable, "-m", "evalkit", *args]
     return subprocess.run(
         code, cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, timeout=120
     )

@@ -18,7 +18,7 @@ PLUGINS = Path(__file__).parent / "plugins"
 COMMAND = [
     sys.executable,
     "-m",
-    "evalkit.cli",
+    "evalkit",
     "run",
     "--tasks",
     str(PLUGINS / "sums.py"),
@@ -115,7 +115,7 @@ def test_ctrl_c_ends_a_run_of_the_model_whose_requests_are_prepared_in_threads(
     command = [
         sys.executable,
         "-m",
-        "evalkit.cli",
+        "evalkit",
         "run",
         "--tasks",
         "refcoco",

@@ -1,0 +1,71 @@
+"""``evalkit bench``: the engine measured on this device."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evalkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from evalkit.cli.parser import Verbs
+
+
+def add_parser(verbs: Verbs) -> None:
+    parser = verbs.add_parser(
+        "bench", help="measure the engine on this device, beside transformers, against the floor"
+    )
+    parser.add_argument(
+        "--model",
+        default="nano",
+        help="a shipped name, a checkpoint folder, or 2B, 7B with random weights (nano)",
+    )
+    parser.add_argument(
+        "--load",
+        default="images",
+        choices=("images", "documents", "questions", "decode"),
+        help="what is asked (images)",
+    )
+    parser.add_argument("--items", type=int, default=32, metavar="N", help="questions (32)")
+    parser.add_argument(
+        "--peer",
+        default="1,8,16",
+        metavar="N,...",
+        help="batch sizes of transformers, or none (1,8,16)",
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", help="cpu or cuda; a GPU if there is one")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write the table there too")
+    parser.set_defaults(main=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    import torch
+
+    from evalkit.bench import Load
+    from evalkit.bench import bench as measure
+    from evalkit.models.qwen2_vl.checkpoint import checked_device
+    from evalkit.nano import shipped
+
+    sizes = (
+        []
+        if args.peer == "none"
+        else [int(n) for n in args.peer.split(",") if n.strip().isdigit() and int(n) > 0]
+    )
+    if not sizes and args.peer != "none":
+        raise UsageError(f"--peer {args.peer!r}: expected batch sizes such as 1,8,16, or none")
+    if min(args.items, args.rounds, args.threads) < 1:
+        raise UsageError("--items, --rounds and --threads must be above 0")
+    torch.set_num_threads(args.threads)
+    device = checked_device(args.device)
+    if args.save and not args.save.absolute().parent.is_dir():
+        raise UsageError(f"--save {args.save}: no such folder")
+    name = str(shipped().get(args.model, args.model))
+    page = measure(name, Load(args.load, args.items), args.dtype, device, args.rounds, sizes)
+    print(page)
+    if args.save:
+        args.save.write_text(page, encoding="utf-8")
+    return 0

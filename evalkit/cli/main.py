@@ -1,0 +1,99 @@
+"""The command line. Nothing heavy is imported before a verb needs it; exit codes are 0 (all
+scored), 1 (something failed), 2 (usage).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from evalkit.cli import (
+    ask,
+    bench,
+    compare,
+    leaderboard,
+    models,
+    report,
+    rescore,
+    run,
+    sweep,
+    tasks,
+    train,
+    twins,
+)
+from evalkit.cli.parser import Parser
+from evalkit.errors import EvalkitError, UsageError
+
+EXAMPLES = """examples:
+  evalkit run --tasks docvqa,refcoco                          the embedded data and model, no network
+  evalkit run --tasks docvqa:val --model Qwen/Qwen2-VL-2B-Instruct --device cuda
+  evalkit run --tasks docvqa --switch position=rope1d         an ablation
+  evalkit run --tasks docvqa:val --data docvqa:val=FOLDER --model FOLDER --limit 100
+  evalkit compare nano other-model                            paired differences on common samples
+  evalkit ask photo.jpg "What is written on the sign?"
+"""
+VERBS = (
+    run,
+    ask,
+    leaderboard,
+    compare,
+    sweep,
+    report,
+    rescore,
+    tasks,
+    models,
+    bench,
+    train,
+    twins,
+)
+"""The modules of the verbs, in the order of the help."""
+
+
+def build_parser() -> Parser:
+    parser = Parser(
+        prog="evalkit",
+        description=(
+            "Evaluate vision-language models, and measure what their architecture is worth."
+        ),
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
+    for verb in VERBS:
+        verb.add_parser(verbs)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line and returns its exit code."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.version:
+        from importlib.metadata import version
+
+        print(version("evalkit"))
+        return 0
+    if args.verb is None:
+        parser.print_help()
+        return 2
+    try:
+        done: int = args.main(args)
+        return done
+    except UsageError as e:
+        print(f"evalkit: error: {e}", file=sys.stderr)
+        return 2
+    except EvalkitError as e:
+        print(f"evalkit: error: {e}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        from evalkit.provenance import command
+
+        print(
+            f"\nevalkit: interrupted; what was scored is kept. Resume with:\n  {command(argv)}",
+            file=sys.stderr,
+        )
+        return 130
+    except BrokenPipeError:
+        return 1

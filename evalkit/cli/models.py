@@ -1,0 +1,29 @@
+"""``evalkit models``: the shipped models and the adapters."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from evalkit.cli.parser import Verbs
+
+
+def add_parser(verbs: Verbs) -> None:
+    parser = verbs.add_parser("models", help="list the models that ship inside, and the adapters")
+    parser.set_defaults(main=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    from evalkit.adapter import registered
+    from evalkit.nano import shipped
+
+    for name, folder in shipped().items():
+        print(f"{name:<14} shipped, {folder}")
+    for name, where in sorted(registered().items()):
+        print(f"{name:<14} adapter, {where}")
+    print(
+        "any folder or hub id of a Qwen2-VL checkpoint: --model; other image-text-to-text "
+        "models: --adapter transformers"
+    )
+    return 0

@@ -1,0 +1,55 @@
+"""``evalkit report``: one HTML page of all results."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evalkit.cli.options import data_paths
+
+if TYPE_CHECKING:
+    from evalkit.cli.parser import Verbs
+
+
+def add_parser(verbs: Verbs) -> None:
+    parser = verbs.add_parser(
+        "report", help="write one HTML page of all results, with a browser for the samples"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("results"),
+        metavar="FOLDER",
+        help="where the results are (results)",
+    )
+    parser.add_argument(
+        "--save", type=Path, metavar="HTML", help="default: report.html in the output folder"
+    )
+    parser.add_argument(
+        "--media",
+        default="auto",
+        choices=("auto", "embed", "folder", "none"),
+        help="pictures inside the page, beside it, or none",
+    )
+    parser.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        metavar="TASK:SUBSET=PATH",
+        help="local copies, as in the run",
+    )
+    parser.set_defaults(main=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    from evalkit.report import write_report
+    from evalkit.results import some_cells
+
+    file = args.save or args.output / "report.html"
+    data = data_paths(args.data, list(dict.fromkeys(c.task for c in some_cells(args.output))))
+    for fault in write_report(args.output, file, args.media, data):
+        print(f"evalkit: {fault}", file=sys.stderr)
+    print(f"written: {file}")
+    return 0

@@ -1,0 +1,35 @@
+"""``evalkit rescore``: recorded answers scored with the tasks as they are now."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from evalkit.cli.parser import Verbs
+
+
+def add_parser(verbs: Verbs) -> None:
+    parser = verbs.add_parser(
+        "rescore", help="score recorded answers with the tasks as they are now; no model needed"
+    )
+    parser.add_argument("cells", nargs="*", help="cell folders or models; all if none is given")
+    parser.add_argument("--output", type=Path, default=Path("results"), metavar="FOLDER")
+    parser.set_defaults(main=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    from evalkit.results import find_cells, some_cells, write_leaderboard
+    from evalkit.results import rescore as rescore_cell
+
+    cells = (
+        [c for name in args.cells for c in find_cells(name, args.output)]
+        if args.cells
+        else some_cells(args.output)
+    )
+    for cell in cells:
+        new, changed = rescore_cell(cell)
+        print(f"{cell.task}: {changed} scores changed; {new.folder}")
+    write_leaderboard(args.output)
+    return 0

@@ -1,0 +1,50 @@
+"""``evalkit train``: trains a nano model from a recipe."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from evalkit.cli.parser import Verbs
+
+
+def add_parser(verbs: Verbs) -> None:
+    parser = verbs.add_parser(
+        "train", help="train a nano model from a recipe; repeat the command to resume"
+    )
+    parser.add_argument("recipe", help="the name of a shipped recipe (nano, smoke), or a YAML file")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument(
+        "--start",
+        metavar="MODEL",
+        help=(
+            "begin with the weights of this shipped model or checkpoint folder, not with drawn ones"
+        ),
+    )
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that draw batches; a GPU wants a dozen (1)",
+    )
+    parser.set_defaults(main=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    import torch
+
+    from evalkit.models.qwen2_vl.checkpoint import resolve
+    from evalkit.nano import shipped
+    from evalkit.nano.recipe import find_recipe, load_recipe
+    from evalkit.nano.train import train as train_recipe
+
+    torch.set_num_threads(args.threads)
+    start = (shipped().get(args.start) or resolve(args.start)) if args.start else None
+    print(
+        train_recipe(load_recipe(find_recipe(args.recipe)), args.out, start, workers=args.workers)
+    )
+    return 0
