@@ -29,7 +29,8 @@ from evalkit.engine import Engine, Prompt, Visual
 from evalkit.engine.budget import choose
 from evalkit.engine.fused import fuse
 from evalkit.errors import UsageError
-from evalkit.models.qwen2_vl.checkpoint import DTYPES, PATCH_EMBED, load
+from evalkit.models.device import DTYPES
+from evalkit.models.qwen2_vl.checkpoint import PATCH_EMBED, load
 from evalkit.models.qwen2_vl.config import RELEASED
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen2_vl.processing import Processor

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
 import tempfile
 import warnings
@@ -24,6 +23,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from evalkit.cache_dir import cache_dir
 from evalkit.errors import DataError
 from evalkit.task import Row
 from evalkit.types import Image
@@ -395,13 +395,7 @@ def _unpacked(archive: Path, member: str) -> Path:
     key = hashlib.sha256(
         f"{archive.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()
     ).hexdigest()[:12]
-    target = (
-        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        / "evalkit"
-        / "clips"
-        / key
-        / Path(member).name
-    )
+    target = cache_dir() / "clips" / key / Path(member).name
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
         with (

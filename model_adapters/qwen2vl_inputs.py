@@ -12,9 +12,9 @@ from threading import Condition
 from typing import TypeVar
 
 from evalkit.media import decode_image, decode_video
-from evalkit.models.qwen2_vl.checkpoint import resolve
 from evalkit.models.qwen2_vl.processing import FPS, sample_frames
 from evalkit.models.qwen2_vl.switches import Ablation
+from evalkit.models.weights import resolve
 from evalkit.nano import shipped
 from evalkit.types import Image, Media, MediaBudget, Message, Text, Video
 

@@ -18,17 +18,13 @@ from evalkit.engine.fused import compile_parts, fuse
 from evalkit.engine.sequence import Stats
 from evalkit.errors import CheckpointError, UsageError, reason
 from evalkit.malloc import Tidy
+from evalkit.models.device import DTYPES, checked_device, without_emulation
 from evalkit.models.qwen2_vl.chat import Chat, generation
-from evalkit.models.qwen2_vl.checkpoint import (
-    DTYPES,
-    checked_device,
-    load,
-    weights_digest,
-    without_emulation,
-)
+from evalkit.models.qwen2_vl.checkpoint import load
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig
 from evalkit.models.qwen2_vl.processing import Processor, ProcessorConfig, visual_tokens
 from evalkit.models.qwen2_vl.switches import Ablation
+from evalkit.models.weights import weights_digest
 from evalkit.types import Completion, Image, MediaBudget, Request, TokenCounts, Video
 
 from .qwen2vl_inputs import chat_messages, checkpoint_folder, decoded, media_of, prefetch

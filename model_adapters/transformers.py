@@ -21,10 +21,11 @@ from torch import Tensor
 
 from evalkit.adapter import ModelAdapter
 from evalkit.errors import CheckpointError, DataError, UsageError, reason
+from evalkit.models.device import checked_device, without_emulation
 from evalkit.models.qwen2_vl.chat import generation, stop_ids
-from evalkit.models.qwen2_vl.checkpoint import checked_device, weights_digest, without_emulation
 from evalkit.models.qwen2_vl.processing import Processor, ProcessorConfig, target_size
 from evalkit.models.qwen2_vl.switches import Ablation
+from evalkit.models.weights import weights_digest
 from evalkit.types import BoxSpace, Completion, Image, Request, TokenCounts
 
 from .qwen2vl_inputs import chat_messages, checkpoint_folder, decoded, media_of

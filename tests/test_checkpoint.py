@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from evalkit.errors import CheckpointError
-from evalkit.models.qwen2_vl.checkpoint import load, resolve, save, weights_digest
+from evalkit.models.qwen2_vl.checkpoint import load, save
 from evalkit.models.qwen2_vl.config import RELEASED, Qwen2VLConfig
 from evalkit.models.qwen2_vl.model import Qwen2VL
+from evalkit.models.weights import resolve, weights_digest
 from tests.tiny import write_tiny
 
 PARAMETERS = {

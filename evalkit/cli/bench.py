@@ -47,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
 
     from evalkit.bench import Load
     from evalkit.bench import bench as measure
-    from evalkit.models.qwen2_vl.checkpoint import checked_device
+    from evalkit.models.device import checked_device
     from evalkit.nano import shipped
 
     sizes = (

@@ -37,7 +37,7 @@ def add_parser(verbs: Verbs) -> None:
 def main(args: argparse.Namespace) -> int:
     import torch
 
-    from evalkit.models.qwen2_vl.checkpoint import resolve
+    from evalkit.models.weights import resolve
     from evalkit.nano import shipped
     from evalkit.nano.recipe import find_recipe, load_recipe
     from evalkit.nano.train import train as train_recipe

@@ -27,7 +27,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from evalkit.engine.fused import compile_parts
 from evalkit.malloc import give_back_freed_memory, keep_freed_memory
-from evalkit.models.qwen2_vl.checkpoint import save, without_emulation
+from evalkit.models.device import without_emulation
+from evalkit.models.qwen2_vl.checkpoint import save
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig, TextConfig, VisionConfig
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen2_vl.switches import Ablation

@@ -15,8 +15,9 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from evalkit.errors import CheckpointError, DataError
-from evalkit.models.qwen2_vl.config import Qwen2VLConfig, read_json
+from evalkit.models.qwen2_vl.config import Qwen2VLConfig
 from evalkit.models.qwen2_vl.rope import Grid
+from evalkit.models.weights import read_json
 
 CHAT_TEMPLATE = """
 {%- if messages[0].role != "system" %}{{ "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n" }}{% endif -%}

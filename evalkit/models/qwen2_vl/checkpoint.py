@@ -8,104 +8,31 @@ What is missing or surplus is reported by name.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from evalkit.errors import CheckpointError, UsageError
-from evalkit.models.qwen2_vl.config import Qwen2VLConfig, read_json
+from evalkit.errors import CheckpointError
+from evalkit.models.device import DTYPES
+from evalkit.models.qwen2_vl.config import Qwen2VLConfig
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen2_vl.switches import Ablation
+from evalkit.models.weights import COMPANIONS, tensors, weight_files
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PATCH_EMBED = "visual.patch_embed.proj.weight"
-COMPANIONS = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.json",
-    "chat_template.jinja",
-    "preprocessor_config.json",
-    "generation_config.json",
-)
-_EMULATED = {"bfloat16": "_is_mkldnn_bf16_supported", "float16": "_is_mkldnn_fp16_supported"}
 _RENAMES = (
     (re.compile(r"^model\.visual\."), "visual."),
     (re.compile(r"^model\.language_model\."), "model."),
     (re.compile(r"^language_model\.model\."), "model."),
     (re.compile(r"^language_model\.lm_head\."), "lm_head."),
 )
-
-
-def without_emulation(dtype: str, device: str) -> str:
-    """``dtype``, or float32 on a CPU that only emulates it: bfloat16 products were 150 times slower
-    there than float32's.
-    """
-    if device != "cpu" or dtype not in _EMULATED or getattr(torch.ops.mkldnn, _EMULATED[dtype])():
-        return dtype
-    return "float32"
-
-
-def resolve(name: str) -> Path:
-    """The folder of a checkpoint: a local one as it is, otherwise a snapshot of the hub repository
-    ``owner/name[@revision]``.
-
-    Raises CheckpointError when it is neither, or the hub and its cache don't have it.
-    """
-    if Path(name).is_dir():
-        return Path(name)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name):
-        raise CheckpointError(f"{name}: no such folder, and not a hub id of the form owner/name")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    repo, _, revision = name.partition("@")
-    try:
-        return Path(
-            snapshot_download(
-                repo,
-                revision=revision or None,
-                allow_patterns=["*.json", "*.safetensors", "*.jinja"],
-            )
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as e:
-        raise CheckpointError(
-            f"{name}: not in the local cache, and the hub did not give it ({type(e).__name__}: {e})"
-        ) from e
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint, the sharded ones as their index lists them. Raises
-    CheckpointError.
-    """
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        shards = read_json(index).get("weight_map")
-        if not isinstance(shards, dict) or not all(isinstance(n, str) for n in shards.values()):
-            raise CheckpointError(
-                f"{index}: no weight_map from tensors to files; download it again"
-            )
-        files = [folder / n for n in sorted(set(shards.values()))]
-    else:
-        files = sorted(folder.glob("*.safetensors"))
-    absent = [f.name for f in files if not f.is_file()]
-    if absent or not files:
-        what = f"missing shards: {', '.join(absent)}" if absent else "no *.safetensors file"
-        raise CheckpointError(
-            f"{folder}: {what}; a whole released checkpoint is needed (pickled .bin weights "
-            "are not read)"
-        )
-    return files
 
 
 class _NoInit(TorchFunctionMode):
@@ -138,7 +65,8 @@ def load(
     wanted = {k: v.shape for k, v in model.state_dict().items()}
     state: dict[str, Tensor] = {}
     bad: list[str] = []
-    for key, tensor in _tensors(weight_files(folder)):
+    for name_in_file, tensor in tensors(weight_files(folder)):
+        key = _hub_name(name_in_file)
         if key == PATCH_EMBED:
             tensor = tensor.flatten(1)
         if key not in wanted:
@@ -218,72 +146,6 @@ def save(
     for file in COMPANIONS if companions else ():
         if (companions / file).is_file():  # type: ignore[operator]
             shutil.copyfile(companions / file, folder / file)  # type: ignore[operator]
-
-
-def checked_device(name: str | None) -> str:
-    """The device of that name; without one a GPU where there is one. Raises UsageError for one that
-    is not here.
-    """
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError:
-        raise UsageError(f"device {name!r}: expected cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(
-            f"device {name!r}: torch {torch.__version__} sees {torch.cuda.device_count()} "
-            "CUDA devices here"
-        )
-    return str(device)
-
-
-def weights_digest(folder: Path) -> str:
-    """SHA-256 (hex) over config, weights, tokenizer and processor settings: the identity of a
-    checkpoint.
-
-    Reading gigabytes takes seconds, so each file's hash is remembered by path, size and time in the
-    user's cache folder.
-    """
-    total = hashlib.sha256()
-    names = ("config.json", *COMPANIONS)
-    files = [
-        folder / n for n in names if n != "generation_config.json" and (folder / n).is_file()
-    ] + weight_files(folder)
-    cache_file = (
-        Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "evalkit" / "digests.json"
-    )
-    try:
-        cache = json.loads(cache_file.read_text(encoding="utf-8"))
-        known = dict(cache)
-    except (OSError, ValueError, TypeError):
-        cache, known = {}, {}
-    for file in files:
-        stat = file.stat()
-        key = f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
-        if key not in known:
-            with file.open("rb") as f:
-                known[key] = hashlib.file_digest(f, "sha256").hexdigest()
-        total.update(f"{file.name}:{known[key]}\n".encode())
-    if known != cache:
-        try:
-            cache_file.parent.mkdir(parents=True, exist_ok=True)
-            part = cache_file.with_suffix(f".{os.getpid()}")
-            part.write_text(json.dumps(known), encoding="utf-8")
-            part.replace(cache_file)
-        except OSError:
-            pass
-    return total.hexdigest()
-
-
-def _tensors(files: list[Path]) -> Iterator[tuple[str, Tensor]]:
-    for file in files:
-        try:
-            with safe_open(file, framework="pt") as f:
-                for key in f.keys():  # noqa: SIM118 - a safetensors handle is not a dict
-                    yield _hub_name(key), f.get_tensor(key)
-        except SafetensorError as e:
-            raise CheckpointError(
-                f"{file}: not a readable safetensors file ({e}); download it again"
-            ) from e
 
 
 def _hub_name(key: str) -> str:

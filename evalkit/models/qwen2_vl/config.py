@@ -8,13 +8,13 @@ versions of transformers write. The flat one is written.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from evalkit.errors import CheckpointError
+from evalkit.models.weights import read_json
 
 T = TypeVar("T")
 
@@ -198,17 +198,6 @@ class Qwen2VLConfig:
             return cls.from_dict(raw)
         except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as e:
             raise CheckpointError(f"{path}: a value has the wrong type or size ({e})") from e
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a checkpoint's file. Raises CheckpointError that names the file."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as e:
-        raise CheckpointError(f"{path}: can't be read as JSON ({e})") from e
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{path}: holds {type(found).__name__}, not a JSON object")
-    return found
 
 
 def _triple(section: Sequence[int]) -> tuple[int, int, int]:

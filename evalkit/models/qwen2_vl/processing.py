@@ -23,9 +23,9 @@ from PIL import Image
 from torch import Tensor
 
 from evalkit.errors import CheckpointError, DataError
-from evalkit.models.qwen2_vl.config import read_json
 from evalkit.models.qwen2_vl.rope import Grid
 from evalkit.models.qwen2_vl.switches import Ablation, parse_resolution
+from evalkit.models.weights import read_json
 
 FACTOR = 28
 FRAME_FACTOR = 2

@@ -1,0 +1,38 @@
+"""On which device, and in which number format, a model computes."""
+
+from __future__ import annotations
+
+import torch
+
+from evalkit.errors import UsageError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_NATIVE_ON_CPU = {
+    "bfloat16": "_is_mkldnn_bf16_supported",
+    "float16": "_is_mkldnn_fp16_supported",
+}
+
+
+def checked_device(name: str | None) -> str:
+    """The device of that name; without one a GPU where there is one. Raises UsageError for one that
+    is not here.
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError:
+        raise UsageError(f"device {name!r}: expected cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"device {name!r}: torch {torch.__version__} sees {torch.cuda.device_count()} "
+            "CUDA devices here"
+        )
+    return str(device)
+
+
+def without_emulation(dtype: str, device: str) -> str:
+    """``dtype``, or float32 on a CPU that only emulates it: bfloat16 products were 150 times slower
+    there than float32's.
+    """
+    if device != "cpu" or dtype not in _NATIVE_ON_CPU:
+        return dtype
+    return dtype if getattr(torch.ops.mkldnn, _NATIVE_ON_CPU[dtype])() else "float32"
