@@ -41,7 +41,7 @@ BANS: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
 )  # fmt: skip
 FAMILY_READERS = ("models", "model_adapters", "nano")  # who may import a model family by name
 # Modules that are being moved: they are held to the rules once they have arrived.
-MOVING = ("bench breakdown commands engine paper plots report summary sweep sweep_tables").split()
+MOVING = ("bench breakdown cli engine paper plots report summary sweep sweep_tables").split()
 NO_TORCH = (
     "api cli engine.scheduler metrics models.switch results stats store sweep task tasks types"
 ).split()
