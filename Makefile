@@ -3,12 +3,13 @@ PYTHON ?= python3
 WORKERS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed
+PIP := install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all test-browser check nano twins clean
+.PHONY: demo test test-all test-browser test-lmms test-oldest test-newest check docs nano twins clean
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip $(PIP) -c constraints.txt -e '.[dev]'
 	touch $@
 
 demo: $(STAMP)
@@ -19,33 +20,56 @@ test: $(STAMP)
 	$(BIN)/python -m pytest
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest -m 'not browser'
+	$(BIN)/python -m pytest -m 'not browser and not lmms'
 
 # The report in headless Chromium: Debian's package, installed when there is none (CHROMIUM=path names another).
 test-browser: $(STAMP)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
+	$(BIN)/pip $(PIP) -c constraints.txt -e '.[browser]'
 	test -n "$$CHROMIUM" || command -v chromium > /dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends chromium; }
 	$(BIN)/python -m pytest -m browser
+
+# evalkit's model inside the real lmms-eval, in an environment of its own: lmms-eval brings many packages.
+test-lmms:
+	$(PYTHON) -m venv build/lmms
+	build/lmms/bin/pip $(PIP) -e '.[dev,lmms]'
+	build/lmms/bin/python -m pytest -m lmms
+
+# The lowest releases that pyproject.toml allows, and the newest ones, each in an environment of its own.
+test-oldest:
+	$(PYTHON) -m venv build/oldest
+	sed -n '/^dependencies/,/^]/s/.*"\([A-Za-z_0-9]*\)>=\([0-9.]*\).*/\1==\2/p' pyproject.toml > build/oldest/pins.txt
+	build/oldest/bin/pip $(PIP) -c build/oldest/pins.txt -e '.[dev]'
+	build/oldest/bin/python -m pytest
+
+test-newest:
+	$(PYTHON) -m venv build/newest
+	build/newest/bin/pip $(PIP) --upgrade -e '.[dev]'
+	build/newest/bin/python -m pytest
 
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy evalkit
 	$(BIN)/mypy tasks model_adapters
+	git ls-files | xargs $(BIN)/codespell
 
-# Trains the shipped checkpoint from its seed, leg by leg (a night on a laptop, minutes a leg on a GPU; repeat to resume).
+docs: $(STAMP)
+	$(BIN)/pip $(PIP) -e '.[docs]'
+	$(BIN)/mkdocs build --strict
+
+# Trains the shipped checkpoint from its seed, run by run (a night on a laptop, minutes a run on a GPU; repeat to resume).
 nano: $(STAMP)
-	$(BIN)/evalkit train nano --out build/nano
-	$(BIN)/evalkit train nano_more --start build/nano/model --out build/nano_more
-	$(BIN)/evalkit train nano_last --start build/nano_more/model --out build/nano_last
-	$(BIN)/evalkit train nano_contrasts --start build/nano_last/model --out build/nano_contrasts
-	$(BIN)/evalkit train nano_look --start build/nano_contrasts/model --out build/nano_look
-	$(BIN)/evalkit train nano_again --start build/nano_look/model --out build/nano_again
-	$(BIN)/evalkit train nano_deep --start build/nano_again/model --out build/nano_deep --workers $(WORKERS)
+	$(BIN)/evalkit train nano --output build/nano
+	$(BIN)/evalkit train nano_more --start build/nano/model --output build/nano_more
+	$(BIN)/evalkit train nano_last --start build/nano_more/model --output build/nano_last
+	$(BIN)/evalkit train nano_contrasts --start build/nano_last/model --output build/nano_contrasts
+	$(BIN)/evalkit train nano_look --start build/nano_contrasts/model --output build/nano_look
+	$(BIN)/evalkit train nano_again --start build/nano_look/model --output build/nano_again
+	$(BIN)/evalkit train nano_deep --start build/nano_again/model --output build/nano_deep --workers $(WORKERS)
 
 # Trains the twins behind results/twins.
 twins: $(STAMP)
-	for name in position position_short resolution stages; do $(BIN)/evalkit twins $$name --out build/twins || exit 1; done
+	for name in position position_short resolution stages; do $(BIN)/evalkit twins $$name --output build/twins || exit 1; done
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build dist site *.egg-info
