@@ -9,6 +9,7 @@ tokens, and the answers are compared.
 
 from __future__ import annotations
 
+import math
 import platform
 import resource
 import statistics
@@ -25,15 +26,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from evalkit.engine import Engine, Prompt, Visual
-from evalkit.engine.budget import choose
-from evalkit.engine.fused import fuse
+from evalkit.engine import Engine, Media, Prompt, Visual
 from evalkit.errors import UsageError
 from evalkit.models.device import DTYPES
 from evalkit.models.qwen2_vl.checkpoint import PATCH_EMBED, load
 from evalkit.models.qwen2_vl.config import RELEASED
+from evalkit.models.qwen2_vl.fused import fuse
 from evalkit.models.qwen2_vl.model import Qwen2VL
-from evalkit.models.qwen2_vl.processing import Processor
+from evalkit.models.qwen2_vl.processing import Processor, normalised
 from evalkit.models.qwen2_vl.switches import Ablation
 
 Answers = dict[str, tuple[int, ...]]
@@ -80,7 +80,7 @@ def _page(rng: np.random.Generator, height: int, width: int, key: int) -> Visual
     small = rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
     processor = Processor()
     levels, grid = processor.image_levels(Image.fromarray(small).resize((width, height)))
-    return Visual(levels, grid, key, table=processor.table)
+    return Visual(levels, Media(grid), key, partial(normalised, table=processor.table))
 
 
 def _ask(
@@ -91,7 +91,7 @@ def _ask(
     new: int,
     head: Sequence[int] | None = None,
 ) -> Prompt:
-    c, n = model.config, page.grid[1] * page.grid[2] // 4
+    c, n = model.config, page.media.grid[1] * page.media.grid[2] // 4
     before = head or [int(x) for x in rng.integers(0, 250, 20)]
     after = [int(x) for x in rng.integers(0, 250, 30)]
     ids = (*before, c.vision_start_token_id, *[c.image_token_id] * n, c.vision_end_token_id, *after)
@@ -192,9 +192,7 @@ def transformers_answers(hf: Any, prompts: list[Prompt], batch_size: int, pad: i
             attention_mask=mask,
             mm_token_type_ids=(ids == hf.config.image_token_id).int(),
             pixel_values=torch.cat([v.patches for p in batch for v in p.visuals]).to(hf.device),
-            image_grid_thw=torch.tensor(
-                [v.grid for p in batch for v in p.visuals], device=hf.device
-            ),
+            image_grid_thw=torch.tensor([m.grid for p in batch for m in p.media], device=hf.device),
             max_new_tokens=limit,
             do_sample=False,
         )[:, longest:].tolist()
@@ -253,8 +251,7 @@ def bench(
     last: list[Engine] = []
 
     def ours(model: Qwen2VL, prompts: list[Prompt] = prompts) -> Answers:
-        weight = model.lm_head.weight
-        last[:] = [Engine(model, never, choose(model.config, weight.dtype, weight.device))]
+        last[:] = [Engine(model, never)]
         return {o.id: o.ids for o in last[0].generate(prompts)}
 
     sides: dict[str, Callable[[], Answers]] = {}
@@ -273,7 +270,7 @@ def bench(
         replace(
             p,
             visuals=tuple(
-                replace(v, patches=v.pixels(torch.device("cpu")), table=None) for v in p.visuals
+                replace(v, patches=v.pixels(torch.device("cpu")), normalise=None) for v in p.visuals
             ),
         )
         for p in prompts
@@ -330,7 +327,7 @@ def bench(
 def _head(
     name: str, load_: Load, dtype: str, device: str, rounds: int, prompts: list[Prompt]
 ) -> list[str]:
-    visual = sum(v.grid[0] * v.grid[1] * v.grid[2] // 4 for p in prompts for v in p.visuals)
+    visual = sum(math.prod(m.grid) // 4 for p in prompts for m in p.media)
     new = sum(p.max_new_tokens for p in prompts)
     chip = (
         torch.cuda.get_device_name()

@@ -8,13 +8,12 @@ import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 from evalkit.adapter import ModelAdapter
-from evalkit.engine import Engine, Output, Prompt, Visual
+from evalkit.engine import Engine, Media, Output, Prompt, Visual
 from evalkit.engine.budget import choose
-from evalkit.engine.fused import compile_parts, fuse
 from evalkit.engine.sequence import Stats
 from evalkit.errors import CheckpointError, UsageError, reason
 from evalkit.malloc import Tidy
@@ -22,7 +21,8 @@ from evalkit.models.device import DTYPES, checked_device, without_emulation
 from evalkit.models.qwen2_vl.chat import Chat, generation
 from evalkit.models.qwen2_vl.checkpoint import load
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig
-from evalkit.models.qwen2_vl.processing import Processor, ProcessorConfig, visual_tokens
+from evalkit.models.qwen2_vl.fused import compile_parts, fuse
+from evalkit.models.qwen2_vl.processing import Processor, ProcessorConfig, normalised, visual_tokens
 from evalkit.models.qwen2_vl.switches import Ablation
 from evalkit.models.weights import weights_digest
 from evalkit.types import Completion, Image, MediaBudget, Request, TokenCounts, Video
@@ -128,10 +128,7 @@ class ReferenceAdapter(ModelAdapter):
         model = fuse(load(self.folder, self.dtype, self.device, self.ablation))
         if self.compile:
             compile_parts(model)
-        weight = model.lm_head.weight
-        budget = choose(
-            self.config, weight.dtype, weight.device, self.batch_size, self.batch_tokens
-        )
+        budget = choose(model, self.batch_size, self.batch_tokens)
         return Engine(model, self.chat.stop_ids, budget)
 
     @property
@@ -166,7 +163,7 @@ class ReferenceAdapter(ModelAdapter):
                     if isinstance(made, Completion):
                         failed.append(made)
                     else:
-                        seen = visual_tokens([v.grid for v in made.visuals])
+                        seen = visual_tokens([m.grid for m in made.media])
                         under_way[made.id] = (
                             request.choices,
                             TokenCounts(len(made.ids) - seen, seen),
@@ -195,8 +192,8 @@ class ReferenceAdapter(ModelAdapter):
             visuals = tuple(
                 self._visual(part, request.budget) for part in media_of(request.messages)
             )
-            images = [v.grid for v in visuals if not v.is_video]
-            videos = [v.grid for v in visuals if v.is_video]
+            images = [v.media.grid for v in visuals if not v.media.is_video]
+            videos = [v.media.grid for v in visuals if v.media.is_video]
             ids = self.chat.encode(
                 self.chat.render(chat_messages(request.messages)), images, videos
             )
@@ -225,7 +222,8 @@ class ReferenceAdapter(ModelAdapter):
             self.processor.image_levels if isinstance(part, Image) else self.processor.video_levels
         )
         levels, grid = cut(pixels, budget.min_pixels, budget.max_pixels)
-        return Visual(levels, grid, key, isinstance(part, Video), self.processor.table)
+        normalise = partial(normalised, table=self.processor.table)
+        return Visual(levels, Media(grid, isinstance(part, Video)), key, normalise)
 
     def _completion(
         self, choices: Sequence[str], tokens: TokenCounts, output: Output

@@ -22,7 +22,7 @@ from evalkit.models.qwen2_vl.rope import Run, vision_angles
 from evalkit.models.qwen2_vl.switches import CHOICES, RELEASE, Ablation
 from evalkit.nano.batches import HEAD, collate, encode
 from evalkit.nano.scene import draw, stream
-from tests.test_engine import CPU, prompt
+from tests.test_engine import CPU, of_kind, prompt
 from tests.tiny import write_tiny
 
 
@@ -35,10 +35,11 @@ def logits(model: Qwen2VL, p: Prompt, more: tuple[int, ...] = ()) -> Tensor:
     def packed(visuals: list[Any]) -> Tensor | None:
         return torch.cat([v.pixels(CPU) for v in visuals]) if visuals else None
 
-    images, videos = ([v.grid for v in some] for some in (p.images, p.videos))
+    images, videos = of_kind(p, is_video=False), of_kind(p, is_video=True)
+    grids = [[v.media.grid for v in some] for some in (images, videos)]
     with torch.no_grad():
         return model(
-            torch.tensor([p.ids + more]), packed(p.images), images, packed(p.videos), videos
+            torch.tensor([p.ids + more]), packed(images), grids[0], packed(videos), grids[1]
         )[0]
 
 
@@ -200,7 +201,7 @@ def test_time_in_the_tower_is_felt_between_frame_pairs_only(folder: Path) -> Non
     def features(**switches: str) -> Tensor:
         with torch.no_grad():
             return load(folder, ablation=Ablation(**switches)).visual(
-                p.videos[0].pixels(CPU), [p.videos[0].grid]
+                p.visuals[0].pixels(CPU), [p.visuals[0].media.grid]
             )
 
     assert torch.allclose(features(), features(vision_time="on"), atol=1e-4)

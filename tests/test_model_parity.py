@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from evalkit.engine import Media
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig, TextConfig, VisionConfig
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen2_vl.processing import Processor, cut, normalised
@@ -157,7 +158,7 @@ def test_long_videos_follow_the_papers_positions() -> None:
     media = {"pixel_values_videos": patches, "video_grid_thw": [grid]}
     ours = model(torch.tensor([ids]), **media)
     hf, mask = hf_model(model), torch.ones(1, len(ids), dtype=torch.long)
-    paper = model.positions(ids, videos=[grid])[:, None]
+    paper = model.position_ids(ids, [Media(grid, is_video=True)])[:, None]
     assert (
         ours - hf_forward(hf, torch.tensor([ids]), mask, position_ids=paper, **media)
     ).abs().max() < 1e-4

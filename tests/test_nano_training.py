@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from evalkit.engine import Engine, Prompt, Visual
+from evalkit.engine import Engine, Media, Prompt, Visual
 from evalkit.errors import UsageError
 from evalkit.models.qwen2_vl.chat import Chat
 from evalkit.models.qwen2_vl.model import Qwen2VL
@@ -365,7 +365,7 @@ def test_a_minute_of_training_leaves_chance_behind(tmp_path: Path) -> None:
         ids = tuple(chat.encode(chat.render(messages), [grid]))
         out = next(
             Engine(model, chat.stop_ids).generate(
-                [Prompt("x", ids, (Visual(patches, grid, i),), 8)]
+                [Prompt("x", ids, (Visual(patches, Media(grid), i),), 8)]
             )
         )
         right += chat.decode(out.ids) == scene.questions[0].answer

@@ -12,7 +12,7 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-from evalkit.models.qwen2_vl.config import Qwen2VLConfig
+from evalkit.engine.interface import EngineModel
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -38,27 +38,6 @@ class Budget:
         return Budget(self.rows, max(min(self.pack_tokens, tokens) // 2, 1), self.cache_tokens)
 
 
-def cache_bytes(config: Qwen2VLConfig, dtype: torch.dtype) -> int:
-    """Bytes of keys and values a token."""
-    t = config.text
-    return 2 * t.num_hidden_layers * t.num_key_value_heads * t.head_dim * dtype.itemsize
-
-
-def pack_bytes(config: Qwen2VLConfig, dtype: torch.dtype) -> int:
-    """Bytes that a visual token holds at its peak: four patches in the vision tower's MLP, or one
-    token in the decoder's.
-
-    Counted from the code: input, normed input, the wide layer three times (before, in and after its
-    activation), pixels in fp32.
-    """
-    v, t = config.vision, config.text
-    vision = 4 * (
-        v.patch_features * 4 + dtype.itemsize * (3 * v.embed_dim * v.mlp_ratio + 6 * v.embed_dim)
-    )
-    decoder = dtype.itemsize * (4 * t.intermediate_size + 8 * t.hidden_size)
-    return max(vision, decoder)
-
-
 def free_bytes(device: torch.device) -> int:
     """Free memory of a device; on a CPU what the system could give without swapping."""
     if device.type == "cuda":
@@ -73,20 +52,15 @@ def free_bytes(device: torch.device) -> int:
         return pages * os.sysconf("SC_PAGE_SIZE") // 2
 
 
-def choose(
-    config: Qwen2VLConfig,
-    dtype: torch.dtype,
-    device: torch.device,
-    rows: int | None = None,
-    tokens: int | None = None,
-) -> Budget:
-    """A budget for this model on this device; ``rows`` and ``tokens`` (of a pack) replace what
+def choose(model: EngineModel, rows: int | None = None, tokens: int | None = None) -> Budget:
+    """A budget for this model on its device; ``rows`` and ``tokens`` (of a pack) replace what
     would be chosen.
     """
-    free = free_bytes(device)
-    cache = max(int(free * CACHE_SHARE) // cache_bytes(config, dtype), 1)
-    most = CPU_PACK if device.type == "cpu" else GPU_PACK
-    pack = max(min(int(free * PACK_SHARE) // pack_bytes(config, dtype), most), 1)
+    free = free_bytes(model.device)
+    token_bytes = model.cache_shape.numbers * model.dtype.itemsize
+    cache = max(int(free * CACHE_SHARE) // token_bytes, 1)
+    most = CPU_PACK if model.device.type == "cpu" else GPU_PACK
+    pack = max(min(int(free * PACK_SHARE) // model.activation_bytes, most), 1)
     return Budget(rows or 64, tokens or pack, min(cache, 1 << 20))
 
 

@@ -12,24 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from evalkit.engine.interface import CacheShape
 from evalkit.engine.sequence import Group
-from evalkit.models.qwen2_vl.config import TextConfig
-from evalkit.models.qwen2_vl.decoder import Masked, causal
 
 NEIGHBOURS = 8
 """Rows whose lengths a decoding step on a CPU takes for alike."""
 
 
 class KVCache:
-    """[layers, rows, kv_heads, capacity, key_dim] for keys, [..., head_dim] for values; grows when
-    needed, never shrinks.
+    """[layers, rows, kv_heads, capacity, key_dim] for keys, [..., value_dim] for values; grows
+    when needed, never shrinks.
     """
 
-    def __init__(
-        self, config: TextConfig, key_dim: int, dtype: torch.dtype, device: torch.device
-    ) -> None:
-        self.shape = (config.num_hidden_layers, config.num_key_value_heads)
-        self.dims = {"keys": key_dim, "values": config.head_dim}
+    def __init__(self, shape: CacheShape, dtype: torch.dtype, device: torch.device) -> None:
+        self.shape = (shape.layers, shape.kv_heads)
+        self.dims = {"keys": shape.key_dim, "values": shape.value_dim}
         self.dtype, self.device = dtype, device
         self.keys, self.values = (self._zeros(0, 0, dim) for dim in self.dims.values())
         self.lengths: list[int] = []
@@ -67,6 +64,16 @@ class KVCache:
         return torch.zeros(layers, rows, heads, capacity, dim, dtype=self.dtype, device=self.device)
 
 
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attention over q [1, queries, heads, dim] and k, v [1, tokens, kv_heads, dim]: causal, or
+    where ``mask`` [queries, tokens] allows it. Returns [1, queries, heads, value_dim].
+    """
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # [1, heads, tokens, dim]
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True
+    ).transpose(1, 2)
+
+
 class Prefill:
     """Causal attention inside each prompt of a pack [1, tokens, ...]; stores keys and values in new
     rows. An ``Attend``.
@@ -80,7 +87,7 @@ class Prefill:
     ) -> None:
         self.cache, self.first_row = cache, len(cache.lengths) if cache else 0
         self.groups = [
-            (group, Masked(_own(group, device)) if 0 < group.shared < group.tokens else None)
+            (group, _own(group, device) if 0 < group.shared < group.tokens else None)
             for group in groups
         ]
         if cache:
@@ -92,12 +99,12 @@ class Prefill:
             whole = slice(start, start + group.tokens)
             shared, rest = (
                 (slice(start, start + group.shared), slice(start + group.shared, whole.stop))
-                if own
+                if own is not None
                 else (whole, None)
             )
-            out[:, shared] = causal(layer, q[:, shared], k[:, shared], v[:, shared])
-            if own:
-                out[:, rest] = own(layer, q[:, rest], k[:, whole], v[:, whole])
+            out[:, shared] = attention(q[:, shared], k[:, shared], v[:, shared])
+            if own is not None:
+                out[:, rest] = attention(q[:, rest], k[:, whole], v[:, whole], own)
             if self.cache:
                 for stored, new in (
                     (self.cache.keys[layer], k[0]),

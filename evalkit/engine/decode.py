@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from evalkit.engine.cache import Decode, KVCache
-from evalkit.models.qwen2_vl.model import Qwen2VL
+from evalkit.engine.interface import EngineModel
 
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
 """Ids [rows, 1], cos and sin [rows, 1, ...] of their positions, and lengths [rows]."""
@@ -25,7 +25,7 @@ one the second step is captured.
 
 
 def step(
-    model: Qwen2VL,
+    model: EngineModel,
     cache: KVCache,
     ids: Tensor,
     cos: Tensor,
@@ -36,8 +36,8 @@ def step(
     """The most likely next tokens [rows] after ids [rows, 1], whose keys and values are written
     behind each row's length.
     """
-    attend = model.attending(Decode(cache, lengths, span), ids)
-    return likeliest(model.lm_head(model.model(model.embed(ids), cos, sin, attend)[:, 0]))
+    attend = Decode(cache, lengths, span)
+    return likeliest(model.logits(model.decode(model.embed(ids), cos, sin, attend, ids)[:, 0]))
 
 
 def likeliest(logits: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class Graph:
     Rows beyond those that run write into free rows of the cache, at their beginning.
     """
 
-    def __init__(self, model: Qwen2VL, cache: KVCache, inputs: Inputs) -> None:
+    def __init__(self, model: EngineModel, cache: KVCache, inputs: Inputs) -> None:
         ids, cos, sin, lengths = (x.clone() for x in inputs)
         self.inputs = ids, cos, sin, lengths
         span = cache.keys.shape[3]
@@ -79,14 +79,14 @@ class Graph:
 class DecodeRunner:
     """Feeds one token to every row of the cache and says what comes next."""
 
-    def __init__(self, model: Qwen2VL, cache: KVCache) -> None:
+    def __init__(self, model: EngineModel, cache: KVCache) -> None:
         self.model, self.cache = model, cache
         self.graphs: dict[int, Graph] = {}
         self.missed: Counter[int] = Counter()
         self.captured_for = cache.keys
         self.replays = cache.device.type == "cuda"
 
-    def __call__(self, ids: list[int], positions: list[float]) -> list[int]:
+    def __call__(self, ids: list[int], positions: list[list[float]]) -> list[int]:
         """Next tokens of the rows, given the last token of each and where it stands."""
         running, cache = len(ids), self.cache
         rows = self._rows_of_graph(running)
@@ -122,10 +122,10 @@ class DecodeRunner:
             return min(larger)
         return rows if self.missed[rows] > 1 else 0
 
-    def _inputs(self, ids: list[int], positions: list[float], lengths: list[int]) -> Inputs:
+    def _inputs(self, ids: list[int], positions: list[list[float]], lengths: list[int]) -> Inputs:
         device = self.cache.device
-        at = torch.tensor(positions, device=device)[:, None]
-        cos, sin = self.model.rotary(at.expand(self.model.scheme.components, -1, -1))
+        at = torch.tensor(positions, device=device)  # [rows, components]
+        cos, sin = self.model.rotary(at.T[..., None])  # of [components, rows, 1]
         return (
             torch.tensor(ids, device=device)[:, None],
             cos,

@@ -21,8 +21,8 @@ from torch import Tensor
 from evalkit.engine.budget import Budget, choose, within_memory
 from evalkit.engine.cache import KVCache, Prefill
 from evalkit.engine.decode import NO_TOKEN, DecodeRunner, likeliest
+from evalkit.engine.interface import EngineModel
 from evalkit.engine.sequence import Group, Output, Prompt, Sequence, Stats, Visual, Waiting
-from evalkit.models.qwen2_vl.model import Qwen2VL
 
 NO_NUMBER = (
     "the model computed no numbers (NaN): its weights or pixel settings are broken, "
@@ -40,20 +40,19 @@ class Engine:
 
     def __init__(
         self,
-        model: Qwen2VL,
+        model: EngineModel,
         stop_ids: frozenset[int],
         budget: Budget | None = None,
         feature_tokens: int = 16_384,
     ) -> None:
-        weight = model.model.embed_tokens.weight
         self.model, self.stop_ids, self.device, self.feature_tokens = (
             model,
             stop_ids,
-            weight.device,
+            model.device,
             feature_tokens,
         )
-        self.budget = budget or choose(model.config, weight.dtype, weight.device)
-        self.cache = KVCache(model.config.text, model.key_dim, weight.dtype, self.device)
+        self.budget = budget or choose(model)
+        self.cache = KVCache(model.cache_shape, model.dtype, self.device)
         self.runner = DecodeRunner(model, self.cache)
         self.features: OrderedDict[Hashable, Tensor] = OrderedDict()
         self.stats = Stats()
@@ -136,7 +135,7 @@ class Engine:
             asking, logprobs = hidden[start - 1 : start], []
             for choice in prompt.choices:
                 own = hidden[start : (start := start + len(choice) - 1)]
-                logits = self.model.lm_head(torch.cat((asking, own))).float()
+                logits = self.model.logits(torch.cat((asking, own))).float()
                 chosen = torch.tensor(choice, device=self.device)[:, None]
                 logprobs.append(float(logits.log_softmax(-1).gather(1, chosen).double().sum()))
             out.append(tuple(logprobs))
@@ -155,8 +154,8 @@ class Engine:
             yield Output(
                 prompts[0].id,
                 error=(
-                    f"out of memory: a prompt of {tokens} tokens does not fit; try a lower "
-                    "--max-pixels"
+                    f"out of memory: a prompt of {tokens} tokens does not fit; give it fewer or "
+                    "smaller images or frames"
                 ),
             )
         else:
@@ -173,8 +172,8 @@ class Engine:
             yield Output(
                 s.prompt.id,
                 error=(
-                    f"out of memory with {len(running)} answers under way; repeat the run, "
-                    f"or set --batch-size {max(kept, 1)}"
+                    f"out of memory with {len(running)} answers under way; ask again, or "
+                    f"with at most {max(kept, 1)} at once"
                 ),
             )
         del running[kept:], self.cache.lengths[kept:]
@@ -221,11 +220,11 @@ class Engine:
             for prompt in group.prompts:
                 end += len(prompt.ids) - group.shared
                 ends.append(end - 1)
-        first = likeliest(self.model.lm_head(hidden[ends])).tolist()
+        first = likeliest(self.model.logits(hidden[ends])).tolist()
         self.stats.prefilled(pack, time.perf_counter() - started)
         done = [replace(p, visuals=()) for p in prompts]  # their pixels are not needed any more
         return [
-            Sequence(p, started, at[0, -1].item(), [token])
+            Sequence(p, started, at[:, -1].tolist(), [token])
             for p, at, token in zip(done, positions, first)
         ]
 
@@ -233,26 +232,23 @@ class Engine:
         """Hidden states [tokens, hidden] of a pack, and the position ids of each prompt and of the
         token after it.
         """
-        images = [v for g in pack for v in g.prompts[0].images]
-        videos = [v for g in pack for v in g.prompts[0].videos]
-        self._encode(images + videos)
+        visuals = [v for g in pack for v in g.prompts[0].visuals]
+        self._encode(visuals)
         ids: list[int] = []
         positions: list[Tensor] = []
         packed: list[Tensor] = []
         for group in pack:
             for i, p in enumerate(group.prompts):
                 start = group.shared if i else 0
-                grids = [v.grid for v in p.images], [v.grid for v in p.videos]
-                positions.append(self.model.positions(p.ids, *grids, following=1))
+                positions.append(self.model.position_ids(p.ids, p.media, following=1))
                 packed.append(positions[-1][:, start:-1])
                 ids += p.ids[start:]
         whole = torch.tensor([ids], device=self.device)
-        x = self.model.embed(whole, self._look_up(images), self._look_up(videos))
+        x = self.model.embed(whole, self._look_up(visuals))
         self._forget()
         cos, sin = self.model.rotary(torch.cat(packed, dim=1)[:, None].to(self.device))
-        return self.model.model(
-            x, cos, sin, self.model.attending(Prefill(pack, cache, self.device), whole)
-        )[0], positions
+        attend = Prefill(pack, cache, self.device)
+        return self.model.decode(x, cos, sin, attend, whole)[0], positions
 
     def _decode(self, running: list[Sequence]) -> bool:
         """One more token for each; True, so that None says that memory ran out."""
@@ -260,7 +256,7 @@ class Engine:
         tokens = self.runner([s.out[-1] for s in running], [s.next_position for s in running])
         for sequence, token in zip(running, tokens):
             sequence.out.append(token)
-            sequence.next_position += 1
+            sequence.next_position = [n + 1 for n in sequence.next_position]
         self.stats.decoded(len(running), time.perf_counter() - started)
         return True
 
@@ -277,7 +273,7 @@ class Engine:
         started = time.perf_counter()
         found = {v.key: v for v in visuals if v.key not in self.features}
         new = dict(
-            sorted(found.items(), key=lambda item: item[1].grid[1:])
+            sorted(found.items(), key=lambda item: item[1].media.grid[1:])
         )  # equal sizes side by side
         for visual in visuals:
             if visual.key in self.features:
@@ -286,10 +282,9 @@ class Engine:
         self.stats.visuals_reused += len(visuals) - len(new)
         if not new:
             return
-        grids = [v.grid for v in new.values()]
         patches = torch.cat([v.pixels(self.device) for v in new.values()])
-        features = self.model.visual(patches, grids).split([t * h * w // 4 for t, h, w in grids])
-        self.features.update(zip(new, features))
+        media = [v.media for v in new.values()]
+        self.features.update(zip(new, self.model.encode(patches, media)))
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         self.stats.vision_seconds += time.perf_counter() - started

@@ -5,34 +5,35 @@ become, and what comes out.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from evalkit.models.qwen2_vl.processing import normalised
-from evalkit.models.qwen2_vl.rope import Grid
+from evalkit.engine.interface import Media
 
 
 @dataclass(frozen=True)
 class Visual:
-    """One processed image or video. ``key`` identifies the pixels: features are computed once per
-    key.
+    """One processed image or video.
 
-    ``patches`` are what the model reads, or 8-bit and looked up in ``table`` when they are needed.
+    patches: its patches [patches, ...], on the CPU.
+    media: its grid, and whether it is a video.
+    key: identifies the pixels: features are computed once per key.
+    normalise: makes of ``patches``, on the model's device, what the model reads; None where they
+        are that already. Patches of 8 bits take a quarter of the memory while they wait.
     """
 
     patches: Tensor
-    grid: Grid
+    media: Media
     key: Hashable
-    is_video: bool = False
-    table: Tensor | None = None
+    normalise: Callable[[Tensor], Tensor] | None = None
 
     def pixels(self, device: torch.device) -> Tensor:
-        """Normalised patches [patches, 1176]."""
+        """Patches [patches, ...] as the model reads them, on ``device``."""
         patches = self.patches.to(device)
-        return patches if self.table is None else normalised(patches, self.table)
+        return patches if self.normalise is None else self.normalise(patches)
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,8 @@ class Prompt:
     prefix: int = 0
 
     @property
-    def images(self) -> list[Visual]:
-        return [v for v in self.visuals if not v.is_video]
-
-    @property
-    def videos(self) -> list[Visual]:
-        return [v for v in self.visuals if v.is_video]
+    def media(self) -> list[Media]:
+        return [v.media for v in self.visuals]
 
     def shares_prefix(self, other: Prompt) -> bool:
         """Whether the two begin with the same visuals and tokens, and each goes on after them."""
@@ -100,12 +97,12 @@ class Output:
 @dataclass
 class Sequence:
     """A prompt that occupies a row of the cache. ``next_position`` is that of the token to be fed
-    next.
+    next, by component.
     """
 
     prompt: Prompt
     started: float
-    next_position: float
+    next_position: list[float]
     out: list[int] = field(default_factory=list)
 
 

@@ -25,11 +25,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from evalkit.engine.fused import compile_parts
 from evalkit.malloc import give_back_freed_memory, keep_freed_memory
 from evalkit.models.device import without_emulation
 from evalkit.models.qwen2_vl.checkpoint import save
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig, TextConfig, VisionConfig
+from evalkit.models.qwen2_vl.fused import compile_parts
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen2_vl.switches import Ablation
 
@@ -126,11 +126,8 @@ def answer_logits(model: Qwen2VL, batch: Batch) -> tuple[Tensor, Tensor, Tensor]
     """
     with sdpa_kernel(SDPBackend.MATH) if batch.ids.device.type == "cpu" else nullcontext():
         features = model.visual(batch.patches, batch.grids)
-    images, videos = (None, features) if batch.family == "clips" else (features, None)
-    x = model.embed(batch.ids, images, videos)
-    hidden = model.model(
-        x, *model.rotary(batch.positions), model.attending(MaskedProduct(batch.mask), batch.ids)
-    )
+    x = model.embed(batch.ids, features)
+    hidden = model.decode(x, *model.rotary(batch.positions), MaskedProduct(batch.mask), batch.ids)
     where = batch.labels != -100
     rows = torch.arange(len(batch.ids), device=x.device)[:, None].expand_as(where)
     return (

@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from scipy import stats
 
 from evalkit.config_files import Strict, find_shipped, read_yaml
-from evalkit.engine import Engine, Prompt, Visual
+from evalkit.engine import Engine, Media, Prompt, Visual
 from evalkit.metrics.boxes import from_xywh, iou, parse_box
 from evalkit.models.qwen2_vl.checkpoint import load
 from evalkit.models.qwen2_vl.model import Qwen2VL
@@ -168,7 +168,7 @@ def answer(model: Qwen2VL, family: Family, scenes: Sequence[Scene]) -> list[list
     prompts = []
     for i, scene in enumerate(scenes):
         patches, grid = pixels(scene, processor)
-        visual = Visual(patches, grid, i, is_video=family == "clips")
+        visual = Visual(patches, Media(grid, is_video=family == "clips"), i)
         head = [*encode(HEAD), *pad * visual_tokens([grid])]
         for j, question in enumerate(scene.questions):
             ids = (*head, *encode("<|vision_end|>" + prompt(family, question) + TURN))

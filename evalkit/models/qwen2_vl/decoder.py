@@ -9,22 +9,14 @@ causal attention over the whole sequence.
 from __future__ import annotations
 
 import math
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from evalkit.engine.interface import Attend
 from evalkit.models.qwen2_vl.config import TextConfig
 from evalkit.models.qwen2_vl.rope import rotate
-
-
-class Attend(Protocol):
-    """Mixes values: layer number, q [batch, tokens, heads, head_dim], k and v [batch, tokens,
-    kv_heads, head_dim] -> like q.
-    """
-
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor: ...
 
 
 def causal(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

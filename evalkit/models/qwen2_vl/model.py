@@ -12,9 +12,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from evalkit.engine.interface import Attend, CacheShape, Media
 from evalkit.errors import DataError
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig
-from evalkit.models.qwen2_vl.decoder import Attend, CrossModal, Decoder, Masked, causal
+from evalkit.models.qwen2_vl.decoder import CrossModal, Decoder, Masked, causal
 from evalkit.models.qwen2_vl.positions import POSITIONS
 from evalkit.models.qwen2_vl.rope import Grid, Run, runs
 from evalkit.models.qwen2_vl.switches import Ablation, parse_cross_modal
@@ -39,78 +40,99 @@ class Qwen2VL(nn.Module):
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
 
-    def positions(
-        self,
-        input_ids: Sequence[int],
-        images: Sequence[Grid] = (),
-        videos: Sequence[Grid] = (),
-        following: int = 0,
+    @property
+    def device(self) -> torch.device:
+        return self.lm_head.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.lm_head.weight.dtype
+
+    @property
+    def cache_shape(self) -> CacheShape:
+        """Shape of the keys and values that ``decode`` hands to its ``Attend``."""
+        t = self.config.text
+        key_dim = t.head_dim
+        if self.cross_modal != "off":
+            key_dim = CrossModal.key_dim(self.cross_modal, t.head_dim)
+        return CacheShape(t.num_hidden_layers, t.num_key_value_heads, key_dim, t.head_dim)
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes that a visual token holds at its peak: four patches in the vision tower's MLP, or
+        one token in the decoder's.
+
+        Counted from the code: input, normed input, the wide layer three times (before, in and after
+        its activation), pixels in fp32.
+        """
+        v, t, size = self.config.vision, self.config.text, self.dtype.itemsize
+        patch = v.patch_features * 4 + size * (3 * v.embed_dim * v.mlp_ratio + 6 * v.embed_dim)
+        token = size * (4 * t.intermediate_size + 8 * t.hidden_size)
+        return max(v.spatial_merge_size**2 * patch, token)
+
+    def encode(self, patches: Tensor, media: Sequence[Media]) -> Sequence[Tensor]:
+        """Features [visual tokens, hidden] of each of ``media``, whose patches [patches, 1176] lie
+        end to end in ``patches``.
+        """
+        merge, grids = self.config.vision.spatial_merge_size, [m.grid for m in media]
+        return self.visual(patches, grids).split([t * h * w // merge**2 for t, h, w in grids])
+
+    def is_visual(self, ids: Tensor) -> Tensor:
+        """Where ids are placeholders of an image or a video, as booleans of the same shape."""
+        return (ids == self.config.image_token_id) | (ids == self.config.video_token_id)
+
+    def embed(self, ids: Tensor, features: Tensor | None = None) -> Tensor:
+        """Embeddings [..., hidden] of ids [...]; the placeholders, of images and videos alike, are
+        replaced, in order, by ``features`` [visual tokens, hidden].
+
+        Raises DataError when there are not as many placeholders as features.
+        """
+        x = self.model.embed_tokens(ids)
+        if features is None:
+            return x
+        where = self.is_visual(ids)
+        if int(where.sum()) != len(features):
+            raise DataError(
+                f"{int(where.sum())} placeholder tokens for {len(features)} visual features"
+            )
+        if self.gate != 1.0:
+            features = features * self.gate
+        return x.masked_scatter(where.unsqueeze(-1), features.to(x.dtype))
+
+    def position_ids(
+        self, ids: Sequence[int], media: Sequence[Media] = (), following: int = 0
     ) -> Tensor:
-        """Position ids [components, tokens + following] of one unpadded sequence and of as many
-        text tokens after it.
+        """Position ids [components, tokens + following] of one unpadded sequence and of
+        ``following`` text tokens after it. Raises DataError when ids and media don't fit.
         """
         c = self.config
         parts = runs(
-            input_ids,
+            ids,
             c.image_token_id,
             c.video_token_id,
-            images,
-            videos,
+            [m.grid for m in media if not m.is_video],
+            [m.grid for m in media if m.is_video],
             c.vision.spatial_merge_size,
         )
         return self.scheme.ids([*parts, Run(following)] if following else parts, self.ablation)
 
-    def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def rotary(self, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin [..., head_dim] (or [..., kv_heads, head_dim]) of the decoder for position
         ids [components, ...].
         """
-        return self.scheme.angles(positions, self.config.text, self.ablation)
+        return self.scheme.angles(position_ids, self.config.text, self.ablation)
 
-    @property
-    def key_dim(self) -> int:
-        """Width of the keys that an ``Attend`` of ``attending`` meets."""
-        dim = self.config.text.head_dim
-        return dim if self.cross_modal == "off" else CrossModal.key_dim(self.cross_modal, dim)
-
-    def attending(self, attend: Attend, input_ids: Tensor) -> Attend:
-        """``attend``, under the cross_modal switch for ids [batch, tokens]; itself where the switch
-        is off.
+    def decode(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend, ids: Tensor) -> Tensor:
+        """Hidden states [batch, tokens, hidden], after the final norm, for embeddings ``x`` of ids
+        [batch, tokens]; cos and sin as ``rotary`` gives them.
         """
-        if self.cross_modal == "off":
-            return attend
-        visual = (input_ids == self.config.image_token_id) | (
-            input_ids == self.config.video_token_id
-        )
-        return CrossModal(attend, visual, self.cross_modal, self.cross_scale)
+        if self.cross_modal != "off":
+            attend = CrossModal(attend, self.is_visual(ids), self.cross_modal, self.cross_scale)
+        return self.model(x, cos, sin, attend)
 
-    def embed(
-        self,
-        input_ids: Tensor,
-        image_features: Tensor | None = None,
-        video_features: Tensor | None = None,
-    ) -> Tensor:
-        """Embeddings [..., hidden] of ids [...], the placeholders replaced, in order, by features
-        [visual tokens, hidden].
-
-        Raises DataError when the number of placeholders is not the number of features.
-        """
-        x = self.model.embed_tokens(input_ids)
-        pairs = (
-            (self.config.image_token_id, image_features),
-            (self.config.video_token_id, video_features),
-        )
-        for token, features in pairs:
-            if features is None:
-                continue
-            where = input_ids == token
-            if int(where.sum()) != len(features):
-                raise DataError(
-                    f"{int(where.sum())} placeholder tokens for {len(features)} visual features"
-                )
-            if self.gate != 1.0:
-                features = features * self.gate
-            x = x.masked_scatter(where.unsqueeze(-1), features.to(x.dtype))
-        return x
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [..., vocab_size] of hidden states [..., hidden]."""
+        return self.lm_head(hidden)
 
     def forward(
         self,
@@ -137,29 +159,49 @@ class Qwen2VL(nn.Module):
         )
         merge = self.config.vision.spatial_merge_size
         image_grids, video_grids = list(image_grid_thw), list(video_grid_thw)
-        dtype = self.positions([]).dtype
+        dtype = self.position_ids([]).dtype
         positions = torch.zeros(
             self.scheme.components, batch, length, dtype=dtype, device=input_ids.device
         )
         for row in range(batch):
             ids = input_ids[row][real[row]].tolist()
-            images = _take(image_grids, ids.count(self.config.image_token_id), merge)
-            videos = _take(video_grids, ids.count(self.config.video_token_id), merge)
-            positions[:, row, real[row]] = self.positions(ids, images, videos).to(input_ids.device)
-        features = None if pixel_values is None else self.visual(pixel_values, image_grid_thw)
-        video_features = (
-            None
-            if pixel_values_videos is None
-            else self.visual(pixel_values_videos, video_grid_thw)
-        )
+            media = [
+                *map(Media, _take(image_grids, ids.count(self.config.image_token_id), merge)),
+                *(
+                    Media(grid, is_video=True)
+                    for grid in _take(video_grids, ids.count(self.config.video_token_id), merge)
+                ),
+            ]
+            positions[:, row, real[row]] = self.position_ids(ids, media).to(input_ids.device)
         attend: Attend = causal
         if not bool(real.all()):
             order = torch.arange(length, device=input_ids.device)
             seen = (order[:, None] >= order) & real[:, None, None, :]
             attend = Masked(seen | torch.eye(length, dtype=torch.bool, device=input_ids.device))
-        x = self.embed(input_ids, features, video_features)
-        x = self.model(x, *self.rotary(positions), self.attending(attend, input_ids))
-        return self.lm_head(x[:, -logits_to_keep:])
+        images = None if pixel_values is None else self.visual(pixel_values, image_grid_thw)
+        videos = None
+        if pixel_values_videos is not None:
+            videos = self.visual(pixel_values_videos, video_grid_thw)
+        x = self.embed(input_ids, self._in_order(input_ids, images, videos))
+        x = self.decode(x, *self.rotary(positions), attend, input_ids)
+        return self.logits(x[:, -logits_to_keep:])
+
+    def _in_order(self, ids: Tensor, images: Tensor | None, videos: Tensor | None) -> Tensor | None:
+        """Features of images and videos [visual tokens, hidden] in the order of their placeholders.
+
+        Raises DataError when there are not as many placeholders of a kind as features.
+        """
+        if images is None or videos is None:
+            return images if videos is None else videos
+        is_video = ids[self.is_visual(ids)] == self.config.video_token_id
+        if int(is_video.sum()) != len(videos) or int((~is_video).sum()) != len(images):
+            raise DataError(
+                f"{int((~is_video).sum())} image and {int(is_video.sum())} video placeholder "
+                f"tokens for {len(images)} and {len(videos)} visual features"
+            )
+        features = images.new_empty(len(is_video), images.shape[-1])
+        features[is_video], features[~is_video] = videos, images
+        return features
 
 
 def _take(grids: list[Grid], tokens: int, merge: int) -> list[Grid]:

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evalkit.models.qwen2_vl.decoder import MLP, Attend, DecoderLayer, RMSNorm
+from evalkit.engine.interface import Attend
+from evalkit.models.qwen2_vl.decoder import MLP, DecoderLayer, RMSNorm
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen2_vl.rope import rotate
 from evalkit.models.qwen2_vl.vision import Segments, VisionBlock, VisionMLP
