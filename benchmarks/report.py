@@ -20,7 +20,7 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from evalkit.report import write_report
+from evalkit.results import write_report
 from tests.report_data import write_results
 
 TIMED = """(work) => new Promise((done) => { const from = performance.now(); eval(work);

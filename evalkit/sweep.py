@@ -18,7 +18,7 @@ from evalkit import journal
 from evalkit.cell import Cell, Selection
 from evalkit.config_files import Strict, find_shipped, read_yaml
 from evalkit.errors import EvalkitError, UsageError
-from evalkit.results import StoredCell, stored_cells
+from evalkit.results.cells import StoredCell, stored_cells
 from evalkit.runner import Outcome, run_cell, stored_json
 
 Settings = Mapping[str, Any]

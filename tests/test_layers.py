@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("media", "prefetch", "plugin", "progress", "provenance", "code"),
     ("task", "adapter", "sources", "rows", "clips"),
     ("tasks", "model_adapters", "nano"),
-    ("cell", "store", "journal"),
+    ("cell", "store", "journal", "summary"),
     ("runner",),
     ("results",),
     ("sweep",),
@@ -41,7 +41,7 @@ BANS: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
 )  # fmt: skip
 FAMILY_READERS = ("models", "model_adapters", "nano")  # who may import a model family by name
 # Modules that are being moved: they are held to the rules once they have arrived.
-MOVING = ("bench breakdown cli engine paper plots report summary sweep sweep_tables").split()
+MOVING = "bench cli engine sweep results.sweep_tables".split()
 NO_TORCH = (
     "api cli engine.scheduler metrics models.switch results stats store sweep task tasks types"
 ).split()

@@ -14,7 +14,7 @@ import pytest
 
 from evalkit.cli import main
 from evalkit.errors import UsageError
-from evalkit.report import write_report
+from evalkit.results import write_report
 from tests.report_data import HOSTILE, write_results
 
 

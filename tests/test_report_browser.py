@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from evalkit.report import write_report
+from evalkit.results import write_report
 from tests.report_data import HOSTILE, write_results
 
 pytestmark = pytest.mark.browser

@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 
 import evalkit
-from evalkit.breakdown import load_breakdown
 from evalkit.cell import Cell, Selection
 from evalkit.cli import main
 from evalkit.errors import DataError, UsageError
 from evalkit.results import (
     compare_cells,
     find_cells,
+    load_breakdown,
     markdown_table,
-    rescore,
     stored_cells,
     write_leaderboard,
 )
+from evalkit.results.rescore import rescore
 from evalkit.runner import run_cell
 from evalkit.stats import compare, mean
 from evalkit.task import Task, load_task
@@ -171,7 +171,7 @@ def test_rescoring_under_an_unchanged_version_appends_and_keeps_the_old_scores(
 
     task = load_task(SUMS)
     monkeypatch.setattr(type(task), "score", lenient)
-    monkeypatch.setattr("evalkit.task.load_task", lambda _: task)
+    monkeypatch.setattr("evalkit.results.rescore.load_task", lambda _: task)
     new, changed = rescore(cell)
     assert new.folder == cell.folder and changed > 0
     assert new.results["metrics"][0]["value"] == 100.0

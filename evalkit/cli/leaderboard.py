@@ -35,7 +35,7 @@ def main(args: argparse.Namespace) -> int:
 
     some_cells(args.output)
     if args.by:
-        from evalkit.breakdown import load_breakdown
+        from evalkit.results import load_breakdown
 
         rows = [
             (
@@ -58,7 +58,7 @@ def main(args: argparse.Namespace) -> int:
         )
         return 0
     if args.paper:
-        from evalkit.paper import write_paper_table
+        from evalkit.results import write_paper_table
 
         csv, markdown = write_paper_table(args.output)
     else:

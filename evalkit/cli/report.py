@@ -44,8 +44,7 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from evalkit.report import write_report
-    from evalkit.results import some_cells
+    from evalkit.results import some_cells, write_report
 
     file = args.save or args.output / "report.html"
     data = data_paths(args.data, list(dict.fromkeys(c.task for c in some_cells(args.output))))

@@ -21,7 +21,7 @@ def add_parser(verbs: Verbs) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from evalkit.results import find_cells, some_cells, write_leaderboard
-    from evalkit.results import rescore as rescore_cell
+    from evalkit.results.rescore import rescore as rescore_cell
 
     cells = (
         [c for name in args.cells for c in find_cells(name, args.output)]

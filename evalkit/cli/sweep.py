@@ -48,12 +48,12 @@ def main(args: argparse.Namespace) -> int:
         )
         return 0
     failed = run_sweep(config, planned, say=lambda text: print(f"evalkit: {text}", file=sys.stderr))
-    from evalkit.sweep_tables import table, words, write
+    from evalkit.results.sweep_tables import table, words, write
 
     frame = table(config, planned)
     folder = write(config, frame, planned, args.output)
     print("\n".join(words(frame)))
-    from evalkit.report import write_report
+    from evalkit.results import write_report
 
     page = args.output / "report.html"
     for fault in write_report(args.output, page):

@@ -11,7 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalkit.results import StoredCell, markdown_table, replace_text, stored_cells
+from evalkit.results.cells import StoredCell, stored_cells
+from evalkit.results.tables import markdown_table, replace_text
 
 if TYPE_CHECKING:
     import pandas as pd

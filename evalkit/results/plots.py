@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evalkit import journal
-from evalkit.breakdown import in_order, value_of
+from evalkit.results.breakdown import in_order, value_of
 from evalkit.stats import mean_interval
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _styles() -> Iterator[tuple[str, str]]:
 
 def differences(frame: pd.DataFrame) -> Any | None:
     """A forest plot of a sweep's differences to its baselines (the table of
-    ``evalkit.sweep_tables``), a panel for each task.
+    ``evalkit.results.sweep_tables``), a panel for each task.
     """
     found = frame[(frame.kind != "baseline") & frame.difference.notna()]
     if found.empty:

@@ -2,6 +2,6 @@
 samples.
 """
 
-from evalkit.report.page import write_report
+from evalkit.results.report.page import write_report
 
 __all__ = ["write_report"]

@@ -16,7 +16,7 @@ from PIL import Image as PILImage
 
 from evalkit.errors import DataError, EvalkitError
 from evalkit.media import decode_image, decode_video
-from evalkit.results import StoredCell
+from evalkit.results.cells import StoredCell
 from evalkit.task import load_task
 from evalkit.types import Image, Sample, Text, Video
 

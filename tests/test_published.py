@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from evalkit.paper import beside_published, published
-from evalkit.results import StoredCell
+from evalkit.results.cells import StoredCell
+from evalkit.results.published import beside_published, published
 from evalkit.task import load_task
 
 

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalkit import journal, plots
-from evalkit.results import interval_text, markdown_table
+from evalkit import journal
+from evalkit.results import plots
+from evalkit.results.tables import interval_text, markdown_table
 from evalkit.stats import compare, detectable, holm, mean
 from evalkit.sweep import Planned, Sweep, describe, stored
 

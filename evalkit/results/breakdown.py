@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from evalkit import journal
 from evalkit.errors import UsageError
-from evalkit.results import stored_cells
+from evalkit.results.cells import stored_cells
 from evalkit.stats import mean_interval
 
 if TYPE_CHECKING:

@@ -12,10 +12,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from evalkit import journal, plots
+from evalkit import journal
 from evalkit.errors import EvalkitError
-from evalkit.report.media import Gallery, beside, embed, none, questions
-from evalkit.results import MINI_NOTE, StoredCell, interval_text, some_cells
+from evalkit.results import plots
+from evalkit.results.cells import StoredCell, some_cells
+from evalkit.results.leaderboard import MINI_NOTE
+from evalkit.results.report.media import Gallery, beside, embed, none, questions
+from evalkit.results.tables import interval_text
 
 SCHEMA_VERSION = 1
 EMBEDDED_SAMPLES = 2000
@@ -193,7 +196,7 @@ def _sweeps(output: Path) -> str:
     """
     import pandas as pd
 
-    from evalkit.sweep_tables import words
+    from evalkit.results.sweep_tables import words
 
     out = []
     for path in sorted(output.glob("*/table.csv")):

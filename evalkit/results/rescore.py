@@ -1,0 +1,70 @@
+"""Recorded answers scored anew, without a model."""
+
+from __future__ import annotations
+
+from evalkit import journal
+from evalkit.adapter import digest
+from evalkit.journal import Journal, write_json
+from evalkit.plugin import code_of
+from evalkit.results.cells import StoredCell, _stored
+from evalkit.summary import summarise
+from evalkit.task import load_task, metrics_of, scored
+from evalkit.types import Completion, Sample
+
+
+def rescore(cell: StoredCell) -> tuple[StoredCell, int]:
+    """Scores a journal's answers with the task as it is now: no model, no media. Returns the cell
+    and how many scores changed.
+
+    New scores are appended to the journal, where the last record of a sample counts and the old
+    ones stay readable. A task of another version (a task file with other contents) has another
+    cell, where a run of it will look: the scores go there, and the old cell stays. What that cell
+    already has is kept. A part of the samples stays one: all that its journal holds is counted.
+    """
+
+    identity = dict(cell.run["identity"])
+    task = load_task(f"{cell.run.get('task_file') or identity['task']}:{identity['subset']}")
+    identity |= {"task_version": task.version}
+    if "code" in identity:
+        identity["code"] = {**identity["code"], **code_of(task=task)}
+    folder = cell.folder.with_name(f"{cell.folder.name.rsplit('-', 1)[0]}-{digest(identity)[:8]}")
+    same, changed = folder == cell.folder, 0
+    with Journal(folder / "journal.jsonl", {"cell": cell.task, "folder": folder.name}) as target:
+        for id, record in journal.read(cell.folder / "journal.jsonl").records.items():
+            if not same and id in target.contents.records:
+                continue
+            new = dict(record)
+            if "text" in record and (
+                record.get("error") is None or str(record["error"]).startswith("scoring failed")
+            ):
+                sample = Sample(
+                    id,
+                    (),
+                    record["target"],
+                    tuple(record["choices"]),
+                    record["cluster"],
+                    record["metadata"],
+                )
+                answer = Completion(
+                    id,
+                    record["text"],
+                    record["finish_reason"],
+                    logprobs=tuple(record["logprobs"]),
+                    box_space=record["box_space"],
+                )
+                new.pop("error", None)
+                new |= scored(task, sample, answer)
+            changed += new.get("scores") != record.get("scores") or new.get("error") != record.get(
+                "error"
+            )
+            if new != record or not same:
+                target.append(new)
+        target.flush()
+        records = list(target.contents.records.values())
+        if not same:
+            write_json(folder / "run.json", {**cell.run, "identity": identity})
+        write_json(
+            folder / "results.json",
+            {**cell.results, **summarise(records, metrics_of(task)), "rescored": True},
+        )
+    return _stored(folder), changed
