@@ -81,7 +81,6 @@ def test_exit_code_1_when_the_adapter_breaks(tmp_path: Path) -> None:
         (("rescore",), "no results"),
         (("leaderboard", "--paper"), "no results"),
         (("frobnicate",), "invalid choice"),
-        ((), "usage"),
     ],
 )
 def test_exit_code_2_for_a_wrong_command_with_what_is_right(
@@ -99,6 +98,42 @@ def test_exit_code_2_for_a_wrong_command_with_what_is_right(
     out = capsys.readouterr()
     assert code == 2
     assert message in out.err + out.out
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("list",), "did you mean tasks?"),
+        (("run", "--tasks", "docvqa", "--num_fewshot", "5"), "prompts are zero-shot"),
+        (("run", "--tasks", "docvqa", "--log_samples"), "always journaled"),
+        (("run", "--tasks", "docvqa", "--position", "rope1d"), "--switch position=VALUE"),
+        (("run", "--tasks", "docvqa", "--model-args", "pretrained=x"), "write --model x"),
+        (("run", "--tasks", "docvqa", "--model", "nano", "--model", "x"), "given twice"),
+        (("run", "--tasks", "docvqa", "--batch-size", "many"), "expected a whole number"),
+        (("bench", "--items", "0"), "expected a whole number above 0"),
+        (("train", "smoke"), "--output FOLDER is required"),
+    ],
+)
+def test_habits_of_other_tools_are_answered_with_what_to_write_here(
+    args: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = main(args)
+    except SystemExit as e:
+        code = int(e.code or 0)
+    assert code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_no_suggestion_for_an_option_that_is_right(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "--model"])
+    assert "did you mean" not in capsys.readouterr().err
+
+
+def test_evalkit_alone_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "usage: evalkit" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("args", [("--help",), ("tasks",), ("run", "--help"), ("models",)])

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalkit.cli.options import adapter_of, model_options
+from evalkit.cli.options import adapter_of, model_options, talk_options
 from evalkit.errors import EvalkitError, UsageError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument("--max-new-tokens", type=int, default=256)
     model_options(parser)
+    talk_options(parser, table=False)
     parser.set_defaults(main=main)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evalkit.cli.options import DTYPES, dtype, name_or_path, path, talk_options, whole
 from evalkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument(
         "--model",
+        type=name_or_path,
         default="nano",
         help="a shipped name, a checkpoint folder, or 2B, 7B with random weights (nano)",
     )
@@ -27,18 +28,19 @@ def add_parser(verbs: Verbs) -> None:
         choices=("images", "documents", "questions", "decode"),
         help="what is asked (images)",
     )
-    parser.add_argument("--items", type=int, default=32, metavar="N", help="questions (32)")
+    parser.add_argument("--items", type=whole, default=32, metavar="N", help="questions (32)")
     parser.add_argument(
         "--peer",
         default="1,8,16",
         metavar="N,...",
         help="batch sizes of transformers, or none (1,8,16)",
     )
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=whole, default=3)
+    parser.add_argument("--threads", type=whole, default=2)
     parser.add_argument("--device", help="cpu or cuda; a GPU if there is one")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
-    parser.add_argument("--save", type=Path, metavar="FILE", help="write the table there too")
+    parser.add_argument("--dtype", type=dtype, default="float32", choices=DTYPES)
+    parser.add_argument("--save", type=path, metavar="FILE", help="write the table there too")
+    talk_options(parser, table=False)
     parser.set_defaults(main=main)
 
 
@@ -57,8 +59,6 @@ def main(args: argparse.Namespace) -> int:
     )
     if not sizes and args.peer != "none":
         raise UsageError(f"--peer {args.peer!r}: expected batch sizes such as 1,8,16, or none")
-    if min(args.items, args.rounds, args.threads) < 1:
-        raise UsageError("--items, --rounds and --threads must be above 0")
     torch.set_num_threads(args.threads)
     device = checked_device(args.device)
     if args.save and not args.save.absolute().parent.is_dir():

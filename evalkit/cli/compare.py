@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evalkit.cli.options import name_or_path, output_option, talk_options
 from evalkit.cli.output import aligned
 
 if TYPE_CHECKING:
@@ -17,9 +17,10 @@ def add_parser(verbs: Verbs) -> None:
         "compare",
         help="paired differences between two cells or models, with intervals and p-values",
     )
-    parser.add_argument("a", help="a cell folder, or a model's name")
-    parser.add_argument("b")
-    parser.add_argument("--output", type=Path, default=Path("results"), metavar="FOLDER")
+    parser.add_argument("a", type=name_or_path, help="a cell folder, or a model's name")
+    parser.add_argument("b", type=name_or_path)
+    output_option(parser)
+    talk_options(parser)
     parser.set_defaults(main=main)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evalkit.cli.options import output_option, talk_options
 from evalkit.cli.output import aligned
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ def add_parser(verbs: Verbs) -> None:
         action="store_true",
         help="instead, beside the published scores: write paper.csv and paper.md",
     )
-    parser.add_argument("--output", type=Path, default=Path("results"), metavar="FOLDER")
+    output_option(parser)
+    talk_options(parser)
     parser.set_defaults(main=main)
 
 

@@ -1,5 +1,6 @@
 """The command line. Nothing heavy is imported before a verb needs it; exit codes are 0 (all
-scored), 1 (something failed), 2 (usage).
+scored), 1 (something failed), 2 (usage), 130
+(interrupted).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from evalkit.cli import (
     train,
     twins,
 )
+from evalkit.cli.output import log_to_terminal, output_for_people, print_error
 from evalkit.cli.parser import Parser
 from evalkit.errors import EvalkitError, UsageError
 
@@ -59,7 +61,7 @@ def build_parser() -> Parser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="store_true", help="print the version")
+    parser.add_argument("-V", "--version", action="store_true", help="print the version")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
     for verb in VERBS:
         verb.add_parser(verbs)
@@ -68,32 +70,40 @@ def build_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line and returns its exit code."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
-    if args.version:
-        from importlib.metadata import version
+    with output_for_people():
+        parser = build_parser()
+        args, unknown = parser.parse_known_args(argv)
+        if unknown:
+            (parser.verb(args.verb) if args.verb else parser).refuse(unknown)
+        if args.version:
+            from importlib.metadata import version
 
-        print(version("evalkit"))
-        return 0
-    if args.verb is None:
-        parser.print_help()
-        return 2
+            print(version("evalkit"))
+            return 0
+        if args.verb is None:
+            parser.print_help()
+            return 0
+        args.argv = list(sys.argv[1:] if argv is None else argv)
+        with log_to_terminal(args.verbosity):
+            return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
-        done: int = args.main(args)
-        return done
+        code: int = args.main(args)
+        return code
     except UsageError as e:
-        print(f"evalkit: error: {e}", file=sys.stderr)
+        print_error(str(e))
         return 2
     except EvalkitError as e:
-        print(f"evalkit: error: {e}", file=sys.stderr)
+        print_error(str(e))
         return 1
     except KeyboardInterrupt:
         from evalkit.provenance import command
 
         print(
-            f"\nevalkit: interrupted; what was scored is kept. Resume with:\n  {command(argv)}",
+            "\nevalkit: interrupted; what was scored is kept. Resume with:\n  "
+            f"{command(args.argv)}",
             file=sys.stderr,
         )
         return 130
-    except BrokenPipeError:
-        return 1

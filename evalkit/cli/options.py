@@ -8,16 +8,68 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from evalkit.cli.parser import HIDDEN
 from evalkit.errors import UsageError
+
+
+def path(text: str) -> Path:
+    """A path as typed, ``~`` expanded."""
+    return Path(text).expanduser()
+
+
+def name_or_path(text: str) -> str:
+    """A name (of a model, task, sweep, ...) or a path, whose ``~`` is expanded."""
+    return str(path(text)) if text.startswith("~") else text
+
+
+def output_option(parser: argparse._ActionsContainer, default: str | None = "results") -> None:
+    """--output, and hidden what it was or is called elsewhere; no default when ``None``."""
+    parser.add_argument(
+        "--output",
+        type=path,
+        default=default and Path(default),
+        metavar="FOLDER",
+        help=f"where the results are ({default})" if default else "where to write",
+    )
+    parser.add_argument(
+        "--output-path", "--out", type=path, dest="output", default=HIDDEN, help=HIDDEN
+    )
+
+
+def talk_options(parser: argparse.ArgumentParser, table: bool = True) -> None:
+    """-q, -v, and --json for a verb that prints a table."""
+    if table:
+        parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument(
+        "-q", "--quiet", action="store_const", const=-1, dest="verbosity", help="warnings only"
+    )
+    parser.add_argument(
+        "-v", "--verbose", action="store_const", const=1, dest="verbosity", help="say more"
+    )
+    parser.set_defaults(verbosity=0)
+
+
+def data_option(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        metavar="TASK:SUBSET=PATH",
+        help="a local copy of a subset's data (repeatable)",
+    )
 
 
 def model_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument(
-        "--model", default="nano", help="a shipped name, a checkpoint folder, or a hub id (nano)"
+        "--model",
+        type=name_or_path,
+        default="nano",
+        help="a shipped name, a checkpoint folder, or a hub id (nano)",
     )
     group.add_argument(
         "--adapter",
+        type=name_or_path,
         default="reference",
         help="reference, transformers, another installed one, or ./my_adapter.py",
     )
@@ -29,41 +81,92 @@ def model_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="K=V",
-        help="an ablation switch (repeatable)",
+        help="an ablation switch (repeatable); evalkit switches lists them",
     )
     group.add_argument(
-        "--batch-size", type=int, help="sequences at a time; never changes an answer in fp32"
+        "--batch-size",
+        type=auto_or_whole,
+        metavar="N|auto",
+        help="sequences at a time; chosen from free memory",
     )
     group.add_argument(
         "--batch-tokens",
-        type=int,
-        metavar="N",
-        help="prompt tokens at a time; chosen from free memory; never changes an answer",
+        type=auto_or_whole,
+        metavar="N|auto",
+        help="prompt tokens at a time; chosen from free memory",
     )
     group.add_argument("--device", help="cpu, cuda, cuda:1; a GPU if there is one")
     group.add_argument(
         "--dtype",
+        type=dtype,
         help="float32, bfloat16, float16; the checkpoint's own, float32 on a CPU without bfloat16",
     )
 
 
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def dtype(text: str) -> str:
+    """A dtype by its name or a short form of it."""
+    return {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "half": "float16"}.get(
+        text.lower(), text
+    )
+
+
+def whole(text: str) -> int:
+    """A whole number above 0, also as ``1e3`` or ``1_000``."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 1 <= number < 1e15 or number != int(number):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number above 0")
+    return int(number)
+
+
+def share(text: str) -> float:
+    """A share between 0 and 1, also as ``10%``."""
+    try:
+        number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a share between 0 and 1")
+    return number
+
+
+def auto_or_whole(text: str) -> int | None:
+    """A whole number, or None for ``auto``."""
+    return None if text.lower() == "auto" else whole(text)
+
+
+def adapter_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """The adapter's arguments from --model-args, --switch, --batch-size, --device, --dtype, as
+    values. Raises UsageError.
+    """
+    out: dict[str, Any] = {}
+    for text in (*filter(str.strip, args.model_args.split(",")), *args.switch):
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not name:
+            raise UsageError(f"{text!r}: expected name=value")
+        if name == "pretrained":
+            raise UsageError(f"--model-args pretrained={value}: write --model {value}")
+        if name in out:
+            raise UsageError(f"{name} is given twice")
+        out[name] = convert(value)
+    for name in ("batch_size", "batch_tokens", "device", "dtype"):
+        if (value := getattr(args, name)) is not None:
+            if name in out:
+                raise UsageError(f"{name} is given twice")
+            out[name] = value
+    return out
+
+
 def adapter_of(args: argparse.Namespace) -> Any:
+    """The adapter that a command line asks for. Raises UsageError."""
     from evalkit.adapter import adapter_class
 
-    given = [p for p in args.model_args.split(",") if p.strip()]
-    given += args.switch
-    arguments: dict[str, Any] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            raise UsageError(f"{text!r}: expected name=value")
-        if name.strip() in arguments:
-            raise UsageError(f"{name.strip()} is given twice")
-        arguments[name.strip()] = convert(value.strip())
-    for name in ("batch_size", "batch_tokens", "device", "dtype"):
-        if getattr(args, name) is not None:
-            arguments[name] = getattr(args, name)
-    cls = adapter_class(args.adapter)
+    cls, arguments = adapter_class(args.adapter), adapter_arguments(args)
     try:
         inspect.signature(cls).bind(args.model, **arguments)
     except TypeError as e:
@@ -84,15 +187,18 @@ def convert(text: str) -> Any:
     return text
 
 
-def data_paths(given: Sequence[str], names: Sequence[str]) -> dict[str, Path]:
+def data_paths(texts: Sequence[str], names: Sequence[str]) -> dict[str, Path]:
+    """``{"docvqa:val": Path}`` from --data, for the tasks of these names. Raises UsageError."""
     out = {}
-    for text in given:
-        name, equals, path = text.partition("=")
+    for text in texts:
+        name, equals, where = text.partition("=")
         if not equals or name not in names:
             raise UsageError(
                 f"--data {text}: expected TASK:SUBSET=PATH with one of {', '.join(names)}"
             )
-        if not Path(path).exists():
-            raise UsageError(f"--data {text}: {path} does not exist")
-        out[name] = Path(path)
+        if not path(where).exists():
+            raise UsageError(f"--data {text}: {where} does not exist")
+        if name in out:
+            raise UsageError(f"--data {name} is given twice")
+        out[name] = path(where)
     return out

@@ -1,8 +1,19 @@
-"""What verbs print: aligned tables."""
+"""What verbs print: tables, JSON for scripts, and log messages on standard error."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import codecs
+import json
+import logging
+import math
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, TextIO, cast
+
+PLAIN = {"–": "-", "—": "-", "…": "...", "×": "x", "±": "+-", "≥": ">=", "≤": "<="}
+"""What stands for a sign that a terminal's encoding lacks."""
 
 
 def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -10,3 +21,105 @@ def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(r[i]) for r in (columns, *rows)) for i in range(len(columns))]
     lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths)).rstrip() for r in (columns, *rows)]
     return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
+
+
+def print_json(rows: Iterable[Mapping[str, Any]]) -> None:
+    """One JSON list of objects; what is no number there (NaN) is null."""
+    print(json.dumps([_plain(row) for row in rows], ensure_ascii=False, indent=1, default=str))
+
+
+def print_error(text: str) -> None:
+    """One line of standard error that begins ``evalkit: error:``."""
+    print(f"evalkit: error: {text}", file=sys.stderr)
+
+
+@contextmanager
+def output_for_people() -> Iterator[None]:
+    """Lets standard output and error replace what their encoding lacks, and lets a reader of
+    standard output go away (``| head -1``): neither ends a run or changes its exit code.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="evalkit_plain")
+    pipe = _Pipe(sys.stdout)
+    with redirect_stdout(cast(TextIO, pipe)):
+        try:
+            yield
+        finally:
+            pipe.flush()
+
+
+class _Pipe:
+    """A stream whose reader may go away; what is written afterwards goes nowhere."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self.stream.write(text)
+        except BrokenPipeError:
+            self._to_nowhere()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self.stream.flush()
+        except BrokenPipeError:
+            self._to_nowhere()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def _to_nowhere(self) -> None:
+        # what the stream still buffers would fail again, also when Python closes it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+
+
+@contextmanager
+def log_to_terminal(verbosity: int) -> Iterator[None]:
+    """Shows evalkit's log on standard error: warnings at -1, progress at 0, everything at 1."""
+    logger, handler = logging.getLogger("evalkit"), _Terminal()
+    before = logger.level, logger.propagate
+    logger.setLevel(
+        {-1: logging.WARNING, 0: logging.INFO}.get(max(-1, min(verbosity, 1)), logging.DEBUG)
+    )
+    logger.propagate = False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.level, logger.propagate = before
+
+
+class _Terminal(logging.Handler):
+    """Writes ``evalkit: message`` lines, above a progress bar where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = f"evalkit: {record.getMessage()}"
+        if tqdm := sys.modules.get("tqdm"):
+            tqdm.tqdm.write(text, file=sys.stderr)
+        else:
+            print(text, file=sys.stderr)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value.item() if hasattr(value, "item") else value  # numpy's numbers
+
+
+def _replace(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    missing = error.object[error.start : error.end]
+    text = "".join(PLAIN.get(c) or c.encode("ascii", "backslashreplace").decode() for c in missing)
+    return text, error.end
+
+
+codecs.register_error("evalkit_plain", _replace)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evalkit.cli.options import data_paths
+from evalkit.cli.options import data_option, data_paths, output_option, path, talk_options
 
 if TYPE_CHECKING:
     from evalkit.cli.parser import Verbs
@@ -17,15 +16,9 @@ def add_parser(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "report", help="write one HTML page of all results, with a browser for the samples"
     )
+    output_option(parser)
     parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("results"),
-        metavar="FOLDER",
-        help="where the results are (results)",
-    )
-    parser.add_argument(
-        "--save", type=Path, metavar="HTML", help="default: report.html in the output folder"
+        "--save", type=path, metavar="HTML", help="default: report.html in the output folder"
     )
     parser.add_argument(
         "--media",
@@ -33,13 +26,8 @@ def add_parser(verbs: Verbs) -> None:
         choices=("auto", "embed", "folder", "none"),
         help="pictures inside the page, beside it, or none",
     )
-    parser.add_argument(
-        "--data",
-        action="append",
-        default=[],
-        metavar="TASK:SUBSET=PATH",
-        help="local copies, as in the run",
-    )
+    data_option(parser)
+    talk_options(parser, table=False)
     parser.set_defaults(main=main)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from evalkit.cli.options import name_or_path, output_option, talk_options
 
 if TYPE_CHECKING:
     from evalkit.cli.parser import Verbs
@@ -14,8 +15,11 @@ def add_parser(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "rescore", help="score recorded answers with the tasks as they are now; no model needed"
     )
-    parser.add_argument("cells", nargs="*", help="cell folders or models; all if none is given")
-    parser.add_argument("--output", type=Path, default=Path("results"), metavar="FOLDER")
+    parser.add_argument(
+        "cells", type=name_or_path, nargs="*", help="cell folders or models; all if none is given"
+    )
+    output_option(parser)
+    talk_options(parser)
     parser.set_defaults(main=main)
 
 

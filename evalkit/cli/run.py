@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalkit.cli.options import adapter_of, data_paths, model_options
+from evalkit.cli.options import adapter_of, data_paths, model_options, talk_options
 from evalkit.cli.output import aligned
 from evalkit.errors import EvalkitError, UsageError
 
@@ -57,6 +57,7 @@ def add_parser(verbs: Verbs) -> None:
         metavar="SHARE",
         help="exit 1 when more than this share of samples failed (0)",
     )
+    talk_options(parser)
     parser.set_defaults(main=main)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evalkit.cli.options import name_or_path, output_option, talk_options
 from evalkit.cli.output import aligned
 
 if TYPE_CHECKING:
@@ -15,22 +15,20 @@ if TYPE_CHECKING:
 
 def add_parser(verbs: Verbs) -> None:
     parser = verbs.add_parser(
-        "sweep", help="run an ablation sweep, or go on with it, and write its tables and pictures"
+        "sweep",
+        help="run an ablation sweep, or go on with it, and write its tables and pictures",
     )
-    parser.add_argument("sweep", help="the name of a shipped sweep, or a YAML file")
-    parser.add_argument("--model", help="instead of the sweep's own")
     parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("results/ablations"),
-        metavar="FOLDER",
-        help="default: results/ablations",
+        "sweep", type=name_or_path, help="the name of a shipped sweep, or a YAML file"
     )
+    parser.add_argument("--model", type=name_or_path, help="instead of the sweep's own")
+    output_option(parser, "results/ablations")
     parser.add_argument(
         "--dry-run",
         action="store_true",
         help="list the cells, what is journaled, and an estimate of the rest",
     )
+    talk_options(parser)
     parser.set_defaults(main=main)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from evalkit.cli.options import talk_options
 from evalkit.cli.output import aligned
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 def add_parser(verbs: Verbs) -> None:
     parser = verbs.add_parser("tasks", help="list tasks and their subsets")
+    talk_options(parser)
     parser.set_defaults(main=main)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from evalkit.cli.options import name_or_path, output_option, talk_options, whole
 
 if TYPE_CHECKING:
     from evalkit.cli.parser import Verbs
@@ -16,16 +17,13 @@ def add_parser(verbs: Verbs) -> None:
         help="train models alike but for one choice, and tell what it was worth; repeat to resume",
     )
     parser.add_argument(
-        "twins", help="the name of shipped twins (position, resolution, stages), or a YAML file"
+        "twins",
+        type=name_or_path,
+        help="the name of shipped twins (position, resolution, stages), or a YAML file",
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("results/twins"),
-        metavar="FOLDER",
-        help="default: results/twins",
-    )
-    parser.add_argument("--threads", type=int, default=2)
+    output_option(parser, "results/twins")
+    parser.add_argument("--threads", type=whole, default=2)
+    talk_options(parser, table=False)
     parser.set_defaults(main=main)
 
 
@@ -36,6 +34,6 @@ def main(args: argparse.Namespace) -> int:
 
     torch.set_num_threads(args.threads)
     config = load_twins(find_twins(args.twins))
-    run_twins(config, args.out)
-    print((args.out / config.name / "README.md").read_text(encoding="utf-8").split("```yaml")[0])
+    run_twins(config, args.output)
+    print((args.output / config.name / "README.md").read_text(encoding="utf-8").split("```yaml")[0])
     return 0
