@@ -56,7 +56,6 @@ class Cell:
         cls, task: Task, adapter: ModelAdapter, model: str, output: Path, data: Path | None = None
     ) -> Cell:
         """Works out the identity. Raises DataError when the data can't be found."""
-        subset = task.subsets[task.subset]
         try:
             fingerprint = dict(adapter.fingerprint)
             digest(fingerprint)
@@ -66,11 +65,11 @@ class Cell:
             ) from e
         identity = {
             "task": task.name,
-            "subset": task.subset,
+            "subset": task.subset_name,
             "task_version": task.version,
-            "data": dict(subset.source.describe(data)),
-            "budget": asdict(subset.budget),
-            "max_new_tokens": subset.max_new_tokens or task.max_new_tokens,
+            "data": dict(task.source.describe(data)),
+            "budget": asdict(task.subset.budget),
+            "max_new_tokens": task.max_new_tokens,
             "rank": task.rank,
             "fingerprint": fingerprint,
         }
@@ -80,7 +79,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return f"{self.task.name}:{self.task.subset}"
+        return self.task.full_name
 
     @property
     def folder(self) -> Path:
@@ -88,7 +87,7 @@ class Cell:
             self.output
             / "runs"
             / slug(model_name(self.model))
-            / f"{slug(self.task.name)}-{slug(self.task.subset)}-{digest(self.identity)[:8]}"
+            / f"{slug(self.task.name)}-{slug(self.task.subset_name)}-{digest(self.identity)[:8]}"
         )
 
 

@@ -15,6 +15,10 @@ class DataError(EvalkitError):
     """A dataset, a row or a media file can't be used."""
 
 
+class ScoringError(EvalkitError):
+    """A task's own ``score`` failed on an answer."""
+
+
 class CheckpointError(EvalkitError):
     """A model folder can't be loaded: a missing file, tensor or key."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 from evalkit.cell import Cell, Selection, model_name
-from evalkit.errors import DataError, EvalkitError, UsageError, reason
+from evalkit.errors import EvalkitError, ScoringError, UsageError, reason
 from evalkit.journal import SCHEMA_VERSION, Journal, Record, write_json
 from evalkit.plugin import file_of
 from evalkit.progress import Progress, Say
 from evalkit.provenance import command, git_state, versions
 from evalkit.summary import summarise
-from evalkit.task import fault, metrics_of, scored
+from evalkit.task import RowError, checked_score, read_samples
 from evalkit.types import Completion, Image, Request, Sample, Text, TokenCounts, Video
 
 FAULTS_SHOWN = 5
@@ -166,7 +166,7 @@ class _Stream:
         self.reused = self.made = 0
         self.running: dict[str, tuple[float, int]] = {}
         self.broken: Exception | None = None
-        self.metrics = metrics_of(cell.task)
+        self.metrics = cell.task.metrics
         self.headline = self.metrics[0]
 
     def requests(self) -> Iterator[Request]:
@@ -180,18 +180,10 @@ class _Stream:
 
     def _requests(self) -> Iterator[Request]:
         identity, done = self.cell.identity, self.journal.contents.scored
-        subset = self.cell.task.subsets[self.cell.task.subset]
-        for id, sample in self._selected():
-            if not isinstance(id, str):
-                raise DataError(f"{self.cell.name}: sample id {id!r} is not a string")
-            if id in self.chosen:
-                raise DataError(
-                    f"{self.cell.name}: two samples have the id {id!r}; the task must make "
-                    "ids unique"
-                )
-            self.chosen[id] = None
-            if not isinstance(sample, Sample):
-                self._fail({"id": id, "error": sample})
+        for sample in self._selected():
+            self.chosen[id := sample.id] = None
+            if isinstance(sample, RowError):
+                self._fail({"id": id, "error": sample.reason})
                 continue
             prompt = prompt_hash(sample)
             if id in done and done[id].get("prompt") == prompt:
@@ -200,7 +192,11 @@ class _Stream:
             else:
                 self.pending[id] = replace(sample, messages=()), prompt
                 yield Request(
-                    id, sample.messages, identity["max_new_tokens"], subset.budget, sample.choices
+                    id,
+                    sample.messages,
+                    identity["max_new_tokens"],
+                    self.cell.task.subset.budget,
+                    sample.choices,
                 )
 
     def finish(self, completion: Completion) -> None:
@@ -231,7 +227,19 @@ class _Stream:
         if completion.error is not None:
             self._fail({**record, "error": completion.error})
             return
-        self._append(record | scored(self.cell.task, sample, completion))
+        try:
+            score = checked_score(self.cell.task, sample, completion)
+        except ScoringError as e:
+            self._append({**record, "error": str(e)})
+            return
+        self._append(
+            {
+                **record,
+                "scores": dict(score.values),
+                "parsed": score.parsed,
+                "unparsed": score.unparsed,
+            }
+        )
 
     def results(self, seconds: float, complete: bool) -> dict[str, Any]:
         """results.json. A whole run counts all that the journal has, once rows that failed before
@@ -264,15 +272,15 @@ class _Stream:
         mean = sum(total / n for total, n in self.running.values()) / len(self.running)
         return f"{self.headline.name} {mean * self.headline.scale:.1f}"
 
-    def _selected(self) -> Iterator[tuple[str, Sample | str]]:
-        """(id, sample) of what is selected, or (id, reason) where a row can't be used."""
+    def _selected(self) -> Iterator[Sample | RowError]:
+        """What is selected of the samples, and of the errors where a row can't be used."""
         chosen = self.selection
         if chosen.ids:
             wanted = set(chosen.ids)
-            for id, sample in self._all():
-                if id in wanted:
-                    wanted.discard(id)
-                    yield id, sample
+            for sample in self._all():
+                if sample.id in wanted:
+                    wanted.discard(sample.id)
+                    yield sample
             if wanted:
                 raise UsageError(
                     f"{self.cell.name} has no sample with id {', '.join(map(repr, sorted(wanted)))}"
@@ -282,28 +290,17 @@ class _Stream:
             keep = set(
                 np.random.default_rng(chosen.seed).permutation(total)[: chosen.drawn].tolist()
             )
-            yield from (pair for i, pair in enumerate(self._all()) if i in keep)
+            yield from (sample for i, sample in enumerate(self._all()) if i in keep)
         else:
             start, stop = chosen.first or (0, None)
-            for i, pair in enumerate(self._all()):
+            for i, sample in enumerate(self._all()):
                 if stop is not None and i >= stop:
                     return
                 if i >= start:
-                    yield pair
+                    yield sample
 
-    def _all(self) -> Iterator[tuple[str, Sample | str]]:
-        task = self.cell.task
-        for number, row in enumerate(task.subsets[task.subset].source.rows(self.cell.data)):
-            made: Sequence[Sample]
-            try:
-                made = list(task.samples(row))
-                if faults := [f for f in map(fault, made) if f]:
-                    raise DataError(f"{type(task).__name__}.samples: {faults[0]}")
-            except (Exception, SystemExit) as e:
-                yield f"row-{number}", f"row {number}: {reason(e)}"
-                continue
-            for sample in made:
-                yield sample.id, sample
+    def _all(self) -> Iterator[Sample | RowError]:
+        return read_samples(self.cell.task, self.cell.data)
 
     def _fail(self, record: dict[str, Any]) -> None:
         self._append({"cluster": record["id"], "metadata": {}, **record})

@@ -28,6 +28,8 @@ from evalkit.errors import DataError
 from evalkit.task import Row
 from evalkit.types import Image
 
+Columns = Mapping[str, Any]
+"""A row as it is stored: its columns by name."""
 EMBEDDED = Path(__file__).parent / "data" / "mini"
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".avi", ".mov")
 ORGANISATIONS = {"lmms-lab": ("lmms-lab-encoder", "lmms-eval")}
@@ -46,7 +48,7 @@ class TableSource(ABC):
     clips: str | None = None
 
     @abstractmethod
-    def rows(self, override: Path | None = None) -> Iterator[Row]:
+    def rows(self, override: Path | None = None) -> Iterator[Columns]:
         """The rows in their stored order. Raises DataError when the data can't be found, or lacks a
         column.
         """
@@ -57,7 +59,7 @@ class TableSource(ABC):
         are known by their own digests).
         """
 
-    def _local_rows(self, root: Path) -> Iterator[Row]:
+    def _local_rows(self, root: Path) -> Iterator[Columns]:
         folder = root.parent if root.is_file() else root
         clips = folder.parent if folder.name == self.config else folder
         table = _saved_dataset(root, self.split)
@@ -81,7 +83,7 @@ class TableSource(ABC):
             "sha256": content_hash(files),
         }
 
-    def _table_rows(self, table: Any, where: str) -> Iterator[Row]:
+    def _table_rows(self, table: Any, where: str) -> Iterator[Columns]:
         """Rows of a ``datasets.Dataset``, its images undecoded."""
         import datasets
 
@@ -92,7 +94,7 @@ class TableSource(ABC):
                 table = table.cast_column(name, datasets.Image(decode=False))
         yield from table
 
-    def _with_clips(self, rows: Iterator[Row], *roots: Path) -> Iterator[Row]:
+    def _with_clips(self, rows: Iterator[Columns], *roots: Path) -> Iterator[Columns]:
         if not self.clips:
             yield from rows
             return
@@ -107,7 +109,7 @@ class Embedded(TableSource):
 
     folder: str
 
-    def rows(self, override: Path | None = None) -> Iterator[Row]:
+    def rows(self, override: Path | None = None) -> Iterator[Columns]:
         return self._local_rows(override or EMBEDDED / self.folder)
 
     def describe(self, override: Path | None = None) -> Mapping[str, Any]:
@@ -137,7 +139,7 @@ class Hub(TableSource):
             f"{other}/{name}" for other in ORGANISATIONS.get(organisation, ())
         )
 
-    def rows(self, override: Path | None = None) -> Iterator[Row]:
+    def rows(self, override: Path | None = None) -> Iterator[Columns]:
         if override:
             return self._local_rows(override)
         name, table = _from_hub(self.repositories, self.config, self.split)
@@ -302,7 +304,7 @@ def _parquet_files(root: Path, config: str | None, split: str) -> list[Path]:
     return found
 
 
-def _parquet_rows(files: Sequence[Path], columns: Sequence[str]) -> Iterator[Row]:
+def _parquet_rows(files: Sequence[Path], columns: Sequence[str]) -> Iterator[Columns]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -10,32 +10,51 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, get_args
 
-from evalkit.errors import UsageError
+from evalkit.errors import DataError, ScoringError, UsageError, reason
 from evalkit.plugin import classes_in
-from evalkit.types import Completion, Media, MediaBudget, Message, Sample, Score, Text
+from evalkit.types import Completion, Media, MediaBudget, Message, Role, Sample, Score, Text
 
-Row = Mapping[str, Any]
+
+class Row(dict[str, Any]):
+    """One row of a dataset: its columns by name, and its ``number`` in the stored order, from 0.
+
+    A column that the row does not have raises DataError with those that it has.
+    """
+
+    def __init__(self, columns: Mapping[str, Any], number: int = 0) -> None:
+        if not isinstance(columns, Mapping):
+            raise DataError(f"the source gave {columns!r:.80}, not columns by their names")
+        super().__init__(columns)
+        self.number = number
+
+    def __missing__(self, column: str) -> Any:
+        raise DataError(f"no column {column!r}; it has: {', '.join(map(str, self))}")
 
 
 class Source(Protocol):
     """Where the rows of one subset come from. ``describe()`` goes into the results, so that a
     number names its data.
+
+    A source may also offer ``count(override) -> int | None``, the number of its rows where it is
+    known without reading them: progress then shows a total.
     """
 
-    def rows(self, override: Path | None = None) -> Iterator[Row]:
+    def rows(self, override: Path | None = None) -> Iterator[Mapping[str, Any]]:
         """The rows, in a stable order; media stay encoded. ``override`` is a local copy in the
         official schema.
         """
         ...
 
     def describe(self, override: Path | None = None) -> Mapping[str, Any]:
-        """JSON: kind, repository, configuration, split, revision or content hash."""
+        """JSON: kind, repository, configuration, split, revision or content hash. Equal
+        descriptions mean equal rows and media: hash what the rows are read from.
+        """
         ...
 
 
@@ -67,29 +86,50 @@ class Task(ABC):
     """Base class of task plugins; one instance serves one subset.
 
     Class attributes: ``name``; ``version`` (raise it when prompts, parsing or metrics change a
-    score); ``subsets``; ``metrics`` (the first is the headline); ``max_new_tokens``; ``rank``
-    (True: choices are ranked by log-likelihood, not generated).
+    score); ``subsets`` (the first declared is the default one); ``metrics`` (the first is the
+    headline); ``max_new_tokens``; ``rank`` (True: choices are ranked by log-likelihood, not
+    generated). Of an instance, ``metrics`` and ``max_new_tokens`` are those of its subset.
     """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
     description: ClassVar[str] = ""
     subsets: ClassVar[Mapping[str, Subset]]
-    metrics: ClassVar[tuple[Metric, ...]]
-    max_new_tokens: ClassVar[int] = 128
+    default_subset: ClassVar[str]
+    metrics: tuple[Metric, ...]
+    max_new_tokens: int = 128
     rank: ClassVar[bool] = False
 
-    def __init__(self, subset: str) -> None:
-        if subset not in self.subsets:
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "subsets" in vars(cls) and "default_subset" not in vars(cls):
+            cls.default_subset = next(iter(cls.subsets), "")
+
+    def __init__(self, subset: str = "") -> None:
+        self.subset_name = subset or self.default_subset
+        if self.subset_name not in self.subsets:
             raise UsageError(
-                f"task {self.name!r} has no subset {subset!r}; it has: {', '.join(self.subsets)}"
+                f"task {self.name!r} has no subset {self.subset_name!r}; "
+                f"it has: {', '.join(self.subsets)}"
             )
-        self.subset = subset
+        self.subset = self.subsets[self.subset_name]
+        self.metrics = self.subset.metrics or self.metrics
+        self.max_new_tokens = self.subset.max_new_tokens or self.max_new_tokens
+
+    @property
+    def full_name(self) -> str:
+        """Name and subset, ``docvqa:val``."""
+        return f"{self.name}:{self.subset_name}"
+
+    @property
+    def source(self) -> Source:
+        return self.subset.source
 
     @abstractmethod
-    def samples(self, row: Row) -> Iterable[Sample]:
+    def samples(self, row: Row) -> Iterable[Sample | DataError]:
         """The questions of one row. Raises DataError (or KeyError, ValueError) when the row can't
-        be used; the run goes on.
+        be used; yields a DataError for one question that can't while others of the row can. Either
+        is counted, and the run goes on.
         """
 
     @abstractmethod
@@ -98,18 +138,11 @@ class Task(ABC):
 
 
 @dataclass(frozen=True)
-class TaskSpec:
-    """A parsed ``--tasks`` item: ``docvqa``, ``docvqa:val``, ``./my_task.py``,
-    ``./my_task.py:dev``.
-    """
+class RowError:
+    """What stands in place of a sample where a row, or one question of it, can't be used."""
 
-    name: str
-    subset: str
-
-    @classmethod
-    def parse(cls, text: str) -> TaskSpec:
-        name, _, subset = text.partition(":")
-        return cls(name, subset or "mini")
+    id: str
+    reason: str
 
 
 def registered() -> dict[str, str]:
@@ -120,27 +153,27 @@ def registered() -> dict[str, str]:
 
 
 def load_task(text: str) -> Task:
-    """The task of a ``--tasks`` item. Raises UsageError with the known names when there is none."""
-    spec = TaskSpec.parse(text)
-    if spec.name.endswith(".py"):
-        found = classes_in(Path(spec.name), Task)
-        if len(found) != 1:
-            raise UsageError(
-                f"{spec.name}: expected one Task class, found {len(found)}: "
-                f"{', '.join(c.name for c in found)}"
-            )
-        cls = found[0]
-        subset = spec.subset if ":" in text else next(iter(cls.subsets))
-        return cls(subset)
-    return task_class(spec.name)(spec.subset)
+    """The task that a text names: ``docvqa``, ``docvqa:val``, ``./my_task.py`` or
+    ``./my_task.py:dev``. Raises UsageError with the known names when there is none.
+    """
+    name, _, subset = text.partition(":")
+    if not name.endswith(".py"):
+        return task_class(name)(subset)
+    classes = classes_in(Path(name), Task)
+    if len(classes) != 1:
+        raise UsageError(
+            f"{name}: expected one Task class, found {len(classes)}: "
+            f"{', '.join(c.name for c in classes)}"
+        )
+    return classes[0](subset)
 
 
 def task_class(name: str) -> type[Task]:
     """An installed task. Raises UsageError with the known names, and the nearest of them."""
     for entry in entry_points(group="evalkit.tasks"):
         if entry.name == name:
-            found: type[Task] = entry.load()
-            return found
+            loaded: type[Task] = entry.load()
+            return loaded
     known = sorted(registered())
     close = get_close_matches(name, known, 1)
     hint = f"did you mean {close[0]}? " if close else ""
@@ -149,14 +182,41 @@ def task_class(name: str) -> type[Task]:
     )
 
 
-def metrics_of(task: Task) -> tuple[Metric, ...]:
-    """The metrics of a task's subset, the headline first."""
-    return task.subsets[task.subset].metrics or task.metrics
+def read_samples(task: Task, data: Path | None = None) -> Iterator[Sample | RowError]:
+    """All samples of the task's subset, in the order of the rows, each with an id of its own;
+    what can't be used is a RowError in its place. ``data`` is a local copy of the rows.
+
+    A sample without an id is numbered by its row: ``"17"``, or ``"17-0"``, ``"17-1"`` where the
+    row has several. Raises what the source raises.
+    """
+    owners: dict[str, int] = {}  # row of each id, to name both rows when one comes twice
+    for number, columns in enumerate(task.source.rows(data)):
+        items: list[object] = []
+        try:
+            items.extend(task.samples(Row(columns, number)))
+        except (Exception, SystemExit) as e:
+            # samples that were yielded before the error stand: `extend` has kept them
+            items.append(e)
+        for k, item in enumerate(items):
+            place = f"{number}" if len(items) == 1 else f"{number}-{k}"
+            if isinstance(item, Sample) and not item.id:
+                item = replace(item, id=place)
+            if isinstance(item, BaseException):
+                why: str | None = reason(item)
+            elif why := why_invalid(item):
+                why = f"{type(task).__name__}.samples: {why}"
+            elif isinstance(item, Sample) and item.id in owners:
+                why = f"the id {item.id!r} is that of a sample of row {owners[item.id]} already"
+            if why or not isinstance(item, Sample):
+                yield RowError(f"row-{place}", f"row {number}: {why}")
+                continue
+            owners[item.id] = number
+            yield item
 
 
-def scored(task: Task, sample: Sample, completion: Completion) -> dict[str, Any]:
-    """The part of a record that scoring makes: ``scores``, ``parsed`` and ``unparsed``, or an
-    ``error`` that says why there are none.
+def checked_score(task: Task, sample: Sample, completion: Completion) -> Score:
+    """``task.score`` with its values as finite floats. Raises ScoringError when it raises, or
+    gives something else than a Score.
     """
     try:
         score = task.score(sample, completion)
@@ -166,26 +226,33 @@ def scored(task: Task, sample: Sample, completion: Completion) -> dict[str, Any]
         if bad := [k for k, v in values.items() if not math.isfinite(v)]:
             raise ValueError(f"{', '.join(bad)} is not a finite number")
     except (Exception, SystemExit) as e:
-        return {"error": f"scoring failed: {type(e).__name__}: {e}"}
-    return {"scores": values, "parsed": score.parsed, "unparsed": score.unparsed}
+        raise ScoringError(f"scoring failed: {type(e).__name__}: {e}") from e
+    return replace(score, values=values)
 
 
-def fault(sample: object) -> str | None:
-    """What keeps a sample, as a task made it, from being asked and journaled."""
+def why_invalid(sample: object) -> str | None:
+    """Why a sample is malformed, so that it can't be asked and journaled; None if it is not."""
     if not isinstance(sample, Sample):
         return f"{type(sample).__name__} is not a Sample"
-    given: Any = sample
-    if not isinstance(given.cluster, str) or not isinstance(given.metadata, Mapping):
-        return f"sample {given.id!r}: cluster must be a string and metadata a mapping"
-    if not given.messages:
-        return f"sample {given.id!r}: no messages"
-    for message in given.messages:
-        if not isinstance(message, Message) or message.role not in ("system", "user", "assistant"):
-            return f"sample {given.id!r}: {message!r:.200} is not a Message with role system, user or assistant"
-        parts: list[Any] = list(message.content)
-        for part in parts:
-            if not isinstance(part, Media) and not (
-                isinstance(part, Text) and isinstance(part.text, str)
-            ):
-                return f"sample {given.id!r}: {part!r:.200} is not a Text with a string, an Image or a Video"
+    item: Any = sample
+    where = f"sample {item.id!r}"
+    if not _is_text(item.id):
+        return f"{where}: id must be a string, or left out for one by the row's number"
+    if not _is_text(item.cluster) or not isinstance(item.metadata, Mapping):
+        return f"{where}: cluster must be a string and metadata a mapping"
+    if not isinstance(item.choices, tuple | list) or not all(map(_is_text, item.choices)):
+        return f"{where}: choices must be strings"
+    if not item.messages:
+        return f"{where}: no messages"
+    for message in item.messages:
+        if not isinstance(message, Message) or message.role not in get_args(Role):
+            return f"{where}: {message!r:.200} is not a Message with role system, user or assistant"
+        for part in message.content:
+            if not isinstance(part, Media) and not (isinstance(part, Text) and _is_text(part.text)):
+                return f"{where}: {part!r:.200} is not a Text with a string, an Image or a Video"
     return None
+
+
+def _is_text(value: object) -> bool:
+    """A string that can be written: a lone surrogate can't, and would make two ids one."""
+    return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)

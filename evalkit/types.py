@@ -21,6 +21,7 @@ BoxSpace = Literal["norm1000", "norm999", "norm1", "pixel"]
 """
 
 FinishReason = Literal["stop", "length", "rank", "error"]
+Role = Literal["system", "user", "assistant"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ Part = Text | Image | Video
 class Message:
     """One turn of a conversation; parts are in the order in which the model meets them."""
 
-    role: Literal["system", "user", "assistant"]
+    role: Role
     content: tuple[Part, ...]
 
 
@@ -90,14 +91,15 @@ class MediaBudget:
 class Sample:
     """One question of a task: what is asked, and what counts as right.
 
-    ``id`` is unique in its task subset and stable over versions of evalkit. ``cluster`` names what
-    the sample shares with others (its image, its video): intervals are computed over clusters.
+    ``id`` is unique in its task subset and stable over versions of evalkit; left out, it is the
+    number of the sample's row. ``cluster`` names what the sample shares with others (its image, its video):
+    intervals are computed over clusters, and a sample without one is a cluster of its own.
     ``metadata`` is JSON and goes into the journal; its keys become columns to group by.
     """
 
-    id: str
-    messages: tuple[Message, ...]
-    target: Any
+    id: str = ""
+    messages: tuple[Message, ...] = ()
+    target: Any = None
     choices: tuple[str, ...] = ()
     cluster: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)

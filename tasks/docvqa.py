@@ -67,7 +67,7 @@ class DocVQA(Task):
     def samples(self, row: Row) -> Iterable[Sample]:
         where = f"question {row['questionId']}"
         answers = strings(row, where, "answers")
-        if not answers and self.subset != "test":
+        if not answers and self.subset_name != "test":
             raise DataError(f"{where}: 'answers' is empty")
         picture = image(row, where)
         yield Sample(

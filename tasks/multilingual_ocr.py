@@ -93,7 +93,7 @@ class MultilingualOCR(Task):
 
     def score(self, sample: Sample, completion: Completion) -> Score:
         text, answer = completion.text.strip(), sample.target
-        if self.subset == "mtvqa":
+        if self.subset_name == "mtvqa":
             values = {
                 "mtvqa": mtvqa(text, answer),
                 "mtvqa_micro": mtvqa(text, answer, "vlmevalkit"),

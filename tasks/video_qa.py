@@ -97,7 +97,7 @@ class VideoQA(Task):
     }
 
     def samples(self, row: Row) -> Iterable[Sample]:
-        yield videomme_sample(row) if self.subset == "videomme" else nextqa_sample(row)
+        yield videomme_sample(row) if self.subset_name == "videomme" else nextqa_sample(row)
 
     def score(self, sample: Sample, completion: Completion) -> Score:
         index = parse_choice(

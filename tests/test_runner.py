@@ -171,19 +171,22 @@ def test_a_row_that_failed_and_now_has_its_sample_leaves_no_trace_in_the_counts(
     assert len(read(folder / "journal.jsonl").records) == 40
 
 
-def test_two_samples_of_one_id_are_named_and_stop_the_run(
+def test_a_repeated_id_is_one_counted_error_and_no_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = load_task(SUMS)
-    monkeypatch.setattr(
-        type(task),
-        "samples",
-        lambda self, row: [Sample("same", (Message("user", (Text("1 + 1"),)),), 0)],
-    )
+    original = type(task).samples
+
+    def samples(self: Task, row: Row) -> list[Sample]:
+        return [replace(s, id="sum/1") if row["n"] == 9 else s for s in original(self, row)]
+
+    monkeypatch.setattr(type(task), "samples", samples)
     outcome = run_cell(
         Cell.make(task, Adder("adder"), "adder", tmp_path), say=lambda _: None, progress=False
     )
-    assert "two samples have the id 'same'" in str(outcome.stopped)
+    assert (outcome.results["n"], outcome.results["errors"], outcome.stopped) == (39, 1, None)
+    error = read(outcome.cell.folder / "journal.jsonl").records["row-9"]["error"]
+    assert error == "row 9: the id 'sum/1' is that of a sample of row 1 already"
 
 
 def test_metadata_that_json_cant_hold_is_an_error_of_that_sample(

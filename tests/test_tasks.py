@@ -7,15 +7,16 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from PIL import Image as PILImage
 
 from evalkit.errors import DataError, UsageError
-from evalkit.task import Task, load_task, registered
-from evalkit.types import Completion, Image, Sample, Text, Video
+from evalkit.task import Metric, Row, RowError, Subset, Task, load_task, read_samples, registered
+from evalkit.types import Completion, Image, Message, Sample, Score, Text, Video
 
 
 def png(width: int = 40, height: int = 20) -> dict[str, Any]:
@@ -269,7 +270,7 @@ def test_scores_are_those_that_the_subset_declares(clip: Path) -> None:
     }
     for name, row in rows.items():
         task = load_task(name)
-        declared = [m.name for m in task.subsets[task.subset].metrics or task.metrics]
+        declared = [m.name for m in task.metrics]
         score = task.score(next(iter(task.samples(row))), said("x", box_space="norm1000"))
         assert list(score.values) == declared
 
@@ -326,7 +327,7 @@ def test_every_registered_task_loads_with_a_mini_subset_and_a_headline() -> None
     }
     for name in ("docvqa", "refcoco", "refcoco+", "refcocog", "video_qa", "multilingual_ocr"):
         task = load_task(name)
-        assert task.subset == "mini"
+        assert task.subset_name == "mini"
         assert task.name == name
         assert task.metrics
         assert task.description
@@ -337,11 +338,11 @@ def test_every_registered_task_loads_with_a_mini_subset_and_a_headline() -> None
 )
 def test_every_embedded_row_becomes_samples_with_unique_ids(name: str) -> None:
     task = load_task(name)
-    found = [sample for row in task.subsets["mini"].source.rows() for sample in task.samples(row)]
+    found = [sample for row in task.source.rows() for sample in task.samples(row)]
     assert len({s.id for s in found}) == len(found) >= 100
     assert {s.metadata["tier"] for s in found} == {"easy", "medium", "hard"}
     assert 1 < len({s.cluster for s in found}) <= len(found)
-    assert task.subsets["mini"].source.describe()["kind"] == "embedded"
+    assert task.source.describe()["kind"] == "embedded"
 
 
 def test_task_modules_import_no_heavy_library() -> None:
@@ -352,3 +353,96 @@ def test_task_modules_import_no_heavy_library() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class Rows:
+    """A source of rows that are given."""
+
+    def __init__(self, *rows: dict[str, Any]) -> None:
+        self.given = rows
+
+    def rows(self, override: Path | None = None) -> Iterator[dict[str, Any]]:
+        yield from self.given
+
+    def describe(self, override: Path | None = None) -> dict[str, Any]:
+        return {"kind": "test"}
+
+
+def asked(text: str, **changes: Any) -> Sample:
+    return Sample(messages=(Message("user", (Text(text),)),), **changes)
+
+
+class Questions(Task):
+    """One question for each entry of ``ask``; an entry None is a question that can't be used."""
+
+    name = "questions"
+    metrics = (Metric("right"),)
+    subsets: ClassVar = {
+        "dev": Subset(Rows({"ask": ["a"]}, {"ask": ["b", None, "c"]}, {"other": 1})),
+        "test": Subset(Rows(), metrics=(Metric("half"),), max_new_tokens=7),
+    }
+
+    def samples(self, row: Row) -> Iterator[Sample | DataError]:
+        for text in row["ask"]:
+            yield asked(text) if text else DataError("the question is empty")
+
+    def score(self, sample: Sample, completion: Completion) -> Score:
+        return Score({})
+
+
+def test_samples_are_numbered_by_their_row_where_a_task_names_none() -> None:
+    samples = list(read_samples(Questions()))
+    assert [s.id for s in samples] == ["0", "1-0", "row-1-1", "1-2", "row-2"]
+
+
+def test_one_bad_question_leaves_the_others_of_its_row() -> None:
+    errors = [s for s in read_samples(Questions()) if isinstance(s, RowError)]
+    assert [e.reason for e in errors] == [
+        "row 1: the question is empty",
+        "row 2: no column 'ask'; it has: other",
+    ]
+
+
+def test_an_error_while_a_row_is_read_leaves_the_questions_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def samples(self: Task, row: Row) -> Iterator[Sample]:
+        yield asked("a", id=f"q{row.number}")
+        raise SystemExit(0)
+
+    monkeypatch.setattr(Questions, "samples", samples)
+    first, second = list(read_samples(Questions()))[:2]
+    assert (first.id, second) == ("q0", RowError("row-0-1", "row 0: SystemExit: 0"))
+
+
+@pytest.mark.parametrize("id", ["\udcff", 5, None, b"x"])
+def test_an_id_that_cannot_be_written_is_an_error_or_replaced_by_the_row(
+    monkeypatch: pytest.MonkeyPatch, id: Any
+) -> None:
+    monkeypatch.setattr(Questions, "samples", lambda self, row: [asked("a", id=id)])
+    first = next(read_samples(Questions()))
+    if id is None:
+        assert first.id == "0"
+    else:
+        assert isinstance(first, RowError)
+        assert "id must be a string" in first.reason
+
+
+def test_the_first_declared_subset_is_the_default_of_installed_tasks_and_of_files(
+    tmp_path: Path,
+) -> None:
+    task = Questions()
+    assert (task.subset_name, task.full_name, task.source) == (
+        "dev",
+        "questions:dev",
+        task.subset.source,
+    )
+    file = tmp_path / "mine.py"
+    file.write_text((Path(__file__).parent / "plugins" / "sums.py").read_text())
+    assert load_task(str(file)).subset_name == load_task(f"{file}:all").subset_name == "all"
+    assert load_task("docvqa").subset_name == "mini"
+
+
+def test_a_subset_brings_its_own_metrics_and_length() -> None:
+    assert (Questions("dev").metrics, Questions("dev").max_new_tokens) == ((Metric("right"),), 128)
+    assert (Questions("test").metrics, Questions("test").max_new_tokens) == ((Metric("half"),), 7)

@@ -21,7 +21,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--tasks",
         required=True,
-        help="NAME[:SUBSET],... or ./my_task.py[:SUBSET]; the subset is mini if not given",
+        help="NAME[:SUBSET],... or ./my_task.py[:SUBSET]; the subset is the first of the task if not given",
     )
     model_options(parser)
     data = parser.add_argument_group("data")
@@ -72,13 +72,10 @@ def main(args: argparse.Namespace) -> int:
     chosen = [load_task(t) for t in specs]
     if not chosen:
         raise UsageError("--tasks names no task")
-    data = data_paths(args.data, [f"{t.name}:{t.subset}" for t in chosen])
+    data = data_paths(args.data, [t.full_name for t in chosen])
     selection = _selection(args, Selection)
     adapter = adapter_of(args)
-    cells = [
-        Cell.make(t, adapter, args.model, args.output, data.get(f"{t.name}:{t.subset}"))
-        for t in chosen
-    ]
+    cells = [Cell.make(t, adapter, args.model, args.output, data.get(t.full_name)) for t in chosen]
     if args.dry_run:
         return _dry_run(cells)
     if selection.partial:

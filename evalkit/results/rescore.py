@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from evalkit import journal
 from evalkit.adapter import digest
+from evalkit.errors import ScoringError
 from evalkit.journal import Journal, write_json
 from evalkit.plugin import code_of
 from evalkit.results.cells import StoredCell, _stored
 from evalkit.summary import summarise
-from evalkit.task import load_task, metrics_of, scored
+from evalkit.task import checked_score, load_task
 from evalkit.types import Completion, Sample
 
 
@@ -53,7 +54,15 @@ def rescore(cell: StoredCell) -> tuple[StoredCell, int]:
                     box_space=record["box_space"],
                 )
                 new.pop("error", None)
-                new |= scored(task, sample, answer)
+                try:
+                    score = checked_score(task, sample, answer)
+                    new |= {
+                        "scores": dict(score.values),
+                        "parsed": score.parsed,
+                        "unparsed": score.unparsed,
+                    }
+                except ScoringError as e:
+                    new["error"] = str(e)
             changed += new.get("scores") != record.get("scores") or new.get("error") != record.get(
                 "error"
             )
@@ -65,6 +74,6 @@ def rescore(cell: StoredCell) -> tuple[StoredCell, int]:
             write_json(folder / "run.json", {**cell.run, "identity": identity})
         write_json(
             folder / "results.json",
-            {**cell.results, **summarise(records, metrics_of(task)), "rescored": True},
+            {**cell.results, **summarise(records, task.metrics), "rescored": True},
         )
     return _stored(folder), changed

@@ -17,7 +17,7 @@ from PIL import Image as PILImage
 from evalkit.errors import DataError, EvalkitError
 from evalkit.media import decode_image, decode_video
 from evalkit.results.cells import StoredCell
-from evalkit.task import load_task
+from evalkit.task import load_task, read_samples
 from evalkit.types import Image, Sample, Text, Video
 
 SIDE = 640
@@ -132,13 +132,9 @@ def questions(
         task = load_task(
             f"{cell.run.get('task_file') or cell.run['identity']['task']}:{cell.run['identity']['subset']}"
         )
-        for row in task.subsets[task.subset].source.rows(data):
-            try:
-                for sample in task.samples(row):
-                    if sample.id in ids and sample.id not in found:
-                        found[sample.id] = gallery.show(sample)
-            except (EvalkitError, KeyError, ValueError):
-                continue
+        for sample in read_samples(task, data):
+            if isinstance(sample, Sample) and sample.id in ids:
+                found[sample.id] = gallery.show(sample)
             if len(found) == len(ids):
                 break
     except (EvalkitError, OSError, ValueError) as e:
