@@ -44,11 +44,15 @@ class Condition(Strict):
 
 
 class Twins(Strict):
-    """``arms`` change single fields of ``recipe``, which has everything but a name and a seed."""
+    """``arms`` change single fields of ``recipe``, which has everything but a name and a seed.
+
+    ``note`` stands above the tables: what a reader must know before quoting them.
+    """
 
     schema_version: Literal[1] = 1
     name: str
     question: str
+    note: str = ""
     seeds: tuple[int, ...] = (0, 1, 2)
     recipe: dict[str, Any]
     arms: dict[str, dict[str, Any]] = Field(min_length=2)
@@ -234,6 +238,7 @@ def page(twins: Twins, scores: pd.DataFrame, table: pd.DataFrame) -> str:
         twins.question,
         "",
     ]
+    lines += [f"> {twins.note}", ""] if twins.note else []
     recipe = twins.arm(twins.baseline, twins.seeds[0])
     lines += [
         f"Trained arms, {recipe.steps} steps of {recipe.batch} scenes each, "
