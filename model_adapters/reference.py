@@ -109,7 +109,7 @@ class ReferenceAdapter(ModelAdapter):
             "trained_with": dict(self.config.trained_with),
             "inference_probe": bool(differences),
             "generation": generation(
-                self.chat.stop_ids, self.config.eos_token_id, self.config.bos_token_id
+                self.chat.stop_ids, *self.config.eos_token_ids, self.config.bos_token_id
             ),
         }
 

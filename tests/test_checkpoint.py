@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -146,9 +147,318 @@ def test_the_digest_follows_the_weights(
     assert weights_digest(copy) != before
 
 
-def test_an_unknown_model_is_refused_with_its_name() -> None:
-    with pytest.raises(CheckpointError, match="no such folder"):
-        resolve("./nowhere/at/all")
+@pytest.mark.parametrize(
+    "name", ["./nothere", "../nothere", "~/nothere", "./nowhere/at/all", "/no/such", "nothere", ""]
+)
+def test_a_mistyped_path_is_one_line(name: str) -> None:
+    with pytest.raises(CheckpointError, match="no such folder") as e:
+        resolve(name)
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("name", ["a--b/c..d", "owner/name-", "owner/" + "x" * 120])
+def test_an_invalid_hub_id_is_one_line(name: str) -> None:
+    with pytest.raises(CheckpointError, match="no such folder") as e:
+        resolve(name)
+    assert "\n" not in str(e.value)
+
+
+def test_a_path_to_a_file_says_that_the_folder_is_needed(tiny: Path) -> None:
+    with pytest.raises(CheckpointError, match="the folder that holds config.json"):
+        resolve(str(tiny / "model.safetensors"))
+
+
+def test_a_home_folder_is_expanded(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tiny.parent))
+    assert resolve(f"~/{tiny.name}") == tiny
+
+
+def copy(tiny: Path, to: Path, **config: object) -> Path:
+    """A copy of the tiny checkpoint with some keys of its config set."""
+    shutil.copytree(tiny, to, dirs_exist_ok=True)
+    raw = json.loads((tiny / "config.json").read_text()) | config
+    (to / "config.json").write_text(json.dumps(raw))
+    return to
+
+
+def rewrite(folder: Path, **changed: torch.Tensor) -> Path:
+    state = load_file(folder / "model.safetensors") | {
+        k.replace("__", "."): v for k, v in changed.items()
+    }
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_an_output_head_that_differs_from_the_embedding_is_kept(tiny: Path, tmp_path: Path) -> None:
+    embedding = load_file(tiny / "model.safetensors")["model.embed_tokens.weight"]
+    head = embedding.flip(0).contiguous()
+    folder = rewrite(copy(tiny, tmp_path / "a"), lm_head__weight=head)
+    model = load(folder)
+    assert torch.equal(model.lm_head.weight, head)
+    assert torch.equal(model.model.embed_tokens.weight, embedding)
+    save(model, tmp_path / "b")
+    assert torch.equal(load(tmp_path / "b").lm_head.weight, head)
+
+
+def test_an_output_head_equal_to_the_embedding_is_tied(tiny: Path, tmp_path: Path) -> None:
+    embedding = load_file(tiny / "model.safetensors")["model.embed_tokens.weight"]
+    model = load(rewrite(copy(tiny, tmp_path), lm_head__weight=embedding.clone()))
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert model.config.tie_word_embeddings
+
+
+def test_saving_replaces_the_model_that_was_there(tiny: Path, tmp_path: Path) -> None:
+    old = load(tiny)
+    save(old, tmp_path, shard_bytes=200_000)
+    new = load(write_tiny(tmp_path.parent / "other", seed=5))
+    save(new, tmp_path)
+    assert not list(tmp_path.glob("model-*")) + list(tmp_path.glob(".*"))
+    assert torch.equal(load(tmp_path).lm_head.weight, new.lm_head.weight)
+    save(old, tmp_path, shard_bytes=200_000)
+    assert not (tmp_path / "model.safetensors").exists()
+    assert torch.equal(load(tmp_path).lm_head.weight, old.lm_head.weight)
+
+
+def test_a_stale_index_beside_a_new_file_is_refused_or_passed_over(
+    tiny: Path, tmp_path: Path
+) -> None:
+    old = load(write_tiny(tmp_path / "old", seed=5))
+    folder = copy(tiny, tmp_path / "new")
+    save(old, tmp_path / "shards", shard_bytes=200_000)
+    for file in (tmp_path / "shards").glob("model*"):
+        shutil.copy(file, folder)
+    with pytest.raises(CheckpointError, match="different weights"):
+        load(folder)
+    for shard in folder.glob("model-*"):
+        shard.unlink()
+    assert torch.equal(load(folder).lm_head.weight, load(tiny).lm_head.weight)
+
+
+def test_a_file_and_an_index_of_the_same_weights_are_one_model(tiny: Path, tmp_path: Path) -> None:
+    save(load(tiny), tmp_path, companions=tiny, shard_bytes=200_000)
+    shutil.copy(tiny / "model.safetensors", tmp_path)
+    assert torch.equal(load(tmp_path).lm_head.weight, load(tiny).lm_head.weight)
+
+
+def test_only_the_weights_of_the_model_are_read(tiny: Path, tmp_path: Path) -> None:
+    folder = copy(tiny, tmp_path)
+    before = weights_digest(folder)
+    for name in ("optimizer", "adapter_model", "consolidated", "training_state"):
+        save_file({"state": torch.zeros(3)}, folder / f"{name}.safetensors")
+    assert weights_digest(folder) == before
+    load(folder)
+
+
+def test_shards_without_an_index_are_read_when_all_are_there(tiny: Path, tmp_path: Path) -> None:
+    save(load(tiny), tmp_path, shard_bytes=200_000)
+    (tmp_path / "model.safetensors.index.json").unlink()
+    load(tmp_path)
+    last = sorted(tmp_path.glob("model-*"))[-1]
+    last.unlink()
+    with pytest.raises(CheckpointError, match=f"missing shards: {last.name}"):
+        load(tmp_path)
+
+
+def test_an_index_names_files_of_its_folder_only(tiny: Path, tmp_path: Path) -> None:
+    folder = copy(tiny, tmp_path / "a")
+    (folder / "model.safetensors").rename(tmp_path / "x.safetensors")
+    index = {"weight_map": {"model.norm.weight": "../x.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match="no safetensors file of this folder"):
+        load(folder)
+
+
+def test_a_tensor_in_two_shards_is_refused(tiny: Path, tmp_path: Path) -> None:
+    save(load(tiny), tmp_path, shard_bytes=200_000)
+    first, last = (sorted(tmp_path.glob("model-*"))[i] for i in (0, -1))
+    save_file(load_file(last) | {k: v + 1 for k, v in load_file(first).items()}, last)
+    with pytest.raises(CheckpointError, match="is there twice"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+def test_quantised_tensors_are_refused(tiny: Path, tmp_path: Path, dtype: torch.dtype) -> None:
+    folder = copy(tiny, tmp_path)
+    weight = load_file(folder / "model.safetensors")["model.layers.0.mlp.up_proj.weight"]
+    rewrite(folder, model__layers__0__mlp__up_proj__weight=weight.to(dtype))
+    with pytest.raises(CheckpointError, match=r"up_proj.weight holds .*: quantised"):
+        load(folder)
+
+
+def test_other_numbers_of_layers_are_refused_before_a_model_is_built(
+    tiny: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckpointError, match="num_hidden_layers is 100000 .* 2 layers"):
+        load(copy(tiny, tmp_path, num_hidden_layers=100_000))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "what"),
+    [
+        ("adapter_config.json", {"base_model_name_or_path": "Qwen/B"}, r"LoRA\) for Qwen/B.*merge"),
+        ("quantize_config.json", {"bits": 4}, "quantised checkpoint"),
+        ("config.json", {"quantization_config": {"quant_method": "awq"}}, "quantised.*: awq"),
+        ("config.json", {"quantization_config": {"quant_method": "gptq"}}, "quantised.*: gptq"),
+        ("config.json", {"model_type": "qwen2_5_vl"}, "config.json: a model of type 'qwen2_5_vl'"),
+        ("config.json", {"model_type": "llava"}, "config.json: a model of type 'llava'"),
+    ],
+)
+def test_a_folder_that_is_no_plain_qwen2_vl_says_what_it_is(
+    tiny: Path, tmp_path: Path, file: str, content: dict, what: str
+) -> None:
+    folder = copy(tiny, tmp_path)
+    old = json.loads((folder / file).read_text()) if (folder / file).exists() else {}
+    (folder / file).write_text(json.dumps(old | content))
+    with pytest.raises(CheckpointError, match=what) as e:
+        load(folder)
+    assert len(str(e.value).splitlines()) == 1
+    assert "--" not in str(e.value)
+
+
+def test_a_gguf_folder_says_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(CheckpointError, match="GGUF weights are not read"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        ({"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 0}, "sliding"),
+        ({"use_sliding_window": True, "layer_types": ["sliding_attention"] * 2}, "sliding"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "'linear' is not implemented"),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "'dynamic'"),
+        ({"rope_scaling": {"type": "mrope", "mrope_interleaved": True}}, "mrope_interleaved"),
+        ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
+        ({"head_dim": 64}, "head_dim 64"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5"),
+        ({"vision_config": {"patch_size": 16}}, "patch_size 16"),
+        ({"vision_config": {"hidden_act": "silu"}}, "hidden_act 'silu'"),
+        ({"vision_config": {"window_size": 112}}, "vision_config.window_size: unknown here"),
+        ({"logit_scale": 2.0}, "logit_scale: unknown here"),
+        ({"attention_multiplier": 0.1, "final_logit_softcapping": 30.0}, "attention_multiplier, f"),
+        ({"tie_word_embeddings": "maybe"}, "tie_word_embeddings is 'maybe', not true or false"),
+        ({"num_hidden_layers": True}, "num_hidden_layers is True"),
+        ({"rope_theta": float("inf")}, "rope_theta is inf, not a number above 0"),
+        ({"rms_norm_eps": -1e-6}, "rms_norm_eps is -1e-06"),
+        ({"eos_token_id": ["a"]}, "eos_token_id is 'a'"),
+    ],
+)
+def test_a_config_of_another_model_is_refused_by_name(
+    tiny: Path, tmp_path: Path, changed: dict, what: str
+) -> None:
+    raw = json.loads((tiny / "config.json").read_text())
+    if "vision_config" in changed:
+        changed = {"vision_config": raw["vision_config"] | changed["vision_config"]}
+    with pytest.raises(CheckpointError, match=what) as e:
+        Qwen2VLConfig.load(copy(tiny, tmp_path, **changed))
+    assert str(e.value).startswith(str(tmp_path / "config.json"))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"use_sliding_window": False, "sliding_window": 16, "max_window_layers": 0},
+        {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 2},
+        {
+            "rope_scaling": {
+                "rope_type": "default",
+                "type": "default",
+                "mrope_section": [16, 24, 24],
+            }
+        },
+        {"_attn_implementation_autoset": True, "transformers_version": "4.49.0", "foo": None},
+        {"head_dim": 128, "partial_rotary_factor": 1.0},
+    ],
+)
+def test_keys_that_change_nothing_are_no_hindrance(
+    tiny: Path, tmp_path: Path, changed: dict
+) -> None:
+    assert Qwen2VLConfig.load(copy(tiny, tmp_path, **changed)) == Qwen2VLConfig.load(tiny)
+
+
+def test_absent_keys_have_the_values_that_transformers_gives_them() -> None:
+    """transformers leaves out what equals its defaults: of the 72B, most sizes."""
+    from transformers import Qwen2VLConfig as HFConfig
+
+    ours = Qwen2VLConfig.from_dict(
+        {"model_type": "qwen2_vl", "vision_config": {"hidden_size": 8192}}
+    )
+    theirs = HFConfig().get_text_config()
+    for name in ("hidden_size", "num_hidden_layers", "num_key_value_heads", "rms_norm_eps"):
+        assert getattr(ours.text, name) == getattr(theirs, name)
+    assert ours.text.rope_theta == theirs.rope_parameters["rope_theta"]
+
+
+def test_several_end_tokens_in_the_config_all_end_an_answer(tiny: Path, tmp_path: Path) -> None:
+    from evalkit.models.qwen2_vl.chat import Chat
+
+    folder = copy(tiny, tmp_path, eos_token_id=[7, 9])
+    (folder / "generation_config.json").unlink()
+    config = Qwen2VLConfig.load(folder)
+    assert config.eos_token_ids == (7, 9)
+    assert Chat(folder, config).stop_ids == {7, 9}
+    assert Qwen2VLConfig.from_dict(config.to_dict()) == config
+
+
+TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ bos_token }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("place", "content"),
+    [
+        ("chat_template.jinja", TEMPLATE),
+        ("chat_template.json", {"chat_template": TEMPLATE}),
+        ("processor_config.json", {"chat_template": TEMPLATE}),
+        ("tokenizer_config.json", {"chat_template": TEMPLATE}),
+        (
+            "tokenizer_config.json",
+            {
+                "chat_template": [
+                    {"name": "tool_use", "template": "no"},
+                    {"name": "default", "template": TEMPLATE},
+                ]
+            },
+        ),
+        ("additional_chat_templates/default.jinja", TEMPLATE),
+    ],
+)
+def test_a_chat_template_is_read_wherever_it_lies(
+    tiny: Path, tmp_path: Path, place: str, content: object
+) -> None:
+    from evalkit.models.qwen2_vl.chat import Chat
+
+    folder = copy(tiny, tmp_path)
+    before = weights_digest(folder)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"bos_token": {"content": "<b>"}}))
+    (folder / place).parent.mkdir(exist_ok=True)
+    if isinstance(content, dict):
+        content = json.dumps({"bos_token": "<b>"} | content)
+    (folder / place).write_text(str(content))
+    chat = Chat(folder, Qwen2VLConfig.load(folder))
+    assert chat.render([{"role": "user", "content": "x"}]) == "<user><b>"
+    assert weights_digest(folder) != before
+
+
+@pytest.mark.parametrize(
+    ("place", "content"),
+    [
+        ("tokenizer_config.json", {"chat_template": [{"name": "rag", "template": "x"}]}),
+        ("tokenizer_config.json", {"chat_template": 3}),
+        ("chat_template.json", {"chat_template": {"rag": "x"}}),
+    ],
+)
+def test_named_templates_without_a_default_are_refused(
+    tiny: Path, tmp_path: Path, place: str, content: dict
+) -> None:
+    from evalkit.models.qwen2_vl.chat import Chat
+
+    folder = copy(tiny, tmp_path)
+    (folder / place).write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=place):
+        Chat(folder, Qwen2VLConfig.load(folder))
 
 
 @pytest.mark.parametrize(

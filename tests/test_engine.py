@@ -153,7 +153,7 @@ def test_cuda_graphs_give_the_answers_of_a_cpu(model: Qwen2VL) -> None:
 def test_answers_equal_those_of_transformers_generate(model: Qwen2VL) -> None:
     hf = hf_model(model)
     prompts = [prompt(model, i, k, limit=16) for i, k in enumerate(["", "i", "v", "iv", "ii"])]
-    ours = answers(Engine(model, frozenset([model.config.eos_token_id])), prompts)
+    ours = answers(Engine(model, frozenset(model.config.eos_token_ids)), prompts)
     for p in prompts:
         ids = torch.tensor([p.ids])
         c = model.config
@@ -177,7 +177,9 @@ def test_answers_equal_those_of_transformers_generate(model: Qwen2VL) -> None:
             do_sample=False,
             **media,
         )
-        assert ours[p.id] == tuple(t for t in out[0, len(p.ids) :].tolist() if t != c.eos_token_id)
+        assert ours[p.id] == tuple(
+            t for t in out[0, len(p.ids) :].tolist() if t not in c.eos_token_ids
+        )
 
 
 @torch.no_grad()

@@ -41,6 +41,7 @@ def random_config(rng: np.random.Generator) -> Qwen2VLConfig:
             num_hidden_layers=int(rng.integers(1, 4)),
             num_attention_heads=heads,
             num_key_value_heads=kv,
+            rms_norm_eps=1e-6,
             rope_theta=float(rng.choice([100.0, 1e4, 1e6])),
             mrope_section=(t, h, head_dim // 2 - t - h),
         ),
@@ -50,7 +51,7 @@ def random_config(rng: np.random.Generator) -> Qwen2VLConfig:
         vision_start_token_id=START,
         vision_end_token_id=END,
         bos_token_id=PAD,
-        eos_token_id=1,
+        eos_token_ids=(1,),
     )
 
 

@@ -63,6 +63,7 @@ def write_tiny(
             num_hidden_layers=layers,
             num_attention_heads=heads,
             num_key_value_heads=kv_heads,
+            rms_norm_eps=1e-6,
         ),
         tie_word_embeddings=tied,
         image_token_id=ids["<|image_pad|>"],
@@ -70,7 +71,7 @@ def write_tiny(
         vision_start_token_id=ids["<|vision_start|>"],
         vision_end_token_id=ids["<|vision_end|>"],
         bos_token_id=ids["<|endoftext|>"],
-        eos_token_id=ids["<|im_end|>"],
+        eos_token_ids=(ids["<|im_end|>"],),
         dtype="float32",
     )
     save(random_weights(Qwen2VL(config), seed), folder)

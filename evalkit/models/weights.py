@@ -1,5 +1,8 @@
-"""A checkpoint's folder, whatever the model: where it lies, which of its files are read, and the
-digest that identifies it.
+"""A checkpoint's folder, whatever the model: where it lies, what kind of folder it is, which of its
+files are read, and the digest that identifies it.
+
+Files are looked for in the order in which transformers looks. A folder that could be read in two
+ways, or that holds something other than the weights of a whole model, is refused by name.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +24,28 @@ from evalkit.errors import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor
 
-COMPANIONS = (
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
+TEMPLATE_FOLDERS = ("additional_chat_templates", "chat_templates")
+"""Where transformers keeps named chat templates, today and formerly."""
+IDENTITY = (
+    "config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "chat_template.json",
     "chat_template.jinja",
     "preprocessor_config.json",
-    "generation_config.json",
+    "processor_config.json",
 )
+"""Files that decide answers, beside the weights and the named templates."""
+COMPANIONS = (
+    *IDENTITY[1:],
+    "special_tokens_map.json",
+    "generation_config.json",
+    "video_preprocessor_config.json",
+)
+"""Files that a copy of a checkpoint needs beside its config and weights."""
 
 
 def resolve(name: str) -> Path:
@@ -36,12 +54,16 @@ def resolve(name: str) -> Path:
 
     Raises CheckpointError when it is neither, or the hub and its cache don't have it.
     """
-    if Path(name).is_dir():
-        return Path(name)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name):
+    path = Path(name).expanduser()
+    if name and path.is_dir():
+        return path
+    if path.is_file():
+        raise CheckpointError(f"{name}: a file; a model is the folder that holds config.json")
+    # What begins like a path is a mistyped folder, and nothing to ask the hub for.
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?", name):
         raise CheckpointError(f"{name}: no such folder, and not a hub id of the form owner/name")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     repo, _, revision = name.partition("@")
     try:
@@ -52,72 +74,165 @@ def resolve(name: str) -> Path:
                 allow_patterns=["*.json", "*.safetensors", "*.jinja"],
             )
         )
+    except HFValidationError:
+        raise CheckpointError(f"{name}: no such folder, and no valid hub id") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as e:
+        why = next(
+            (line.strip() for line in str(e).splitlines() if line.strip()), "no reason given"
+        )
         raise CheckpointError(
-            f"{name}: not in the local cache, and the hub did not give it ({type(e).__name__}: {e})"
+            f"{name}: no such folder, not in the local cache, and the hub did not give it "
+            f"({type(e).__name__}: {why})"
         ) from e
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a checkpoint's file. Raises CheckpointError that names the file."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as e:
         raise CheckpointError(f"{path}: can't be read as JSON ({e})") from e
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{path}: holds {type(found).__name__}, not a JSON object")
-    return found
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds {type(content).__name__}, not a JSON object")
+    return content
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """``config.json`` of a folder with a whole model in plain float weights.
+
+    Raises CheckpointError that says what the folder is instead: an adapter (LoRA), a GGUF file,
+    quantised weights, or no model at all.
+    """
+    if (folder / "adapter_config.json").is_file():
+        base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+        raise CheckpointError(
+            f"{folder}: an adapter (LoRA) for {base or 'another model'}, not a whole model: merge "
+            "it (peft: merge_and_unload) and save the result. If it is merged already, remove "
+            "adapter_config.json"
+        )
+    path = folder / "config.json"
+    if not path.is_file():
+        hint = "the folder of a checkpoint in the Hugging Face format is needed"
+        if any(folder.glob("*.gguf")):
+            hint = f"GGUF weights are not read; {hint}"
+        raise CheckpointError(f"{path}: no such file; {hint}")
+    raw = read_json(path)
+    for key in ("quantization_config", "compression_config"):
+        if raw.get(key) is not None:
+            method = raw[key].get("quant_method") if isinstance(raw[key], dict) else None
+            raise CheckpointError(
+                f"{path}: a quantised checkpoint ({key}: {method or 'of unknown method'}); only "
+                "float32, bfloat16 and float16 weights are read here, take the unquantised release"
+            )
+    for name in ("quantize_config.json", "quant_config.json"):
+        if (folder / name).is_file():
+            raise CheckpointError(
+                f"{folder / name}: a quantised checkpoint (GPTQ, AWQ); only float32, bfloat16 and "
+                "float16 weights are read here, take the unquantised release"
+            )
+    return raw
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint, the sharded ones as their index lists them. Raises
-    CheckpointError.
+    """The files of a model's weights: ``model.safetensors``, or the shards that the index names, or
+    a whole set of shards without an index.
+
+    Other safetensors files (an optimiser's state, an adapter) are not read. Raises CheckpointError
+    for an absent shard, for a folder without weights, and where a single file and an index stand
+    side by side with different weights.
     """
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        shards = read_json(index).get("weight_map")
-        if not isinstance(shards, dict) or not all(isinstance(n, str) for n in shards.values()):
+    single, indexed = folder / SINGLE, _indexed(folder)
+    absent = [f.name for f in indexed if not f.is_file()]
+    if single.is_file() and single not in indexed:
+        # transformers takes the single file. A stale index whose shards are gone is harmless.
+        if indexed and not absent and not _equal([single], indexed):
             raise CheckpointError(
-                f"{index}: no weight_map from tensors to files; download it again"
+                f"{folder}: {SINGLE} and the shards that {INDEX} names hold different weights; "
+                "remove the old ones"
             )
-        files = [folder / n for n in sorted(set(shards.values()))]
-    else:
-        files = sorted(folder.glob("*.safetensors"))
-    absent = [f.name for f in files if not f.is_file()]
-    if absent or not files:
-        what = f"missing shards: {', '.join(absent)}" if absent else "no *.safetensors file"
+        return [single]
+    if not indexed:
+        shards = {m.group(): m for f in folder.iterdir() if (m := SHARD.fullmatch(f.name))}
+        for count in sorted({m[2] for m in shards.values()}):
+            indexed = [
+                folder / f"model-{i:05d}-of-{count}.safetensors" for i in range(1, int(count) + 1)
+            ]
+        absent = [f.name for f in indexed if not f.is_file()]
+        if len(shards) + len(absent) != len(indexed):
+            raise CheckpointError(
+                f"{folder}: shards of different sets of weights, without an index"
+            )
+    if absent:
         raise CheckpointError(
-            f"{folder}: {what}; a whole released checkpoint is needed (pickled .bin weights "
-            "are not read)"
+            f"{folder}: missing shards: {', '.join(absent)}; download the checkpoint again"
         )
-    return files
+    if not indexed:
+        others = sorted(
+            f.name for f in folder.iterdir() if f.suffix in (".safetensors", ".bin", ".pt", ".pth")
+        )
+        there = f" (there are {', '.join(others[:4])})" if others else ""
+        raise CheckpointError(
+            f"{folder}: no {SINGLE} and no {INDEX}{there}; pickled weights are not read"
+        )
+    return indexed
+
+
+def tensors(files: list[Path]) -> Iterator[tuple[str, Tensor]]:
+    """Names and tensors (on the CPU) in safetensors files, one after the other. Raises
+    CheckpointError, with the file, for one that is damaged.
+    """
+    for file in files:
+        with _opened(file) as f:
+            for key in f.keys():  # noqa: SIM118 - a safetensors handle is not a dict
+                yield key, f.get_tensor(key)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    try:
+        with safe_open(file, framework="pt") as f:
+            yield f
+    except (SafetensorError, OSError) as e:
+        raise CheckpointError(
+            f"{file}: not a readable safetensors file ({e}); download it again"
+        ) from e
+
+
+def names(files: list[Path]) -> list[str]:
+    """The names of the tensors in safetensors files. Raises CheckpointError, with the file, for one
+    that is damaged.
+    """
+    out: list[str] = []
+    for file in files:
+        with _opened(file) as f:
+            out += f.keys()
+    return out
 
 
 def weights_digest(folder: Path) -> str:
-    """SHA-256 (hex) over config, weights, tokenizer and processor settings: the identity of a
-    checkpoint.
+    """SHA-256 (hex) over config, weights, tokenizer, templates and processor settings: the identity
+    of a checkpoint.
 
-    Reading gigabytes takes seconds, so each file's hash is remembered by path, size and time in the
-    user's cache folder.
+    Reading gigabytes takes seconds, so each file's hash is remembered in the user's cache folder,
+    by path, size and both times: that of the content can be set back, that of the inode can't.
     """
-    total = hashlib.sha256()
-    names = ("config.json", *COMPANIONS)
-    files = [
-        folder / n for n in names if n != "generation_config.json" and (folder / n).is_file()
-    ] + weight_files(folder)
+    files = [folder / n for n in IDENTITY if (folder / n).is_file()]
+    files += [f for n in TEMPLATE_FOLDERS for f in sorted((folder / n).glob("*.jinja"))]
+    files += weight_files(folder)
     cache_file = cache_dir() / "digests.json"
     try:
         cache = json.loads(cache_file.read_text(encoding="utf-8"))
         known = dict(cache)
     except (OSError, ValueError, TypeError):
         cache, known = {}, {}
+    total = hashlib.sha256()
     for file in files:
         stat = file.stat()
-        key = f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+        key = f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"
         if key not in known:
             with file.open("rb") as f:
                 known[key] = hashlib.file_digest(f, "sha256").hexdigest()
-        total.update(f"{file.name}:{known[key]}\n".encode())
+        total.update(f"{file.relative_to(folder).as_posix()}:{known[key]}\n".encode())
     if known != cache:
         try:
             cache_file.parent.mkdir(parents=True, exist_ok=True)
@@ -129,16 +244,29 @@ def weights_digest(folder: Path) -> str:
     return total.hexdigest()
 
 
-def tensors(files: list[Path]) -> Iterator[tuple[str, Tensor]]:
-    """Names and tensors (on the CPU) in safetensors files, one after the other. Raises
-    CheckpointError, with the file, for one that is damaged.
-    """
-    for file in files:
-        try:
-            with safe_open(file, framework="pt") as f:
-                for key in f.keys():  # noqa: SIM118 - a safetensors handle is not a dict
-                    yield key, f.get_tensor(key)
-        except SafetensorError as e:
-            raise CheckpointError(
-                f"{file}: not a readable safetensors file ({e}); download it again"
-            ) from e
+def _indexed(folder: Path) -> list[Path]:
+    """The shards that the index names; none without an index."""
+    index = folder / INDEX
+    if not index.is_file():
+        return []
+    names = read_json(index).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(n, str) for n in names.values()):
+        raise CheckpointError(f"{index}: no weight_map from tensors to files; download it again")
+    for name in names.values():
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise CheckpointError(f"{index}: {name!r} is no safetensors file of this folder")
+    return [folder / n for n in sorted(set(names.values()))]
+
+
+def _equal(one: list[Path], other: list[Path]) -> bool:
+    """Whether two sets of files hold the same tensors, read one at a time."""
+    from torch import equal
+
+    files = {name: file for file in other for name in names([file])}
+    if set(files) != set(names(one)):
+        return False
+    for name, tensor in tensors(one):
+        with _opened(files[name]) as f:
+            if not equal(tensor, f.get_tensor(name)):
+                return False
+    return True

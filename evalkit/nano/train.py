@@ -72,6 +72,7 @@ def config(recipe: Recipe) -> Qwen2VLConfig:
             num_hidden_layers=m.depth,
             num_attention_heads=m.heads,
             num_key_value_heads=m.kv_heads,
+            rms_norm_eps=1e-6,
             rope_theta=m.rope_theta,
             mrope_section=(t, h, dim // 2 - t - h),
         ),
@@ -81,7 +82,7 @@ def config(recipe: Recipe) -> Qwen2VLConfig:
         vision_start_token_id=ids["<|vision_start|>"],
         vision_end_token_id=ids["<|vision_end|>"],
         bos_token_id=ids["<|endoftext|>"],
-        eos_token_id=ids["<|im_end|>"],
+        eos_token_ids=(ids["<|im_end|>"],),
         dtype="float32",
         trained_with=recipe.switches,
     )

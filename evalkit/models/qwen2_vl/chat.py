@@ -7,6 +7,8 @@ then repeated once per visual token.
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +19,9 @@ from tokenizers import Tokenizer
 from evalkit.errors import CheckpointError, DataError
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig
 from evalkit.models.qwen2_vl.rope import Grid
-from evalkit.models.weights import read_json
+from evalkit.models.weights import TEMPLATE_FOLDERS, read_json
+
+log = logging.getLogger(__name__)
 
 CHAT_TEMPLATE = """
 {%- if messages[0].role != "system" %}{{ "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n" }}{% endif -%}
@@ -56,7 +60,8 @@ class Chat:
         self.config = config
         self.visual_ids = frozenset((config.image_token_id, config.video_token_id))
         self.template = _template(folder)
-        self.stop_ids = stop_ids(folder, config.eos_token_id)
+        self.special_tokens = _special_tokens(folder)
+        self.stop_ids = stop_ids(folder, config.eos_token_ids)
 
     @cached_property
     def _compiled(self) -> Any:
@@ -69,6 +74,8 @@ class Chat:
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
         )
         env.globals["raise_exception"] = raise_exception
+        # As in transformers: without the HTML escapes of jinja's own.
+        env.filters["tojson"] = lambda x, **given: json.dumps(x, ensure_ascii=False, **given)
         return env.from_string(self.template)
 
     def render(
@@ -83,7 +90,11 @@ class Chat:
         try:
             return str(
                 self._compiled.render(
-                    messages=messages, add_generation_prompt=add_generation_prompt
+                    messages=messages,
+                    add_generation_prompt=add_generation_prompt,
+                    tools=None,
+                    documents=None,
+                    **self.special_tokens,
                 )
             )
         except DataError:
@@ -124,29 +135,80 @@ class Chat:
 
 
 def _template(folder: Path) -> str:
-    jinja = folder / "chat_template.jinja"
-    if jinja.is_file():
-        return jinja.read_text(encoding="utf-8")
-    for name in ("chat_template.json", "tokenizer_config.json"):
-        if (folder / name).is_file():
-            found = read_json(folder / name).get("chat_template")
-            if isinstance(found, str):
-                return found
-    return CHAT_TEMPLATE
+    """The default chat template of a checkpoint, from the places where transformers' processor
+    looks, in its order; ``CHAT_TEMPLATE`` when there is none.
+
+    Raises CheckpointError for templates of which none is the default, and logs a warning where two
+    places disagree.
+    """
+    places: dict[str, str] = {}
+    for name in ("processor_config.json", "chat_template.json"):
+        path = folder / name
+        if path.is_file() and (value := read_json(path).get("chat_template")) is not None:
+            places[name] = _default(path, value)
+    if (folder / "chat_template.jinja").is_file():
+        path = folder / "chat_template.jinja"
+        places[path.name] = path.read_text(encoding="utf-8")
+    for name in TEMPLATE_FOLDERS:
+        named = {f.stem: f.read_text(encoding="utf-8") for f in (folder / name).glob("*.jinja")}
+        if "default" in named or (named and not places):
+            places[name] = _default(folder / name, named)
+    path = folder / "tokenizer_config.json"
+    if path.is_file() and (value := read_json(path).get("chat_template")) is not None:
+        places[path.name] = _default(path, value)
+    if not places:
+        log.warning("%s: no chat template; the one of the released models is used", folder)
+        return CHAT_TEMPLATE
+    name, template = next(iter(places.items()))
+    if others := [other for other, text in places.items() if text.strip() != template.strip()]:
+        log.warning(
+            "%s: the chat template of %s is used; %s has another", folder, name, ", ".join(others)
+        )
+    return template
 
 
-def stop_ids(folder: Path, eos: int | list[int] | None) -> frozenset[int]:
+def _default(path: Path, value: Any) -> str:
+    """The template to use of what a place holds: a text, or several by name."""
+    if isinstance(value, list):  # as tokenizer_config.json writes several
+        try:
+            value = {entry["name"]: entry["template"] for entry in value}
+        except (TypeError, KeyError):
+            value = None
+    if isinstance(value, dict):
+        if "default" not in value:
+            raise CheckpointError(
+                f"{path}: chat templates {', '.join(sorted(map(str, value)))}, and none is named "
+                "'default': name the one to use so"
+            )
+        value = value["default"]
+    if not isinstance(value, str):
+        raise CheckpointError(f"{path}: its chat_template is no text, nor several by name")
+    return value
+
+
+def _special_tokens(folder: Path) -> dict[str, str]:
+    """The tokenizer's special tokens by their role (``eos_token``, ...), which templates may
+    write.
+    """
+    out: dict[str, str] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        for role, token in (read_json(folder / name) if (folder / name).is_file() else {}).items():
+            text = token.get("content") if isinstance(token, dict) else token
+            if role.endswith("_token") and isinstance(text, str):
+                out[role] = text
+    return out
+
+
+def stop_ids(folder: Path, eos: int | Sequence[int] | None) -> frozenset[int]:
     """The tokens that end an answer: those of ``generation_config.json``, else ``eos``, the
     configuration's. Raises CheckpointError.
     """
     path = folder / "generation_config.json"
-    given = read_json(path).get("eos_token_id") if path.is_file() else None
-    found = eos if given is None else given
-    ids = found if isinstance(found, list) else [] if found is None else [found]
-    if not all(isinstance(i, int) for i in ids):
-        raise CheckpointError(
-            f"{path}: eos_token_id is {found!r}, not a token id or a list of them"
-        )
+    own = read_json(path).get("eos_token_id") if path.is_file() else None
+    ends = eos if own is None else own
+    ids: list[Any] = [ends] if isinstance(ends, int | str) else list(ends or ())
+    if not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
+        raise CheckpointError(f"{path}: eos_token_id is {ends!r}, not a token id or a list of them")
     return frozenset(ids)
 
 

@@ -9,8 +9,12 @@ What is missing or surplus is reported by name.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +28,22 @@ from evalkit.models.device import DTYPES
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen2_vl.switches import Ablation
-from evalkit.models.weights import COMPANIONS, tensors, weight_files
+from evalkit.models.weights import (
+    COMPANIONS,
+    INDEX,
+    SHARD,
+    SINGLE,
+    TEMPLATE_FOLDERS,
+    names,
+    tensors,
+    weight_files,
+)
+
+log = logging.getLogger(__name__)
 
 PATCH_EMBED = "visual.patch_embed.proj.weight"
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+ASIDE = ".saving-"
 _RENAMES = (
     (re.compile(r"^model\.visual\."), "visual."),
     (re.compile(r"^model\.language_model\."), "model."),
@@ -36,8 +53,8 @@ _RENAMES = (
 
 
 class _NoInit(TorchFunctionMode):
-    """Leaves weights that are about to be replaced as they are: torch needs a second to learn how
-    to fill tensors without data.
+    """Skips ``nn.init`` while a model is built on the meta device: every weight is replaced by the
+    checkpoint's, and initialising meta tensors costs a second of start-up.
     """
 
     def __torch_function__(
@@ -60,27 +77,46 @@ def load(
     name = dtype or config.dtype
     if name not in DTYPES:
         raise CheckpointError(f"dtype {name!r}: expected one of {', '.join(DTYPES)}")
+    files = weight_files(folder)
+    _check_layers(folder, config, {_hub_name(n) for n in names(files)})
     with _NoInit(), torch.device("meta"):
         model = Qwen2VL(config, ablation)
     wanted = {k: v.shape for k, v in model.state_dict().items()}
     state: dict[str, Tensor] = {}
     bad: list[str] = []
-    for name_in_file, tensor in tensors(weight_files(folder)):
+    for name_in_file, tensor in tensors(files):
         key = _hub_name(name_in_file)
         if key == PATCH_EMBED:
             tensor = tensor.flatten(1)
         if key not in wanted:
             bad.append(f"surplus {key}")
+        elif key in state:
+            bad.append(f"{key} is there twice")
         elif tensor.shape != wanted[key]:
             bad.append(f"{key} has shape {list(tensor.shape)}, the config says {list(wanted[key])}")
+        elif tensor.dtype not in (*DTYPES.values(), torch.float64):
+            kind = str(tensor.dtype).removeprefix("torch.")
+            bad.append(f"{key} holds {kind}: quantised weights are not read")
         else:
             state[key] = tensor.to(device=device, dtype=DTYPES[name])
-    if config.tie_word_embeddings and "model.embed_tokens.weight" in state:
-        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    tied = config.tie_word_embeddings
+    if tied and HEAD in state and EMBEDDING in state:
+        # Training may have untied them (LoRA with lm_head in modules_to_save, a larger vocabulary)
+        # and left the config as it was. The file's head is what was trained.
+        tied = torch.equal(state[HEAD], state[EMBEDDING])
+        if not tied:
+            log.warning(
+                "%s: config.json ties the output head to the embedding, but %s differs from it; "
+                "the file's is used, as transformers does",
+                folder,
+                HEAD,
+            )
+    if tied and EMBEDDING in state:
+        state[HEAD] = state[EMBEDDING]
     bad += [
         f"missing {k}"
         for k in wanted
-        if k not in state and not any(b.startswith(f"{k} has") for b in bad)
+        if k not in state and not any(b.startswith(f"{k} ") for b in bad)
     ]
     if bad:
         more = f" and {len(bad) - 8} more" if len(bad) > 8 else ""
@@ -88,9 +124,26 @@ def load(
             f"{folder}: the weights do not fit config.json: {'; '.join(bad[:8])}{more}"
         )
     model.load_state_dict(state, assign=True)
-    if config.tie_word_embeddings:
+    if tied:
         model.lm_head.weight = model.model.embed_tokens.weight
+    model.config = replace(config, tie_word_embeddings=tied)
     return model.eval().requires_grad_(False)
+
+
+def _check_layers(folder: Path, config: Qwen2VLConfig, there: set[str]) -> None:
+    """Raises CheckpointError where the files have other numbers of layers than the config: before a
+    model of that size is built.
+    """
+    for prefix, said, key in (
+        ("model.layers.", config.text.num_hidden_layers, "num_hidden_layers"),
+        ("visual.blocks.", config.vision.depth, "vision depth"),
+    ):
+        layers = {n.split(".")[2] for n in there if n.startswith(prefix)}
+        if layers and len(layers) != said:
+            raise CheckpointError(
+                f"{folder}: {key} is {said} in config.json, and the weights have {len(layers)} "
+                "layers"
+            )
 
 
 def save(
@@ -101,51 +154,71 @@ def save(
     shard_bytes: int = 5 << 30,
 ) -> None:
     """Writes ``config.json`` and the weights under hub names, in shards of at most ``shard_bytes``,
-    into ``folder``.
+    into ``folder``, in place of the model that it holds.
 
-    Tied heads are written once, as released. Tokenizer and processor files are copied from the
-    folder ``companions``.
+    Everything is written aside and then renamed. A head that equals the embedding is written once,
+    as released. Tokenizer and processor files are copied from the folder ``companions``.
     """
-    from dataclasses import replace
-
-    folder.mkdir(parents=True, exist_ok=True)
     name = dtype or str(next(model.parameters()).dtype).removeprefix("torch.")
     state = {
         k: v.detach().to("cpu", DTYPES[name]).contiguous() for k, v in model.state_dict().items()
     }
-    if model.config.tie_word_embeddings:
-        del state["lm_head.weight"]
+    tied = model.config.tie_word_embeddings and torch.equal(state[HEAD], state[EMBEDDING])
+    if tied:
+        del state[HEAD]
     c = model.config.vision
     shape = (c.in_channels, c.temporal_patch_size, c.patch_size, c.patch_size)
     state[PATCH_EMBED] = state[PATCH_EMBED].unflatten(1, shape).contiguous()
-    shards: list[dict[str, Tensor]] = [{}]
-    room = shard_bytes
-    for key, tensor in state.items():
-        if tensor.nbytes > room and shards[-1]:
-            shards.append({})
-            room = shard_bytes
-        shards[-1][key] = tensor
-        room -= tensor.nbytes
-    if len(shards) == 1:
-        save_file(shards[0], folder / "model.safetensors", metadata={"format": "pt"})
-    else:
-        weight_map: dict[str, str] = {}
-        for i, shard in enumerate(shards, 1):
-            file = f"model-{i:05d}-of-{len(shards):05d}.safetensors"
-            save_file(shard, folder / file, metadata={"format": "pt"})
-            weight_map |= dict.fromkeys(shard, file)
-        index = {
-            "metadata": {"total_size": sum(t.nbytes for t in state.values())},
-            "weight_map": weight_map,
-        }
-        (folder / "model.safetensors.index.json").write_text(
-            json.dumps(index, indent=1), encoding="utf-8"
+    folder.mkdir(parents=True, exist_ok=True)
+    for left_over in folder.glob(f"{ASIDE}*"):
+        shutil.rmtree(left_over, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=ASIDE, dir=folder) as aside:
+        config = replace(model.config, dtype=name, tie_word_embeddings=tied)
+        _write_shards(_shards(state, shard_bytes), Path(aside))
+        (Path(aside) / "config.json").write_text(
+            json.dumps(config.to_dict(), indent=1), encoding="utf-8"
         )
-    config = replace(model.config, dtype=name)
-    (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=1), encoding="utf-8")
-    for file in COMPANIONS if companions else ():
-        if (companions / file).is_file():  # type: ignore[operator]
-            shutil.copyfile(companions / file, folder / file)  # type: ignore[operator]
+        for file in COMPANIONS if companions and companions.resolve() != folder.resolve() else ():
+            if (companions / file).is_file():  # type: ignore[operator]
+                shutil.copyfile(companions / file, Path(aside) / file)  # type: ignore[operator]
+        for templates in TEMPLATE_FOLDERS:
+            if companions and (companions / templates).is_dir():
+                shutil.copytree(companions / templates, folder / templates, dirs_exist_ok=True)
+        written = {f.name for f in Path(aside).iterdir()}
+        # The index last: until then a reader finds a whole set of shards, or a refusal.
+        for file in sorted(written, key=lambda n: n == INDEX):
+            (Path(aside) / file).replace(folder / file)
+    for old in folder.iterdir():
+        is_weights = old.name in (SINGLE, INDEX) or SHARD.fullmatch(old.name)
+        if is_weights and old.name not in written:
+            old.unlink()
+
+
+def _shards(state: Mapping[str, Tensor], shard_bytes: int) -> list[dict[str, Tensor]]:
+    """``state`` in parts of at most ``shard_bytes``, or of one larger tensor."""
+    shards: list[dict[str, Tensor]] = [{}]
+    free = shard_bytes
+    for key, tensor in state.items():
+        if tensor.nbytes > free and shards[-1]:
+            shards.append({})
+            free = shard_bytes
+        shards[-1][key] = tensor
+        free -= tensor.nbytes
+    return shards
+
+
+def _write_shards(shards: list[dict[str, Tensor]], folder: Path) -> None:
+    if len(shards) == 1:
+        save_file(shards[0], folder / SINGLE, metadata={"format": "pt"})
+        return
+    weight_map: dict[str, str] = {}
+    for i, shard in enumerate(shards, 1):
+        file = f"model-{i:05d}-of-{len(shards):05d}.safetensors"
+        save_file(shard, folder / file, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(shard, file)
+    size = sum(t.nbytes for shard in shards for t in shard.values())
+    index = {"metadata": {"total_size": size}, "weight_map": weight_map}
+    (folder / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
 
 
 def _hub_name(key: str) -> str:
