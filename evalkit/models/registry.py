@@ -6,12 +6,12 @@ call of ``register`` from anywhere. Modules are imported on use.
 
 from __future__ import annotations
 
-import json
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from evalkit.errors import CheckpointError
+from evalkit.models.weights import read_config
 
 if TYPE_CHECKING:
     from evalkit.engine.interface import EngineModel
@@ -66,13 +66,20 @@ def family(model_type: str) -> Family:
 
 
 def model_type(folder: Path) -> str:
-    """The ``model_type`` in a checkpoint folder's ``config.json``. Raises CheckpointError."""
-    path = folder / "config.json"
+    """The ``model_type`` in a checkpoint folder's ``config.json``. Raises CheckpointError, which
+    says what the folder is when it is no whole model in plain weights.
+    """
+    name = read_config(folder).get("model_type")
+    if not isinstance(name, str):
+        raise CheckpointError(f"{folder / 'config.json'}: no model_type; it is {name!r}")
+    return name
+
+
+def family_of(folder: Path) -> Family:
+    """The family of a checkpoint. Raises CheckpointError, with the file, for one that is none."""
     try:
-        name = json.loads(path.read_text(encoding="utf-8"))["model_type"]
-    except (OSError, ValueError, TypeError, KeyError) as e:
-        raise CheckpointError(
-            f"{path}: no model_type can be read ({type(e).__name__}: {e}); a checkpoint folder "
-            "in the Hugging Face format is needed"
-        ) from e
-    return str(name)
+        return family(model_type(folder))
+    except CheckpointError as e:
+        if str(folder) in str(e):
+            raise
+        raise CheckpointError(f"{folder / 'config.json'}: {e}") from None

@@ -230,6 +230,8 @@ def four(positions: Tensor, config: TextConfig, ablation: Ablation) -> tuple[Ten
 
 
 def _theta(config: TextConfig, ablation: Ablation) -> float:
+    if config.yarn:
+        raise UsageError("rope_scaling yarn is not implemented")
     return ablation.theta or config.rope_theta
 
 
