@@ -14,7 +14,6 @@ from typing import Any
 from evalkit.adapter import ModelAdapter
 from evalkit.engine import Engine, Media, Output, Prompt, Visual
 from evalkit.engine.budget import choose
-from evalkit.engine.sequence import Stats
 from evalkit.errors import CheckpointError, UsageError, reason
 from evalkit.malloc import Tidy
 from evalkit.models.device import DTYPES, checked_device, without_emulation
@@ -142,7 +141,7 @@ class ReferenceAdapter(ModelAdapter):
         return self._run(requests, ranked=True)
 
     def _run(self, requests: Iterable[Request], ranked: bool) -> Iterator[Completion]:
-        self.engine.stats = Stats()
+        self.engine.stats.reset()
         under_way: dict[str, tuple[Sequence[str], TokenCounts]] = {}
         failed: list[Completion] = []
 

@@ -134,7 +134,7 @@ def test_steps_with_spare_rows_give_the_same_answers(
     monkeypatch.setattr(decode, "Graph", NotCaptured)
     monkeypatch.setattr(decode, "PATIENCE", 2)
     engine = Engine(model, STOP, Budget(rows, 64, 1 << 20))
-    engine.runner.replays = True
+    engine.runner.decoder.replays = True
     NotCaptured.made.clear()
     assert answers(engine, prompts) == alone
     assert NotCaptured.made and max(NotCaptured.made) <= rows
@@ -146,7 +146,7 @@ def test_cuda_graphs_give_the_answers_of_a_cpu(model: Qwen2VL) -> None:
     expected = answers(Engine(model, frozenset()), prompts)
     engine = Engine(copy.deepcopy(model).cuda(), frozenset())
     assert answers(engine, prompts) == expected
-    assert engine.runner.graphs
+    assert engine.runner.decoder.graphs
 
 
 @torch.no_grad()

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import torch
 
 from evalkit.engine.interface import EngineModel
+from evalkit.engine.scheduler import Budget
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -21,21 +22,11 @@ CACHE_SHARE, PACK_SHARE = 0.4, 0.2
 CPU_PACK = 2048
 """On a CPU larger packs are slower: their temporaries leave the caches."""
 GPU_PACK = 32_768
+CACHE_TOKENS = 1 << 20
 
 
-@dataclass(frozen=True)
-class Budget:
-    """``rows`` sequences at once, packs of ``pack_tokens`` prompt tokens, ``cache_tokens`` (rows
-    times longest row) of keys and values.
-    """
-
-    rows: int
-    pack_tokens: int
-    cache_tokens: int
-
-    def below(self, tokens: int) -> Budget:
-        """Half of what a pack of ``tokens`` needed."""
-        return Budget(self.rows, max(min(self.pack_tokens, tokens) // 2, 1), self.cache_tokens)
+class OutOfMemory(Exception):
+    """A step needed more memory than there is, on a GPU or a CPU."""
 
 
 def free_bytes(device: torch.device) -> int:
@@ -44,9 +35,8 @@ def free_bytes(device: torch.device) -> int:
         return int(torch.cuda.mem_get_info(device)[0])
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return (
-            int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) * 1024
-        )
+        kibibytes = next(line for line in lines if line.startswith("MemAvailable")).split()[1]
+        return int(kibibytes) * 1024
     except (OSError, StopIteration, ValueError):
         pages: int = os.sysconf("SC_PHYS_PAGES")
         return pages * os.sysconf("SC_PAGE_SIZE") // 2
@@ -61,16 +51,21 @@ def choose(model: EngineModel, rows: int | None = None, tokens: int | None = Non
     cache = max(int(free * CACHE_SHARE) // token_bytes, 1)
     most = CPU_PACK if model.device.type == "cpu" else GPU_PACK
     pack = max(min(int(free * PACK_SHARE) // model.activation_bytes, most), 1)
-    return Budget(rows or 64, tokens or pack, min(cache, 1 << 20))
+    return Budget(rows or 64, tokens or pack, min(cache, CACHE_TOKENS))
 
 
-def within_memory(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-    """What ``work`` returns, or None when memory ran out, on a GPU or a CPU; by then what it held
-    is free again.
-    """
-    try:
-        return work(*args, **kwargs)
-    except RuntimeError as e:
-        if not isinstance(e, torch.OutOfMemoryError) and "can't allocate memory" not in str(e):
-            raise
-    return None
+def raises_out_of_memory(work: Callable[P, T]) -> Callable[P, T]:
+    """``work``, which raises OutOfMemory when memory runs out."""
+
+    @wraps(work)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return work(*args, **kwargs)
+        except RuntimeError as e:
+            if not isinstance(e, torch.OutOfMemoryError) and "can't allocate memory" not in str(e):
+                raise
+        # Raised out here, so that it carries no traceback of ``e``: that would keep every tensor of
+        # the frames in which memory ran out.
+        raise OutOfMemory
+
+    return checked

@@ -16,12 +16,16 @@ from evalkit.engine.interface import CacheShape
 from evalkit.engine.sequence import Group
 
 NEIGHBOURS = 8
-"""Rows whose lengths a decoding step on a CPU takes for alike."""
+"""Rows that a decoding step on a CPU attends as one batch, padded to the longest of them."""
 
 
 class KVCache:
     """[layers, rows, kv_heads, capacity, key_dim] for keys, [..., value_dim] for values; grows
     when needed, never shrinks.
+
+    ``lengths`` [rows]: tokens that each row in use holds. All places beyond them are zero, also
+    those that a finished sequence has left: a decoding step reads them under a mask, and there a
+    weight of 0 times a NaN or an infinity would still be NaN.
     """
 
     def __init__(self, shape: CacheShape, dtype: torch.dtype, device: torch.device) -> None:
@@ -50,16 +54,22 @@ class KVCache:
     def drop(self, row: int) -> None:
         """Frees a row; the last row takes its place."""
         last = len(self.lengths) - 1
-        if row != last:
-            n = self.lengths[last]
-            self.keys[:, row, :, :n] = self.keys[:, last, :, :n]
-            self.values[:, row, :, :n] = self.values[:, last, :, :n]
-            self.lengths[row] = n
+        old, moved = self.lengths[row], self.lengths[last]
+        for stored in (self.keys, self.values):
+            if row != last:
+                stored[:, row, :, :moved] = stored[:, last, :, :moved]
+                stored[:, row, :, moved:old] = 0
+            stored[:, last, :, :moved] = 0
+        self.lengths[row] = moved
         self.lengths.pop()
 
+    def keep(self, rows: int) -> None:
+        """Frees all but the first ``rows`` rows, also those that were written in part."""
+        self.keys[:, rows : len(self.lengths)] = 0
+        self.values[:, rows : len(self.lengths)] = 0
+        del self.lengths[rows:]
+
     def _zeros(self, rows: int, capacity: int, dim: int) -> Tensor:
-        # zeros, not empty: what lies beyond a row's length is masked, and a masked NaN would still
-        # spoil the sum
         layers, heads = self.shape
         return torch.zeros(layers, rows, heads, capacity, dim, dtype=self.dtype, device=self.device)
 
@@ -76,97 +86,86 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Te
 
 class Prefill:
     """Causal attention inside each prompt of a pack [1, tokens, ...]; stores keys and values in new
-    rows. An ``Attend``.
+    rows of the cache, if there is one. An ``Attend``.
 
     The tokens of a group lie as: its shared prefix once, then what each prompt adds, which sees the
-    prefix and itself.
+    prefix and itself. Each prompt's part is computed apart, so that one without finite numbers
+    spoils no other.
     """
 
     def __init__(
         self, groups: Sequence[Group], cache: KVCache | None, device: torch.device
     ) -> None:
-        self.cache, self.first_row = cache, len(cache.lengths) if cache else 0
-        self.groups = [
-            (group, _own(group, device) if 0 < group.shared < group.tokens else None)
+        self.cache, self.groups = cache, groups
+        self.first_row = len(cache.lengths) if cache else 0
+        # what a prompt's own tokens see behind a prefix: all of it, and of themselves those up to
+        # each
+        self.masks = {
+            (own, group.shared): torch.ones(
+                own, group.shared + own, dtype=torch.bool, device=device
+            ).tril(group.shared)
             for group in groups
-        ]
+            if group.shared
+            for own in group.added
+        }
         if cache:
             cache.lengths += [len(p.ids) for g in groups for p in g.prompts]
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        out, start, row = q.new_empty(*q.shape[:-1], v.shape[-1]), 0, self.first_row
-        for group, own in self.groups:
-            whole = slice(start, start + group.tokens)
-            shared, rest = (
-                (slice(start, start + group.shared), slice(start + group.shared, whole.stop))
-                if own is not None
-                else (whole, None)
-            )
-            out[:, shared] = attention(q[:, shared], k[:, shared], v[:, shared])
-            if own is not None:
-                out[:, rest] = attention(q[:, rest], k[:, whole], v[:, whole], own)
-            if self.cache:
-                for stored, new in (
-                    (self.cache.keys[layer], k[0]),
-                    (self.cache.values[layer], v[0]),
-                ):
-                    self._store(
-                        stored[row : row + len(group.prompts)], new[whole].transpose(0, 1), group
-                    )
-            start, row = whole.stop, row + len(group.prompts)
+        out = q.new_empty(*q.shape[:-1], v.shape[-1])  # [1, tokens, heads, value_dim]
+        start, row = 0, self.first_row
+        for group in self.groups:
+            prefix = slice(start, start := start + group.shared)
+            if group.shared:
+                out[:, prefix] = attention(q[:, prefix], k[:, prefix], v[:, prefix])
+            for added in group.added:
+                own = slice(start, start := start + added)
+                keys, values, mask = k[:, own], v[:, own], None
+                if group.shared:
+                    keys = torch.cat((k[:, prefix], keys), dim=1)  # [1, shared + added, ...]
+                    values = torch.cat((v[:, prefix], values), dim=1)
+                    mask = self.masks[added, group.shared]
+                if added:  # a choice of one token adds none to its prompt
+                    out[:, own] = attention(q[:, own], keys, values, mask)
+                if self.cache:
+                    length = group.shared + added
+                    self.cache.keys[layer, row, :, :length] = keys[0].transpose(0, 1)
+                    self.cache.values[layer, row, :, :length] = values[0].transpose(0, 1)
+                row += 1
         return out
-
-    @staticmethod
-    def _store(rows: Tensor, new: Tensor, group: Group) -> None:
-        """Writes [heads, group's tokens, dim] to rows [prompts, heads, capacity, dim]."""
-        rows[:, :, : group.shared] = new[:, : group.shared]
-        start = group.shared
-        for row, prompt in zip(rows, group.prompts):
-            own = len(prompt.ids) - group.shared
-            row[:, group.shared : group.shared + own] = new[:, start : start + own]
-            start += own
-
-
-def _own(group: Group, device: torch.device) -> Tensor:
-    """Mask [what the prompts add, all tokens of the group]: the prefix, and of the prompt's own
-    tokens those up to it.
-    """
-    added = torch.tensor([len(p.ids) - group.shared for p in group.prompts])
-    prompt = torch.arange(len(added)).repeat_interleave(added)
-    own = (prompt[:, None] == prompt).tril()
-    return torch.cat((own.new_ones(len(own), group.shared), own), dim=1).to(device)
 
 
 class Decode:
-    """Attention of one new token per row [rows, 1, ...] over that row's cache, which it joins. An
-    ``Attend``.
+    """Attention of one new token per row [rows, 1, ...] over what that row of the cache holds and
+    the token itself, whose key and value are stored. An ``Attend``.
 
-    ``lengths`` [rows]: what each row holds already; ``span``: how many places of a row are looked
-    at, more than any length. On a CPU a few neighbouring rows at a time look at as many as the
-    longest of them needs. The query heads of one kv head stand as rows of one product, so keys and
-    values are never repeated.
+    ``lengths`` [rows]: what each row holds already. ``span``: cache positions attended per row,
+    greater than every length. On a CPU, NEIGHBOURS rows at a time attend only as far as the longest
+    of them. The query heads that share a kv head stand as the rows of one product (grouped-query
+    attention), so keys and values are never repeated.
     """
 
     def __init__(self, cache: KVCache, lengths: Tensor, span: int) -> None:
-        self.cache, self.at = cache, lengths
+        self.cache, self.lengths = cache, lengths
         self.rows = torch.arange(len(lengths), device=cache.device)
         together = NEIGHBOURS if cache.device.type == "cpu" else len(lengths)
         self.blocks: list[tuple[slice, int, Tensor]] = []
         for start in range(0, len(lengths), together):
             block = slice(start, min(start + together, len(lengths)))
             seen = span if together == len(lengths) else int(lengths[block].max()) + 1
+            # [rows of the block, 1, 1, seen]: True at what the row holds and at the new token
             mask = (torch.arange(seen, device=cache.device) <= lengths[block, None])[:, None, None]
             self.blocks.append((block, seen, mask))
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         keys, values = self.cache.keys[layer], self.cache.values[layer]
-        keys[self.rows, :, self.at] = k[:, 0]
-        values[self.rows, :, self.at] = v[:, 0]
-        grouped = q[:, 0].unflatten(1, (k.shape[2], -1))
-        mixed = [
+        keys[self.rows, :, self.lengths] = k[:, 0]
+        values[self.rows, :, self.lengths] = v[:, 0]
+        grouped = q[:, 0].unflatten(1, (k.shape[2], -1))  # [rows, kv_heads, heads of each, dim]
+        attended = [
             F.scaled_dot_product_attention(
-                grouped[b], keys[b, :, :seen], values[b, :, :seen], attn_mask=mask
+                grouped[rows], keys[rows, :, :seen], values[rows, :, :seen], attn_mask=mask
             )
-            for b, seen, mask in self.blocks
+            for rows, seen, mask in self.blocks
         ]
-        return torch.cat(mixed).flatten(1, 2)[:, None]
+        return torch.cat(attended).flatten(1, 2)[:, None]  # [rows, 1, heads, value_dim]

@@ -19,8 +19,8 @@ Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
 """Ids [rows, 1], cos and sin [rows, 1, ...] of their positions, and lengths [rows]."""
 NO_TOKEN = -1
 PATIENCE = 32
-"""So many steps a graph with more rows than needed serves before a fitting one is captured; without
-one the second step is captured.
+"""Steps that a larger graph is reused for before one of the exact size is captured. With no larger
+graph, a size is captured the second time it occurs.
 """
 
 
@@ -33,14 +33,14 @@ def step(
     lengths: Tensor,
     span: int,
 ) -> Tensor:
-    """The most likely next tokens [rows] after ids [rows, 1], whose keys and values are written
-    behind each row's length.
+    """The most likely next tokens [rows] after ids [rows, 1]; their keys and values are stored at
+    ``lengths`` [rows].
     """
     attend = Decode(cache, lengths, span)
-    return likeliest(model.logits(model.decode(model.embed(ids), cos, sin, attend, ids)[:, 0]))
+    return argmax_tokens(model.logits(model.decode(model.embed(ids), cos, sin, attend, ids)[:, 0]))
 
 
-def likeliest(logits: Tensor) -> Tensor:
+def argmax_tokens(logits: Tensor) -> Tensor:
     """The tokens [rows] of the largest logits [rows, vocabulary], ``NO_TOKEN`` where there is a NaN
     among them.
     """
@@ -51,7 +51,7 @@ def likeliest(logits: Tensor) -> Tensor:
 class Graph:
     """``step`` over a fixed number of rows and the whole capacity of a cache, captured.
 
-    Rows beyond those that run write into free rows of the cache, at their beginning.
+    Padding rows write to position 0 of cache rows that no sequence owns, so they overwrite nothing.
     """
 
     def __init__(self, model: EngineModel, cache: KVCache, inputs: Inputs) -> None:
@@ -60,9 +60,8 @@ class Graph:
         span = cache.keys.shape[3]
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(
-            side
-        ):  # libraries set themselves up at a first run, which a capture doesn't allow
+        # a first run outside the capture: libraries set themselves up, which a capture forbids
+        with torch.cuda.stream(side):
             step(model, cache, *self.inputs, span)
         torch.cuda.current_stream().wait_stream(side)
         self.graph = torch.cuda.CUDAGraph()
@@ -70,8 +69,8 @@ class Graph:
             self.tokens = step(model, cache, *self.inputs, span)
 
     def __call__(self, inputs: Inputs) -> Tensor:
-        for mine, new in zip(self.inputs, inputs):
-            mine.copy_(new)
+        for captured, new in zip(self.inputs, inputs):
+            captured.copy_(new)
         self.graph.replay()
         return self.tokens
 
@@ -87,12 +86,14 @@ class DecodeRunner:
         self.replays = cache.device.type == "cuda"
 
     def __call__(self, ids: list[int], positions: list[list[float]]) -> list[int]:
-        """Next tokens of the rows, given the last token of each and where it stands."""
+        """Next tokens of the rows, given the last token of each and its position ids [rows,
+        components].
+        """
         running, cache = len(ids), self.cache
         rows = self._rows_of_graph(running)
-        spare = max(rows - running, 0)
+        padding = max(rows - running, 0)
         inputs = self._inputs(
-            ids + [0] * spare, positions + positions[:1] * spare, cache.lengths + [0] * spare
+            ids + [0] * padding, positions + positions[:1] * padding, cache.lengths + [0] * padding
         )
         if rows and rows not in self.graphs:
             self.graphs[rows] = Graph(self.model, cache, inputs)
@@ -105,13 +106,16 @@ class DecodeRunner:
         return list(map(int, tokens[:running].tolist()))
 
     def _rows_of_graph(self, running: int) -> int:
-        """How many rows the graph has that takes this step, captured or to be; 0 where none
-        should.
+        """Rows of the graph for this step, captured already or to be captured now; 0: run it
+        without one.
+
+        Capturing takes as long as dozens of steps, so the sizes are few (powers of two), a larger
+        graph fills in for a while, and a size that occurs once is not captured at all.
         """
         if not self.replays:
             return 0
         rows = min(1 << (running - 1).bit_length(), self.cache.keys.shape[1])
-        if self.captured_for is not self.cache.keys:
+        if self.captured_for is not self.cache.keys:  # the cache grew: graphs hold old addresses
             self.graphs.clear()
             self.captured_for = self.cache.keys
         if rows in self.graphs:

@@ -68,6 +68,10 @@ class EngineModel(Protocol):
     def dtype(self) -> torch.dtype: ...
 
     @property
+    def vocab_size(self) -> int:
+        """Token ids are below it."""
+
+    @property
     def activation_bytes(self) -> int:
         """Bytes that a prompt token takes at the peak of a forward pass, visual or text, whichever
         is more. The engine sizes its packs by it.

@@ -4,8 +4,7 @@ become, and what comes out.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 import torch
@@ -38,11 +37,15 @@ class Visual:
 
 @dataclass(frozen=True)
 class Prompt:
-    """Token ids with every visual placeholder expanded, and the visuals in the order of their
-    placeholders.
+    """One question to the model.
 
-    The first ``prefix`` tokens hold all the visuals; prompts with equal visuals and prefix share
-    its computation.
+    id: names it among those of one call; its output carries it.
+    ids: token ids, every visual placeholder repeated once per visual token.
+    visuals: in the order of their placeholders.
+    max_new_tokens: the longest answer to generate, at least 1.
+    choices: token ids of the answers to rank; not read by generation.
+    prefix: so many tokens from the start hold all visuals; neighbouring prompts with equal visuals
+        and an equal prefix share its computation. 0: nothing is shared.
     """
 
     id: str
@@ -55,6 +58,16 @@ class Prompt:
     @property
     def media(self) -> list[Media]:
         return [v.media for v in self.visuals]
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the prompt and its longest possible answer."""
+        return len(self.ids) + self.max_new_tokens
+
+    @property
+    def ranked_tokens(self) -> int:
+        """Tokens of the prompt and all its choices."""
+        return len(self.ids) + sum(map(len, self.choices))
 
     def shares_prefix(self, other: Prompt) -> bool:
         """Whether the two begin with the same visuals and tokens, and each goes on after them."""
@@ -77,13 +90,26 @@ class Group:
 
     @property
     def tokens(self) -> int:
-        return self.shared + sum(len(p.ids) - self.shared for p in self.prompts)
+        """Tokens that are computed: the shared prefix once, and what each prompt adds."""
+        return self.shared + sum(self.added)
+
+    @property
+    def added(self) -> list[int]:
+        """How many tokens each prompt adds to the shared prefix."""
+        return [len(p.ids) - self.shared for p in self.prompts]
 
 
 @dataclass(frozen=True)
 class Output:
-    """Generated ids (the stop token not included), or one log-likelihood per choice, or why there
-    is neither.
+    """What the engine made of a prompt.
+
+    id: the prompt's.
+    ids: the generated tokens, without the stop token.
+    stopped: whether the model ended the answer itself.
+    logprobs: of a ranked prompt, the log-likelihood of each choice.
+    seconds: wall time, of a generated answer from its prefill to its end, of a ranked one its share
+        of the pack.
+    error: why there is no answer.
     """
 
     id: str
@@ -95,46 +121,29 @@ class Output:
 
 
 @dataclass
-class Sequence:
-    """A prompt that occupies a row of the cache. ``next_position`` is that of the token to be fed
-    next, by component.
+class RunningSequence:
+    """A prompt that occupies a row of the cache.
+
+    prompt: without its pixels, which are not needed after prefill.
+    started: time (``perf_counter``) at which its prefill began.
+    next_position: position ids [components] of the next token to be fed.
+    generated: tokens so far; the last one is still to be fed.
     """
 
     prompt: Prompt
     started: float
     next_position: list[float]
-    out: list[int] = field(default_factory=list)
+    generated: list[int] = field(default_factory=list)
 
-
-class Waiting:
-    """Prompts that wait: the next one can be looked at, and what was taken can be put back to the
-    front.
-    """
-
-    def __init__(self, prompts: Iterable[Prompt]) -> None:
-        self.source = iter(prompts)
-        self.front: deque[Prompt] = deque()
-
-    def __bool__(self) -> bool:
-        return self.peek() is not None
-
-    def peek(self) -> Prompt | None:
-        if not self.front and (prompt := next(self.source, None)) is not None:
-            self.front.append(prompt)
-        return self.front[0] if self.front else None
-
-    def take(self) -> Prompt:
-        self.peek()
-        return self.front.popleft()
-
-    def put_back(self, prompts: list[Prompt]) -> None:
-        self.front.extendleft(reversed(prompts))
+    def append(self, token: int) -> None:
+        self.generated.append(token)
+        self.next_position = [n + 1 for n in self.next_position]
 
 
 @dataclass
 class Stats:
     """What an engine did so far. Tokens that a shared prefix saved are in ``tokens_reused``, not in
-    ``tokens_in``.
+    ``tokens_in``; ``prefill_seconds`` include ``vision_seconds``.
     """
 
     packs: int = 0
@@ -150,8 +159,11 @@ class Stats:
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
 
+    def reset(self) -> None:
+        """Counts from zero again."""
+        vars(self).update(vars(Stats()))
+
     def prefilled(self, pack: list[Group], seconds: float) -> None:
-        """Seconds include those of the vision tower."""
         self.packs += 1
         self.tokens_in += sum(g.tokens for g in pack)
         self.tokens_reused += sum(g.shared * (len(g.prompts) - 1) for g in pack)

@@ -49,6 +49,10 @@ class Qwen2VL(nn.Module):
         return self.lm_head.weight.dtype
 
     @property
+    def vocab_size(self) -> int:
+        return self.config.text.vocab_size
+
+    @property
     def cache_shape(self) -> CacheShape:
         """Shape of the keys and values that ``decode`` hands to its ``Attend``."""
         t = self.config.text

@@ -1,0 +1,114 @@
+"""Runs what the scheduler chose: prefills packs, decodes steps, scores choices. Knows no queues."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from evalkit.engine.budget import raises_out_of_memory
+from evalkit.engine.cache import KVCache, Prefill
+from evalkit.engine.decode import DecodeRunner, argmax_tokens
+from evalkit.engine.features import FeatureCache
+from evalkit.engine.interface import EngineModel
+from evalkit.engine.sequence import Group, RunningSequence, Stats
+
+
+class ModelRunner:
+    """One model with its cache of keys and values and its cache of visual features.
+
+    ``prefill``, ``decode`` and ``rank`` raise OutOfMemory; ``drop_rows`` then restores the cache.
+    """
+
+    def __init__(self, model: EngineModel, feature_tokens: int) -> None:
+        self.model, self.stats = model, Stats()
+        self.cache = KVCache(model.cache_shape, model.dtype, model.device)
+        self.features = FeatureCache(model, feature_tokens, self.stats)
+        self.decoder = DecodeRunner(model, self.cache)
+
+    @raises_out_of_memory
+    def prefill(self, pack: list[Group]) -> list[RunningSequence]:
+        """Stores keys and values of the pack's prompts in new rows of the cache, in order, and
+        chooses the first token of each answer.
+        """
+        started = time.perf_counter()
+        prompts = [p for g in pack for p in g.prompts]
+        self.cache.reserve(len(self.cache.lengths) + len(prompts), max(p.longest for p in prompts))
+        hidden, positions = self._forward(pack, self.cache)
+        # where each prompt's last token lies: a group's tokens are its shared prefix once, then
+        # what each prompt adds
+        ends, end = [], 0
+        for group in pack:
+            end += group.shared
+            for added in group.added:
+                end += added
+                ends.append(end - 1)
+        tokens = argmax_tokens(self.model.logits(hidden[ends])).tolist()  # [prompts]
+        self.stats.prefilled(pack, time.perf_counter() - started)
+        return [
+            RunningSequence(replace(p, visuals=()), started, at[:, -1].tolist(), [token])
+            for p, at, token in zip(prompts, positions, tokens)
+        ]
+
+    @raises_out_of_memory
+    def decode(self, running: list[RunningSequence]) -> None:
+        """Appends one token to each sequence."""
+        started = time.perf_counter()
+        tokens = self.decoder(
+            [s.generated[-1] for s in running], [s.next_position for s in running]
+        )
+        for sequence, token in zip(running, tokens):
+            sequence.append(token)
+        self.stats.decoded(len(running), time.perf_counter() - started)
+
+    @raises_out_of_memory
+    def rank(self, pack: list[Group]) -> list[tuple[float, ...]]:
+        """Log-likelihood of each choice of each prompt, summed over the choice's tokens."""
+        started = time.perf_counter()
+        prompts = [p for g in pack for p in g.prompts]
+        # a choice's last token is predicted, not fed
+        choices = [
+            Group([replace(p, ids=p.ids + c[:-1]) for c in p.choices], shared=len(p.ids))
+            for p in prompts
+        ]
+        hidden, _ = self._forward(choices, None)
+        scores, start = [], 0
+        for prompt in prompts:
+            start += len(prompt.ids)
+            last, logprobs = hidden[start - 1 : start], []  # predicts every choice's first token
+            for choice in prompt.choices:
+                own = hidden[start : (start := start + len(choice) - 1)]
+                logits = self.model.logits(torch.cat((last, own))).float()  # [tokens, vocabulary]
+                chosen = torch.tensor(choice, device=logits.device)[:, None]
+                logprobs.append(float(logits.log_softmax(-1).gather(1, chosen).double().sum()))
+            scores.append(tuple(logprobs))
+        self.stats.prefilled(choices, time.perf_counter() - started)
+        return scores
+
+    def drop_rows(self, kept: int) -> None:
+        """After running out of memory: keeps the first ``kept`` rows of the cache."""
+        self.stats.halvings += 1
+        self.cache.keep(kept)
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _forward(self, pack: list[Group], cache: KVCache | None) -> tuple[Tensor, list[Tensor]]:
+        """Hidden states [tokens, hidden] of a pack, and the position ids [components, tokens + 1]
+        of each prompt and of the token after it.
+        """
+        model, ids = self.model, list[int]()
+        positions: list[Tensor] = []
+        packed: list[Tensor] = []
+        for group in pack:
+            for i, p in enumerate(group.prompts):
+                start = group.shared if i else 0
+                positions.append(model.position_ids(p.ids, p.media, following=1))
+                packed.append(positions[-1][:, start:-1])
+                ids += p.ids[start:]
+        features = self.features.of([v for g in pack for v in g.prompts[0].visuals])
+        whole = torch.tensor([ids], device=model.device)  # [1, tokens]
+        x = model.embed(whole, features)
+        cos, sin = model.rotary(torch.cat(packed, dim=1)[:, None].to(model.device))
+        return model.decode(x, cos, sin, Prefill(pack, cache, model.device), whole)[0], positions

@@ -1,0 +1,161 @@
+"""Which prompts run next: those that wait, those under way, and the budget that bounds them.
+
+Counts rows and tokens, and knows no tensors. The engine alternates between two kinds of steps (as
+in Orca, OSDI 2022): while there is room, the next prompts are prefilled together; otherwise every
+sequence under way decodes one token.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from evalkit.engine.sequence import Group, Output, Prompt, RunningSequence
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What runs at once.
+
+    rows: sequences.
+    pack_tokens: prompt tokens of one prefill.
+    cache_tokens: rows times the longest row, of the keys and values.
+    """
+
+    rows: int
+    pack_tokens: int
+    cache_tokens: int
+
+    def below(self, tokens: int) -> Budget:
+        """Half of what a pack of ``tokens`` needed."""
+        return replace(self, pack_tokens=max(min(self.pack_tokens, tokens) // 2, 1))
+
+
+class Waiting:
+    """Prompts that wait, read from their source one ahead. Those that ``why_invalid`` gives a
+    reason for are passed over; their outputs gather in ``refused``.
+    """
+
+    def __init__(
+        self, prompts: Iterable[Prompt], why_invalid: Callable[[Prompt], str | None]
+    ) -> None:
+        self.source, self.why_invalid = iter(prompts), why_invalid
+        self.front: deque[Prompt] = deque()
+        self.refused: list[Output] = []
+        self.ids: set[str] = set()
+
+    def peek(self) -> Prompt | None:
+        """The next prompt, which goes on waiting; None when there is none."""
+        while not self.front and (prompt := next(self.source, None)) is not None:
+            repeated = f"the id {prompt.id!r} names an earlier prompt" * (prompt.id in self.ids)
+            if error := repeated or self.why_invalid(prompt):
+                self.refused.append(Output(prompt.id, error=error))
+            else:
+                self.front.append(prompt)
+            self.ids.add(prompt.id)
+        return self.front[0] if self.front else None
+
+    def take(self) -> Prompt:
+        """The prompt that was looked at last."""
+        return self.front.popleft()
+
+    def put_back(self, prompts: list[Prompt]) -> None:
+        """Has prompts that were taken wait again, before all others."""
+        self.front.extendleft(reversed(prompts))
+
+
+class Scheduler:
+    """Packs of prompts under a budget. The i-th of ``running`` owns row i of the cache."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self.start((), lambda prompt: None)
+
+    def start(self, prompts: Iterable[Prompt], why_invalid: Callable[[Prompt], str | None]) -> None:
+        """Begins anew with these prompts; what waited or ran is forgotten."""
+        self.waiting = Waiting(prompts, why_invalid)
+        self.running: list[RunningSequence] = []
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to do."""
+        return self.waiting.peek() is not None or bool(self.running)
+
+    def refused(self) -> list[Output]:
+        """Outputs of prompts that can't be run, each once."""
+        refused, self.waiting.refused = self.waiting.refused, []
+        return refused
+
+    def schedule(self) -> list[Group]:
+        """The groups to prefill now; none: decode.
+
+        Prompts are taken in order while rows, cache and pack have room for the next one. One alone
+        is always taken, however long. Neighbours with a common prefix form a group, and only their
+        own tokens count.
+        """
+        pack: list[Group] = []
+        rows, tokens, budget = len(self.running), 0, self.budget
+        longest = max((s.prompt.longest for s in self.running), default=0)
+        while (prompt := self.waiting.peek()) is not None:
+            group = pack[-1] if pack and pack[-1].prompts[0].shares_prefix(prompt) else None
+            tokens += len(prompt.ids) - (prompt.prefix if group else 0)
+            longest = max(longest, prompt.longest)
+            rows += 1
+            # every row of the cache is as long as the longest
+            full = rows > budget.rows or rows * longest > budget.cache_tokens
+            if rows > 1 and (full or (pack and tokens > budget.pack_tokens)):
+                break
+            if group:
+                group.shared = prompt.prefix
+                group.prompts.append(self.waiting.take())
+            else:
+                pack.append(Group([self.waiting.take()]))
+        return pack
+
+    def schedule_ranking(self) -> list[Group]:
+        """The prompts whose choices are ranked now, each a group of its own. Ranking stores no keys
+        and values, so only the pack is bounded.
+        """
+        pack: list[Group] = []
+        tokens = 0
+        while (prompt := self.waiting.peek()) is not None:
+            tokens += prompt.ranked_tokens
+            if pack and tokens > self.budget.pack_tokens:
+                break
+            pack.append(Group([self.waiting.take()]))
+        return pack
+
+    def finish(self, row: int) -> None:
+        """Takes a sequence out; the last one moves to its row, as in the cache."""
+        self.running[row] = self.running[-1]
+        self.running.pop()
+
+    def shrink(self, pack: list[Group]) -> list[Output]:
+        """After running out of memory: asks for less from now on. Returns errors for what is given
+        up.
+
+        Prompts of a pack wait again, for packs of half the size; one that was alone fails. Without
+        a pack a decoding step did not fit: half of the sequences are given up, so that the others
+        go on.
+        """
+        prompts = [p for group in pack for p in group.prompts]
+        if not prompts:
+            kept = len(self.running) // 2
+            error = (
+                f"out of memory with {len(self.running)} answers under way; ask again, or with at "
+                f"most {max(kept, 1)} at once"
+            )
+            failed = [Output(s.prompt.id, error=error) for s in self.running[kept:]]
+            del self.running[kept:]
+            self.budget = replace(self.budget, rows=max(kept, 1))
+            return failed
+        tokens = sum(p.ranked_tokens for p in prompts)
+        if len(prompts) > 1:
+            self.waiting.put_back(prompts)
+            self.budget = self.budget.below(tokens)
+            return []
+        error = (
+            f"out of memory: a prompt of {tokens} tokens does not fit; give it fewer or smaller "
+            "images or frames"
+        )
+        return [Output(prompts[0].id, error=error)]
