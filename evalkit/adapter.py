@@ -8,6 +8,7 @@ as a file.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,25 +18,29 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from evalkit.errors import UsageError
+from evalkit.models.switch import Switch, check_names
 from evalkit.plugin import classes_in
 from evalkit.types import BoxSpace, Completion, Request
 
 
 class ModelAdapter(ABC):
-    """Base class of adapters. Built with a model name, folder or hub id, and the ``--model-args``
-    as keyword arguments (already converted: ``4`` is an int, ``true`` a bool); an unknown argument
-    raises UsageError.
+    """Base class of adapters. Built with a model name, folder or hub id, and keyword arguments:
+    switches and the adapter's own settings (already converted: ``4`` is an int, ``true`` a bool).
+    An unknown argument raises UsageError.
 
     A request that can't be answered (unreadable media, too long a prompt) comes back as a
     completion with ``error``; only what makes every further answer impossible raises.
+
+    ``name`` is that of the entry point. ``box_space`` is the unit in which the model writes boxes;
+    it holds for every completion that names none itself.
     """
 
     name: ClassVar[str]
     box_space: BoxSpace | None = None
 
     def __init__(self, model: str, **arguments: Any) -> None:  # noqa: B027 - an adapter may need no arguments
-        """``model`` as given on the command line. Raises UsageError for an argument that the
-        adapter does not know.
+        """``model`` as the user names it. Raises UsageError for an argument that the adapter does
+        not know.
         """
 
     @property
@@ -44,6 +49,25 @@ class ModelAdapter(ABC):
         """JSON of everything that can change an answer: weights hash, switches, dtype, pixels,
         generation. What can't change an answer (batch size, device count, worker count) is not in
         it."""
+
+    @classmethod
+    def switches(cls, model: str) -> Mapping[str, Switch]:
+        """The ablation switches that this adapter takes for a model, by name. Raises EvalkitError
+        for a model that is not there.
+        """
+        return {}
+
+    @property
+    def blind(self) -> Mapping[str, Any] | None:
+        """The switch values that hide all images and videos from the model, the no-vision
+        baseline; None where there are none.
+        """
+        return None
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """Names of the modules whose code can change an answer, beside what they import."""
+        return (type(self).__module__,)
 
     @property
     def details(self) -> Mapping[str, Any]:
@@ -107,3 +131,50 @@ def adapter_class(name: str) -> type[ModelAdapter]:
         f"unknown adapter {name!r}; {hint}known: {', '.join(known)}; or give a file: "
         "./my_adapter.py"
     )
+
+
+def read_switches(adapter: type[ModelAdapter], model: str, given: Iterable[str]) -> dict[str, Any]:
+    """Switch values from texts such as ``position=rope1d``. Raises UsageError that says what is
+    expected.
+    """
+    known = adapter.switches(model) if (texts := list(given)) else {}
+    out: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not name:
+            raise UsageError(f"switch {text!r}: expected name=value")
+        check_names([name], known)
+        if name in out:
+            raise UsageError(f"switch {name} is given twice")
+        out[name] = known[name].read(value)
+    return out
+
+
+def make_adapter(
+    adapter: str | type[ModelAdapter], model: str, arguments: Mapping[str, Any]
+) -> ModelAdapter:
+    """An adapter (a name, a file or a class) for a model, its arguments checked. Raises UsageError
+    for arguments that it does not take, with those that it does.
+    """
+    cls = adapter_class(adapter) if isinstance(adapter, str) else adapter
+    check_arguments(cls, model, arguments)
+    return cls(model, **arguments)
+
+
+def check_arguments(adapter: type[ModelAdapter], model: str, given: Mapping[str, Any]) -> None:
+    """Raises UsageError for names that an adapter does not take for a model, with those that it
+    does, and for switch values that are none.
+    """
+    switches = adapter.switches(model)
+    parameters = list(inspect.signature(adapter).parameters.values())[1:]
+    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    open_ended = not switches and any(p.kind is p.VAR_KEYWORD for p in parameters)
+    if (unknown := sorted(set(given) - {*named, *switches})) and not open_ended:
+        close = get_close_matches(unknown[0], [*named, *switches], 1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise UsageError(
+            f"unknown argument {', '.join(unknown)} for adapter {adapter.name!r}{hint}; it takes: "
+            f"{', '.join(named) or 'none'}; switches: {', '.join(switches) or 'none'}"
+        )
+    for name in set(given) & set(switches):
+        switches[name].check(given[name])

@@ -34,7 +34,6 @@ from evalkit.models.qwen2_vl.config import RELEASED
 from evalkit.models.qwen2_vl.fused import fuse
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen2_vl.processing import Processor, normalised
-from evalkit.models.qwen2_vl.switches import Ablation
 
 Answers = dict[str, tuple[int, ...]]
 PAGES = {"documents": (1092, 1372, 10), "questions": (448, 616, 10), "decode": (224, 224, 256)}
@@ -102,7 +101,7 @@ def model_of(name: str, dtype: str, device: str) -> Qwen2VL:
     """A checkpoint folder, or a released size (``2B``) with random weights."""
     if name in RELEASED:
         with torch.device("meta"):
-            model = Qwen2VL(RELEASED[name], Ablation()).to(DTYPES[dtype])
+            model = Qwen2VL(RELEASED[name]).to(DTYPES[dtype])
         model = model.to_empty(device=device)
         generator = torch.Generator(device).manual_seed(0)
         with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,3 +63,9 @@ def find_shipped(name: str, folder: Path, what: str) -> Path:
             f"{name}: no such file, and not one of the shipped {what}: {', '.join(sorted(shipped))}"
         )
     return path
+
+
+def yaml_quotes(settings: Mapping[str, Any]) -> str:
+    """The hint for settings that YAML read as true or false where words were meant; else empty."""
+    words = [name for name, value in settings.items() if isinstance(value, bool)]
+    return f" (in YAML with quotes: {words[0]}: 'on' or 'off')" if words else ""

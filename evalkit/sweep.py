@@ -15,14 +15,18 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from evalkit import journal
+from evalkit.adapter import ModelAdapter, adapter_class, check_arguments, make_adapter
 from evalkit.cell import Cell, Selection
-from evalkit.config_files import Strict, find_shipped, read_yaml
+from evalkit.config_files import Strict, find_shipped, read_yaml, yaml_quotes
 from evalkit.errors import EvalkitError, UsageError
 from evalkit.results.cells import StoredCell, stored_cells
 from evalkit.runner import Outcome, run_cell, stored_json
+from evalkit.task import Task, load_task
 
 Settings = Mapping[str, Any]
-"""What makes a cell: values of switches, and of ``model`` where it is not the sweep's."""
+"""What makes a cell: values of switches and of the adapter's other arguments; ``model`` and
+``adapter`` where they are not the sweep's.
+"""
 
 
 class Group(Strict):
@@ -41,13 +45,19 @@ class Sweep(Strict):
     ``axes`` maps a switch (or ``model``) to its values; ``grid`` takes all combinations, ``paired``
     the first values together, then the second, and so on. ``baseline`` and what ``include`` lists
     are added, what an entry of ``exclude`` fits is left out. ``groups`` stand beside all that.
-    ``limit``: only so many samples of each task, drawn at random.
+    ``limit``: only so many samples of each task, drawn at random. ``adapter``, ``dtype``,
+    ``device``, ``model_args`` and ``data`` are what the options of ``evalkit run`` are.
     """
 
     schema_version: Literal[1] = 1
     name: str = Field(pattern=r"^[\w-]+$")
     question: str
     model: str = "nano"
+    adapter: str = "reference"
+    dtype: str | None = None
+    device: str | None = None
+    model_args: dict[str, Any] = Field(default_factory=dict)
+    data: dict[str, Path] = Field(default_factory=dict)
     tasks: tuple[str, ...] = Field(min_length=1)
     axes: dict[str, list[Any]] = Field(default_factory=dict)
     mode: Literal["grid", "paired"] = "grid"
@@ -59,37 +69,28 @@ class Sweep(Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> Sweep:
-        from evalkit.models.qwen2_vl.switches import Ablation
-
-        known = {*Ablation.__dataclass_fields__, "model"}
-        places: list[tuple[str, Sequence[str]]] = [
-            ("axes", list(self.axes)),
-            ("baseline", list(self.baseline)),
-        ]
-        places += [
-            (f"{name}.{i}", list(d))
-            for name in ("include", "exclude")
-            for i, d in enumerate(getattr(self, name))
-        ]
-        for i, group in enumerate(self.groups):
-            places += [(f"groups.{i}", [*s]) for s in (group.baseline, *group.include)]
-        for where, keys in places:
-            if strange := sorted(set(keys) - known):
-                raise ValueError(
-                    f"{where}: {', '.join(strange)} unknown; there are: {', '.join(sorted(known))}"
-                )
         if self.mode == "paired" and len({len(v) for v in self.axes.values()}) > 1:
             raise ValueError("axes: paired mode needs as many values on every axis")
-        for settings in (
-            *self.cells(),
-            *(s for g in self.groups for s in (g.baseline, *g.include)),
-        ):
+        for settings in self.every():
             if not isinstance(settings.get("model", ""), str):
                 raise ValueError(
                     f"model: {settings['model']!r} is not a name, a folder or a hub id"
                 )
-            Ablation(**{k: v for k, v in settings.items() if k != "model"})
         return self
+
+    def every(self) -> list[Settings]:
+        """The settings of all cells, those of the groups too."""
+        return [*self.cells(), *(s for g in self.groups for s in (g.baseline, *g.include))]
+
+    def built(self, settings: Settings) -> ModelAdapter:
+        """The adapter of a cell. Raises UsageError."""
+        shared = {"dtype": self.dtype, "device": self.device, **self.model_args}
+        own = {k: v for k, v in settings.items() if k not in ("model", "adapter")}
+        return make_adapter(
+            settings.get("adapter", self.adapter),
+            settings.get("model", self.model),
+            {k: v for k, v in shared.items() if v is not None} | own,
+        )
 
     def cells(self) -> list[Settings]:
         """The settings of all cells, the baseline first, none twice."""
@@ -119,7 +120,22 @@ def load_sweep(path: Path, model: str | None = None) -> Sweep:
     """Reads and checks a sweep's file; ``model`` replaces its own. Raises UsageError that names
     file, line and field.
     """
-    return read_yaml(path, Sweep, **({"model": model} if model else {}))
+    sweep = read_yaml(path, Sweep, **({"model": model} if model else {}))
+    for settings in sweep.every():
+        try:
+            check_settings(sweep, settings)
+        except UsageError as e:
+            raise UsageError(f"{path}: {e}{yaml_quotes(settings)}") from None
+    return sweep
+
+
+def check_settings(sweep: Sweep, settings: Settings) -> None:
+    """Raises UsageError for settings that the sweep's adapter does not take, or values that are
+    none.
+    """
+    cls = adapter_class(settings.get("adapter", sweep.adapter))
+    own = {k: v for k, v in settings.items() if k not in ("model", "adapter")}
+    check_arguments(cls, settings.get("model", sweep.model), sweep.model_args | own)
 
 
 @dataclass(frozen=True)
@@ -137,30 +153,29 @@ def plan(sweep: Sweep, output: Path) -> list[Planned]:
     """All cells of a sweep, baseline first for each task. Raises UsageError for a model, task or
     switch that is not there.
     """
-    from evalkit.adapter import adapter_class
-    from evalkit.task import load_task
-
-    reference = adapter_class("reference")
 
     def cells(tasks: Sequence[str], chosen: Sequence[Settings]) -> list[Planned]:
-        adapters = []
-        for settings in chosen:
-            model = settings.get("model", sweep.model)
-            adapters.append(
-                (
-                    settings,
-                    model,
-                    reference(model, **{k: v for k, v in settings.items() if k != "model"}),
-                )
-            )
+        adapters = [(s, s.get("model", sweep.model), sweep.built(s)) for s in chosen]
         return [
-            Planned(s, Cell.make(load_task(t), adapter, m, output), chosen[0])
-            for t in tasks
+            Planned(s, Cell.make(task, adapter, m, output, data.get(_name(task))), chosen[0])
+            for task in map(load_task, tasks)
             for s, m, adapter in adapters
         ]
 
+    data = {name: path.expanduser() for name, path in sweep.data.items()}
+    named = {
+        _name(load_task(t)) for t in (*sweep.tasks, *(t for g in sweep.groups for t in g.tasks))
+    }
+    if strange := sorted(set(data) - named):
+        raise UsageError(
+            f"data: {', '.join(strange)} is not among the sweep's tasks: {', '.join(sorted(named))}"
+        )
     own = [p for g in sweep.groups for p in cells(g.tasks, (g.baseline, *g.include))]
     return [*cells(sweep.tasks, sweep.cells()), *own]
+
+
+def _name(task: Task) -> str:
+    return f"{task.name}:{task.subset}"
 
 
 def selection(sweep: Sweep) -> Selection:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from evalkit.media import decode_image, decode_video
 from evalkit.models.qwen2_vl.processing import FPS, sample_frames
-from evalkit.models.qwen2_vl.switches import Ablation
+from evalkit.models.qwen2_vl.switches import Limits, Switches, media_limits
 from evalkit.models.weights import resolve
 from evalkit.nano import shipped
 from evalkit.types import Image, Media, MediaBudget, Message, Text, Video
@@ -48,16 +48,17 @@ def media_of(messages: Iterable[Message]) -> list[Image | Video]:
     return [p for m in messages for p in m.content if isinstance(p, Media)]
 
 
-def decoded(part: Image | Video, budget: MediaBudget, ablation: Ablation):  # type: ignore[no-untyped-def]
-    """A PIL image, or the sampled frames [frames, height, width, 3] of a video. Switches go before
-    the request's budget.
-    """
+def decoded(part: Image | Video, budget: MediaBudget, switches: Switches):  # type: ignore[no-untyped-def]
+    """A PIL image, or the sampled frames [frames, height, width, 3] of a video."""
     if isinstance(part, Image):
         return decode_image(part)
-    fps = ablation.fps or budget.fps or FPS
-    max_frames = ablation.max_frames or budget.max_frames
+    task = Limits(fps=budget.fps, max_frames=budget.max_frames)
+    limits = media_limits(switches, task, Limits(fps=FPS))
     return decode_video(
-        part, lambda total, video_fps: sample_frames(total, video_fps, fps, max_frames)
+        part,
+        lambda total, video_fps: sample_frames(
+            total, video_fps, limits.fps or FPS, limits.max_frames
+        ),
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from functools import cached_property, lru_cache, partial
 from typing import Any
 
-from evalkit.adapter import ModelAdapter
+from evalkit.adapter import ModelAdapter, check_arguments
 from evalkit.engine import Engine, Media, Output, Prompt, Visual
 from evalkit.engine.budget import choose
 from evalkit.errors import CheckpointError, UsageError, reason
@@ -22,7 +22,8 @@ from evalkit.models.qwen2_vl.checkpoint import load
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig
 from evalkit.models.qwen2_vl.fused import compile_parts, fuse
 from evalkit.models.qwen2_vl.processing import Processor, ProcessorConfig, normalised, visual_tokens
-from evalkit.models.qwen2_vl.switches import Ablation
+from evalkit.models.qwen2_vl.switches import BLIND, Switches
+from evalkit.models.switch import Switch
 from evalkit.models.weights import weights_digest
 from evalkit.types import Completion, Image, MediaBudget, Request, TokenCounts, Video
 
@@ -46,7 +47,7 @@ class ReferenceAdapter(ModelAdapter):
     there is one. ``batch_size`` sequences run at once in packs of at most ``batch_tokens`` prompt
     tokens, both chosen from free memory if None; neither changes an answer. ``compile`` fuses
     element-wise operations, which pays on long runs only. All further arguments are the switches of
-    ``Ablation``.
+    the model family (``switches``).
     """
 
     name = "reference"
@@ -64,12 +65,6 @@ class ReferenceAdapter(ModelAdapter):
         compile: bool = False,
         **switches: Any,
     ) -> None:
-        if unknown := set(switches) - set(Ablation.__dataclass_fields__):
-            known = ", ".join(Ablation.__dataclass_fields__)
-            raise UsageError(
-                f"unknown argument {', '.join(sorted(unknown))} for the reference adapter; "
-                f"switches: {known}"
-            )
         if dtype is not None and dtype not in DTYPES:
             raise UsageError(f"dtype={dtype!r}: expected one of {', '.join(DTYPES)}")
         for name, value in (
@@ -79,9 +74,11 @@ class ReferenceAdapter(ModelAdapter):
         ):
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise UsageError(f"{name}={value!r}: expected a whole number above 0")
-        self.ablation = Ablation(**switches)
+        check_arguments(type(self), model, switches)
         self.folder = checkpoint_folder(model)
         self.config = Qwen2VLConfig.load(self.folder)
+        self.switched = self.config.trained.with_(switches)
+        self.changed = self.config.trained.changed(switches)
         self.device = checked_device(device)
         self.dtype = dtype or without_emulation(self.config.dtype, self.device)
         self.batch_size, self.batch_tokens, self.workers, self.compile = (
@@ -92,21 +89,26 @@ class ReferenceAdapter(ModelAdapter):
         )
         self.prepared = PREPARED if self.device == "cpu" else PREPARED_FOR_GPU
         self.chat = Chat(self.folder, self.config)
-        self.processor = Processor(
-            ProcessorConfig.load(self.folder), self.ablation.resolve(self.config.trained_with)
-        )
+        self.processor = Processor(ProcessorConfig.load(self.folder), self.switched)
         self._visual = lru_cache(maxsize=4)(self._process)
+
+    @classmethod
+    def switches(cls, model: str) -> Mapping[str, Switch]:
+        return Switches.switches()
+
+    @property
+    def blind(self) -> Mapping[str, Any]:
+        return BLIND
 
     @cached_property
     def fingerprint(self) -> Mapping[str, Any]:
-        differences = self.ablation.differences(self.config.trained_with)
         return {
             "adapter": self.name,
             "weights": weights_digest(self.folder),
             "dtype": self.dtype,
-            "switches": self.ablation.given(),
+            "switches": self.changed,
             "trained_with": dict(self.config.trained_with),
-            "inference_probe": bool(differences),
+            "inference_probe": Switches.probes(self.changed),
             "generation": generation(
                 self.chat.stop_ids, *self.config.eos_token_ids, self.config.bos_token_id
             ),
@@ -118,13 +120,13 @@ class ReferenceAdapter(ModelAdapter):
             "device": self.device,
             "batch_size": self.batch_size or "chosen",
             "batch_tokens": self.batch_tokens or "chosen",
-            "min_pixels": self.ablation.min_pixels or self.processor.config.min_pixels,
-            "max_pixels": self.ablation.max_pixels or self.processor.config.max_pixels,
+            "min_pixels": self.switched.min_pixels or self.processor.config.min_pixels,
+            "max_pixels": self.switched.max_pixels or self.processor.config.max_pixels,
         }
 
     @cached_property
     def engine(self) -> Engine:
-        model = fuse(load(self.folder, self.dtype, self.device, self.ablation))
+        model = fuse(load(self.folder, self.dtype, self.device, self.switched))
         if self.compile:
             compile_parts(model)
         budget = choose(model, self.batch_size, self.batch_tokens)
@@ -209,7 +211,7 @@ class ReferenceAdapter(ModelAdapter):
             return request, Completion(request.id, finish_reason="error", error=reason(e))
 
     def _process(self, part: Image | Video, budget: MediaBudget) -> Visual:
-        pixels = decoded(part, budget, self.ablation)
+        pixels = decoded(part, budget, self.switched)
         key = (
             type(part).__name__,
             part.digest,

@@ -24,7 +24,7 @@ from evalkit.errors import CheckpointError, DataError, UsageError, reason
 from evalkit.models.device import checked_device, without_emulation
 from evalkit.models.qwen2_vl.chat import generation, stop_ids
 from evalkit.models.qwen2_vl.processing import Processor, ProcessorConfig, target_size
-from evalkit.models.qwen2_vl.switches import Ablation
+from evalkit.models.qwen2_vl.switches import Limits, Switches
 from evalkit.models.weights import weights_digest
 from evalkit.types import BoxSpace, Completion, Image, Request, TokenCounts
 
@@ -85,7 +85,8 @@ class TransformersAdapter(ModelAdapter):
                 f"{', '.join(switches)}: only Qwen2-VL takes pixel and frame budgets through "
                 "this adapter"
             )
-        self.ablation = Ablation(**switches)
+        self.switched = Switches().with_(switches)
+        self.changed = Switches().changed(switches)
         self.box_space = box_space or ("norm1000" if self.is_qwen2vl else None)
         self.device = checked_device(device)
         own = str(getattr(self.config, "dtype", None) or "float32").removeprefix("torch.")
@@ -106,8 +107,8 @@ class TransformersAdapter(ModelAdapter):
             "dtype": self.dtype,
             "attn_implementation": self.attn_implementation,
             "box_space": self.box_space,
-            "switches": self.ablation.given(),
-            "inference_probe": bool(self.ablation.differences({})),
+            "switches": self.changed,
+            "inference_probe": False,
             "generation": generation(
                 stop_ids(self.folder, eos), *(eos if isinstance(eos, list) else [eos]), bos
             ),
@@ -139,7 +140,7 @@ class TransformersAdapter(ModelAdapter):
     @cached_property
     def inputs(self) -> Qwen2VLInputs | ProcessorInputs:
         return (
-            Qwen2VLInputs(self.folder, self.config, self.ablation)
+            Qwen2VLInputs(self.folder, self.config, self.switched)
             if self.is_qwen2vl
             else ProcessorInputs(self.folder, self.trust_remote_code)
         )
@@ -195,14 +196,14 @@ class Qwen2VLInputs:
     patches by ours.
     """
 
-    def __init__(self, folder: Any, config: Any, ablation: Ablation) -> None:
+    def __init__(self, folder: Any, config: Any, switches: Switches) -> None:
         from transformers import AutoImageProcessor, AutoTokenizer
 
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.image_processor = AutoImageProcessor.from_pretrained(folder)
         self.limits = ProcessorConfig.load(folder)
-        self.ablation = ablation.resolve({})
-        self.video_processor = Processor(self.limits, self.ablation)
+        self.switches = switches
+        self.video_processor = Processor(self.limits, switches)
         self.config = config
 
     def prepare(self, request: Request) -> Inputs:
@@ -212,7 +213,7 @@ class Qwen2VLInputs:
         made: dict[str, list[Tensor]] = {}
         tokens: dict[str, list[int]] = {"<|image_pad|>": [], "<|video_pad|>": []}
         for part in media_of(request.messages):
-            pixels = decoded(part, request.budget, self.ablation)
+            pixels = decoded(part, request.budget, self.switches)
             low, high = request.budget.min_pixels, request.budget.max_pixels
             if isinstance(part, Image):
                 patches, grid = self._image(pixels, low, high)
@@ -238,8 +239,10 @@ class Qwen2VLInputs:
         self, picture: PILImage.Image, low: int | None, high: int | None
     ) -> tuple[Tensor, Tensor]:
         rgb = picture.convert("RGB")
-        low, high = low or self.limits.min_pixels, high or self.limits.max_pixels
-        height, width = target_size(rgb.height, rgb.width, self.ablation, low, high)
+        checkpoint = Limits(self.limits.min_pixels, self.limits.max_pixels)
+        height, width = target_size(
+            rgb.height, rgb.width, self.switches, Limits(low, high), checkpoint
+        )
         resized = rgb.resize((width, height), PILImage.Resampling.BICUBIC)
         size = {
             "shortest_edge": min(self.limits.min_pixels, height * width),
@@ -294,7 +297,7 @@ class ProcessorInputs:
 
     def prepare(self, request: Request) -> Inputs:
         media = iter(
-            [decoded(part, request.budget, Ablation()) for part in media_of(request.messages)]
+            [decoded(part, request.budget, Switches()) for part in media_of(request.messages)]
         )
         messages = chat_messages(request.messages)
         for message in messages:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen2_vl.positions import POSITIONS
 from evalkit.models.qwen2_vl.processing import Processor, exact_tokens, smart_resize
 from evalkit.models.qwen2_vl.rope import Run, vision_angles
-from evalkit.models.qwen2_vl.switches import CHOICES, RELEASE, Ablation
+from evalkit.models.qwen2_vl.switches import Switches
+from evalkit.models.switch import written
 from evalkit.nano.batches import HEAD, collate, encode
 from evalkit.nano.scene import draw, stream
 from tests.test_engine import CPU, of_kind, prompt
@@ -52,29 +53,34 @@ def greedy(model: Qwen2VL, p: Prompt, limit: int, stop: frozenset[int]) -> tuple
 
 
 def ids(name: str, *parts: Run, **switches: Any) -> list[list[float]]:
-    return POSITIONS[name].ids(parts, Ablation(**switches)).tolist()
+    return POSITIONS[name].ids(parts, Switches(position=name, **switches)).tolist()
 
 
-@pytest.mark.parametrize("switch", RELEASE)
+KNOWN = Switches.switches()
+WORDS = [name for name, s in KNOWN.items() if s.kind is str]
+
+
+@pytest.mark.parametrize("switch", [name for name, s in KNOWN.items() if s.default is not None])
 def test_a_switch_at_its_released_value_changes_no_bit(folder: Path, switch: str) -> None:
     release = load(folder)
     p = prompt(release, 2, "iv")
+    given = {switch: written(KNOWN[switch].default)}
     assert torch.equal(
-        logits(release, p), logits(load(folder, ablation=Ablation(**{switch: RELEASE[switch]})), p)
+        logits(release, p), logits(load(folder, switches=Switches().with_(given)), p)
     )
 
 
 def test_every_released_value_and_every_scheme_is_known() -> None:
-    names = {f.name for f in fields(Ablation)}
-    assert set(RELEASE) <= names and set(CHOICES) <= names
-    assert all(RELEASE[n] == values[0] for n, values in CHOICES.items())
-    assert set(CHOICES["position"]) == set(POSITIONS)
+    assert all(KNOWN[n].default == KNOWN[n].choices[0] for n in WORDS)
+    assert set(KNOWN["position"].choices) == set(POSITIONS)
 
 
-@pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.parametrize("name", WORDS)
 def test_a_word_that_is_not_a_value_is_refused_with_the_values(name: str) -> None:
-    with pytest.raises(UsageError, match=f"{name}='nonsense': expected one of {CHOICES[name][0]}"):
-        Ablation(**{name: "nonsense"})
+    with pytest.raises(
+        UsageError, match=f"{name}='nonsense': expected one of {KNOWN[name].choices[0]}"
+    ):
+        Switches(**{name: "nonsense"})
 
 
 def test_switches_without_a_meaning_under_a_scheme_are_refused() -> None:
@@ -84,13 +90,14 @@ def test_switches_without_a_meaning_under_a_scheme_are_refused() -> None:
         {"position": "hope", "next_position": "max_hw"},
     ):
         with pytest.raises(UsageError, match="no meaning"):
-            Ablation(**switches).resolve({})
+            Switches(**switches)
 
 
 def test_another_scheme_than_the_trained_one_leaves_its_settings_behind() -> None:
     trained = {"position": "hope", "temporal_spacing": 0.5}
-    assert Ablation().resolve(trained).temporal_spacing == 0.5
-    assert Ablation(position="mrope").resolve(trained).temporal_spacing is None
+    arm = Switches().with_(trained)
+    assert arm.temporal_spacing == 0.5
+    assert arm.with_({"position": "mrope"}).temporal_spacing is None
 
 
 @pytest.mark.parametrize("name", sorted(set(POSITIONS) - {"hope"}))
@@ -98,7 +105,7 @@ def test_text_alone_is_ordinary_rope_under_every_scheme_but_hope(folder: Path, n
     release = load(folder)
     p = prompt(release, 1, "")
     assert torch.equal(
-        logits(release, p), logits(load(folder, ablation=Ablation(position=name)), p)
+        logits(release, p), logits(load(folder, switches=Switches(position=name)), p)
     )
 
 
@@ -109,7 +116,7 @@ def test_text_alone_is_ordinary_rope_unless_rotations_are_multiplied(
     release = load(folder)
     p = prompt(release, 1, "")
     assert (
-        torch.equal(logits(release, p), logits(load(folder, ablation=Ablation(combine=combine)), p))
+        torch.equal(logits(release, p), logits(load(folder, switches=Switches(combine=combine)), p))
         == same
     )
 
@@ -119,7 +126,7 @@ def test_text_alone_is_ordinary_rope_unless_rotations_are_multiplied(
 def test_engine_answers_are_those_of_a_plain_greedy_loop_under_every_scheme(
     folder: Path, name: str
 ) -> None:
-    model = load(folder, ablation=Ablation(position=name))
+    model = load(folder, switches=Switches(position=name))
     prompts = [prompt(model, i, k, limit=6) for i, k in enumerate(["", "i", "v", "iv"])]
     prompts.append(
         replace(prompts[1], id="ends in its image", ids=prompts[1].ids[: prompts[1].prefix])
@@ -145,7 +152,7 @@ def test_videorope_lays_frames_on_the_diagonal_two_apart() -> None:
 
 
 def test_hope_has_no_time_in_its_angles(folder: Path) -> None:
-    model = load(folder, ablation=Ablation(position="hope"))
+    model = load(folder, switches=Switches(position="hope"))
     at = torch.tensor([[[3.0]], [[1.0]], [[2.0]]])
     later = at + torch.tensor([[[9.0]], [[0.0]], [[0.0]]])
     assert torch.equal(model.rotary(at)[0], model.rotary(later)[0])
@@ -154,7 +161,7 @@ def test_hope_has_no_time_in_its_angles(folder: Path) -> None:
 @pytest.mark.parametrize("grid", [(1, 2, 3), (3, 4, 5)])
 def test_vrope_is_symmetric_and_continuous(grid: tuple[int, int, int]) -> None:
     t, h, w = grid
-    at = POSITIONS["vrope"].ids([Run(2), Run(t * h * w, grid), Run(2)], Ablation())
+    at = POSITIONS["vrope"].ids([Run(2), Run(t * h * w, grid), Run(2)], Switches())
     frames = at[:, 2:-2].reshape(4, t, h * w).double()
     middle = 2 + torch.arange(t) * (h + w - 1) + (h + w - 2) / 2
     assert torch.equal(frames.mean(0), middle[:, None].expand(-1, h * w).double())
@@ -172,7 +179,7 @@ def test_next_position_moves_only_what_follows_a_long_video() -> None:
 
 
 def test_mhrope_needs_a_key_value_head_for_each_component(tmp_path: Path) -> None:
-    model = load(write_tiny(tmp_path), ablation=Ablation(position="mhrope"))
+    model = load(write_tiny(tmp_path), switches=Switches(position="mhrope"))
     with pytest.raises(UsageError, match="1, 3 are needed"):
         logits(model, prompt(model, 1, ""))
 
@@ -190,7 +197,7 @@ def test_mhrope_needs_a_key_value_head_for_each_component(tmp_path: Path) -> Non
 def test_switches_change_what_a_model_sees_in_a_clip(
     folder: Path, switches: dict[str, Any]
 ) -> None:
-    release, other = load(folder), load(folder, ablation=Ablation(**switches))
+    release, other = load(folder), load(folder, switches=Switches(**switches))
     p = prompt(release, 2, "v")
     assert (logits(release, p) - logits(other, p)).abs().max() > 1e-4
 
@@ -200,7 +207,7 @@ def test_time_in_the_tower_is_felt_between_frame_pairs_only(folder: Path) -> Non
 
     def features(**switches: str) -> Tensor:
         with torch.no_grad():
-            return load(folder, ablation=Ablation(**switches)).visual(
+            return load(folder, switches=Switches(**switches)).visual(
                 p.visuals[0].pixels(CPU), [p.visuals[0].media.grid]
             )
 
@@ -223,8 +230,8 @@ def test_rounding_and_tubes() -> None:
         torch.arange(4 * 56 * 56 * 3).remainder(256).to(torch.uint8).reshape(4, 56, 56, 3).numpy()
     )
     size = {"resolution": "size:56x56"}
-    assert Processor(ablation=Ablation(**size)).video(frames)[1] == (2, 4, 4)
-    assert Processor(ablation=Ablation(**size, tube="per_frame")).video(frames)[1] == (4, 4, 4)
+    assert Processor(switches=Switches(**size)).video(frames)[1] == (2, 4, 4)
+    assert Processor(switches=Switches(**size, tube="per_frame")).video(frames)[1] == (4, 4, 4)
 
 
 @pytest.mark.parametrize("form", ["multiply", "bias"])
@@ -252,7 +259,7 @@ def test_cross_modal_attention_is_scaled_as_written(form: str, scale: float) -> 
 def test_the_engine_scales_cross_modal_attention_as_the_model_does(
     folder: Path, value: str
 ) -> None:
-    release, model = load(folder), load(folder, ablation=Ablation(cross_modal=value))
+    release, model = load(folder), load(folder, switches=Switches(cross_modal=value))
     assert torch.allclose(
         logits(release, prompt(release, 4, "")), logits(model, prompt(release, 4, "")), atol=1e-5
     )
@@ -270,13 +277,13 @@ def test_the_engine_scales_cross_modal_attention_as_the_model_does(
 )
 def test_a_cross_modal_scale_that_is_none_is_refused(value: str) -> None:
     with pytest.raises(UsageError, match="expected off .*multiply:S or bias:S"):
-        Ablation(cross_modal=value)
+        Switches(cross_modal=value)
 
 
 @pytest.mark.parametrize("name", POSITIONS)
 @torch.no_grad()
 def test_ranking_follows_every_scheme(folder: Path, name: str) -> None:
-    model = load(folder, ablation=Ablation(position=name))
+    model = load(folder, switches=Switches(position=name))
     p = replace(prompt(model, 3, "i"), choices=((7, 8, 9), (10,)))
     ranked = next(Engine(model, frozenset()).rank([p])).logprobs
     for choice, got in zip(p.choices, ranked, strict=True):
@@ -288,16 +295,16 @@ def test_ranking_follows_every_scheme(folder: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", POSITIONS)
 def test_a_question_in_training_stands_where_it_stands_in_evaluation(name: str) -> None:
-    ablation, head = Ablation(position=name).resolve({}), len(encode(HEAD))
+    switches, head = Switches(position=name), len(encode(HEAD))
     scenes = [draw("clips", 0.3, stream("dev", 0, i)) for i in range(2)]
-    batch = collate("clips", scenes, ablation)
+    batch = collate("clips", scenes, switches)
     for row, (t, h, w) in enumerate(batch.grids):
         run = Run(t * h * w // 4, (t, h // 2, w // 2))
         shared = int((batch.question[row] == -1).sum())
         for q in range(int(batch.question[row].max()) + 1):
             own = batch.positions[:, row, batch.question[row] == q]
             whole = POSITIONS[name].ids(
-                [Run(head), run, Run(shared - head - run.length + own.shape[1])], ablation
+                [Run(head), run, Run(shared - head - run.length + own.shape[1])], switches
             )
             assert torch.equal(own, whole[:, shared:])
             assert torch.equal(batch.positions[:, row, :shared], whole[:, :shared])
@@ -323,7 +330,7 @@ def test_a_question_in_training_stands_where_it_stands_in_evaluation(name: str) 
 )
 def test_values_of_another_kind_or_without_bounds_are_refused_by_name(switches: dict) -> None:
     with pytest.raises(UsageError, match=next(iter(switches))):
-        Ablation(**switches)
+        Switches(**switches)
 
 
 def test_tokens_without_many_divisors_are_found_at_once() -> None:

@@ -19,7 +19,7 @@ from evalkit.models.qwen2_vl.checkpoint import load
 from evalkit.models.qwen2_vl.fused import compile_parts, fuse
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen2_vl.processing import Processor, cut, normalised
-from evalkit.models.qwen2_vl.switches import Ablation
+from evalkit.models.qwen2_vl.switches import Switches
 from evalkit.models.qwen2_vl.vision import attention
 from tests.oracle import hf_model
 from tests.tiny import write_tiny
@@ -244,7 +244,7 @@ def test_switches_at_their_default_are_bit_identical_to_the_release(
     pixels = {"pixel_values": image.pixels(CPU), "pixel_values_videos": video.pixels(CPU)}
     plain = load(folder)(torch.tensor([p.ids]), **grids, **pixels)
     assert torch.equal(
-        plain, load(folder, ablation=Ablation(**switches))(torch.tensor([p.ids]), **grids, **pixels)
+        plain, load(folder, switches=Switches(**switches))(torch.tensor([p.ids]), **grids, **pixels)
     )
 
 
@@ -252,7 +252,7 @@ def test_switches_at_their_default_are_bit_identical_to_the_release(
 def test_switches_change_what_they_claim_and_only_that(tmp_path: Path) -> None:
     folder = write_tiny(tmp_path)
     release, flat, blind = (
-        load(folder, ablation=Ablation(**s))
+        load(folder, switches=Switches(**s))
         for s in ({}, {"position": "rope1d"}, {"vision_gate": 0.0})
     )
     text, seen = prompt(release, 1, ""), prompt(release, 2, "i")

@@ -90,7 +90,7 @@ def test_training_never_shows_a_shipped_picture() -> None:
     assert shipped <= set(MANIFEST["pictures"])
     seen: list[Scene] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "collate", lambda family, scenes, ablation: seen.extend(scenes))
+        patch.setattr(batches, "collate", lambda family, scenes, switches: seen.extend(scenes))
         for step in range(60):
             batches.make_batch(recipe, step, {"words": 0.1, "clips": 0.05})
     assert len(seen) == 60 * 24

@@ -16,7 +16,7 @@ from evalkit.errors import UsageError
 from evalkit.models.qwen2_vl.chat import Chat
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen2_vl.processing import Processor
-from evalkit.models.qwen2_vl.switches import Ablation
+from evalkit.models.qwen2_vl.switches import Switches
 from evalkit.nano import batches, shipped
 from evalkit.nano.batches import HEAD, TURN, collate, encode, make_batch, pixels, prompt
 from evalkit.nano.muon import Muon
@@ -74,7 +74,7 @@ def test_a_question_in_a_batch_is_computed_as_if_alone(family: str) -> None:
     recipe = tiny_recipe()
     model = initialised(Qwen2VL(config(recipe))).eval()
     scenes = [draw(family, 0.25, stream("dev", 0, i)) for i in range(3)]  # type: ignore[arg-type]
-    batch = collate(family, scenes, Ablation().resolve({}))  # type: ignore[arg-type]
+    batch = collate(family, scenes, Switches())  # type: ignore[arg-type]
     together, _, asked = answer_logits(model, batch)
     for row, scene in enumerate(scenes):
         patches, grid = pixels(scene, Processor())
@@ -250,11 +250,9 @@ def test_extra_questions_are_learnt_from_and_not_graded() -> None:
     model = initialised(Qwen2VL(config(recipe)))
     scenes = [draw("documents", 0.1, stream("dev", 0, i)) for i in range(3)]
     assert all(s.extra for s in scenes)
-    loss, _, _, graded = loss_and_accuracy(
-        model, collate("documents", scenes, Ablation().resolve({}))
-    )
+    loss, _, _, graded = loss_and_accuracy(model, collate("documents", scenes, Switches()))
     assert graded == sum(len(s.questions) for s in scenes)
-    bare = collate("documents", [replace(s, extra=()) for s in scenes], Ablation().resolve({}))
+    bare = collate("documents", [replace(s, extra=()) for s in scenes], Switches())
     assert loss != loss_and_accuracy(model, bare)[0]
 
 

@@ -10,7 +10,6 @@ import torch
 
 from evalkit.errors import UsageError
 from evalkit.models.qwen2_vl.model import Qwen2VL
-from evalkit.models.qwen2_vl.switches import Ablation
 from evalkit.nano import twins
 from evalkit.nano.batches import make_batch
 from evalkit.nano.train import config, initialised
@@ -61,9 +60,7 @@ def test_arms_of_a_seed_share_initial_weights_and_data() -> None:
     for arm in ("mrope", "flat"):
         recipe = pair().arm(arm, 1)
         torch.manual_seed(recipe.seed)
-        weights.append(
-            initialised(Qwen2VL(config(recipe), Ablation(**recipe.switches))).state_dict()
-        )
+        weights.append(initialised(Qwen2VL(config(recipe))).state_dict())
         batches.append(
             [make_batch(recipe, step, {"clips": 0.1, "grids": 0.0}) for step in range(2)]
         )

@@ -25,7 +25,7 @@ from evalkit.models.qwen2_vl.processing import (
     smart_resize,
     target_size,
 )
-from evalkit.models.qwen2_vl.switches import Ablation
+from evalkit.models.qwen2_vl.switches import Limits, Switches
 
 DATA = Path(__file__).parent / "data"
 SIZES = json.loads((DATA / "golden_smart_resize.json").read_text())
@@ -114,7 +114,7 @@ def test_the_exact_mode_gives_exactly_n_tokens_at_the_closest_aspect(
 
 def test_switches_reach_the_target_size() -> None:
     def size(**switches: object) -> tuple[int, int]:
-        return target_size(1000, 500, Ablation(**switches).resolve({}), *RELEASE)
+        return target_size(1000, 500, Switches().with_(switches), Limits(), Limits(*RELEASE))
 
     assert size() == (1008, 504)
     assert size(resolution="size:224x448") == (224, 448)
@@ -131,7 +131,7 @@ def test_switches_reach_the_target_size() -> None:
 )
 def test_a_wrong_resolution_says_what_is_expected(bad: str) -> None:
     with pytest.raises(UsageError, match="resolution="):
-        Ablation(resolution=bad)
+        Switches(resolution=bad)
 
 
 @pytest.mark.parametrize("size", [(100, 150), (28, 28), (333, 97), (640, 480), (57, 1100)])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from evalkit.errors import DataError
 from evalkit.models.qwen2_vl.positions import mrope_ids, rope1d_ids
 from evalkit.models.qwen2_vl.rope import Run, angles, rotate, runs
-from evalkit.models.qwen2_vl.switches import Ablation
+from evalkit.models.qwen2_vl.switches import Switches
 
 GOLDEN = json.loads(
     (Path(__file__).parent / "data" / "golden_rope_paper_rule_tf449.json").read_text()
@@ -34,7 +34,7 @@ CASES: dict[str, list[list[Run]]] = {
 def test_positions_follow_the_papers_rule(name: str) -> None:
     for row, parts in enumerate(CASES[name]):
         expected = torch.tensor(GOLDEN[name]["pos"])[row]
-        got = mrope_ids(parts, Ablation())
+        got = mrope_ids(parts, Switches())
         assert torch.equal(got, expected)
         assert int(got.max()) + 1 - got.shape[1] == GOLDEN[name]["delta"][row][0]
 
@@ -44,7 +44,7 @@ def test_padding_does_not_move_positions(side: str) -> None:
     """The padded golden batches hold, on their real tokens, what each row gets alone."""
     expected = torch.tensor(GOLDEN[f"batch_{side}"]["pos"])
     for row, parts in enumerate(([Run(4), Run(4, (1, 2, 2)), Run(3)], [Run(5)])):
-        got = mrope_ids(parts, Ablation())
+        got = mrope_ids(parts, Switches())
         n = got.shape[1]
         real = expected[row, :, -n:] if side == "left" else expected[row, :, :n]
         assert torch.equal(got, real)
@@ -54,17 +54,17 @@ def test_padding_does_not_move_positions(side: str) -> None:
 def test_transformers_5_agrees_where_no_video_is_longer_than_its_grid(name: str) -> None:
     newer = json.loads((Path(__file__).parent / "data" / "golden_rope_tf523.json").read_text())
     for row, parts in enumerate(CASES[name]):
-        assert torch.equal(mrope_ids(parts, Ablation()), torch.tensor(newer[name]["pos"])[row])
+        assert torch.equal(mrope_ids(parts, Switches()), torch.tensor(newer[name]["pos"])[row])
 
 
 @given(st.integers(1, 200))
 def test_text_alone_is_ordinary_rope(n: int) -> None:
-    assert torch.equal(mrope_ids([Run(n)], Ablation()), rope1d_ids([Run(n)], Ablation()))
+    assert torch.equal(mrope_ids([Run(n)], Switches()), rope1d_ids([Run(n)], Switches()))
 
 
 def test_rope1d_ignores_grids() -> None:
     assert (
-        rope1d_ids([Run(2), Run(6, (1, 2, 3)), Run(1)], Ablation()).tolist() == [list(range(9))] * 3
+        rope1d_ids([Run(2), Run(6, (1, 2, 3)), Run(1)], Switches()).tolist() == [list(range(9))] * 3
     )
 
 

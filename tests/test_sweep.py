@@ -49,7 +49,7 @@ def test_grid_combines_axes_paired_walks_along_them() -> None:
         ("name: x\nquestion: y\ntasks: [docvqa]\naxis: {}\n", "line 4: axis"),
         (
             "name: x\nquestion: y\ntasks: [docvqa]\naxes: {rope: [1]}\n",
-            "axes: rope unknown; there are:.*position",
+            "unknown argument rope .*position",
         ),
         (
             "name: x\nquestion: y\ntasks: [docvqa]\naxes: {position: [sideways]}\n",
@@ -89,7 +89,7 @@ def test_shipped_sweeps_are_valid_and_named(capsys: pytest.CaptureFixture[str]) 
         find_sweep("nothing")
     for path in find_sweep("mrope").parent.glob("*.yaml"):
         assert load_sweep(path).name == path.stem
-    assert load_sweep(find_sweep("mrope"), model="elsewhere").model == "elsewhere"
+    assert load_sweep(find_sweep("mrope"), model="twin-rope1d").model == "twin-rope1d"
 
 
 def test_a_sweep_runs_writes_its_folder_and_is_not_run_twice(
@@ -141,8 +141,9 @@ def test_a_group_is_compared_with_its_own_baseline_on_its_own_tasks(tmp_path: Pa
     frame = table(config, planned)
     assert frame.kind.tolist() == ["baseline", "baseline", "inference probe"]
     assert frame.against.tolist() == ["as trained", "fps=1", "fps=1"]
-    with pytest.raises(ValueError, match=r"groups\.0: rope unknown"):
-        sweep(groups=[group | {"baseline": {"rope": 1}}])
+    wrong = sweep(groups=[group | {"baseline": {"rope": 1}}])
+    with pytest.raises(UsageError, match="unknown argument rope"):
+        plan(wrong, tmp_path)
 
 
 def row(**changes: Any) -> dict[str, Any]:

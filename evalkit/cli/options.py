@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evalkit.cli.parser import HIDDEN
 from evalkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from evalkit.adapter import ModelAdapter
 
 
 def path(text: str) -> Path:
@@ -80,7 +82,7 @@ def model_options(parser: argparse.ArgumentParser) -> None:
         "--switch",
         action="append",
         default=[],
-        metavar="K=V",
+        metavar="NAME=VALUE",
         help="an ablation switch (repeatable); evalkit switches lists them",
     )
     group.add_argument(
@@ -144,8 +146,10 @@ def adapter_arguments(args: argparse.Namespace) -> dict[str, Any]:
     """The adapter's arguments from --model-args, --switch, --batch-size, --device, --dtype, as
     values. Raises UsageError.
     """
+    from evalkit.adapter import adapter_class, read_switches
+
     out: dict[str, Any] = {}
-    for text in (*filter(str.strip, args.model_args.split(",")), *args.switch):
+    for text in filter(str.strip, args.model_args.split(",")):
         name, equals, value = (part.strip() for part in text.partition("="))
         if not equals or not name:
             raise UsageError(f"{text!r}: expected name=value")
@@ -159,19 +163,17 @@ def adapter_arguments(args: argparse.Namespace) -> dict[str, Any]:
             if name in out:
                 raise UsageError(f"{name} is given twice")
             out[name] = value
-    return out
+    cls = adapter_class(args.adapter)
+    if out and (switches := sorted(set(out) & set(cls.switches(args.model)))):
+        raise UsageError(f"{switches[0]} is a switch: write --switch {switches[0]}=VALUE")
+    return out | read_switches(cls, args.model, args.switch)
 
 
-def adapter_of(args: argparse.Namespace) -> Any:
+def adapter_of(args: argparse.Namespace) -> ModelAdapter:
     """The adapter that a command line asks for. Raises UsageError."""
-    from evalkit.adapter import adapter_class
+    from evalkit.adapter import make_adapter
 
-    cls, arguments = adapter_class(args.adapter), adapter_arguments(args)
-    try:
-        inspect.signature(cls).bind(args.model, **arguments)
-    except TypeError as e:
-        raise UsageError(f"adapter {args.adapter!r}: {e}") from e
-    return cls(args.model, **arguments)
+    return make_adapter(args.adapter, args.model, adapter_arguments(args))
 
 
 def convert(text: str) -> Any:

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from evalkit.models.qwen2_vl.positions import POSITIONS
-from evalkit.models.qwen2_vl.processing import Processor, sample_frames
+from evalkit.models.qwen2_vl.processing import FPS, Processor, sample_frames
 from evalkit.models.qwen2_vl.rope import Grid, Run
-from evalkit.models.qwen2_vl.switches import Ablation
+from evalkit.models.qwen2_vl.switches import Limits, Switches, media_limits
 
 from . import tokenizer as nano_tokenizer
 from .clips import draw as draw_clip
@@ -155,21 +155,23 @@ def make_batch(
             if digest(scene) not in shipped_pictures():
                 break
         scenes.append(scene)
-    batch = collate(family, scenes, Ablation(**recipe.switches).resolve({}))
+    batch = collate(family, scenes, Switches().with_(recipe.switches))
     return replace(batch, patches=batch.patches.bfloat16()) if half else batch
 
 
 def pixels(scene: Scene, processor: Processor) -> tuple[Tensor, Grid]:
-    """Patches and grid as in evaluation: videos at two frames a second."""
+    """Patches and grid as in evaluation, under the switches that the model is trained with."""
     if scene.image is not None:
         return processor.image(scene.image)
     assert scene.frames is not None
-    return processor.video(scene.frames[sample_frames(len(scene.frames), scene.fps)], MIN_PIXELS)
+    limits = media_limits(processor.switches, Limits(), Limits(fps=FPS))
+    shown = sample_frames(len(scene.frames), scene.fps, limits.fps or FPS, limits.max_frames)
+    return processor.video(scene.frames[shown], MIN_PIXELS)
 
 
-def collate(family: Family, scenes: list[Scene], ablation: Ablation) -> Batch:
-    processor = Processor(ablation=ablation)
-    scheme = POSITIONS[str(ablation.position)]
+def collate(family: Family, scenes: list[Scene], switches: Switches) -> Batch:
+    processor = Processor(switches=switches)
+    scheme = POSITIONS[switches.position]
     pad, image_pad = (
         encode("<|endoftext|>")[0],
         encode("<|image_pad|>" if family != "clips" else "<|video_pad|>")[0],
@@ -184,7 +186,7 @@ def collate(family: Family, scenes: list[Scene], ablation: Ablation) -> Batch:
         run = Run(n, (grid[0], grid[1] // 2, grid[2] // 2))
         shared = [*head, *[image_pad] * n, *vision_end]
         ids, labels, question = list(shared), [-100] * len(shared), [-1] * len(shared)
-        positions = [scheme.ids([Run(len(head)), run, Run(len(vision_end))], ablation)]
+        positions = [scheme.ids([Run(len(head)), run, Run(len(vision_end))], switches)]
         for i, asked in [*enumerate(scene.questions), *enumerate(scene.extra, EXTRA)]:
             ask = encode(prompt(family, asked) + turn)
             answer = encode(target(family, asked)) + end
@@ -192,7 +194,7 @@ def collate(family: Family, scenes: list[Scene], ablation: Ablation) -> Batch:
             ids += own[:-1]
             labels += [-100] * (len(ask) - 1) + answer
             question += [i] * (len(own) - 1)
-            whole = scheme.ids([Run(len(head)), run, Run(len(vision_end) + len(own) - 1)], ablation)
+            whole = scheme.ids([Run(len(head)), run, Run(len(vision_end) + len(own) - 1)], switches)
             positions.append(whole[:, len(shared) :])
         rows.append((ids, labels, question, torch.cat(positions, dim=1)))
     longest = max(len(r[0]) for r in rows)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from evalkit.config_files import Strict, find_shipped, read_yaml
-from evalkit.models.qwen2_vl.switches import Ablation
+from evalkit.config_files import Strict, find_shipped, read_yaml, yaml_quotes
+from evalkit.errors import UsageError
+from evalkit.models.qwen2_vl.switches import Switches
 
 from .scene import Family
 
@@ -108,9 +108,10 @@ class Recipe(Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
-        Ablation(**{k: v for k, v in self.switches.items() if k in known_switches()})
-        if unknown := sorted(set(self.switches) - known_switches()):
-            raise ValueError(f"switches: {', '.join(unknown)} unknown")
+        try:
+            Switches().with_(self.switches)
+        except UsageError as e:
+            raise ValueError(f"switches: {e}{yaml_quotes(self.switches)}") from None
         for family, ladder in self.families.items():
             if ladder.seconds and (
                 family != "clips" or not 2 <= ladder.seconds[0] <= ladder.seconds[1]
@@ -125,10 +126,6 @@ class Recipe(Strict):
                     f"stage {stage.name}: weights: {', '.join(strange)} not among families"
                 )
         return self
-
-
-def known_switches() -> set[str]:
-    return {f.name for f in fields(Ablation)}
 
 
 def find_recipe(name: str) -> Path:

@@ -31,7 +31,6 @@ from evalkit.models.qwen2_vl.checkpoint import save
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig, TextConfig, VisionConfig
 from evalkit.models.qwen2_vl.fused import compile_parts
 from evalkit.models.qwen2_vl.model import Qwen2VL
-from evalkit.models.qwen2_vl.switches import Ablation
 
 from . import tokenizer
 from .batches import BOXES, EXTRA, Batch, collate, make_batch
@@ -266,7 +265,7 @@ def train(
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = initialised(Qwen2VL(config(recipe), Ablation(**recipe.switches))).train().to(device)
+    model = initialised(Qwen2VL(config(recipe))).train().to(device)
     begun = resume and (out / "state" / "state.json").is_file()
     if start is not None and not begun:
         begin_with(model, start)
@@ -382,7 +381,7 @@ def held_out(model: Qwen2VL, recipe: Recipe) -> dict[str, float]:
             rng = stream("dev", recipe.seed, i, int(difficulty * 100))
             drawn = [replace(draw(family, difficulty, rng), extra=()) for _ in range(HELD_OUT)]
             _, exact, right, _ = loss_and_accuracy(
-                model, collate(family, drawn, model.ablation).to(device)
+                model, collate(family, drawn, model.switches).to(device)
             )
             name, value = (f"{family} tokens", right) if family in BOXES else (family, exact)
             out[f"{name}@{difficulty}"] = round(value, 3)

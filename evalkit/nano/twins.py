@@ -23,9 +23,9 @@ from evalkit.config_files import Strict, find_shipped, read_yaml
 from evalkit.engine import Engine, Media, Prompt, Visual
 from evalkit.metrics.boxes import from_xywh, iou, parse_box
 from evalkit.models.qwen2_vl.checkpoint import load
+from evalkit.models.qwen2_vl.config import Qwen2VLConfig
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen2_vl.processing import Processor, visual_tokens
-from evalkit.models.qwen2_vl.switches import Ablation
 
 from . import clips, tokenizer
 from .batches import BOXES, HEAD, TURN, encode, pixels, prompt
@@ -116,8 +116,9 @@ def run_twins(twins: Twins, out: Path, say: Callable[[str], None] = print) -> pd
                 if arm == twins.baseline
                 else {}
             )
+            trained = Qwen2VLConfig.load(folder / "model").trained
             for run_as, switches in {arm: {}, **{a: s for a, s in probes.items() if s}}.items():
-                model = load(folder / "model", ablation=Ablation(**switches))
+                model = load(folder / "model", switches=trained.with_(switches))
                 for name, condition in twins.conditions.items():
                     where = {
                         "arm": arm,
@@ -164,7 +165,7 @@ def measure(model: Qwen2VL, condition: Condition) -> float:
 
 def answer(model: Qwen2VL, family: Family, scenes: Sequence[Scene]) -> list[list[str]]:
     """What the model writes to each question of each scene."""
-    processor, words = Processor(ablation=model.ablation), tokenizer.build()
+    processor, words = Processor(switches=model.switches), tokenizer.build()
     stop, pad = (
         encode("<|im_end|>")[0],
         encode("<|video_pad|>" if family == "clips" else "<|image_pad|>"),

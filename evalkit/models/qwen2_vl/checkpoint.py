@@ -27,7 +27,7 @@ from evalkit.errors import CheckpointError
 from evalkit.models.device import DTYPES
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig
 from evalkit.models.qwen2_vl.model import Qwen2VL
-from evalkit.models.qwen2_vl.switches import Ablation
+from evalkit.models.qwen2_vl.switches import Switches
 from evalkit.models.weights import (
     COMPANIONS,
     INDEX,
@@ -66,10 +66,13 @@ class _NoInit(TorchFunctionMode):
 
 
 def load(
-    folder: Path, dtype: str | None = None, device: str = "cpu", ablation: Ablation = Ablation()
+    folder: Path,
+    dtype: str | None = None,
+    device: str = "cpu",
+    switches: Switches | None = None,
 ) -> Qwen2VL:
     """The model of a checkpoint folder, in evaluation mode. ``dtype`` None keeps the one that
-    ``config.json`` names.
+    ``config.json`` names, ``switches`` None runs the weights as they were trained.
 
     Raises CheckpointError with the names of missing, surplus and misshapen tensors.
     """
@@ -80,7 +83,7 @@ def load(
     files = weight_files(folder)
     _check_layers(folder, config, {_hub_name(n) for n in names(files)})
     with _NoInit(), torch.device("meta"):
-        model = Qwen2VL(config, ablation)
+        model = Qwen2VL(config, switches)
     wanted = {k: v.shape for k, v in model.state_dict().items()}
     state: dict[str, Tensor] = {}
     bad: list[str] = []

@@ -12,10 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, get_type_hints
 
-from evalkit.errors import CheckpointError
+from evalkit.errors import CheckpointError, UsageError
+from evalkit.models.qwen2_vl.switches import Switches
 from evalkit.models.weights import read_config
 
 HARMLESS = frozenset(
@@ -165,6 +167,16 @@ class Qwen2VLConfig:
                 f"config: the merger's output (vision hidden_size {v.hidden_size}) is not "
                 f"the decoder's hidden_size {t.hidden_size}"
             )
+
+        try:
+            self.trained  # noqa: B018 - values that are none are refused as the file is read
+        except UsageError as e:
+            raise CheckpointError(f"config: the weights were trained with {e}") from e
+
+    @cached_property
+    def trained(self) -> Switches:
+        """All switches as the weights were trained."""
+        return Switches(theta=self.text.rope_theta).with_(self.trained_with)
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Qwen2VLConfig:

@@ -6,20 +6,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig as Config
-from evalkit.models.qwen2_vl.switches import Ablation as Switches
+from evalkit.models.qwen2_vl.switches import BLIND, Switches
 
 if TYPE_CHECKING:
     from evalkit.models.qwen2_vl.chat import Chat
     from evalkit.models.qwen2_vl.model import Qwen2VL
     from evalkit.models.qwen2_vl.processing import Processor
 
-__all__ = ["Chat", "Config", "Processor", "Switches", "box_space", "compile_parts", "load"]
+__all__ = ["Chat", "Config", "Processor", "Switches", "blind", "box_space", "compile_parts", "load"]
 
 box_space = "norm1000"
+blind = BLIND
 
 
 def load(
-    folder: Path, dtype: str | None = None, device: str = "cpu", switches: Switches = Switches()
+    folder: Path,
+    dtype: str | None = None,
+    device: str = "cpu",
+    switches: Switches | None = None,
 ) -> Qwen2VL:
     """The model of a checkpoint folder for inference: its projections are fused. Raises
     CheckpointError.

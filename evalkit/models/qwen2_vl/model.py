@@ -18,23 +18,19 @@ from evalkit.models.qwen2_vl.config import Qwen2VLConfig
 from evalkit.models.qwen2_vl.decoder import CrossModal, Decoder, Masked, causal
 from evalkit.models.qwen2_vl.positions import POSITIONS
 from evalkit.models.qwen2_vl.rope import Grid, Run, runs
-from evalkit.models.qwen2_vl.switches import Ablation, parse_cross_modal
+from evalkit.models.qwen2_vl.switches import Switches
 from evalkit.models.qwen2_vl.vision import VisionTransformer
 
 
 class Qwen2VL(nn.Module):
-    """The whole model. ``ablation`` is resolved against what the weights were trained with; its
-    default is the release.
-    """
+    """The whole model, run as ``switches`` say; without them as its weights were trained."""
 
-    def __init__(self, config: Qwen2VLConfig, ablation: Ablation = Ablation()) -> None:
+    def __init__(self, config: Qwen2VLConfig, switches: Switches | None = None) -> None:
         super().__init__()
         self.config = config
-        self.ablation = ablation.resolve(config.trained_with)
-        self.scheme = POSITIONS[str(self.ablation.position)]
-        self.gate = 1.0 if self.ablation.vision_gate is None else float(self.ablation.vision_gate)
-        self.cross_modal, self.cross_scale = parse_cross_modal(str(self.ablation.cross_modal))
-        self.visual = VisionTransformer(config.vision, self.ablation)
+        self.switches = config.trained if switches is None else switches
+        self.scheme = POSITIONS[self.switches.position]
+        self.visual = VisionTransformer(config.vision, self.switches)
         self.model = Decoder(config.text)
         self.lm_head = nn.Linear(config.text.hidden_size, config.text.vocab_size, bias=False)
         if config.tie_word_embeddings:
@@ -57,8 +53,8 @@ class Qwen2VL(nn.Module):
         """Shape of the keys and values that ``decode`` hands to its ``Attend``."""
         t = self.config.text
         key_dim = t.head_dim
-        if self.cross_modal != "off":
-            key_dim = CrossModal.key_dim(self.cross_modal, t.head_dim)
+        if (form := self.switches.cross_modal.form) != "off":
+            key_dim = CrossModal.key_dim(form, t.head_dim)
         return CacheShape(t.num_hidden_layers, t.num_key_value_heads, key_dim, t.head_dim)
 
     @property
@@ -99,8 +95,8 @@ class Qwen2VL(nn.Module):
             raise DataError(
                 f"{int(where.sum())} placeholder tokens for {len(features)} visual features"
             )
-        if self.gate != 1.0:
-            features = features * self.gate
+        if self.switches.vision_gate != 1.0:
+            features = features * self.switches.vision_gate
         return x.masked_scatter(where.unsqueeze(-1), features.to(x.dtype))
 
     def position_ids(
@@ -118,20 +114,21 @@ class Qwen2VL(nn.Module):
             [m.grid for m in media if m.is_video],
             c.vision.spatial_merge_size,
         )
-        return self.scheme.ids([*parts, Run(following)] if following else parts, self.ablation)
+        return self.scheme.ids([*parts, Run(following)] if following else parts, self.switches)
 
     def rotary(self, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin [..., head_dim] (or [..., kv_heads, head_dim]) of the decoder for position
         ids [components, ...].
         """
-        return self.scheme.angles(position_ids, self.config.text, self.ablation)
+        return self.scheme.angles(position_ids, self.config.text, self.switches)
 
     def decode(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend, ids: Tensor) -> Tensor:
         """Hidden states [batch, tokens, hidden], after the final norm, for embeddings ``x`` of ids
         [batch, tokens]; cos and sin as ``rotary`` gives them.
         """
-        if self.cross_modal != "off":
-            attend = CrossModal(attend, self.is_visual(ids), self.cross_modal, self.cross_scale)
+        cross = self.switches.cross_modal
+        if cross.form != "off":
+            attend = CrossModal(attend, self.is_visual(ids), cross.form, cross.scale)
         return self.model(x, cos, sin, attend)
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -17,10 +17,10 @@ from torch import Tensor
 from evalkit.errors import UsageError
 from evalkit.models.qwen2_vl.config import TextConfig
 from evalkit.models.qwen2_vl.rope import Run, angles
-from evalkit.models.qwen2_vl.switches import Ablation
+from evalkit.models.qwen2_vl.switches import Switches
 
-Ids = Callable[[Sequence[Run], Ablation], Tensor]
-Angles = Callable[[Tensor, TextConfig, Ablation], tuple[Tensor, Tensor]]
+Ids = Callable[[Sequence[Run], Switches], Tensor]
+Angles = Callable[[Tensor, TextConfig, Switches], tuple[Tensor, Tensor]]
 
 
 def _grid(run: Run) -> Tensor:
@@ -39,7 +39,7 @@ def _joined(out: Sequence[Tensor], components: int = 3) -> Tensor:
     return torch.cat(list(out), dim=1) if out else torch.zeros(components, 0, dtype=torch.long)
 
 
-def mrope_ids(parts: Sequence[Run], ablation: Ablation) -> Tensor:
+def mrope_ids(parts: Sequence[Run], switches: Switches) -> Tensor:
     """M-RoPE (arXiv 2409.12191, section 2.1) [3, tokens]: what follows a run starts at its largest
     component plus one.
 
@@ -50,7 +50,7 @@ def mrope_ids(parts: Sequence[Run], ablation: Ablation) -> Tensor:
     for part in parts:
         out.append(_text(part, start) if part.grid is None else _grid(part) + start)
         extent = (
-            max(part.grid[1:] if ablation.next_position == "max_hw" else part.grid)
+            max(part.grid[1:] if switches.next_position == "max_hw" else part.grid)
             if part.grid
             else part.length
         )
@@ -58,14 +58,14 @@ def mrope_ids(parts: Sequence[Run], ablation: Ablation) -> Tensor:
     return _joined(out)
 
 
-def rope1d_ids(parts: Sequence[Run], ablation: Ablation) -> Tensor:
+def rope1d_ids(parts: Sequence[Run], switches: Switches) -> Tensor:
     """Every token at its index in all three components [3, tokens]: the 1D-RoPE arm of the paper's
     table 8.
     """
     return torch.arange(sum(p.length for p in parts)).expand(3, -1)
 
 
-def spatial_reset_ids(parts: Sequence[Run], ablation: Ablation) -> Tensor:
+def spatial_reset_ids(parts: Sequence[Run], switches: Switches) -> Tensor:
     """M-RoPE whose rows and columns count from zero in every image (arXiv 2510.23095) [3, tokens].
 
     Time goes on from the text before. What follows starts as under M-RoPE, as in the authors' code,
@@ -103,22 +103,22 @@ def diagonal_ids(parts: Sequence[Run], spacing: float) -> Tensor:
     return _joined(out).float()
 
 
-def videorope_ids(parts: Sequence[Run], ablation: Ablation) -> Tensor:
+def videorope_ids(parts: Sequence[Run], switches: Switches) -> Tensor:
     """The diagonal layout; frames 2 apart unless ``temporal_spacing`` says otherwise."""
-    return diagonal_ids(parts, ablation.temporal_spacing or 2.0)
+    return diagonal_ids(parts, switches.spacing or 2.0)
 
 
-def hope_ids(parts: Sequence[Run], ablation: Ablation) -> Tensor:
+def hope_ids(parts: Sequence[Run], switches: Switches) -> Tensor:
     """The diagonal layout of HoPE (arXiv 2505.20444), frames ``temporal_spacing`` apart.
 
     The authors draw the spacing from 0.5, 0.75, 1, 1.25, 1.5 for each video in training and leave
     it to the user in inference. Here it is fixed, 1 by default, so that an answer does not depend
     on chance.
     """
-    return diagonal_ids(parts, ablation.temporal_spacing or 1.0)
+    return diagonal_ids(parts, switches.spacing or 1.0)
 
 
-def vrope_ids(parts: Sequence[Run], ablation: Ablation) -> Tensor:
+def vrope_ids(parts: Sequence[Run], switches: Switches) -> Tensor:
     """VRoPE (arXiv 2502.11664) [4, tokens]: each token by its four rotated coordinates y + x and
     their mirror images.
 
@@ -140,22 +140,22 @@ def vrope_ids(parts: Sequence[Run], ablation: Ablation) -> Tensor:
     return _joined(out, 4)
 
 
-def sections(positions: Tensor, config: TextConfig, ablation: Ablation) -> tuple[Tensor, Tensor]:
+def sections(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[Tensor, Tensor]:
     """The released allocation: the first ``mrope_section[0]`` frequencies turn with time, the next
     with rows, the last with columns.
 
     ``combine`` replaces it: ``interleaved`` deals the components out in turn; ``kron`` is the
     tensor product of the three rotations.
     """
-    if ablation.combine == "interleaved":
-        return interleaved(positions, config, ablation)
-    if ablation.combine == "kron":
-        return kron(positions, config, ablation)
+    if switches.combine == "interleaved":
+        return interleaved(positions, config, switches)
+    if switches.combine == "kron":
+        return kron(positions, config, switches)
     component = torch.repeat_interleave(torch.arange(3), torch.tensor(config.mrope_section))
-    return angles(positions, config.head_dim, _theta(config, ablation), component)
+    return angles(positions, config.head_dim, _theta(config, switches), component)
 
 
-def interleaved(positions: Tensor, config: TextConfig, ablation: Ablation) -> tuple[Tensor, Tensor]:
+def interleaved(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[Tensor, Tensor]:
     """MRoPE-Interleave (arXiv 2510.23095): time, row, column in turn, so that each has high and low
     frequencies.
 
@@ -164,10 +164,10 @@ def interleaved(positions: Tensor, config: TextConfig, ablation: Ablation) -> tu
     """
     j = torch.arange(config.head_dim // 2)
     component = torch.where(j < 3 * (len(j) * 5 // 16), j % 3, 0)
-    return angles(positions, config.head_dim, _theta(config, ablation), component)
+    return angles(positions, config.head_dim, _theta(config, switches), component)
 
 
-def kron(positions: Tensor, config: TextConfig, ablation: Ablation) -> tuple[Tensor, Tensor]:
+def kron(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[Tensor, Tensor]:
     """R_t (x) R_h (x) R_w on blocks of 8 features, written in the basis in which it is four plane
     rotations.
 
@@ -180,12 +180,12 @@ def kron(positions: Tensor, config: TextConfig, ablation: Ablation) -> tuple[Ten
         torch.arange(0, config.head_dim, 8, dtype=torch.float32, device=positions.device)
         / config.head_dim
     )
-    turn = (phases[..., None, :] / _theta(config, ablation) ** block[:, None]).flatten(-2)
+    turn = (phases[..., None, :] / _theta(config, switches) ** block[:, None]).flatten(-2)
     turn = torch.cat((turn, turn), dim=-1)
     return turn.cos(), turn.sin()
 
 
-def heads(positions: Tensor, config: TextConfig, ablation: Ablation) -> tuple[Tensor, Tensor]:
+def heads(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[Tensor, Tensor]:
     """Multi-Head RoPE (arXiv 2510.23095) [..., kv_heads, head_dim]: a key-value head and its
     queries turn with one component only.
 
@@ -202,37 +202,37 @@ def heads(positions: Tensor, config: TextConfig, ablation: Ablation) -> tuple[Te
     owner = torch.tensor([0] * (n - 2 * each) + [1] * each + [2] * each)
     zeros = torch.zeros(config.head_dim // 2, dtype=torch.long)
     each_head = positions[owner.to(positions.device)].movedim(0, -1)
-    return angles(each_head[None], config.head_dim, _theta(config, ablation), zeros)
+    return angles(each_head[None], config.head_dim, _theta(config, switches), zeros)
 
 
-def low_time(positions: Tensor, config: TextConfig, ablation: Ablation) -> tuple[Tensor, Tensor]:
+def low_time(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[Tensor, Tensor]:
     """VideoRoPE's allocation (arXiv 2502.05173): time has the lowest frequencies, rows and columns
     the others alternately.
     """
     j = torch.arange(config.head_dim // 2)
     component = torch.where(j < sum(config.mrope_section[1:]), 1 + j % 2, 0)
-    return angles(positions, config.head_dim, _theta(config, ablation), component)
+    return angles(positions, config.head_dim, _theta(config, switches), component)
 
 
-def no_time(positions: Tensor, config: TextConfig, ablation: Ablation) -> tuple[Tensor, Tensor]:
+def no_time(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[Tensor, Tensor]:
     """HoPE's allocation (arXiv 2505.20444): VideoRoPE's with the frequencies of time at zero, for
     text as well.
     """
     still = torch.cat((torch.zeros_like(positions[:1]), positions[1:]))
-    return low_time(still, config, ablation)
+    return low_time(still, config, switches)
 
 
-def four(positions: Tensor, config: TextConfig, ablation: Ablation) -> tuple[Tensor, Tensor]:
+def four(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[Tensor, Tensor]:
     """VRoPE's allocation (arXiv 2502.11664): frequency j turns with component j mod 4."""
     return angles(
-        positions, config.head_dim, _theta(config, ablation), torch.arange(config.head_dim // 2) % 4
+        positions, config.head_dim, _theta(config, switches), torch.arange(config.head_dim // 2) % 4
     )
 
 
-def _theta(config: TextConfig, ablation: Ablation) -> float:
+def _theta(config: TextConfig, switches: Switches) -> float:
     if config.yarn:
         raise UsageError("rope_scaling yarn is not implemented")
-    return ablation.theta or config.rope_theta
+    return switches.theta or config.rope_theta
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from evalkit.errors import CheckpointError, DataError
 from evalkit.models.qwen2_vl.rope import Grid
-from evalkit.models.qwen2_vl.switches import Ablation, parse_resolution
+from evalkit.models.qwen2_vl.switches import Limits, Switches, media_limits
 from evalkit.models.weights import read_json
 
 FACTOR = 28
@@ -92,7 +92,7 @@ def smart_resize(
     min_pixels: int,
     max_pixels: int,
     variant: Literal["utils", "hf"] = "utils",
-    rounding: str | None = "round",
+    rounding: str = "round",
 ) -> tuple[int, int]:
     """The (height, width) nearest to the original that are multiples of 28 with an area in
     [min_pixels, max_pixels].
@@ -110,7 +110,7 @@ def smart_resize(
         "ceil": math.ceil,
         "floor": math.floor,
     }
-    nearest = rules[rounding or "round"]
+    nearest = rules[rounding]
     h, w = nearest(height / FACTOR) * FACTOR, nearest(width / FACTOR) * FACTOR
     if variant == "utils":
         h, w = max(FACTOR, h), max(FACTOR, w)
@@ -139,23 +139,21 @@ def exact_tokens(height: int, width: int, tokens: int) -> tuple[int, int]:
 
 
 def target_size(
-    height: int, width: int, ablation: Ablation, min_pixels: int, max_pixels: int
+    height: int, width: int, switches: Switches, task: Limits, checkpoint: Limits
 ) -> tuple[int, int]:
-    """The (height, width) an image or frame is resized to under the resolution switch and pixel
-    bounds.
+    """The (height, width) an image or frame is resized to, under the resolution switch and the
+    pixel bounds of switches, task and checkpoint.
     """
-    mode, numbers = parse_resolution(str(ablation.resolution))
+    mode, numbers = switches.resolution.mode, switches.resolution.numbers
     if mode == "tokens":
         return exact_tokens(height, width, numbers[0])
     if mode == "size":
         return numbers[0], numbers[1]
-    low = ablation.min_pixels or min_pixels
-    high = ablation.max_pixels or max_pixels
-    low, high = (
-        min(low, high) if ablation.max_pixels else low,
-        max(low, high) if ablation.min_pixels else high,
+    limits = media_limits(switches, task, checkpoint)
+    assert limits.min_pixels and limits.max_pixels
+    return smart_resize(
+        height, width, limits.min_pixels, limits.max_pixels, rounding=switches.rounding
     )
-    return smart_resize(height, width, low, high, rounding=ablation.rounding)
 
 
 def sample_frames(
@@ -200,10 +198,10 @@ class Processor:
     """
 
     def __init__(
-        self, config: ProcessorConfig = ProcessorConfig(), ablation: Ablation = Ablation()
+        self, config: ProcessorConfig = ProcessorConfig(), switches: Switches = Switches()
     ) -> None:
         self.config = config
-        self.ablation = ablation.resolve({})
+        self.switches = switches
         levels = (np.arange(256, dtype=np.float64) * (1 / 255)).astype(np.float32)
         mean, std = (
             np.array(x, dtype=np.float32)[:, None] for x in (config.image_mean, config.image_std)
@@ -224,8 +222,13 @@ class Processor:
     ) -> tuple[Tensor, Grid]:
         """``image`` before it is normalised: an eighth of the bytes."""
         rgb = image.convert("RGB")
-        low, high = min_pixels or self.config.min_pixels, max_pixels or self.config.max_pixels
-        height, width = target_size(rgb.height, rgb.width, self.ablation, low, high)
+        height, width = target_size(
+            rgb.height,
+            rgb.width,
+            self.switches,
+            Limits(min_pixels, max_pixels),
+            Limits(self.config.min_pixels, self.config.max_pixels),
+        )
         resized = np.asarray(rgb.resize((width, height), Image.Resampling.BICUBIC))
         return cut(torch.from_numpy(resized.copy()).permute(2, 0, 1)[None], pair=False)
 
@@ -242,12 +245,15 @@ class Processor:
         self, frames: Frames, min_pixels: int | None = None, max_pixels: int | None = None
     ) -> tuple[Tensor, Grid]:
         """``video`` before it is normalised: a quarter of the bytes."""
-        low, high = frame_pixels(len(frames))
         size = target_size(
-            frames.shape[1], frames.shape[2], self.ablation, min_pixels or low, max_pixels or high
+            frames.shape[1],
+            frames.shape[2],
+            self.switches,
+            Limits(min_pixels, max_pixels),
+            Limits(*frame_pixels(len(frames))),
         )
         clip = torch.from_numpy(frames).permute(0, 3, 1, 2)
-        pair = self.ablation.tube != "per_frame"
+        pair = self.switches.tube != "per_frame"
         if pair and len(clip) % FRAME_FACTOR:
             clip = torch.cat((clip, clip[-1:]))
         if tuple(clip.shape[-2:]) != size:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from evalkit.models.qwen2_vl.config import VisionConfig
 from evalkit.models.qwen2_vl.rope import Grid, rotate, vision_angles
-from evalkit.models.qwen2_vl.switches import Ablation
+from evalkit.models.qwen2_vl.switches import Switches
 
 
 class PatchEmbed(nn.Module):
@@ -152,10 +152,10 @@ class PatchMerger(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    def __init__(self, config: VisionConfig, ablation: Ablation = Ablation()) -> None:
+    def __init__(self, config: VisionConfig, switches: Switches = Switches()) -> None:
         super().__init__()
         self.config = config
-        self.ablation = ablation
+        self.switches = switches
         self.patch_embed = PatchEmbed(config)
         self.blocks = nn.ModuleList(VisionBlock(config) for _ in range(config.depth))
         self.merger = PatchMerger(config)
@@ -166,7 +166,7 @@ class VisionTransformer(nn.Module):
         """
         c = self.config
         x = self.patch_embed(patches)
-        a = self.ablation
+        a = self.switches
         time = a.vision_time == "on"
         cos, sin = vision_angles(
             grids, c.head_dim, c.rope_theta, c.spatial_merge_size, x.device, a.vision_position, time
