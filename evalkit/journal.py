@@ -1,12 +1,14 @@
 """The append-only record of one cell: JSON lines, one writer, each line on disk before its sample
 counts as done.
 
-The first line is a header. Later lines are one record per finished sample, keyed by ``id``, with
-its scores or its ``error``; the last record of an id is the one that counts, so a sample that
-failed can be tried again, and one can be scored anew. ``{"id": ..., "withdrawn": true}`` takes an
-id out (a row that failed and now has samples with ids of their own). A line that a crash cut short
-is removed when the journal is next opened for writing; a damaged line elsewhere is left in place,
-reported by number, and its sample runs again.
+The first line is a header with the schema's version, the cell and its folder. Later lines are one
+record per finished sample (``records.Record``), keyed by ``id``; the last record of an id is the
+one that counts, so a sample that failed can be tried again, and one can be scored anew.
+``{"id": ..., "withdrawn": true}`` takes an id out (a row that failed and now has samples with ids
+of their own). A line that a crash cut short is removed when the journal is next opened for writing;
+a damaged line elsewhere is left in place, reported by number, and its sample runs again. A journal
+of schema 1 is read as it is; when it is opened for writing, a header of the present schema follows
+what it holds.
 """
 
 from __future__ import annotations
@@ -23,11 +25,14 @@ from types import TracebackType
 from typing import Any
 
 from evalkit.errors import DataError, EvalkitError
+from evalkit.files import replace_json as write_json
+from evalkit.records import SCHEMA_VERSION, Record
 
-SCHEMA_VERSION = 1
+__all__ = ["SCHEMA_VERSION", "Contents", "Journal", "Record", "read", "write_json"]
+
 BATCH = 256
 """Lines that one fsync covers at most."""
-Record = Mapping[str, Any]
+Header = Mapping[str, Any]
 
 
 @dataclass
@@ -43,7 +48,7 @@ class Contents:
 
     @property
     def scored(self) -> dict[str, Record]:
-        return {id: r for id, r in self.records.items() if r.get("error") is None}
+        return {id: r for id, r in self.records.items() if r.scored}
 
 
 def read(path: Path) -> Contents:
@@ -64,41 +69,37 @@ def read(path: Path) -> Contents:
             break
         value = _parsed(line) if whole else None
         if value is None:
-            out.faults.append(
-                f"{path}, line {number}: {'damaged; its sample will run again' if whole else 'cut short by a crash; removed'}"
-            )
-        elif isinstance(value.get("schema_version"), int):
+            why = "damaged; its sample will run again" if whole else "cut short by a crash; removed"
+            out.faults.append(f"{path}, line {number}: {why}")
+        elif isinstance(value, Record):
+            out.records[value.id] = value
+        elif "schema_version" in value:
             if value["schema_version"] > SCHEMA_VERSION:
                 raise DataError(
                     f"{path}: written by a newer evalkit (schema {value['schema_version']}); "
                     "update evalkit to read it"
                 )
-            out.header = value
-        elif value.get("withdrawn"):
-            out.records.pop(value["id"], None)
+            out.header = {**out.header, **value}
         else:
-            out.records[value["id"]] = value
+            out.records.pop(value["id"], None)
         if whole:
             out.good_bytes += len(line) + 1
     return out
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    """A header or a record; None for what is neither."""
+def _parsed(line: bytes) -> Record | dict[str, Any] | None:
+    """A record, a header or a withdrawal; None for what is none of them."""
     try:
         value = json.loads(line)
-    except (ValueError, RecursionError):
+        if not isinstance(value, dict):
+            return None
+        if isinstance(value.get("schema_version"), int):
+            return value
+        if value.get("withdrawn") is True and isinstance(value.get("id"), str):
+            return value
+        return Record.from_json(value)
+    except (ValueError, TypeError, RecursionError):
         return None
-    if not isinstance(value, dict):
-        return None
-    header = isinstance(value.get("schema_version"), int)
-    whole = (
-        value.get("withdrawn")
-        or value.get("error") is not None
-        or isinstance(value.get("scores"), dict)
-    )
-    record = isinstance(value.get("id"), str) and whole
-    return value if header or record else None
 
 
 class Journal:
@@ -110,7 +111,7 @@ class Journal:
     another process is writing to the file, or it can't be written.
     """
 
-    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, header: Header) -> None:
         self.path = path
         self.failure: EvalkitError | None = None
         self.told = False
@@ -129,9 +130,9 @@ class Journal:
             ) from e
         self.contents = read(path)
         self.file.truncate(self.contents.good_bytes)
-        if not self.contents.header:
+        if self.contents.header.get("schema_version") != SCHEMA_VERSION:
             self._write(_line({"schema_version": SCHEMA_VERSION, **header}))
-        self.waiting: Queue[tuple[bytes, Record] | None] = Queue()
+        self.waiting: Queue[tuple[bytes, Record | str] | None] = Queue()
         self.writer = threading.Thread(target=self._serve, name="journal", daemon=True)
         self.writer.start()
 
@@ -139,19 +140,21 @@ class Journal:
         """Hands one record to the writer. Raises EvalkitError when the disk refused an earlier one,
         ValueError for NaN or infinity.
         """
-        line = _line(record)
-        self._raise()
-        self.waiting.put((line, record))
+        self._put(_line(record.to_json()), record)
 
     def withdraw(self, id: str) -> None:
         """Takes an id out, and waits until that is on disk. Raises as ``flush`` does."""
-        self.append({"id": id, "withdrawn": True})
+        self._put(_line({"id": id, "withdrawn": True}), id)
         self.flush()
 
     def flush(self) -> None:
         """Waits until everything is on disk. Raises EvalkitError when it could not be written."""
         self.waiting.join()
         self._raise()
+
+    def _put(self, line: bytes, record: Record | str) -> None:
+        self._raise()
+        self.waiting.put((line, record))
 
     def _raise(self) -> None:
         if self.failure:
@@ -177,11 +180,12 @@ class Journal:
             for _ in batch:
                 self.waiting.task_done()
 
-    def _count(self, record: Record) -> None:
-        if record.get("withdrawn"):
-            self.contents.records.pop(record["id"], None)
+    def _count(self, record: Record | str) -> None:
+        """Takes a written record into ``contents``, or a withdrawn id out of them."""
+        if isinstance(record, Record):
+            self.contents.records[record.id] = record
         else:
-            self.contents.records[record["id"]] = record
+            self.contents.records.pop(record, None)
 
     def _write(self, lines: bytes) -> None:
         try:
@@ -212,24 +216,5 @@ class Journal:
             self._raise()
 
 
-def _line(value: Record) -> bytes:
+def _line(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n"
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes a JSON file that is either the old one or the new one, whatever happens. Raises
-    EvalkitError.
-    """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", encoding="utf-8", errors="replace") as f:
-            json.dump(value, f, ensure_ascii=False, allow_nan=False, indent=1)
-            f.flush()
-            os.fsync(f.fileno())
-        part.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
-    except OSError as e:
-        raise EvalkitError(f"{path}: can't be written ({e.strerror})") from e

@@ -10,8 +10,8 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 PACKAGES = (
     "evalkit",
@@ -31,6 +31,16 @@ SECRET = re.compile(
 )
 
 
+@dataclass(frozen=True)
+class GitState:
+    """The repository around the current folder."""
+
+    commit: str
+    """Hash of the commit."""
+    dirty: bool
+    """Whether tracked files were edited since."""
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that can change a number."""
     out = {"python": platform.python_version()}
@@ -42,14 +52,11 @@ def versions() -> dict[str, str]:
     return out
 
 
-def git_state() -> dict[str, Any] | None:
+def git_state() -> GitState | None:
     """Commit and cleanness of the repository around the current folder, None outside of one."""
     try:
         commit = _git("rev-parse", "HEAD")
-        return {
-            "commit": commit,
-            "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
-        }
+        return GitState(commit, bool(_git("status", "--porcelain", "--untracked-files=no")))
     except (OSError, subprocess.SubprocessError):
         return None
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -19,18 +19,17 @@ from typing import Any
 
 import numpy as np
 
-from evalkit.cell import Cell, Selection, model_name
-from evalkit.errors import EvalkitError, ScoringError, UsageError, reason
-from evalkit.journal import SCHEMA_VERSION, Journal, Record, write_json
+from evalkit.cell import Cell
+from evalkit.errors import DataError, EvalkitError, ScoringError, UsageError, reason
+from evalkit.journal import Journal
 from evalkit.plugin import file_of
 from evalkit.progress import Progress, Say
 from evalkit.provenance import command, git_state, versions
-from evalkit.summary import summarise
+from evalkit.store import CellFolder, CellResults, Record, RunInfo, Selection, model_name
 from evalkit.task import RowError, checked_score, read_samples
-from evalkit.types import Completion, Image, Request, Sample, Text, TokenCounts, Video
+from evalkit.types import Completion, Image, Request, Sample, Score, Text, TokenCounts, Video
 
 FAULTS_SHOWN = 5
-SESSION = ("created", "selection", "details", "versions", "git", "command")
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Outcome:
     """
 
     cell: Cell
-    results: Mapping[str, Any]
+    results: CellResults
     reused: int
     made: int
     stopped: str | None = None
@@ -55,21 +54,19 @@ def run_cell(
     Raises EvalkitError when the journal can't be written; an adapter that breaks ends the cell, and
     the outcome says so.
     """
-    folder = cell.folder
-    with Journal(folder / "journal.jsonl", {"cell": cell.name, "folder": folder.name}) as journal:
+    folder = cell.stored
+    with folder.open_journal(cell.name) as journal:
         for damage in journal.contents.faults[:FAULTS_SHOWN]:
             say(damage)
         if (more := len(journal.contents.faults) - FAULTS_SHOWN) > 0:
             say(f"{journal.path}: {more} more lines like that")
         begun = len(journal.contents.scored)
-        before = stored_json(folder / "results.json")
-        if finished(before, selection, journal.contents.scored):
+        before = folder.finished()
+        if before and finished(before, selection, journal.contents.scored):
             return Outcome(cell, before, begun, 0)
-        keep = selection.partial and before.get("selection") == {}
+        keep = selection.partial and before is not None and not before.selection.partial
         if not keep:
-            write_json(
-                folder / "run.json", run_record(cell, selection, stored_json(folder / "run.json"))
-            )
+            folder.write_run(run_info(cell, selection, folder))
         stream = _Stream(cell, selection, journal)
         stopped: str | None = None
         interrupted: KeyboardInterrupt | None = None
@@ -97,7 +94,7 @@ def run_cell(
             stopped = f"the adapter left {len(stream.pending)} requests unanswered, the first {next(iter(stream.pending))!r}"
         results = stream.results(time.perf_counter() - started, complete=stopped is None)
         if not keep:
-            write_json(folder / "results.json", results)
+            folder.write_results(results)
         if interrupted:
             try:
                 raise interrupted
@@ -115,45 +112,35 @@ def stored_json(path: Path) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def finished(
-    results: Mapping[str, Any], selection: Selection, scored: Mapping[str, Record]
-) -> bool:
+def finished(results: CellResults, selection: Selection, scored: Mapping[str, Record]) -> bool:
     """Whether stored results already have all that is asked for, told without a look at the data or
     the model. Rescored ones don't count: their prompts may have changed, and a run looks."""
-    same = (
-        results.get("selection") == selection.describe()
-        and results.get("schema_version") == SCHEMA_VERSION
-    )
-    whole = (
-        results.get("complete")
-        and not results.get("errors")
-        and len(scored) >= results.get("n", 0) > 0
-    )
-    return bool(same and whole and not results.get("rescored"))
+    whole = results.complete and not results.errors and len(scored) >= results.n > 0
+    return results.selection == selection and whole and not results.rescored
 
 
-def run_record(cell: Cell, selection: Selection, before: Mapping[str, Any]) -> dict[str, Any]:
-    """run.json: what was asked, of what, by which code, and how to repeat it. ``earlier`` has the
-    same of the runs that this one goes on from, oldest first."""
-    earlier = (
-        [*before.get("earlier", ()), {k: before[k] for k in SESSION if k in before}]
-        if before
-        else []
+def run_info(cell: Cell, selection: Selection, folder: CellFolder) -> RunInfo:
+    """What run.json says of a run that begins now. ``earlier`` has the sessions of the runs that it
+    goes on from, oldest first."""
+    try:
+        before = folder.run
+        earlier = (*before.earlier, before.session())
+    except DataError:
+        earlier = ()
+    return RunInfo(
+        model=model_name(cell.model),
+        identity=cell.identity,
+        metrics=cell.task.metrics,
+        task_file=str(file_of(cell.task) or ""),
+        box_space=cell.adapter.box_space,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        selection=selection,
+        details=dict(cell.adapter.details),
+        versions=versions(),
+        git=git_state(),
+        command=command(),
+        earlier=earlier,
     )
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "model": model_name(cell.model),
-        "identity": dict(cell.identity),
-        "task_file": str(file_of(cell.task) or ""),
-        "box_space": cell.adapter.box_space,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "selection": selection.describe(),
-        "details": dict(cell.adapter.details),
-        "versions": versions(),
-        "git": git_state(),
-        "command": command(),
-        "earlier": earlier,
-    }
 
 
 class _Stream:
@@ -183,18 +170,18 @@ class _Stream:
         for sample in self._selected():
             self.chosen[id := sample.id] = None
             if isinstance(sample, RowError):
-                self._fail({"id": id, "error": sample.reason})
+                self._append(Record.of_row(id, sample.reason))
                 continue
             prompt = prompt_hash(sample)
-            if id in done and done[id].get("prompt") == prompt:
+            if id in done and done[id].prompt == prompt:
                 self.reused += 1
                 self._count(done[id])
             else:
-                self.pending[id] = replace(sample, messages=()), prompt
+                self.pending[id] = _without_media(sample), prompt
                 yield Request(
                     id,
                     sample.messages,
-                    identity["max_new_tokens"],
+                    identity.max_new_tokens,
                     self.cell.task.subset.budget,
                     sample.choices,
                 )
@@ -210,38 +197,15 @@ class _Stream:
                 "answered before"
             )
         sample, prompt = self.pending.pop(completion.id)
-        record: dict[str, Any] = {
-            "id": sample.id,
-            "cluster": sample.cluster or sample.id,
-            "metadata": dict(sample.metadata),
-            "target": sample.target,
-            "choices": list(sample.choices),
-            "prompt": prompt,
-            "text": completion.text,
-            "finish_reason": completion.finish_reason,
-            "tokens": asdict(completion.tokens),
-            "seconds": round(completion.seconds, 4),
-            "logprobs": list(completion.logprobs),
-            "box_space": completion.box_space,
-        }
-        if completion.error is not None:
-            self._fail({**record, "error": completion.error})
-            return
-        try:
-            score = checked_score(self.cell.task, sample, completion)
-        except ScoringError as e:
-            self._append({**record, "error": str(e)})
-            return
-        self._append(
-            {
-                **record,
-                "scores": dict(score.values),
-                "parsed": score.parsed,
-                "unparsed": score.unparsed,
-            }
-        )
+        score: Score | str | None = None
+        if completion.error is None:
+            try:
+                score = checked_score(self.cell.task, sample, completion)
+            except ScoringError as e:
+                score = str(e)
+        self._append(Record.of(sample, prompt, completion, score))
 
-    def results(self, seconds: float, complete: bool) -> dict[str, Any]:
+    def results(self, seconds: float, complete: bool) -> CellResults:
         """results.json. A whole run counts all that the journal has, once rows that failed before
         and now have samples are withdrawn.
         """
@@ -251,18 +215,18 @@ class _Stream:
             for id in [id for id in kept if id not in self.chosen]:
                 self.journal.withdraw(id)
         records = [kept[id] for id in kept if not selection.partial or id in self.chosen]
-        fingerprint = self.cell.identity["fingerprint"]
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "selection": selection.describe(),
-            "complete": complete,
-            "inference_probe": bool(fingerprint.get("inference_probe")),
-            "switches": fingerprint.get("switches", {}),
-            "seconds": round(seconds, 3),
-            "stats": dict(self.cell.adapter.stats) if self.made else {},
-            **summarise(records, self.metrics),
-        }
+        fingerprint = self.cell.identity.fingerprint
+        return CellResults.of(
+            records,
+            self.metrics,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            selection=selection,
+            complete=complete,
+            inference_probe=bool(fingerprint.get("inference_probe")),
+            switches=dict(fingerprint.get("switches", {})),
+            seconds=round(seconds, 3),
+            stats=dict(self.cell.adapter.stats) if self.made else {},
+        )
 
     @property
     def score(self) -> str:
@@ -302,25 +266,33 @@ class _Stream:
     def _all(self) -> Iterator[Sample | RowError]:
         return read_samples(self.cell.task, self.cell.data)
 
-    def _fail(self, record: dict[str, Any]) -> None:
-        self._append({"cluster": record["id"], "metadata": {}, **record})
-
-    def _append(self, record: dict[str, Any]) -> None:
+    def _append(self, record: Record) -> None:
         try:
             self.journal.append(record)
         except (TypeError, ValueError) as e:
             why = f"can't be recorded as JSON ({e}): something that the task or the adapter gave is neither text nor a finite number"
-            record = {"id": record["id"], "cluster": record["id"], "metadata": {}, "error": why}
+            record = Record.of_row(record.id, why)
             self.journal.append(record)
         self.made += 1
         self._count(record)
 
     def _count(self, record: Record) -> None:
-        value = record.get("scores", {}).get(self.headline.name)
+        value = record.scores.get(self.headline.name)
         if value is not None:
-            group = str(record["metadata"].get(self.headline.group)) if self.headline.group else ""
+            group = str(record.metadata.get(self.headline.group)) if self.headline.group else ""
             total, n = self.running.get(group, (0.0, 0))
             self.running[group] = total + value, n + 1
+
+
+def _without_media(sample: Sample) -> Sample:
+    """The sample with the text of its messages alone: what scoring and its record need, so that
+    media leave memory.
+    """
+    texts = [
+        replace(m, content=tuple(p for p in m.content if isinstance(p, Text)))
+        for m in sample.messages
+    ]
+    return replace(sample, messages=tuple(texts))
 
 
 def prompt_hash(sample: Sample) -> str:

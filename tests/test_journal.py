@@ -15,21 +15,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evalkit.errors import DataError, EvalkitError
-from evalkit.journal import Journal, read, write_json
+from evalkit.files import replace_json as write_json
+from evalkit.journal import Journal, read
 from evalkit.provenance import mask
+from evalkit.records import Record
 
 
 def filled(path: Path, n: int = 5) -> Path:
     with Journal(path, {"cell": "t"}) as journal:
         for i in range(n):
-            journal.append({"id": str(i), "scores": {}, "text": "é\n|"})
+            journal.append(Record(str(i), text="é\n|"))
     return path
 
 
 def test_records_survive_and_the_last_of_an_id_counts(tmp_path: Path) -> None:
     path = filled(tmp_path / "j")
     with Journal(path, {}) as journal:
-        journal.append({"id": "2", "error": "no"})
+        journal.append(Record("2", error="no"))
     contents = read(path)
     assert list(contents.records) == ["0", "1", "2", "3", "4"]
     assert set(contents.scored) == {"0", "1", "3", "4"}
@@ -48,7 +50,7 @@ def test_a_journal_cut_anywhere_keeps_every_whole_line(
     with Journal(path, {"cell": "t"}) as journal:
         assert list(journal.contents.records) == [r["id"] for r in whole if "id" in r]
         assert bool(journal.contents.faults) == (not torn.endswith(b"\n") and torn != b"")
-        journal.append({"id": "new", "scores": {}})
+        journal.append(Record("new"))
     again = read(path)
     assert not again.faults
     assert "new" in again.records
@@ -84,7 +86,7 @@ def test_a_line_that_is_json_but_no_record_is_damage(tmp_path: Path, line: bytes
 
 def test_numbers_that_are_none_are_never_written(tmp_path: Path) -> None:
     with Journal(tmp_path / "j", {}) as journal, pytest.raises(ValueError):
-        journal.append({"id": "a", "scores": {"x": float("nan")}})
+        journal.append(Record("a", scores={"x": float("nan")}))
     assert read(tmp_path / "j").records == {}
 
 
@@ -108,10 +110,10 @@ def test_a_full_disk_is_said_with_what_to_do_and_keeps_what_was_there(
         with pytest.raises(
             EvalkitError, match="No space left on device; what was scored before is kept"
         ):
-            journal.append({"id": "new", "scores": {}})
+            journal.append(Record("new"))
             journal.flush()
         with pytest.raises(EvalkitError, match="No space left"):
-            journal.append({"id": "newer", "scores": {}})
+            journal.append(Record("newer"))
     assert {"0", "1", "2", "3", "4"} <= set(read(path).records)
 
 
@@ -123,7 +125,7 @@ def test_a_full_disk_is_told_at_the_end_where_nobody_asked_before(
 
     with pytest.raises(EvalkitError, match="No space left"), Journal(tmp_path / "j", {}) as journal:
         monkeypatch.setattr(os, "fsync", full)
-        journal.append({"id": "new", "scores": {}})
+        journal.append(Record("new"))
 
 
 def test_records_that_wait_share_an_fsync_and_count_once_they_are_on_disk(
@@ -140,7 +142,7 @@ def test_records_that_wait_share_an_fsync_and_count_once_they_are_on_disk(
     with Journal(tmp_path / "j", {}) as journal:
         monkeypatch.setattr(os, "fsync", slow)
         for i in range(100):
-            journal.append({"id": str(i), "scores": {}})
+            journal.append(Record(str(i)))
         assert not journal.contents.records
         allowed.set()
         journal.flush()
@@ -172,7 +174,7 @@ def test_rubbish_never_stops_a_run(
     path = tmp_path_factory.mktemp("j") / "j"
     path.write_bytes(rubbish)
     with Journal(path, {"cell": "t"}) as journal:
-        journal.append({"id": "a", "scores": {}})
+        journal.append(Record("a"))
     assert list(read(path).records) == ["a"]
 
 
@@ -189,11 +191,12 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_line_costs_only_that_line(tmp_p
         "import resource, signal, sys\n"
         "from pathlib import Path\n"
         "from evalkit.journal import Journal\n"
+        "from evalkit.records import Record\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (3500, 3500))\n"
         "with Journal(Path(sys.argv[1]), {}) as journal:\n"
         "    for i in range(100):\n"
-        "        journal.append({'id': str(i), 'scores': {}, 'text': 'x' * 50})\n"
+        "        journal.append(Record(str(i), text='x' * 20))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "j")],
@@ -205,5 +208,5 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_line_costs_only_that_line(tmp_p
     with Journal(tmp_path / "j", {}) as journal:
         assert "cut short" in journal.contents.faults[0]
         assert len(journal.contents.records) > 5
-        journal.append({"id": "after", "scores": {}})
+        journal.append(Record("after"))
     assert not read(tmp_path / "j").faults

@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("media", "prefetch", "plugin", "progress", "provenance", "code"),
     ("task", "adapter", "sources", "rows", "clips"),
     ("tasks", "model_adapters", "nano"),
-    ("cell", "store", "journal", "summary"),
+    ("cell", "store", "journal", "records"),
     ("runner",),
     ("results",),
     ("sweep",),

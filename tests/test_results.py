@@ -61,7 +61,7 @@ def test_no_results_are_an_empty_table(tmp_path: Path) -> None:
 def test_the_leaderboard_states_counts_intervals_and_schema(output: Path) -> None:
     csv, markdown = write_leaderboard(output)
     text = markdown.read_text()
-    assert text.startswith("<!-- schema_version: 1")
+    assert text.startswith("<!-- schema_version: 2")
     assert "| sums:all | adder |" in text and "[" in text
     assert "schema_version" in csv.read_text().splitlines()[0]
     assert str(output) not in csv.read_text()

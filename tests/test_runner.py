@@ -251,7 +251,7 @@ def test_a_changed_prompt_makes_its_sample_run_again(tmp_path: Path) -> None:
 
 def test_run_json_holds_what_a_repetition_needs(tmp_path: Path) -> None:
     record = json.loads((run(tmp_path).cell.folder / "run.json").read_text())
-    assert record["schema_version"] == 1
+    assert record["schema_version"] == 2
     assert record["identity"]["fingerprint"]["model"] == "adder"
     assert {"evalkit", "torch", "python"} <= set(record["versions"])
     assert record["command"].startswith("evalkit")

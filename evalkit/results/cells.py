@@ -10,7 +10,7 @@ from typing import Any
 
 from evalkit.cell import model_name
 from evalkit.errors import DataError, UsageError
-from evalkit.journal import SCHEMA_VERSION
+from evalkit.records import READABLE, SCHEMA_VERSION
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _stored(folder: Path) -> StoredCell:
                 f"{path}: can't be read ({e}); repeat the run's command to make it again, or "
                 f"remove {folder}"
             ) from e
-        if value.get("schema_version") != SCHEMA_VERSION:
+        if value.get("schema_version") not in READABLE:
             raise DataError(
                 f"{path}: schema {value.get('schema_version')!r}, this evalkit reads "
                 f"{SCHEMA_VERSION}"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
+
 from evalkit import journal
 from evalkit.adapter import digest
 from evalkit.errors import ScoringError
 from evalkit.journal import Journal, write_json
 from evalkit.plugin import code_of
+from evalkit.records import CellResults
 from evalkit.results.cells import StoredCell, _stored
-from evalkit.summary import summarise
 from evalkit.task import checked_score, load_task
-from evalkit.types import Completion, Sample
 
 
 def rescore(cell: StoredCell) -> tuple[StoredCell, int]:
@@ -34,46 +36,29 @@ def rescore(cell: StoredCell) -> tuple[StoredCell, int]:
         for id, record in journal.read(cell.folder / "journal.jsonl").records.items():
             if not same and id in target.contents.records:
                 continue
-            new = dict(record)
-            if "text" in record and (
-                record.get("error") is None or str(record["error"]).startswith("scoring failed")
-            ):
-                sample = Sample(
-                    id,
-                    (),
-                    record["target"],
-                    tuple(record["choices"]),
-                    record["cluster"],
-                    record["metadata"],
-                )
-                answer = Completion(
-                    id,
-                    record["text"],
-                    record["finish_reason"],
-                    logprobs=tuple(record["logprobs"]),
-                    box_space=record["box_space"],
-                )
-                new.pop("error", None)
+            new = record
+            if record.answered:
                 try:
-                    score = checked_score(task, sample, answer)
-                    new |= {
-                        "scores": dict(score.values),
-                        "parsed": score.parsed,
-                        "unparsed": score.unparsed,
-                    }
+                    new = record.rescored(checked_score(task, record.sample(), record.completion()))
                 except ScoringError as e:
-                    new["error"] = str(e)
-            changed += new.get("scores") != record.get("scores") or new.get("error") != record.get(
-                "error"
-            )
+                    new = record.rescored(str(e))
+            changed += (new.scores, new.error) != (record.scores, record.error)
             if new != record or not same:
                 target.append(new)
         target.flush()
         records = list(target.contents.records.values())
         if not same:
             write_json(folder / "run.json", {**cell.run, "identity": identity})
-        write_json(
-            folder / "results.json",
-            {**cell.results, **summarise(records, task.metrics), "rescored": True},
+        about = CellResults.from_json(cell.results)
+        counted = replace(
+            CellResults.of(records, task.metrics, complete=about.complete),
+            created=about.created,
+            rescored=datetime.now(UTC).isoformat(timespec="seconds"),
+            selection=about.selection,
+            inference_probe=about.inference_probe,
+            switches=about.switches,
+            seconds=about.seconds,
+            stats=about.stats,
         )
+        write_json(folder / "results.json", counted.to_json())
     return _stored(folder), changed

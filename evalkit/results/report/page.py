@@ -79,14 +79,14 @@ def contents(
         known: dict[str, journal.Record] = {}
         for _, r in mine:
             for id, record in r.items():
-                if id not in known or "target" not in known[id]:
+                if id not in known or known[id].failed_in == "row":
                     known[id] = record
         shown, fault = questions(mine[0][0], set(known), gallery, data.get(name))
         faults += [fault] if fault else []
         place = {id: i for i, id in enumerate(known)}
         samples = []
-        for id, r in known.items():
-            about = {k: r.get(k) for k in ("target", "choices", "cluster", "metadata")}
+        for id, one in known.items():
+            about = {k: one.get(k) for k in ("target", "choices", "cluster", "metadata")}
             samples.append({"id": id, **about, **shown.get(id, {"question": None, "media": []})})
         tasks.append({"name": name, "samples": samples})
         answers += [_answers(c, r, len(tasks) - 1, place) for c, r in mine]
@@ -239,10 +239,7 @@ def _pictures(cells: Sequence[StoredCell], records: Sequence[Mapping[str, journa
             continue
         metric = mine[0][0].results["metrics"][0]
         labelled = {
-            f"{c.run['model']}, {c.settings}": [
-                x for x in r.values() if x.get("error") is None and "scores" in x
-            ]
-            for c, r in mine
+            f"{c.run['model']}, {c.settings}": [x for x in r.values() if x.scored] for c, r in mine
         }
         drawn = [
             f"<figure>{plots.svg(f)}</figure>"

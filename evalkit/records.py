@@ -1,0 +1,592 @@
+"""What a run leaves behind, as values: the record of a sample, what was run, and what came out.
+
+``Record`` is a line of the journal, ``RunInfo`` is run.json, ``CellResults`` is results.json. Each
+writes itself with ``to_json`` and is read with ``from_json``, also from the files of evalkit 0.1
+(schema 1). docs/formats.md lists the fields for people; a test holds it to the docstrings here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal, get_args
+
+from evalkit.provenance import GitState
+from evalkit.stats import mean_interval
+from evalkit.task import Metric
+from evalkit.types import (
+    BoxSpace,
+    Completion,
+    FinishReason,
+    MediaBudget,
+    Sample,
+    Score,
+    Text,
+    TokenCounts,
+)
+
+SCHEMA_VERSION = 2
+"""Of the journal, run.json and results.json; 1 was written by evalkit 0.1 and is read."""
+READABLE = (1, 2)
+
+FailedIn = Literal["row", "adapter", "scoring"]
+"""Where a sample was lost: its row could not be made into it, the adapter gave no answer, or the
+answer could not be scored."""
+
+
+class _Keys:
+    """Reading by key, while callers move to attributes."""
+
+    def to_json(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def __getitem__(self, key: str) -> Any:
+        return self.to_json()[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        value = self.to_json().get(key)
+        return default if value is None else value
+
+
+@dataclass(frozen=True)
+class Record(_Keys):
+    """One sample of a cell: what was asked, what came back, and how it scored. A journal's line."""
+
+    id: str
+    """Name of the sample, unique in the cell."""
+    cluster: str = ""
+    """What the sample shares with others (its image, its clip); intervals are over clusters."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """What the task says of the sample, to group by."""
+    target: Any = None
+    """What counts as right, as the task gave it."""
+    choices: tuple[str, ...] = ()
+    """The options of a multiple-choice question."""
+    prompt: str = ""
+    """First 16 hex digits of SHA-256 over roles, texts and the bytes of media (12 digits in
+    records of evalkit 0.1, over the names and sizes of media)."""
+    question: str = ""
+    """The text parts of the conversation as sent, a line break between two parts."""
+    text: str | None = None
+    """The answer; null when there is none."""
+    finish_reason: FinishReason | None = None
+    """Why the answer ended: stop (end token), length (token limit), rank (choices were ranked),
+    error; null when nothing was asked."""
+    tokens: TokenCounts = TokenCounts()
+    """Tokens in (text, visual) and out."""
+    seconds: float = 0.0
+    """From the request's entry into the model to its end."""
+    logprobs: tuple[float, ...] = ()
+    """Summed log-likelihood of each choice, when choices were ranked."""
+    box_space: BoxSpace | None = None
+    """How the model writes box corners; null for a model that draws none."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """The metrics' values, before their scale is applied; empty when the sample has no score."""
+    parsed: Any = None
+    """The answer as the task read it."""
+    unparsed: bool = False
+    """True when the answer could not be read; it then scores lowest."""
+    error: str | None = None
+    """Why the sample has no score; null when it has one."""
+    failed_in: FailedIn | None = None
+    """Where it was lost: row, adapter or scoring; null when it has a score."""
+
+    @property
+    def scored(self) -> bool:
+        """Whether the sample counts; one that failed is asked again by the next run."""
+        return self.error is None
+
+    @classmethod
+    def of(
+        cls, sample: Sample, prompt: str, completion: Completion, score: Score | str | None
+    ) -> Record:
+        """The record of an answered sample. ``score`` is why scoring failed when it is text, and
+        None when the completion is an error.
+        """
+        record = cls(
+            id=completion.id,
+            cluster=sample.cluster or completion.id,
+            metadata=dict(sample.metadata),
+            target=sample.target,
+            choices=tuple(sample.choices),
+            prompt=prompt,
+            question=question_of(sample),
+            text=completion.text,
+            finish_reason=completion.finish_reason,
+            tokens=completion.tokens,
+            seconds=round(completion.seconds, 4),
+            logprobs=tuple(completion.logprobs),
+            box_space=completion.box_space,
+        )
+        if completion.error is not None:
+            return replace(record, error=completion.error, failed_in="adapter")
+        return record.rescored(score)
+
+    @classmethod
+    def of_row(cls, id: str, error: str) -> Record:
+        """The record of a row, or a sample, that can't be asked."""
+        return cls(id, cluster=id, error=error, failed_in="row")
+
+    def rescored(self, score: Score | str | None) -> Record:
+        """The same answer with another score, or with the reason why it has none."""
+        if isinstance(score, Score):
+            return replace(
+                self,
+                scores={k: float(v) for k, v in score.values.items()},
+                parsed=score.parsed,
+                unparsed=score.unparsed,
+                error=None,
+                failed_in=None,
+            )
+        return replace(
+            self,
+            scores={},
+            parsed=None,
+            unparsed=False,
+            error=score or "no score",
+            failed_in="scoring",
+        )
+
+    @property
+    def answered(self) -> bool:
+        """Whether there is an answer that can be scored (again)."""
+        return self.text is not None and self.failed_in in (None, "scoring")
+
+    def sample(self) -> Sample:
+        """The sample, without its messages: what ``Task.score`` may look at."""
+        return Sample(
+            messages=(),
+            target=self.target,
+            choices=tuple(self.choices),
+            cluster=self.cluster,
+            metadata=dict(self.metadata),
+            id=self.id,
+        )
+
+    def completion(self) -> Completion:
+        """The answer as the adapter gave it."""
+        return Completion(
+            self.id,
+            self.text or "",
+            self.finish_reason or "stop",
+            self.tokens,
+            self.seconds,
+            tuple(self.logprobs),
+            self.box_space,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {
+            "metadata": dict(self.metadata),
+            "choices": list(self.choices),
+            "tokens": asdict(self.tokens),
+            "logprobs": list(self.logprobs),
+            "scores": dict(self.scores),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Record:
+        """Reads schemas 1 and 2. Raises ValueError or TypeError for what is no record."""
+        error = _typed(value, "error", str, None)
+        text = _typed(value, "text", str, None)
+        failed: FailedIn | None = _one_of(value, "failed_in", get_args(FailedIn))
+        if error is not None and failed is None:  # schema 1 said it in words only
+            by_scoring = error.startswith("scoring failed")
+            failed = "scoring" if by_scoring else "row" if text is None else "adapter"
+        scores = {k: _number(v) for k, v in _typed(value, "scores", Mapping, {}).items()}
+        if error is None and value.get("scores") is None:
+            raise ValueError("neither scores nor an error")
+        tokens = {k: int(v) for k, v in _typed(value, "tokens", Mapping, {}).items()}
+        id = _typed(value, "id", str)
+        return cls(
+            id=id,
+            cluster=_typed(value, "cluster", str, id) or id,
+            metadata=dict(_typed(value, "metadata", Mapping, {})),
+            target=value.get("target"),
+            choices=tuple(_typed(value, "choices", list, [])),
+            prompt=_typed(value, "prompt", str, ""),
+            question=_typed(value, "question", str, ""),
+            text=text,
+            finish_reason=_one_of(value, "finish_reason", get_args(FinishReason)),
+            tokens=TokenCounts(**tokens),
+            seconds=_number(value.get("seconds") or 0.0),
+            logprobs=tuple(_number(v) for v in _typed(value, "logprobs", list, [])),
+            box_space=_one_of(value, "box_space", get_args(BoxSpace)),
+            scores=scores,
+            parsed=value.get("parsed"),
+            unparsed=_typed(value, "unparsed", bool, False),
+            error=error,
+            failed_in=failed if error is not None else None,
+        )
+
+
+def question_of(sample: Sample) -> str:
+    """The text parts of a sample's conversation, a line break between two parts."""
+    return "\n".join(p.text for m in sample.messages for p in m.content if isinstance(p, Text))
+
+
+@dataclass(frozen=True)
+class Selection(_Keys):
+    """Which samples of a subset a run takes; all of them when nothing is set."""
+
+    first: tuple[int, int] | None = None
+    """(start, stop): the samples from start up to but not including stop, in the data's order."""
+    drawn: int | None = None
+    """So many samples at random, by ``seed``."""
+    seed: int = 0
+    """Seed of the random draw."""
+    ids: tuple[str, ...] = ()
+    """The samples of these ids."""
+
+    @property
+    def partial(self) -> bool:
+        return self.first is not None or self.drawn is not None or bool(self.ids)
+
+    def to_json(self) -> dict[str, Any]:
+        """What is set; empty for everything."""
+        chosen = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items() if v}
+        return chosen if self.partial else {}
+
+    describe = to_json
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Selection:
+        first = value.get("first")
+        return cls(
+            first=(int(first[0]), int(first[1])) if first else None,
+            drawn=value.get("drawn"),
+            seed=value.get("seed", 0),
+            ids=tuple(value.get("ids", ())),
+        )
+
+
+@dataclass(frozen=True)
+class Identity(_Keys):
+    """Everything that can change an answer or a score of a cell; its digest names the folder."""
+
+    task: str
+    """Name of the task."""
+    subset: str
+    """Name of its subset."""
+    task_version: int
+    """The task's version: raised when prompts, parsing or metrics change a score."""
+    data: Mapping[str, Any]
+    """Where the rows come from: kind, names, and a revision or a hash of the contents."""
+    budget: MediaBudget
+    """How much of the media the task lets a model see."""
+    max_new_tokens: int
+    """Limit of an answer's length."""
+    rank: bool
+    """True when choices are ranked by log-likelihood, not generated."""
+    fingerprint: Mapping[str, Any]
+    """What the adapter says can change an answer: weights, switches, dtype, generation."""
+    code: Mapping[str, str] = field(default_factory=dict)
+    """Code that has no release: SHA-256 of a task or adapter file and of what it imports from its
+    folder; of evalkit's own code where it was edited. Absent when there is none."""
+
+    def to_json(self) -> dict[str, Any]:
+        out = {f.name: getattr(self, f.name) for f in fields(self)} | {
+            "data": dict(self.data),
+            "budget": asdict(self.budget),
+            "fingerprint": dict(self.fingerprint),
+            "code": dict(self.code),
+        }
+        if not self.code:
+            del out["code"]
+        return out
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Identity:
+        return cls(
+            task=_typed(value, "task", str),
+            subset=_typed(value, "subset", str),
+            task_version=_typed(value, "task_version", int),
+            data=dict(_typed(value, "data", Mapping)),
+            budget=MediaBudget(**_typed(value, "budget", Mapping)),
+            max_new_tokens=_typed(value, "max_new_tokens", int),
+            rank=_typed(value, "rank", bool),
+            fingerprint=dict(_typed(value, "fingerprint", Mapping)),
+            code=dict(_typed(value, "code", Mapping, {})),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session(_Keys):
+    """One run of a cell; a cell that was resumed has several."""
+
+    created: str = ""
+    """When it began: ISO 8601, UTC."""
+    selection: Selection = Selection()
+    """Which samples it asked for."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """What the adapter says that can't change an answer: device, batch size."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Versions of Python and of the packages that can change a number."""
+    git: GitState | None = None
+    """The repository around the folder where it was run; null outside of one."""
+    command: str = ""
+    """The command or Python call that repeats it, without secrets."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "created": self.created,
+            "selection": self.selection.to_json(),
+            "details": dict(self.details),
+            "versions": dict(self.versions),
+            "git": asdict(self.git) if self.git else None,
+            "command": self.command,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Session:
+        return cls(**cls._arguments(value))
+
+    @staticmethod
+    def _arguments(value: Mapping[str, Any]) -> dict[str, Any]:
+        git = value.get("git")
+        return {
+            "created": _typed(value, "created", str, ""),
+            "selection": Selection.from_json(_typed(value, "selection", Mapping, {})),
+            "details": dict(_typed(value, "details", Mapping, {})),
+            "versions": dict(_typed(value, "versions", Mapping, {})),
+            "git": GitState(**git) if git else None,
+            "command": _typed(value, "command", str, ""),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInfo(Session):
+    """run.json: what was asked of which model, by which code, and how to repeat it."""
+
+    model: str
+    """What tables call the model: a hub id or shipped name, or the last part of its path."""
+    model_path: str = ""
+    """Where the model was: its path, resolved, the home folder as ~; empty for a name."""
+    identity: Identity
+    """What can change an answer or a score."""
+    metrics: tuple[Metric, ...] = ()
+    """The metrics of the task's subset, the headline first."""
+    task_file: str = ""
+    """The file that the task was given as; empty for an installed one."""
+    data_path: str = ""
+    """The local copy of the data that was given; empty for the task's own source."""
+    box_space: BoxSpace | None = None
+    """How the adapter's model writes box corners."""
+    earlier: tuple[Session, ...] = ()
+    """The runs that this one goes on from, oldest first."""
+
+    def session(self) -> Session:
+        """The part that differs between the runs of a cell."""
+        return Session(**{f.name: getattr(self, f.name) for f in fields(Session)})
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "model": self.model,
+            "model_path": self.model_path,
+            "identity": self.identity.to_json(),
+            "metrics": [asdict(m) for m in self.metrics],
+            "task_file": self.task_file,
+            "data_path": self.data_path,
+            "box_space": self.box_space,
+            **super().to_json(),
+            "earlier": [s.to_json() for s in self.earlier],
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> RunInfo:
+        """Reads schemas 1 and 2. Raises KeyError, ValueError or TypeError for what is none."""
+        return cls(
+            model=_typed(value, "model", str),
+            model_path=_typed(value, "model_path", str, ""),
+            identity=Identity.from_json(_typed(value, "identity", Mapping)),
+            metrics=tuple(Metric(**m) for m in _typed(value, "metrics", list, [])),
+            task_file=_typed(value, "task_file", str, ""),
+            data_path=_typed(value, "data_path", str, ""),
+            box_space=_one_of(value, "box_space", get_args(BoxSpace)),
+            earlier=tuple(Session.from_json(s) for s in _typed(value, "earlier", list, [])),
+            **cls._arguments(value),
+        )
+
+
+@dataclass(frozen=True)
+class MetricResult(_Keys):
+    """One metric of a cell, as people read it: ``scale`` has been applied."""
+
+    metric: str
+    """Name of the metric."""
+    value: float
+    """The mean over scored samples; the mean of the groups' means when there is a group."""
+    ci_low: float | None
+    """Lower end of the 95 % interval over clusters; null when there is none."""
+    ci_high: float | None
+    """Upper end of it."""
+    n: int
+    """Samples that have this metric."""
+    clusters: int
+    """Clusters that they fall into."""
+    group: str | None
+    """The metadata key whose groups are averaged (a macro average); null for a plain mean."""
+    higher_is_better: bool
+    """Whether more is better."""
+    scale: float
+    """What the samples' values were multiplied by (100 for per cent)."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> MetricResult:
+        low, high = (None if value[k] is None else _number(value[k]) for k in ("ci_low", "ci_high"))
+        return cls(
+            metric=_typed(value, "metric", str),
+            value=_number(value["value"]),
+            ci_low=low,
+            ci_high=high,
+            n=_typed(value, "n", int),
+            clusters=_typed(value, "clusters", int),
+            group=_typed(value, "group", str, None),
+            higher_is_better=_typed(value, "higher_is_better", bool),
+            scale=_number(value["scale"]),
+        )
+
+    @classmethod
+    def of(cls, records: Sequence[Record], metric: Metric) -> MetricResult | None:
+        """A metric over scored records; None when none of them has it (hidden answers)."""
+        mine = [r for r in records if metric.name in r.scores]
+        if not mine:
+            return None
+        groups = [str(r.metadata.get(metric.group)) for r in mine] if metric.group else None
+        mean = mean_interval(
+            [r.scores[metric.name] for r in mine], [r.cluster for r in mine], groups
+        )
+        return cls(
+            metric=metric.name,
+            value=mean.value * metric.scale,
+            ci_low=None if mean.low is None else mean.low * metric.scale,
+            ci_high=None if mean.high is None else mean.high * metric.scale,
+            n=len(mine),
+            clusters=len({r.cluster for r in mine}),
+            group=metric.group,
+            higher_is_better=metric.higher_is_better,
+            scale=metric.scale,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellResults(_Keys):
+    """results.json: what came out of a cell. Derived from its journal, and can be made again."""
+
+    created: str = ""
+    """When the last answer was made: ISO 8601, UTC."""
+    rescored: str | None = None
+    """When the answers were last scored anew without asking the model; null when never (true in
+    files of evalkit 0.1, which kept no date)."""
+    selection: Selection = Selection()
+    """Which samples count here."""
+    complete: bool
+    """Whether every selected sample was asked; false for a run that was stopped."""
+    inference_probe: bool = False
+    """Whether the weights ran with settings that they were not trained with."""
+    switches: Mapping[str, Any] = field(default_factory=dict)
+    """Switches that differ from what the weights were trained with."""
+    seconds: float = 0.0
+    """Wall-clock time of the last run."""
+    stats: Mapping[str, Any] = field(default_factory=dict)
+    """What the adapter measured of itself in the last run."""
+    n: int
+    """Scored samples."""
+    n_total: int
+    """Samples that were asked or failed before."""
+    errors: int
+    """Samples without a score."""
+    unparsed: int
+    """Scored samples whose answer could not be read; they score lowest."""
+    tokens: TokenCounts = TokenCounts()
+    """Tokens of all scored samples."""
+    metrics: tuple[MetricResult, ...] = ()
+    """One entry a metric, the headline first."""
+
+    @classmethod
+    def of(cls, records: Sequence[Record], metrics: Sequence[Metric], **about: Any) -> CellResults:
+        """Counts and metrics of records. ``about``: the other fields."""
+        done = [r for r in records if r.scored]
+        return cls(
+            n=len(done),
+            n_total=len(records),
+            errors=len(records) - len(done),
+            unparsed=sum(r.unparsed for r in done),
+            tokens=TokenCounts(
+                *(sum(getattr(r.tokens, f.name) for r in done) for f in fields(TokenCounts))
+            ),
+            metrics=tuple(m for m in (MetricResult.of(done, metric) for metric in metrics) if m),
+            **about,
+        )
+
+    @property
+    def partial(self) -> bool:
+        """Whether the scores are of a part of the subset, and not to be quoted."""
+        return not self.complete or self.selection.partial
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema_version": SCHEMA_VERSION,
+            **{f.name: getattr(self, f.name) for f in fields(self)},
+            "selection": self.selection.to_json(),
+            "switches": dict(self.switches),
+            "stats": dict(self.stats),
+            "tokens": asdict(self.tokens),
+            "metrics": [m.to_json() for m in self.metrics],
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> CellResults:
+        """Reads schemas 1 and 2. Raises KeyError, ValueError or TypeError for what is none."""
+        created = _typed(value, "created", str, "")
+        rescored = value.get("rescored")
+        return cls(
+            created=created,
+            rescored=created if rescored is True else rescored or None,
+            selection=Selection.from_json(_typed(value, "selection", Mapping, {})),
+            complete=_typed(value, "complete", bool),
+            inference_probe=_typed(value, "inference_probe", bool, False),
+            switches=dict(_typed(value, "switches", Mapping, {})),
+            seconds=_number(value.get("seconds") or 0.0),
+            stats=dict(_typed(value, "stats", Mapping, {})),
+            n=_typed(value, "n", int),
+            n_total=_typed(value, "n_total", int),
+            errors=_typed(value, "errors", int),
+            unparsed=_typed(value, "unparsed", int),
+            tokens=TokenCounts(**_typed(value, "tokens", Mapping, {})),
+            metrics=tuple(MetricResult.from_json(m) for m in _typed(value, "metrics", list, [])),
+        )
+
+
+_REQUIRED: Any = object()
+
+
+def _typed(value: Mapping[str, Any], key: str, kind: type, default: Any = _REQUIRED) -> Any:
+    """The value of a key, of the expected type. An absent or null one is the default."""
+    item = value.get(key)
+    if item is None:
+        if default is _REQUIRED:
+            raise ValueError(f"no {key!r}")
+        return default
+    if not isinstance(item, kind) or (isinstance(item, bool) and kind is int):
+        raise TypeError(f"{key!r} is {json.dumps(item, default=str):.80}")
+    return item
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError(f"{value!r:.80} is not a finite number")
+    return value
+
+
+def _one_of(value: Mapping[str, Any], key: str, names: Sequence[str]) -> Any:
+    item = value.get(key)
+    if item is not None and item not in names:
+        raise ValueError(f"{key!r} is {item!r:.80}, not one of {', '.join(names)}")
+    return item

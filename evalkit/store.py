@@ -1,0 +1,228 @@
+"""Where cells lie on disk. This module alone knows the names of a cell's folder and files.
+
+``output/runs/<model>/<task>-<subset>-<digest>/`` holds a journal (one record a sample, appended
+while the cell runs), run.json (what was run) and results.json (what came out, derived from the
+journal). docs/formats.md describes them for people who read them with other tools.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from evalkit import journal
+from evalkit.adapter import digest
+from evalkit.errors import DataError
+from evalkit.files import remove_parts, replace_json
+from evalkit.journal import Contents, Journal
+from evalkit.provenance import GitState
+from evalkit.records import (
+    READABLE,
+    SCHEMA_VERSION,
+    CellResults,
+    FailedIn,
+    Identity,
+    MetricResult,
+    Record,
+    RunInfo,
+    Selection,
+    Session,
+    question_of,
+)
+from evalkit.task import Metric
+
+__all__ = [
+    "READABLE",
+    "SCHEMA_VERSION",
+    "CellFolder",
+    "CellResults",
+    "FailedIn",
+    "GitState",
+    "Identity",
+    "MetricResult",
+    "Record",
+    "RunInfo",
+    "Selection",
+    "Session",
+    "cells",
+    "model_name",
+    "question_of",
+    "slug",
+]
+
+JOURNAL, RUN, RESULTS = "journal.jsonl", "run.json", "results.json"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class CellFolder:
+    """One cell on disk. What it holds is read when first asked for, and then kept."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, output: Path, model: str, identity: Identity) -> CellFolder:
+        """The folder of a cell under an output folder; it may not exist yet. ``model`` as tables
+        name it.
+        """
+        name = f"{slug(identity.task)}-{slug(identity.subset)}-{digest(identity.to_json())[:8]}"
+        return cls(output / "runs" / slug(model) / name)
+
+    def sibling(self, identity: Identity) -> CellFolder:
+        """The folder of the same model's cell of another identity."""
+        output = self.path.parent.parent.parent
+        name = self.of(output, "", identity).path.name
+        return CellFolder(self.path.with_name(name))
+
+    @property
+    def name(self) -> str:
+        """``docvqa-mini-1c33e18f``: task, subset and the identity's digest."""
+        return self.path.name
+
+    @property
+    def exists(self) -> bool:
+        return any((self.path / name).is_file() for name in (RUN, JOURNAL))
+
+    @cached_property
+    def run(self) -> RunInfo:
+        """What was run. Raises DataError when run.json is missing or damaged."""
+        return self._read(RUN, RunInfo.from_json)
+
+    @cached_property
+    def results(self) -> CellResults:
+        """What came out: results.json, or the same worked out from the journal when a killed run
+        left none. Raises DataError when it is damaged.
+        """
+        if (self.path / RESULTS).is_file():
+            return self._read(RESULTS, CellResults.from_json)
+        records = list(self.records().values())
+        fingerprint = self.run.identity.fingerprint
+        return CellResults.of(
+            records,
+            self.run.metrics or _metrics_in(records),
+            created=self.run.created,
+            selection=self.run.selection,
+            complete=False,
+            inference_probe=bool(fingerprint.get("inference_probe")),
+            switches=dict(fingerprint.get("switches", {})),
+        )
+
+    def finished(self) -> CellResults | None:
+        """results.json as it lies there; None when there is none, or none that can be read."""
+        try:
+            return self._read(RESULTS, CellResults.from_json)
+        except DataError:
+            return None
+
+    @property
+    def task(self) -> str:
+        """``name:subset``."""
+        return f"{self.run.identity.task}:{self.run.identity.subset}"
+
+    @property
+    def model(self) -> str:
+        return self.run.model
+
+    @property
+    def adapter(self) -> str:
+        return str(self.run.identity.fingerprint.get("adapter", ""))
+
+    @property
+    def settings(self) -> str:
+        """What was set away from the defaults, and the dtype, in one line."""
+        parts = [f"{k}={v}" for k, v in self.results.switches.items()]
+        if dtype := self.run.identity.fingerprint.get("dtype"):
+            parts.append(str(dtype))
+        return " ".join(parts)
+
+    def contents(self) -> Contents:
+        """All that the journal holds, with what is damaged in it. Raises DataError when it can't
+        be read.
+        """
+        return journal.read(self.path / JOURNAL)
+
+    def records(self) -> dict[str, Record]:
+        """The last record of each sample, by id, in order of first appearance."""
+        return self.contents().records
+
+    def scored(self) -> dict[str, Record]:
+        """The records that have a score, by id."""
+        return self.contents().scored
+
+    @property
+    def journal_path(self) -> Path:
+        """The journal's file, to be named in messages."""
+        return self.path / JOURNAL
+
+    def open_journal(self, task: str) -> Journal:
+        """The journal, open for writing; ``task`` (``name:subset``) goes into its header. Raises
+        EvalkitError when another run is writing to it.
+        """
+        opened = Journal(self.path / JOURNAL, {"cell": task, "folder": self.path.name})
+        remove_parts(self.path)
+        return opened
+
+    def write_run(self, run: RunInfo) -> None:
+        """Raises EvalkitError when it can't be written."""
+        replace_json(self.path / RUN, run.to_json())
+        self.__dict__.pop("run", None)
+
+    def write_results(self, results: CellResults) -> None:
+        """Raises EvalkitError when it can't be written."""
+        replace_json(self.path / RESULTS, results.to_json())
+        self.__dict__.pop("results", None)
+
+    def _read(self, name: str, from_json: Callable[[Mapping[str, Any]], T]) -> T:
+        path = self.path / name
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+            version = value["schema_version"]
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as e:
+            raise _damaged(path, e) from e
+        if version not in READABLE:
+            raise DataError(
+                f"{path}: schema {version!r}, this evalkit reads {', '.join(map(str, READABLE))}; "
+                "update evalkit to read it"
+            )
+        try:
+            return from_json(value)
+        except (ValueError, TypeError, KeyError, AttributeError) as e:
+            raise _damaged(path, e) from e
+
+
+def cells(output: Path = Path("results")) -> list[CellFolder]:
+    """All cells under an output folder, in the order of their folders, also those of runs that
+    were killed. Nothing is read yet: a damaged one raises when it is looked at.
+    """
+    found = {p.parent for name in (RUN, RESULTS) for p in (output / "runs").glob(f"*/*/{name}")}
+    return [CellFolder(path) for path in sorted(found)]
+
+
+def model_name(text: str) -> str:
+    """How tables call a model: a hub id or shipped name as it is, a path by its last part."""
+    hub = re.fullmatch(r"[\w.-]+/[\w.-]+(@.+)?", text) and not Path(text).exists()
+    return text if hub else Path(text).resolve().name or "model"
+
+
+def slug(text: str) -> str:
+    """A folder name for a model or task, hub ids with ``--`` for ``/``."""
+    return re.sub(r"[^\w.+-]+", "_", text.replace("/", "--")).strip(".") or "_"
+
+
+def _metrics_in(records: list[Record]) -> tuple[Metric, ...]:
+    """Metrics by the names that scores have, for a killed run of evalkit 0.1, which did not write
+    down what they are.
+    """
+    return tuple(map(Metric, dict.fromkeys(name for r in records for name in r.scores)))
+
+
+def _damaged(path: Path, e: Exception) -> DataError:
+    return DataError(
+        f"{path}: can't be read ({e}); repeat the run's command to make it again, or remove "
+        f"{path.parent}"
+    )

@@ -1,0 +1,128 @@
+"""What a run leaves on disk is read back as it was, also from the files of evalkit 0.1."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evalkit.errors import DataError, EvalkitError
+from evalkit.files import PART, remove_parts
+from evalkit.files import replace as replace_file
+from evalkit.store import CellFolder, CellResults, Record, RunInfo, cells
+from evalkit.types import Completion, Message, Sample, Score, Text, TokenCounts
+from tests.test_runner import run
+
+SAMPLE = Sample(
+    "a",
+    (Message("user", (Text("one"), Text("two"))),),
+    [1, 2],
+    ("x", "y"),
+    "page",
+    {"tier": "easy"},
+)
+ANSWER = Completion("a", "x", "length", TokenCounts(3, 4, 5), 0.25, (-1.0, -2.0), "norm1000")
+
+
+def test_a_record_reads_back_as_it_was_written() -> None:
+    record = Record.of(SAMPLE, "0" * 16, ANSWER, Score({"acc": 1.0}, parsed="x"))
+    assert Record.from_json(record.to_json()) == record
+    assert record.question == "one\ntwo" and record.scored
+    assert record.sample() == replace(SAMPLE, messages=())
+    assert record.completion() == ANSWER
+
+
+@pytest.mark.parametrize(
+    ("record", "where", "answered"),
+    [
+        (Record.of(SAMPLE, "", replace(ANSWER, error="too long"), None), "adapter", False),
+        (Record.of(SAMPLE, "", ANSWER, "scoring failed: KeyError: 'x'"), "scoring", True),
+        (Record.of_row("row-3", "row 3: no answer"), "row", False),
+    ],
+)
+def test_a_record_says_where_its_sample_was_lost(
+    record: Record, where: str, answered: bool
+) -> None:
+    assert (record.failed_in, record.answered, record.scored) == (where, answered, False)
+    old = {k: v for k, v in record.to_json().items() if k not in ("failed_in", "question")}
+    if where == "row":  # evalkit 0.1 wrote no answer where nothing was asked
+        old = {k: old[k] for k in ("id", "cluster", "metadata", "error")}
+    assert Record.from_json(old).failed_in == where
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"id": 3},
+        {"scores": None},
+        {"scores": {"acc": "1"}},
+        {"scores": {"acc": True}},
+        {"tokens": {"text_in": "many"}},
+        {"tokens": [1]},
+        {"metadata": []},
+        {"error": 5},
+        {"seconds": "long"},
+        {"failed_in": "mars", "error": "lost"},
+    ],
+)
+def test_json_that_is_no_record_is_refused(damage: dict[str, object]) -> None:
+    good = Record.of(SAMPLE, "", ANSWER, Score({"acc": 1.0})).to_json()
+    with pytest.raises((ValueError, TypeError)):
+        Record.from_json(good | damage)
+
+
+def test_run_info_and_results_read_back_as_they_were_written(tmp_path: Path) -> None:
+    folder = run(tmp_path).cell.stored
+    assert RunInfo.from_json(folder.run.to_json()) == folder.run
+    assert CellResults.from_json(folder.results.to_json()) == folder.results
+    assert (folder.task, folder.model, folder.adapter) == ("sums:all", "adder", "adder")
+    assert [c.path for c in cells(tmp_path)] == [folder.path]
+
+
+def test_the_cell_of_a_killed_run_is_partial_and_counts_what_its_journal_holds(
+    tmp_path: Path,
+) -> None:
+    whole = run(tmp_path).cell.stored
+    (whole.path / "results.json").unlink()
+    killed = cells(tmp_path)[0]
+    assert killed.results.partial and not killed.results.complete
+    assert killed.results.metrics == whole.results.metrics
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema_version": 2, "model": 3}', "{" * 9999])
+def test_a_damaged_run_json_is_named(tmp_path: Path, text: str) -> None:
+    folder = run(tmp_path).cell.stored.path
+    (folder / "run.json").write_text(text)
+    with pytest.raises(DataError, match=r"run\.json"):
+        _ = CellFolder(folder).run
+
+
+def test_a_newer_schema_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    folder = run(tmp_path).cell.stored.path
+    (folder / "run.json").write_text('{"schema_version": 99}')
+    with pytest.raises(DataError, match="update evalkit"):
+        _ = CellFolder(folder).run
+
+
+def test_a_file_is_replaced_whole_and_leaves_no_part(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "x.json"
+    replace_file(path, "one")
+    replace_file(path, "two", durable=False)
+    assert path.read_text() == "two"
+    assert [p.name for p in path.parent.iterdir()] == ["x.json"]
+
+
+def test_a_file_that_cant_be_replaced_keeps_its_contents(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "inside").touch()
+    with pytest.raises(EvalkitError, match="can't be written"):
+        replace_file(tmp_path / "x", "text")
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_parts_of_killed_writers_are_removed(tmp_path: Path) -> None:
+    (tmp_path / f"run.json.0{PART}").touch()
+    (tmp_path / "run.json").touch()
+    remove_parts(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
