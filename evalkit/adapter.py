@@ -125,7 +125,7 @@ def adapter_class(name: str) -> type[ModelAdapter]:
         if entry.name == name:
             return entry.load()
     known = sorted(registered())
-    close = get_close_matches(name, known, 1)
+    close = get_close_matches(name.lower(), known, 1)
     hint = f"did you mean {close[0]}? " if close else ""
     raise UsageError(
         f"unknown adapter {name!r}; {hint}known: {', '.join(known)}; or give a file: "

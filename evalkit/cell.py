@@ -29,14 +29,27 @@ class Cell:
     output: Path
     identity: Identity
     data: Path | None = None
+    label: str = ""
 
     @classmethod
     def make(
-        cls, task: Task, adapter: ModelAdapter, model: str, output: Path, data: Path | None = None
+        cls,
+        task: Task,
+        adapter: ModelAdapter,
+        model: str,
+        output: Path,
+        data: Path | None = None,
+        label: str = "",
+        step: int | None = None,
     ) -> Cell:
-        """Works out the identity. Raises DataError when the data can't be found."""
+        """Works out the identity. ``label`` is what tables call the model instead of its own name;
+        ``step`` is that of a training run, whose results are kept apart. Raises DataError when the
+        data can't be found.
+        """
         try:
             fingerprint = dict(adapter.fingerprint)
+            if step is not None:
+                fingerprint["step"] = step
             digest(fingerprint)
         except (TypeError, ValueError) as e:
             raise UsageError(
@@ -53,12 +66,17 @@ class Cell:
             fingerprint=fingerprint,
             code=code_of(task=task, adapter=adapter),
         )
-        return cls(task, adapter, model, output, identity, data)
+        return cls(task, adapter, model, output, identity, data, label)
 
     @property
     def name(self) -> str:
         """``task:subset``."""
         return self.task.full_name
+
+    @property
+    def title(self) -> str:
+        """What tables call the model."""
+        return self.label or model_name(self.model)
 
     @property
     def folder(self) -> Path:
@@ -68,4 +86,4 @@ class Cell:
     @property
     def stored(self) -> CellFolder:
         """What is stored of the cell, read anew each time."""
-        return CellFolder.of(self.output, model_name(self.model), self.identity)
+        return CellFolder.of(self.output, self.title, self.identity)

@@ -244,6 +244,12 @@ class Selection(_Keys):
     def partial(self) -> bool:
         return self.first is not None or self.drawn is not None or bool(self.ids)
 
+    def draw(self, total: int) -> set[int]:
+        """The positions that ``drawn`` and ``seed`` take of so many samples."""
+        import numpy as np
+
+        return set(np.random.default_rng(self.seed).permutation(total)[: self.drawn].tolist())
+
     def to_json(self) -> dict[str, Any]:
         """What is set; empty for everything."""
         chosen = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items() if v}

@@ -17,15 +17,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from evalkit.cell import Cell
 from evalkit.errors import DataError, EvalkitError, ScoringError, UsageError, reason
 from evalkit.journal import Journal
 from evalkit.plugin import file_of
 from evalkit.progress import Progress, Say
-from evalkit.provenance import command, git_state, versions
-from evalkit.store import CellFolder, CellResults, Record, RunInfo, Selection, model_name
+from evalkit.provenance import command as command_line
+from evalkit.provenance import git_state, versions
+from evalkit.store import CellFolder, CellResults, Record, RunInfo, Selection
 from evalkit.task import RowError, checked_score, read_samples
 from evalkit.types import Completion, Image, Request, Sample, Score, Text, TokenCounts, Video
 
@@ -46,10 +45,14 @@ class Outcome:
 
 
 def run_cell(
-    cell: Cell, selection: Selection = Selection(), say: Say = print, progress: bool = True
+    cell: Cell,
+    selection: Selection = Selection(),
+    say: Say = print,
+    progress: bool = True,
+    command: str = "",
 ) -> Outcome:
     """Runs what is missing of a cell and writes its results. What goes wrong with a sample is
-    journaled with it, and the rest goes on.
+    journaled with it, and the rest goes on. ``command`` repeats the run; it is kept with it.
 
     Raises EvalkitError when the journal can't be written; an adapter that breaks ends the cell, and
     the outcome says so.
@@ -66,7 +69,7 @@ def run_cell(
             return Outcome(cell, before, begun, 0)
         keep = selection.partial and before is not None and not before.selection.partial
         if not keep:
-            folder.write_run(run_info(cell, selection, folder))
+            folder.write_run(run_info(cell, selection, folder, command))
         stream = _Stream(cell, selection, journal)
         stopped: str | None = None
         interrupted: KeyboardInterrupt | None = None
@@ -119,7 +122,7 @@ def finished(results: CellResults, selection: Selection, scored: Mapping[str, Re
     return results.selection == selection and whole and not results.rescored
 
 
-def run_info(cell: Cell, selection: Selection, folder: CellFolder) -> RunInfo:
+def run_info(cell: Cell, selection: Selection, folder: CellFolder, command: str) -> RunInfo:
     """What run.json says of a run that begins now. ``earlier`` has the sessions of the runs that it
     goes on from, oldest first."""
     try:
@@ -128,7 +131,7 @@ def run_info(cell: Cell, selection: Selection, folder: CellFolder) -> RunInfo:
     except DataError:
         earlier = ()
     return RunInfo(
-        model=model_name(cell.model),
+        model=cell.title,
         identity=cell.identity,
         metrics=cell.task.metrics,
         task_file=str(file_of(cell.task) or ""),
@@ -138,7 +141,7 @@ def run_info(cell: Cell, selection: Selection, folder: CellFolder) -> RunInfo:
         details=dict(cell.adapter.details),
         versions=versions(),
         git=git_state(),
-        command=command(),
+        command=command or command_line(),
         earlier=earlier,
     )
 
@@ -251,9 +254,7 @@ class _Stream:
                 )
         elif chosen.drawn is not None:
             total = sum(1 for _ in self._all())
-            keep = set(
-                np.random.default_rng(chosen.seed).permutation(total)[: chosen.drawn].tolist()
-            )
+            keep = chosen.draw(total)
             yield from (sample for i, sample in enumerate(self._all()) if i in keep)
         else:
             start, stop = chosen.first or (0, None)

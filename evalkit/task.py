@@ -175,7 +175,7 @@ def task_class(name: str) -> type[Task]:
             loaded: type[Task] = entry.load()
             return loaded
     known = sorted(registered())
-    close = get_close_matches(name, known, 1)
+    close = get_close_matches(name.lower(), known, 1)
     hint = f"did you mean {close[0]}? " if close else ""
     raise UsageError(
         f"unknown task {name!r}; {hint}known: {', '.join(known)}; or give a file: ./my_task.py"

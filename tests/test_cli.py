@@ -69,7 +69,7 @@ def test_exit_code_1_when_the_adapter_breaks(tmp_path: Path) -> None:
         (("run", "--tasks", "docvq"), "did you mean docvqa?"),
         (("run", "--tasks", "docvqa:val2"), "has no subset 'val2'"),
         (("run", "--tasks", "docvqa", "--modle", "x"), "did you mean --model?"),
-        (("run", "--tasks", "docvqa", "--limit", "x"), "expected N or A-B"),
+        (("run", "--tasks", "docvqa", "--limit", "x"), "expected N, A-B"),
         (("run", "--tasks", "docvqa", "--adapter", "nope"), "unknown adapter 'nope'"),
         (("run", "--tasks", "docvqa", "--switch", "position=3d"), "expected one of mrope"),
         (("run", "--tasks", "docvqa", "--switch", "position"), "expected name=value"),
@@ -159,7 +159,7 @@ def test_a_limited_run_warns_that_it_must_not_be_quoted(tmp_path: Path) -> None:
 def test_a_dry_run_runs_nothing(tmp_path: Path) -> None:
     done = evalkit("run", "--tasks", SUMS, "--adapter", ADDER, "--dry-run", cwd=tmp_path)
     assert done.returncode == 0
-    assert "sums:all: 0 samples journaled" in done.stdout
+    assert "sums:all: 0 of 40; 40 to go" in done.stdout
     assert not (tmp_path / "results").exists()
 
 
@@ -262,7 +262,7 @@ def test_a_task_that_cant_run_does_not_stop_the_others(tmp_path: Path) -> None:
     )
     done = evalkit("run", "--tasks", f"{other},{SUMS}", "--adapter", ADDER, cwd=tmp_path)
     assert done.returncode == 1
-    assert "two samples have the id 'same'" in done.stderr
+    assert "the id 'same' is that of a sample of row 0" in done.stderr
     assert "77.5" in done.stdout
 
 

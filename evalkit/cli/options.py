@@ -11,7 +11,7 @@ from evalkit.cli.parser import HIDDEN
 from evalkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from evalkit.adapter import ModelAdapter
+    pass
 
 
 def path(text: str) -> Path:
@@ -152,28 +152,24 @@ def adapter_arguments(args: argparse.Namespace) -> dict[str, Any]:
     for text in filter(str.strip, args.model_args.split(",")):
         name, equals, value = (part.strip() for part in text.partition("="))
         if not equals or not name:
-            raise UsageError(f"{text!r}: expected name=value")
+            raise UsageError(f"--model-args {text!r}: expected name=value")
         if name == "pretrained":
             raise UsageError(f"--model-args pretrained={value}: write --model {value}")
         if name in out:
-            raise UsageError(f"{name} is given twice")
+            raise UsageError(f"--model-args: {name} is given twice")
         out[name] = convert(value)
+    adapter = adapter_class(args.adapter)
+    if given := sorted(set(out) & set(adapter.switches(args.model) if out else ())):
+        raise UsageError(
+            f"--model-args {given[0]}: this is a switch; write --switch {given[0]}={out[given[0]]}"
+        )
+    out |= read_switches(adapter, args.model, args.switch)
     for name in ("batch_size", "batch_tokens", "device", "dtype"):
         if (value := getattr(args, name)) is not None:
             if name in out:
                 raise UsageError(f"{name} is given twice")
             out[name] = value
-    cls = adapter_class(args.adapter)
-    if out and (switches := sorted(set(out) & set(cls.switches(args.model)))):
-        raise UsageError(f"{switches[0]} is a switch: write --switch {switches[0]}=VALUE")
-    return out | read_switches(cls, args.model, args.switch)
-
-
-def adapter_of(args: argparse.Namespace) -> ModelAdapter:
-    """The adapter that a command line asks for. Raises UsageError."""
-    from evalkit.adapter import make_adapter
-
-    return make_adapter(args.adapter, args.model, adapter_arguments(args))
+    return out
 
 
 def convert(text: str) -> Any:
@@ -189,17 +185,13 @@ def convert(text: str) -> Any:
     return text
 
 
-def data_paths(texts: Sequence[str], names: Sequence[str]) -> dict[str, Path]:
-    """``{"docvqa:val": Path}`` from --data, for the tasks of these names. Raises UsageError."""
+def data_paths(texts: Sequence[str]) -> dict[str, Path]:
+    """``{"docvqa:val": Path}`` from --data. Raises UsageError."""
     out = {}
     for text in texts:
         name, equals, where = text.partition("=")
-        if not equals or name not in names:
-            raise UsageError(
-                f"--data {text}: expected TASK:SUBSET=PATH with one of {', '.join(names)}"
-            )
-        if not path(where).exists():
-            raise UsageError(f"--data {text}: {where} does not exist")
+        if not equals or not name or not where:
+            raise UsageError(f"--data {text}: expected TASK:SUBSET=PATH")
         if name in out:
             raise UsageError(f"--data {name} is given twice")
         out[name] = path(where)

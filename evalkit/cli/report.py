@@ -32,10 +32,11 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    from evalkit.api import check_data
     from evalkit.results import some_cells, write_report
 
     file = args.save or args.output / "report.html"
-    data = data_paths(args.data, list(dict.fromkeys(c.task for c in some_cells(args.output))))
+    data = check_data(data_paths(args.data), [c.task for c in some_cells(args.output)])
     for fault in write_report(args.output, file, args.media, data):
         print(f"evalkit: {fault}", file=sys.stderr)
     print(f"written: {file}")

@@ -4,40 +4,45 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from evalkit.cli.options import adapter_of, data_paths, model_options, talk_options
-from evalkit.cli.output import aligned
-from evalkit.errors import EvalkitError, UsageError
+from evalkit.cli.options import (
+    adapter_arguments,
+    data_option,
+    data_paths,
+    model_options,
+    output_option,
+    share,
+    talk_options,
+)
+from evalkit.cli.output import aligned, print_json
+from evalkit.errors import EvalkitError
 
 if TYPE_CHECKING:
+    from evalkit.api import Evaluation, Plan
     from evalkit.cli.parser import Verbs
+    from evalkit.runner import Outcome
 
 
 def add_parser(verbs: Verbs) -> None:
     parser = verbs.add_parser("run", help="score a model on tasks; repeat the command to resume")
+    parser.add_argument("task", nargs="*", metavar="TASK", help="as with --tasks")
     parser.add_argument(
         "--tasks",
-        required=True,
-        help="NAME[:SUBSET],... or ./my_task.py[:SUBSET]; the subset is the first of the task if not given",
+        default="",
+        help="NAME[:SUBSET],... or ./my_task.py[:SUBSET]; refcoco*; all. The subset is the task's "
+        "first if not given",
     )
     model_options(parser)
     data = parser.add_argument_group("data")
-    data.add_argument(
-        "--data",
-        action="append",
-        default=[],
-        metavar="TASK:SUBSET=PATH",
-        help="a local copy of a subset's data",
-    )
+    data_option(data)
     data.add_argument(
         "--limit",
-        metavar="N|A-B",
-        help="the first N samples, or those from A to B; never quote such a score",
+        metavar="N|A-B|SHARE",
+        help="the first N samples, those from A up to B, or a share (10%%, 0.1); never quote such "
+        "a score",
     )
-    data.add_argument("--seed", type=int, help="with --limit N: draw the N samples at random")
+    data.add_argument("--seed", type=int, help="with --limit: draw the samples at random")
     data.add_argument(
         "--sample-id",
         action="append",
@@ -46,13 +51,13 @@ def add_parser(verbs: Verbs) -> None:
         help="only this sample (repeatable)",
     )
     how = parser.add_argument_group("the run")
-    how.add_argument(
-        "--output", type=Path, default=Path("results"), metavar="FOLDER", help="default: results"
-    )
+    output_option(how)
+    how.add_argument("--name", metavar="LABEL", help="what tables call the model")
+    how.add_argument("--fresh", action="store_true", help="ask again what was answered before")
     how.add_argument("--dry-run", action="store_true", help="say what would run, and stop")
     how.add_argument(
         "--fail-on-error",
-        type=float,
+        type=share,
         default=0.0,
         metavar="SHARE",
         help="exit 1 when more than this share of samples failed (0)",
@@ -62,127 +67,97 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from evalkit.cell import Cell, Selection
-    from evalkit.runner import Outcome, run_cell
-    from evalkit.task import load_task
-
-    if not 0 <= args.fail_on_error <= 1:
-        raise UsageError(f"--fail-on-error {args.fail_on_error}: expected a share between 0 and 1")
-    specs = [t.strip() for t in args.tasks.split(",") if t.strip()]
-    chosen = [load_task(t) for t in specs]
-    if not chosen:
-        raise UsageError("--tasks names no task")
-    data = data_paths(args.data, [t.full_name for t in chosen])
-    selection = _selection(args, Selection)
-    adapter = adapter_of(args)
-    cells = [Cell.make(t, adapter, args.model, args.output, data.get(t.full_name)) for t in chosen]
-    if args.dry_run:
-        return _dry_run(cells)
-    if selection.partial:
-        print(
-            "evalkit: a part of the samples was selected: use the scores to try things out, "
-            "never quote them",
-            file=sys.stderr,
-        )
-    outcomes: list[Outcome] = []
-    for cell in cells:
-        try:
-            outcome = run_cell(
-                cell, selection, say=lambda text: print(f"evalkit: {text}", file=sys.stderr)
-            )
-        except UsageError:
-            raise
-        except EvalkitError as e:
-            print(f"evalkit: error: {cell.name}: {e}", file=sys.stderr)
-            continue
-        outcomes.append(outcome)
-        if outcome.stopped:
-            print(f"evalkit: error: {cell.name} stopped: {outcome.stopped}", file=sys.stderr)
-    return _report(args, outcomes, failed=len(outcomes) < len(cells))
-
-
-def _report(args: argparse.Namespace, outcomes: Sequence[Any], failed: bool) -> int:
+    from evalkit import api
     from evalkit.provenance import command
-    from evalkit.results import interval_text, write_leaderboard
 
-    rows = []
-    for o in outcomes:
-        part = "" if o.results["complete"] and not o.results["selection"] else " (partial)"
-        counts = str(o.results["errors"]), str(o.results["unparsed"])
-        for m in o.results["metrics"]:
-            ci = interval_text(m["ci_low"], m["ci_high"])
-            rows.append(
-                (o.cell.name, m["metric"], f"{m['value']:.1f}", ci, f"{m['n']}{part}", *counts)
-            )
-        if not o.results["metrics"]:
-            rows.append((o.cell.name, "no score", "–", "–", f"{o.results['n']}{part}", *counts))
-    print(aligned(("task", "metric", "value", "95 % interval", "n", "errors", "unparsed"), rows))
-    for o in outcomes:
-        r = o.results
-        how = (
-            "reused, nothing to do"
-            if not o.made and not o.stopped
-            else f"{o.made} new, {o.reused} reused, {r['seconds']:.1f} s"
-        )
-        print(f"{o.cell.name}: {how}; {o.cell.folder}")
-        failed |= bool(o.stopped) or not r["n"] or r["errors"] > args.fail_on_error * r["n_total"]
-        if r["errors"]:
-            _show_errors(o.cell.folder, r["errors"])
-        if r["inference_probe"]:
-            print(
-                f"{o.cell.name}: inference probe, {r['switches']}: the weights were not "
-                "trained this way"
-            )
-    if any(":mini" in o.cell.name for o in outcomes):
-        print("mini scores are evalkit's own data: never set them beside official ones")
-    try:
-        print("leaderboard: {}, {}".format(*write_leaderboard(args.output)))
-    except EvalkitError as e:
-        print(f"evalkit: the leaderboard was not written: {e}", file=sys.stderr)
+    plan = api.plan(
+        ",".join([*args.task, args.tasks]),
+        args.model,
+        adapter=args.adapter,
+        output=args.output,
+        limit=args.limit,
+        seed=args.seed,
+        ids=args.sample_id,
+        data=data_paths(args.data),
+        name=args.name,
+        fresh=args.fresh,
+        arguments=adapter_arguments(args),
+    )
+    if args.dry_run:
+        return _dry_run(plan, args.json)
+    line = command(args.argv)
+    evaluation = plan.run(progress=args.verbosity >= 0, command=line)
+    _write_leaderboard(args)
+    if args.json:
+        print_json(evaluation.frame.to_dict("records"))
+    else:
+        _show(evaluation)
+    failed = evaluation.failed(args.fail_on_error)
     if failed:
         print(
-            f"evalkit: not everything was scored; repeat to try the rest again:\n  {command()}",
+            f"evalkit: not everything was scored; repeat to try the rest again:\n  {line}",
             file=sys.stderr,
         )
     return int(failed)
 
 
-def _show_errors(folder: Path, count: int) -> None:
-    from evalkit.journal import read
-
-    reasons = [
-        r for r in read(folder / "journal.jsonl").records.values() if r.get("error") is not None
-    ]
-    print(f"  {count} without a score:", file=sys.stderr)
-    for r in reasons[:5]:
-        print(f"    {r['id']}: {r['error']}", file=sys.stderr)
-    if len(reasons) > 5:
-        print(f"    ... all in {folder / 'journal.jsonl'}", file=sys.stderr)
-
-
-def _dry_run(cells: Sequence[Any]) -> int:
-    from evalkit.journal import read
-
-    for cell in cells:
-        done = len(read(cell.folder / "journal.jsonl").scored)
-        print(f"{cell.name}: {done} samples journaled; {cell.folder}")
-    return 0
+def _dry_run(plan: Plan, as_json: bool) -> int:
+    outlook = plan.outlook()
+    if as_json:
+        print_json(
+            {"task": o.task, "scored": o.scored, "total": o.total, "cell": str(o.cell)}
+            for o in outlook
+        )
+    else:
+        for o in outlook:
+            to_go = "" if o.total is None else f" of {o.total}; {o.total - o.scored} to go"
+            print(f"{o.task}: {o.scored}{to_go}; {o.cell}")
+    for error in plan.errors:
+        print(f"evalkit: error: {error}", file=sys.stderr)
+    return int(bool(plan.errors))
 
 
-def _selection(args: argparse.Namespace, make: Any) -> Any:
-    if args.sample_id:
-        return make(ids=tuple(args.sample_id))
-    if args.limit is None:
-        if args.seed is not None:
-            raise UsageError("--seed draws a random selection and needs --limit N")
-        return make()
-    start, dash, stop = args.limit.partition("-")
+def _write_leaderboard(args: argparse.Namespace) -> None:
+    from evalkit.results import write_leaderboard
+
     try:
-        first = (int(start), int(stop)) if dash else (0, int(start))
-    except ValueError:
-        first = (0, 0)
-    if not 0 <= first[0] < first[1]:
-        raise UsageError(f"--limit {args.limit}: expected N or A-B with A below B")
-    if args.seed is not None:
-        return make(drawn=first[1] - first[0], seed=args.seed)
-    return make(first=first)
+        write_leaderboard(args.output)
+    except EvalkitError as e:
+        print(f"evalkit: the leaderboard was not written: {e}", file=sys.stderr)
+
+
+def _show(evaluation: Evaluation) -> None:
+    from evalkit.results import interval_text
+
+    rows = []
+    for o in evaluation.outcomes:
+        part = "" if o.results.complete and not o.results.selection.partial else " (partial)"
+        counts = f"{o.results.n}{part}", str(o.results.errors), str(o.results.unparsed)
+        for m in o.results.metrics:
+            interval = interval_text(m.ci_low, m.ci_high)
+            rows.append((o.cell.name, m.metric, f"{m.value:.1f}", interval, *counts))
+        if not o.results.metrics:
+            rows.append((o.cell.name, "no score", "–", "–", *counts))
+    if rows:
+        columns = ("task", "metric", "value", "95 % interval", "n", "errors", "unparsed")
+        print(aligned(columns, rows))
+    for o in evaluation.outcomes:
+        _show_outcome(o)
+    if any(o.cell.task.subset_name == "mini" and not o.cell.data for o in evaluation.outcomes):
+        print("mini scores are evalkit's own data: never set them beside official ones")
+
+
+def _show_outcome(o: Outcome) -> None:
+    r = o.results
+    how = f"{o.made} new, {o.reused} reused, {r.seconds:.1f} s"
+    print(
+        f"{o.cell.name}: {how if o.made or o.stopped else 'reused, nothing to do'}; {o.cell.folder}"
+    )
+    if r.inference_probe:
+        switches = " ".join(f"{k}={v}" for k, v in r.switches.items())
+        print(f"{o.cell.name}: inference probe, {switches}: the weights were not trained this way")
+    if r.n and r.unparsed == r.n:
+        print(
+            f"{o.cell.name}: no answer could be read. Look at some with `evalkit report`: a prompt "
+            "or a format that the model does not know?"
+        )

@@ -1,29 +1,106 @@
-"""``evalkit tasks``: the installed tasks and their subsets."""
+"""``evalkit tasks``: the installed tasks and their subsets, or one task in detail."""
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from dataclasses import asdict, fields, is_dataclass
+from typing import TYPE_CHECKING, Any
 
-from evalkit.cli.options import talk_options
-from evalkit.cli.output import aligned
+from evalkit.cli.options import name_or_path, talk_options
+from evalkit.cli.output import aligned, print_json
+from evalkit.errors import EvalkitError
 
 if TYPE_CHECKING:
     from evalkit.cli.parser import Verbs
+    from evalkit.task import Task
 
 
 def add_parser(verbs: Verbs) -> None:
-    parser = verbs.add_parser("tasks", help="list tasks and their subsets")
+    parser = verbs.add_parser("tasks", help="list tasks and their subsets, or show one in detail")
+    parser.add_argument(
+        "task", nargs="*", type=name_or_path, metavar="NAME[:SUBSET]", help="show this task"
+    )
     talk_options(parser)
     parser.set_defaults(main=main)
 
 
 def main(args: argparse.Namespace) -> int:
+    from evalkit.api import tasks_of
     from evalkit.task import registered, task_class
 
+    if args.task:
+        details = [_details(task) for task in tasks_of(args.task)]
+        if args.json:
+            print_json(details)
+        else:
+            print("\n\n".join(_text(d) for d in details))
+        return 0
     rows = []
     for name in sorted(registered()):
         cls = task_class(name)
         rows.append((name, ", ".join(cls.subsets), cls.metrics[0].name, cls.description))
-    print(aligned(("task", "subsets", "headline", ""), rows))
+    if args.json:
+        print_json(
+            {"task": n, "subsets": s.split(", "), "headline": m, "description": d}
+            for n, s, m, d in rows
+        )
+    else:
+        print(aligned(("task", "subsets", "headline", ""), rows))
     return 0
+
+
+def _details(task: Task) -> dict[str, Any]:
+    source: Any = task.source
+    data = {f.name: getattr(source, f.name) for f in fields(source)} if is_dataclass(source) else {}
+    columns = data.pop("columns", ())
+    return {
+        "task": task.full_name,
+        "description": task.description,
+        "version": task.version,
+        "subsets": list(task.subsets),
+        "data": type(source).__name__ + "".join(f" {k}={v}" for k, v in data.items() if v),
+        "columns": list(columns),
+        "metrics": [m.name + (f" (mean over {m.group})" if m.group else "") for m in task.metrics],
+        "max_new_tokens": task.max_new_tokens,
+        "answers": "ranked" if task.rank else "generated",
+        **{k: v for k, v in asdict(task.subset.budget).items() if v is not None},
+        "prompt": _prompt(task),
+    }
+
+
+def _prompt(task: Task) -> str:
+    """The first prompt of the subset where its data are at hand, else of the default subset."""
+    from evalkit.sources import Hub
+    from evalkit.task import read_samples
+    from evalkit.types import Sample
+
+    here = type(task)()
+    for one in (task, here):
+        if isinstance(one.source, Hub):
+            continue
+        try:
+            sample = next(s for s in read_samples(one) if isinstance(s, Sample))
+        except (EvalkitError, StopIteration, OSError):
+            continue
+        return "\n".join(_parts(sample))
+    return ""
+
+
+def _parts(sample: Any) -> Iterator[str]:
+    from evalkit.types import Text
+
+    for message in sample.messages:
+        for part in message.content:
+            yield part.text if isinstance(part, Text) else f"<{type(part).__name__.lower()}>"
+    if sample.choices:
+        yield f"(choices: {', '.join(sample.choices)})"
+
+
+def _text(details: dict[str, Any]) -> str:
+    lines = []
+    for key, value in details.items():
+        text = ", ".join(value) if isinstance(value, list) else str(value)
+        if text:
+            lines.append(f"{key.replace('_', ' '):<15} " + text.replace("\n", "\n" + " " * 16))
+    return "\n".join(lines)

@@ -21,7 +21,7 @@ def load_results(output: str | Path = "results") -> pd.DataFrame:
 
     Columns: model, adapter, task (``name:subset``), metric, value, ci_low, ci_high (95 %, over
     clusters; empty when it can't be told), n (scored), n_total, errors, unparsed, clusters,
-    complete, selection (empty: everything), inference_probe, switches, settings, task_version,
+    complete, selection (empty: everything), step (of a training run), inference_probe, switches, settings, task_version,
     data, weights, fingerprint, tokens_text_in, tokens_vision_in, tokens_out, seconds, created,
     evalkit_version, git_commit, git_dirty, command, cell (the folder), headline (True for the
     task's first metric), higher_is_better, schema_version.
@@ -60,7 +60,7 @@ SAMPLE_COLUMNS = "cell model task id cluster target text parsed unparsed error f
 
 RESULT_COLUMNS = (
     "model adapter task metric value ci_low ci_high n n_total errors unparsed clusters "
-    "complete selection inference_probe switches "
+    "complete selection step inference_probe switches "
     "settings task_version data weights fingerprint tokens_text_in tokens_vision_in "
     "tokens_out seconds created evalkit_version "
     "git_commit git_dirty command cell headline higher_is_better schema_version"
@@ -89,6 +89,7 @@ def _result_rows(cell: StoredCell) -> Iterator[dict[str, Any]]:
                 )
             },
             "selection": json.dumps(results["selection"]) if results["selection"] else "",
+            "step": cell.fingerprint.get("step"),
             "switches": json.dumps(results["switches"]) if results["switches"] else "",
             "settings": cell.settings,
             "task_version": run["identity"]["task_version"],

@@ -1,0 +1,595 @@
+"""The front door: evaluations, comparisons and sweeps as Python calls. The command line is one
+caller of it.
+
+    import evalkit
+
+    evaluation = evalkit.evaluate("docvqa,refcoco", model="nano", limit=20)
+    evaluation.frame            # one row per task and metric
+    evaluation.samples          # one row per sample: question, answer, target, scores
+
+Nothing is printed: what is worth knowing goes to the logger ``evalkit``, and a bar shows progress
+unless it is not wanted.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from evalkit.adapter import ModelAdapter, make_adapter
+from evalkit.errors import CheckpointError, EvalkitError, UsageError
+from evalkit.provenance import mask
+from evalkit.task import RowError, Task, load_task, read_samples, registered
+from evalkit.types import Sample
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import nn
+
+    from evalkit.cell import Cell
+    from evalkit.runner import Outcome
+    from evalkit.store import CellFolder, Selection
+
+logger = logging.getLogger("evalkit")
+
+ERRORS_SHOWN = 5
+SMALL = 2000
+"""Rows of a data set that is small enough to be looked through for what a limit leaves out."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What ``evaluate`` came to. Iterating gives the rows of ``frame``; a notebook shows a table.
+
+    outcomes: one for each task that could be begun, in the order of the tasks.
+    errors: what went wrong, a line each; empty when every sample has a score.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    errors: tuple[str, ...] = ()
+
+    @property
+    def cells(self) -> tuple[CellFolder, ...]:
+        """The folders that hold the results."""
+        return tuple(o.cell.stored for o in self.outcomes)
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row per task and metric, with the columns of ``load_results``."""
+        return self._of_cells(load_results)
+
+    @property
+    def samples(self) -> pd.DataFrame:
+        """One row per sample, with the columns of ``load_samples``."""
+        return self._of_cells(load_samples)
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The headline score of every task: ``{"docvqa:mini": 98.3}``."""
+        return {o.cell.name: o.results.metrics[0].value for o in self.outcomes if o.results.metrics}
+
+    def failed(self, tolerated: float = 0.0) -> bool:
+        """Whether a task could not be run to its end, has no score at all, or has lost more than
+        the ``tolerated`` share of its samples.
+        """
+        return len(self.errors) > sum(bool(o.results.errors) for o in self.outcomes) or any(
+            not o.results.n or o.results.errors > tolerated * o.results.n_total
+            for o in self.outcomes
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        """Named tuples: ``row.task``, ``row.metric``, ``row.value``, ``row.ci_low``, ..."""
+        return iter(self.frame.itertuples(index=False, name="Row"))
+
+    def __len__(self) -> int:
+        return sum(len(o.results.metrics) for o in self.outcomes)
+
+    def __getitem__(self, column: str) -> pd.Series:
+        """A column of ``frame``."""
+        return self.frame[column]
+
+    def __repr__(self) -> str:
+        rows = [str(self._short().to_string(index=False)), *self.errors]
+        return "\n".join(rows)
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        errors = "".join(f"<p>{escape(e)}</p>" for e in self.errors)
+        return str(self._short().to_html(index=False, notebook=True)) + errors
+
+    def _of_cells(self, load: Callable[[Path], pd.DataFrame]) -> pd.DataFrame:
+        outputs = dict.fromkeys(o.cell.output for o in self.outcomes)
+        if not outputs:
+            return load(Path())
+        (output,) = outputs
+        frame = load(output)
+        mine = frame["cell"].isin([str(c.path) for c in self.cells])
+        return frame[mine].reset_index(drop=True)
+
+    def _short(self) -> pd.DataFrame:
+        columns = "task model metric value ci_low ci_high n errors unparsed".split()
+        return self.frame[columns].round(1)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An evaluation that is ready to begin: its cells, and the tasks that have none."""
+
+    cells: tuple[Cell, ...]
+    selections: tuple[Selection, ...]
+    errors: tuple[str, ...] = ()
+    fresh: bool = False
+
+    def run(self, progress: bool = True, command: str = "") -> Evaluation:
+        """Runs what is missing of every cell, one after the other; one that fails does not stop
+        the others. ``command`` repeats it, for run.json.
+        """
+        from evalkit.runner import run_cell
+
+        outcomes: list[Outcome] = []
+        errors = list(self.errors)
+        for error in errors:
+            logger.error("%s", error)
+        for cell, selection in zip(self.cells, self.selections):
+            if selection.partial:
+                logger.warning("%s: %s", cell.name, how_selected(cell, selection))
+            try:
+                outcome = run_cell(
+                    cell, selection, say=logger.info, progress=progress, command=command
+                )
+            except UsageError:
+                raise
+            except EvalkitError as e:
+                errors.append(f"{cell.name}: {e}")
+                logger.error("%s", errors[-1])
+                continue
+            outcomes.append(outcome)
+            if outcome.stopped:
+                errors.append(f"{cell.name} stopped: {outcome.stopped}")
+                logger.error("%s", errors[-1])
+            if outcome.results.errors:
+                errors.append(f"{cell.name}: {outcome.results.errors} samples have no score")
+                logger.warning("%s:\n  %s", errors[-1], "\n  ".join(_lost(outcome)))
+        return Evaluation(tuple(outcomes), tuple(errors))
+
+    def outlook(self) -> list[Outlook]:
+        """What a run would do, cell by cell; no model is loaded."""
+        out = []
+        for cell, selection in zip(self.cells, self.selections):
+            scored = cell.stored.scored() if cell.stored.exists else {}
+            ids = _selected_ids(cell, selection)
+            done = len(scored) if ids is None else sum(id in scored for id in ids)
+            out.append(Outlook(cell.name, cell.folder, done, None if ids is None else len(ids)))
+        return out
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a run of one cell would find: how many samples are scored already, of how many that are
+    selected (None where the data would have to be fetched to be counted).
+    """
+
+    task: str
+    cell: Path
+    scored: int
+    total: int | None
+
+
+def evaluate(
+    tasks: str | Task | type[Task] | Sequence[str | Task | type[Task]],
+    model: str | Path | nn.Module = "nano",
+    *,
+    adapter: str | type[ModelAdapter] | ModelAdapter = "reference",
+    output: str | Path = "results",
+    limit: int | float | str | None = None,
+    seed: int | None = None,
+    ids: Sequence[str] = (),
+    data: Mapping[str, str | Path] | None = None,
+    name: str | None = None,
+    step: int | None = None,
+    fresh: bool = False,
+    progress: bool = True,
+    **arguments: Any,
+) -> Evaluation:
+    """Scores a model on tasks; repeated, it goes on where it stopped, and asks nothing twice.
+
+    tasks: ``"docvqa"``, ``"docvqa:val,refcoco"``, ``"all"``, ``"refcoco*"``, ``"./my_task.py"``, a
+        list of those, or task objects.
+    model: a shipped name, a checkpoint folder, a hub id; or a model of a family that evalkit knows,
+        as it is in memory: it is evaluated without gradients and in eval mode, and given back in
+        the mode it had.
+    adapter: the name of one, a file, a class, or an object that is ready to use; ``model`` then only
+        names it in tables.
+    output: the folder where results are kept.
+    limit: the first N samples (``100``), those from A up to B (``"50-100"``), or a share (``0.1``,
+        ``"10%"``). Scores of a part are for trying things out.
+    seed: draws the ``limit`` samples at random instead.
+    ids: only the samples of these ids.
+    data: local copies of subsets' data, ``{"docvqa:val": "folder"}``.
+    name: what tables call the model.
+    step: of a training run: results of each step are kept, and ``load_results`` has them in the
+        column ``step``.
+    fresh: asks again what was answered before; the old answers are set aside, not deleted.
+    arguments: switches and the adapter's own settings, ``position="rope1d"``, ``dtype="bfloat16"``.
+
+    Raises UsageError for what can't be run as it is written, before anything is run. What goes
+    wrong later costs its task or its sample and is told in the result's ``errors``.
+    """
+    call = _call({k: v for k, v in locals().items() if k != "arguments"} | arguments)
+    with _evaluating(model):
+        return plan(
+            tasks,
+            model,
+            adapter=adapter,
+            output=output,
+            limit=limit,
+            seed=seed,
+            ids=ids,
+            data=data,
+            name=name,
+            step=step,
+            fresh=fresh,
+            arguments=arguments,
+        ).run(progress, call)
+
+
+def plan(
+    tasks: str | Task | type[Task] | Sequence[str | Task | type[Task]],
+    model: str | Path | nn.Module = "nano",
+    *,
+    adapter: str | type[ModelAdapter] | ModelAdapter = "reference",
+    output: str | Path = "results",
+    limit: int | float | str | None = None,
+    seed: int | None = None,
+    ids: Sequence[str] = (),
+    data: Mapping[str, str | Path] | None = None,
+    name: str | None = None,
+    step: int | None = None,
+    fresh: bool = False,
+    arguments: Mapping[str, Any] | None = None,
+) -> Plan:
+    """What ``evaluate`` would run. Raises UsageError for whatever can't be run as it is written; a
+    task whose data can't be had is among the plan's ``errors``.
+    """
+    from evalkit.cell import Cell
+
+    chosen = tasks_of(tasks)
+    limits = Limit.of(limit, seed, ids)
+    paths = check_data(data or {}, [t.full_name for t in chosen])
+    built = build_adapter(adapter, model, arguments or {})
+    title = "in memory" if _module(model) is not None else _expanded(cast("str | Path", model))
+    cells, selections, errors = [], [], []
+    for task in chosen:
+        where = paths.get(task.full_name)
+        try:
+            cell = Cell.make(task, built, title, _path(output), where, name or "", step)
+            selections.append(limits.selection(task, where))
+            cells.append(cell)
+        except UsageError:
+            raise
+        except EvalkitError as e:
+            errors.append(f"{task.full_name}: {e}")
+    return Plan(tuple(cells), tuple(selections), tuple(errors), fresh)
+
+
+def tasks_of(tasks: str | Task | type[Task] | Sequence[str | Task | type[Task]]) -> list[Task]:
+    """The tasks that are named, each once. Raises UsageError for one that there is not."""
+    items = [tasks] if isinstance(tasks, str | Task | type) else list(tasks)
+    out: dict[str, Task] = {}
+    for item in items:
+        for task in _named(item) if isinstance(item, str) else [_task_object(item)]:
+            out.setdefault(task.full_name, task)
+    if not out:
+        raise UsageError("no task is named")
+    return list(out.values())
+
+
+def _named(text: str) -> Iterator[Task]:
+    for part in filter(None, map(str.strip, text.split(","))):
+        name, colon, subset = part.partition(":")
+        if name == "all" and name not in registered():
+            name = "*"
+        if not name.endswith(".py") and any(sign in name for sign in "*?["):
+            matching = [known for known in sorted(registered()) if fnmatch(known, name)]
+            if not matching:
+                known = ", ".join(sorted(registered()))
+                raise UsageError(f"no task is named like {name!r}; known: {known}")
+            yield from (load_task(f"{known}{colon}{subset}") for known in matching)
+        else:
+            yield load_task(str(_path(part)) if part.startswith("~") else part)
+
+
+def _task_object(item: object) -> Task:
+    if isinstance(item, Task):
+        return item
+    if isinstance(item, type) and issubclass(item, Task):
+        return item()
+    raise UsageError(f"{item!r:.100} is not a task: expected a name, a Task or a class of one")
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Which samples are asked for, before a data set is known: its fields are as in ``evaluate``."""
+
+    first: tuple[int, int] | None = None
+    share: float | None = None
+    seed: int | None = None
+    ids: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, limit: int | float | str | None, seed: int | None = None, ids: Sequence[str] = ()
+    ) -> Limit:
+        """Raises UsageError for what is no limit."""
+        if isinstance(ids, str):
+            ids = [ids]
+        if limit is None:
+            if seed is not None:
+                raise UsageError("a seed draws a random selection and needs a limit")
+            return cls(ids=tuple(ids))
+        if ids:
+            raise UsageError("a limit and sample ids exclude each other")
+        text = str(limit).strip()
+        span = re.fullmatch(r"(\d+)\s*-\s*(\d+)", text)
+        if span and int(span[1]) < int(span[2]):
+            if seed is not None:
+                raise UsageError(f"a seed draws at random and does not go with the range {text}")
+            return cls(first=(int(span[1]), int(span[2])))
+        try:
+            number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            number = math.nan
+        if (
+            isinstance(limit, bool)
+            or not number > 0
+            or (number > 1 and (number != int(number) or text.endswith("%")))
+        ):
+            raise UsageError(
+                f"limit {limit}: expected N, A-B with A below B, or a share such as 10% or 0.1"
+            )
+        share = text.endswith("%") or number < 1
+        return cls(
+            first=None if share else (0, int(number)),
+            share=number if share else None,
+            seed=seed,
+        )
+
+    def selection(self, task: Task, data: Path | None) -> Selection:
+        """The samples of a task. A share counts the task's samples, which reads its rows."""
+        from evalkit.store import Selection
+
+        if self.ids:
+            return Selection(ids=self.ids)
+        first = self.first
+        if self.share is not None:
+            first = 0, math.ceil(self.share * sum(1 for _ in read_samples(task, data)))
+        if first is None:
+            return Selection()
+        if self.seed is not None:
+            return Selection(drawn=first[1], seed=self.seed)
+        return Selection(first=first)
+
+
+def how_selected(cell: Cell, selection: Selection) -> str:
+    """How a part of the samples is taken, in words: ``the first 20 of 214 samples, all of tier
+    easy``.
+    """
+    never = "use the scores to try things out, never quote them"
+    if selection.ids:
+        return f"{len(selection.ids)} samples by id; {never}"
+    everything = _samples_at_hand(cell, SMALL)
+    of = f" of {len(everything)}" if everything else ""
+    if selection.drawn is not None:
+        return f"{selection.drawn}{of} samples, drawn at random; {never}"
+    start, stop = selection.first or (0, 0)
+    which = f"the first {stop}{of} samples" if start == 0 else f"samples {start} to {stop}{of}"
+    if same := _alike(everything or (), start, stop):
+        which += f", all of {same}: a seed draws them at random"
+    return f"{which}; {never}"
+
+
+def _alike(samples: Sequence[Sample | RowError], start: int, stop: int) -> str:
+    """The properties that all samples of a range share and others don't: ``tier easy``."""
+    inside = [s.metadata for s in samples[start:stop] if isinstance(s, Sample)]
+    outside = [s.metadata for s in (*samples[:start], *samples[stop:]) if isinstance(s, Sample)]
+    if len(inside) < 2:
+        return ""
+    return ", ".join(
+        f"{key} {value}"
+        for key, value in inside[0].items()
+        if isinstance(value, str | int)
+        and all(m.get(key) == value for m in inside)
+        and any(m.get(key) != value for m in outside)
+    )
+
+
+def _selected_ids(cell: Cell, selection: Selection) -> list[str] | None:
+    """The ids of the samples that a run would take, None where data would have to be fetched."""
+    if selection.ids:
+        return list(selection.ids)
+    samples = _samples_at_hand(cell)
+    if samples is None:
+        return None
+    ids = [str(s.id) for s in samples]
+    if selection.drawn is not None:
+        keep = selection.draw(len(ids))
+        return [id for i, id in enumerate(ids) if i in keep]
+    start, stop = selection.first or (0, None)
+    return ids[start:stop]
+
+
+def _samples_at_hand(cell: Cell, most: int | None = None) -> list[Sample | RowError] | None:
+    """All samples of a cell; None where the data would have to be fetched, or are more than
+    ``most``.
+    """
+    from evalkit.sources import Hub
+
+    if isinstance(cell.task.source, Hub) and cell.data is None:
+        return None
+    samples = list(islice(read_samples(cell.task, cell.data), most and most + 1))
+    return samples if most is None or len(samples) <= most else None
+
+
+def compare(a: str | Path, b: str | Path, output: str | Path = "results") -> pd.DataFrame:
+    """Paired differences between two cells (their folders) or models (their names), one row per
+    task and metric: values on the common samples, a - b, its 95 % interval, p-values. Raises
+    UsageError when nothing can be paired.
+    """
+    import pandas as pd
+
+    from evalkit.results import compare_cells, find_cells
+
+    where = _path(output)
+    return pd.DataFrame(
+        compare_cells(find_cells(str(_path(a)), where), find_cells(str(_path(b)), where))
+    )
+
+
+def leaderboard(output: str | Path = "results") -> pd.DataFrame:
+    """Models down, tasks across, headline scores; ``load_results`` has everything behind it."""
+    frame = load_results(output)
+    heads = frame[frame["headline"].astype(bool)]
+    return heads.pivot_table(
+        index=["model", "adapter", "settings"], columns="task", values="value", aggfunc="last"
+    )
+
+
+def load_results(output: str | Path = "results") -> pd.DataFrame:
+    """See ``evalkit.results.load_results``."""
+    from evalkit.results import load_results
+
+    return load_results(_path(output))
+
+
+def load_samples(output: str | Path = "results", errors: bool = True) -> pd.DataFrame:
+    """See ``evalkit.results.load_samples``."""
+    from evalkit.results import load_samples
+
+    return load_samples(_path(output), errors)
+
+
+def sweep(
+    sweep: str | Path, model: str | None = None, output: str | Path = "results/ablations"
+) -> pd.DataFrame:
+    """Runs an ablation sweep (a shipped name or a YAML file), or goes on with it, and writes its
+    tables, pictures and report; returns its table. Cells that fail are logged as errors.
+    """
+    raise NotImplementedError
+
+
+def _lost(outcome: Outcome) -> Iterator[str]:
+    """The first samples without a score, and why."""
+    cell = outcome.cell.stored
+    lost = [r for r in cell.records().values() if not r.scored]
+    yield from (f"{r.id}: {r.error}" for r in lost[:ERRORS_SHOWN])
+    if len(lost) > ERRORS_SHOWN:
+        yield f"... all in {cell.journal_path}"
+
+
+def build_adapter(
+    adapter: str | type[ModelAdapter] | ModelAdapter,
+    model: str | Path | nn.Module,
+    arguments: Mapping[str, Any],
+) -> ModelAdapter:
+    """An adapter as ``evaluate`` takes it, ready for requests. Raises UsageError."""
+    if isinstance(adapter, ModelAdapter):
+        if arguments:
+            raise UsageError(
+                f"{', '.join(arguments)}: an adapter that is built already takes no arguments"
+            )
+        return adapter
+    if isinstance(model, str | Path):
+        model = _expanded(model)
+        if "," in model and not Path(model).exists():
+            raise UsageError(
+                f"model {model}: one model at a time; repeat for each, or sweep over the axis model"
+            )
+    if isinstance(adapter, str):
+        adapter = _expanded(adapter)
+    try:
+        return make_adapter(adapter, cast(str, model), arguments)
+    except CheckpointError as e:
+        raise UsageError(str(e)) from e
+
+
+def check_data(data: Mapping[str, str | Path], names: Sequence[str]) -> dict[str, Path]:
+    """Local copies of subsets' data as paths that exist, for the tasks of these names. Raises
+    UsageError.
+    """
+    out = {}
+    for name, where in data.items():
+        if name not in names:
+            raise UsageError(
+                f"data {name}={where}: expected TASK:SUBSET=PATH with one of "
+                f"{', '.join(dict.fromkeys(names))}"
+            )
+        if not _path(where).exists():
+            raise UsageError(f"data {name}={where}: {where} does not exist")
+        out[name] = _path(where)
+    return out
+
+
+def _path(path: str | Path) -> Path:
+    return Path(path).expanduser()
+
+
+def _expanded(name_or_path: str | Path) -> str:
+    """A name as it is, a path with ``~`` expanded."""
+    text = str(name_or_path)
+    return str(_path(text)) if text.startswith("~") else text
+
+
+def _module(model: object) -> nn.Module | None:
+    """The model, if it is one in memory; torch is not imported to tell."""
+    torch = sys.modules.get("torch")
+    return model if torch and isinstance(model, torch.nn.Module) else None
+
+
+@contextmanager
+def _evaluating(model: object) -> Iterator[None]:
+    """Keeps a model in memory in eval mode, and gives every part of it back its own mode."""
+    modules = list(module.modules()) if (module := _module(model)) else []
+    modes = [m.training for m in modules]
+    for m in modules:
+        m.training = False
+    try:
+        yield
+    finally:
+        for m, training in zip(modules, modes):
+            m.training = training
+
+
+def _call(arguments: Mapping[str, Any]) -> str:
+    """The Python expression that repeats a call of ``evaluate``; an object that has no literal is
+    shown as ``<Adder>``.
+    """
+    defaults = {k: p.default for k, p in inspect.signature(evaluate).parameters.items()}
+    shown = [
+        _literal(v) if k == "tasks" else f"{k}={_literal(v)}"
+        for k, v in arguments.items()
+        if k not in ("progress", "fresh", "arguments") and (k == "tasks" or v != defaults.get(k))
+    ]
+    return mask(f"evalkit.evaluate({', '.join(shown)})")
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, Path):
+        return repr(str(value))
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_literal, value))}]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k!r}: {_literal(v)}" for k, v in value.items()) + "}"
+    if value is None or isinstance(value, str | int | float):
+        return repr(value)
+    return f"<{value.__name__ if isinstance(value, type) else type(value).__name__}>"

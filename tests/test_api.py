@@ -1,0 +1,192 @@
+"""Evaluations as Python calls."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+import evalkit
+from evalkit.api import Limit, tasks_of
+from evalkit.errors import UsageError
+from evalkit.store import CellFolder, cells
+from tests.plugins.adder import Adder
+from tests.plugins.sums import Sums
+
+PLUGINS = Path(__file__).parent / "plugins"
+SUMS, ADDER = str(PLUGINS / "sums.py"), str(PLUGINS / "adder.py")
+
+
+def run_of(output: Path) -> CellFolder:
+    (cell,) = cells(output)
+    return cell
+
+
+def test_an_evaluation_is_a_frame_and_its_samples(tmp_path: Path) -> None:
+    evaluation = evalkit.evaluate(SUMS, "m", adapter=ADDER, output=tmp_path, progress=False)
+    assert evaluation.errors == () and not evaluation.failed()
+    assert evaluation.scores == {"sums:all": pytest.approx(77.5)}
+    assert list(evaluation["metric"]) == ["exact", "digits"]
+    assert [row.metric for row in evaluation] == ["exact", "digits"]
+    assert len(evaluation) == 2 and len(evaluation.samples) == 40
+    assert evaluation.frame.equals(evalkit.load_results(tmp_path))
+    assert "77.5" in repr(evaluation) and "<table" in evaluation._repr_html_()
+
+
+def test_an_evaluation_prints_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evalkit.evaluate(SUMS, "m", adapter=ADDER, output=tmp_path, progress=False)
+    out = capsys.readouterr()
+    assert (out.out, out.err) == ("", "")
+
+
+def test_a_repeated_evaluation_asks_nothing(tmp_path: Path) -> None:
+    adapter = Adder("m")
+    asked: list[str] = []
+    answer = adapter.answer
+    adapter.answer = lambda request: (asked.append(request.id), answer(request))[1]  # type: ignore[method-assign,func-returns-value]
+    for _ in range(2):
+        evalkit.evaluate(Sums, adapter=adapter, output=tmp_path, progress=False)
+    assert len(asked) == 40
+
+
+def test_the_recorded_command_is_a_python_call_that_repeats_it(tmp_path: Path) -> None:
+    evalkit.evaluate(
+        SUMS, "m", adapter=ADDER, output=str(tmp_path), limit=5, wrong=3, progress=False
+    )
+    command = run_of(tmp_path).run.command
+    assert command == (
+        f"evalkit.evaluate({SUMS!r}, model='m', adapter={ADDER!r}, output={str(tmp_path)!r}, "
+        "limit=5, wrong=3)"
+    )
+    again = eval(command, {"evalkit": evalkit})
+    assert [o.made for o in again.outcomes] == [0]
+
+
+def test_a_task_that_breaks_is_told_in_the_result_and_the_others_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = tmp_path / "broken.py"
+    broken.write_text(Path(SUMS).read_text().replace('"kind": "test"', '"kind": 1 / 0'))
+    (tmp_path / "gone.py").write_text(
+        Path(SUMS)
+        .read_text()
+        .replace('return {"kind": "test"}', "raise DataError('the data are gone')")
+        .replace("from evalkit.task", "from evalkit.errors import DataError\nfrom evalkit.task")
+    )
+    with caplog.at_level(logging.ERROR, "evalkit"):
+        evaluation = evalkit.evaluate(
+            [str(tmp_path / "gone.py"), Sums], "m", adapter=Adder, output=tmp_path, progress=False
+        )
+    # the file's task has the same name and subset, and counts once
+    assert evaluation.failed() and "the data are gone" in "".join(evaluation.errors)
+    assert "the data are gone" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"tasks": "docvq"}, "did you mean docvqa?"),
+        ({"tasks": "DocVQA"}, "did you mean docvqa?"),
+        ({"tasks": "chart_nothing*"}, "no task is named like"),
+        ({"tasks": []}, "no task is named"),
+        ({"tasks": [3]}, "is not a task"),
+        ({"tasks": "docvqa", "model": "nano,twin-mrope"}, "one model at a time"),
+        ({"tasks": "docvqa", "limit": -1}, "limit -1"),
+        ({"tasks": "docvqa", "limit": 1.5}, "limit 1.5"),
+        ({"tasks": "docvqa", "limit": True}, "limit True"),
+        ({"tasks": "docvqa", "seed": 1}, "needs a limit"),
+        ({"tasks": "docvqa", "data": {"docvqa:val": "x"}}, "with one of docvqa:mini"),
+        ({"tasks": "docvqa", "data": {"docvqa:mini": "./nothere"}}, "does not exist"),
+        ({"tasks": "docvqa", "adapter": Adder("m"), "wrong": 3}, "takes no arguments"),
+        ({"tasks": "docvqa", "adapter": Adder, "worng": 3}, "worng"),
+    ],
+)
+def test_what_cant_be_run_as_written_raises_before_anything_is_run(
+    arguments: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message.replace("?", r"\?")):
+        evalkit.evaluate(**arguments, output=tmp_path, progress=False)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        (20, Limit(first=(0, 20))),
+        ("20", Limit(first=(0, 20))),
+        ("1e2", Limit(first=(0, 100))),
+        ("5-20", Limit(first=(5, 20))),
+        (0.1, Limit(share=0.1)),
+        ("0.1", Limit(share=0.1)),
+        ("10%", Limit(share=0.1)),
+        ("100%", Limit(share=1.0)),
+        (1, Limit(first=(0, 1))),
+        (None, Limit()),
+    ],
+)
+def test_a_limit_is_a_number_a_range_or_a_share(limit: object, expected: Limit) -> None:
+    assert Limit.of(limit) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("limit", ["x", "20-5", "5-5", 0, "0%", "150%", "-3", float("nan"), "1-"])
+def test_what_is_no_limit_is_refused(limit: object) -> None:
+    with pytest.raises(UsageError, match="expected N, A-B"):
+        Limit.of(limit)  # type: ignore[arg-type]
+
+
+def test_tasks_are_named_by_pattern_case_and_all() -> None:
+    assert {t.name for t in tasks_of("refcoco*")} == {"refcoco", "refcoco+", "refcocog"}
+    assert {t.full_name for t in tasks_of("refcoco*:mini,docvqa,docvqa:mini")} >= {"docvqa:mini"}
+    assert len(tasks_of("all")) >= 6
+
+
+def test_a_share_counts_the_samples_and_is_rounded_up(tmp_path: Path) -> None:
+    evaluation = evalkit.evaluate(
+        Sums, adapter=Adder("m"), output=tmp_path, limit="51%", progress=False
+    )
+    assert evaluation.outcomes[0].results.n == 21
+
+
+def test_a_limited_evaluation_says_what_the_samples_have_in_common(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    evalkit.evaluate("docvqa", adapter=Refuser("m"), output=tmp_path, limit=10, progress=False)
+    assert "the first 10 of " in caplog.text and "all of tier easy" in caplog.text
+    assert "never quote" in caplog.text
+
+
+class Refuser(Adder):
+    """Answers nothing."""
+
+    def answer(self, request: evalkit.Request) -> evalkit.Completion:
+        return evalkit.Completion(request.id, "nothing")
+
+
+def test_results_of_a_training_run_form_a_curve_by_step(tmp_path: Path) -> None:
+    for step, wrong in ((10, 2), (20, 5), (30, 5)):
+        evalkit.evaluate(
+            Sums, adapter=Adder("m", wrong=wrong), output=tmp_path, step=step, progress=False
+        )
+    frame = evalkit.load_results(tmp_path)
+    curve = frame[frame.metric == "exact"].set_index("step")["value"].sort_index()
+    assert list(curve.index) == [10, 20, 30]
+    assert curve[10] < curve[20] == curve[30]
+
+
+def test_a_name_is_what_tables_call_the_model(tmp_path: Path) -> None:
+    evaluation = evalkit.evaluate(
+        Sums, adapter=Adder("m"), output=tmp_path, name="baseline", progress=False
+    )
+    assert set(evaluation["model"]) == {"baseline"}
+
+
+def test_the_public_names_are_there_and_light(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    heavy = "{'torch', 'pandas', 'datasets', 'transformers', 'pyarrow', 'scipy', 'PIL'}"
+    code = f"import sys, evalkit; evalkit.Task, evalkit.ModelAdapter, evalkit.evaluate; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stderr
+    assert all(getattr(evalkit, name) is not None for name in dir(evalkit))
