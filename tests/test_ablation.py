@@ -13,8 +13,8 @@ from torch import Tensor
 
 from evalkit.engine import Engine, Prompt
 from evalkit.errors import UsageError
+from evalkit.models.qwen2_vl.attention import CrossModal, causal
 from evalkit.models.qwen2_vl.checkpoint import load
-from evalkit.models.qwen2_vl.decoder import CrossModal, causal
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen2_vl.positions import POSITIONS
 from evalkit.models.qwen2_vl.processing import Processor, exact_tokens, smart_resize

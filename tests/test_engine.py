@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from evalkit.engine import Budget, Engine, Media, Prompt, Visual, decode
 from evalkit.engine.cache import KVCache
+from evalkit.models.qwen2_vl.attention import full_attention
 from evalkit.models.qwen2_vl.checkpoint import load
 from evalkit.models.qwen2_vl.fused import compile_parts, fuse
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen2_vl.processing import Processor, cut, normalised
 from evalkit.models.qwen2_vl.switches import Switches
-from evalkit.models.qwen2_vl.vision import attention
 from tests.oracle import hf_model
 from tests.tiny import write_tiny
 
@@ -378,7 +378,7 @@ def test_bfloat16_attention_on_a_cpu_is_attention() -> None:
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 2, 2, 300, 40, dtype=torch.bfloat16)
     exact = torch.nn.functional.scaled_dot_product_attention(q.double(), k.double(), v.double())
-    assert (attention(q, k, v).double() - exact).abs().max() < 0.02
+    assert (full_attention(q, k, v).double() - exact).abs().max() < 0.02
 
 
 def test_what_a_broken_off_call_left_behind_is_forgotten(model: Qwen2VL) -> None:

@@ -2,80 +2,25 @@
 outside (paper section 2.1).
 
 How queries meet keys (padded batches, packs, a cache) is not the decoder's business: each layer
-hands its q, k and v to an ``Attend`` function and takes back the mixture. The default is plain
-causal attention over the whole sequence.
+hands its q, k and v to an attention backend (``Attend``) and takes back the attention output. The
+default is plain causal attention over the whole sequence.
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evalkit.engine.interface import Attend
+from evalkit.models.qwen2_vl.attention import causal
 from evalkit.models.qwen2_vl.config import TextConfig
 from evalkit.models.qwen2_vl.rope import rotate
 
 
-def causal(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention over whole sequences without padding; an ``Attend``."""
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True).transpose(1, 2)
-
-
-class Masked:
-    """Attention under a boolean mask [batch, 1, tokens, tokens] (True: may attend); an
-    ``Attend``.
-    """
-
-    def __init__(self, mask: Tensor) -> None:
-        self.mask = mask
-
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-        return F.scaled_dot_product_attention(
-            q, k, v, attn_mask=self.mask, enable_gqa=True
-        ).transpose(1, 2)
-
-
-class CrossModal:
-    """Attention between visual tokens and text, scaled; an ``Attend`` around another.
-
-    ``visual`` [batch, tokens] marks the visual tokens. ``multiply``: logits of pairs of unlike kind
-    times ``scale`` (which raises negative ones); ``bias``: log ``scale`` added to them, so that
-    their weights are ``scale`` times those of like pairs before normalisation. Both are written
-    into wider queries and keys, so that caches and kernels stay as they are: a query's block for
-    its own kind meets a key's blocks, one for queries of text, one for visual queries.
-    """
-
-    def __init__(self, attend: Attend, visual: Tensor, form: str, scale: float) -> None:
-        self.attend, self.form, self.scale = attend, form, scale
-        self.own = torch.stack((~visual, visual), -1).long()[..., None, :, None]
-        self.unlike = 1 - self.own
-
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        d = q.shape[-1]
-        own, unlike = self.own.to(q.dtype), self.unlike.to(q.dtype)
-        if self.form == "multiply":
-            q = (own * q[..., None, :]).flatten(-2)
-            k = ((own + self.scale * unlike) * k[..., None, :]).flatten(-2)
-        else:
-            q, k = (
-                torch.cat((x, y.expand(*x.shape[:-1], 2, 1).flatten(-2)), -1)
-                for x, y in ((q, own), (k, unlike))
-            )
-            k[..., d:] *= d**0.5 * math.log(self.scale)
-        return self.attend(layer, q * (q.shape[-1] / d) ** 0.5, k, v)
-
-    @staticmethod
-    def key_dim(form: str, head_dim: int) -> int:
-        """How wide keys become."""
-        return 2 * head_dim if form == "multiply" else head_dim + 2
-
-
 class RMSNorm(nn.Module):
+    """x / rms(x) * weight over the last dimension (arXiv 1910.07467), in fp32 whatever the dtype."""
+
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(size))
@@ -88,11 +33,10 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """q, k, v with bias, output without, as in Qwen2."""
+    """The projections of an attention layer: q, k, v with bias, output without, as in Qwen2."""
 
-    def __init__(self, config: TextConfig, layer: int) -> None:
+    def __init__(self, config: TextConfig) -> None:
         super().__init__()
-        self.layer = layer
         self.head_dim = config.head_dim
         self.q_proj = nn.Linear(config.hidden_size, config.num_attention_heads * config.head_dim)
         self.k_proj = nn.Linear(config.hidden_size, config.num_key_value_heads * config.head_dim)
@@ -101,15 +45,19 @@ class Attention(nn.Module):
             config.num_attention_heads * config.head_dim, config.hidden_size, bias=False
         )
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[..., hidden] -> queries [..., heads, head_dim], keys and values [..., kv_heads,
+        head_dim].
+        """
         q, k, v = (
             p(x).unflatten(-1, (-1, self.head_dim)) for p in (self.q_proj, self.k_proj, self.v_proj)
         )
-        mixed = attend(self.layer, rotate(q, cos, sin), rotate(k, cos, sin), v)
-        return self.o_proj(mixed.flatten(-2))
+        return q, k, v
 
 
 class MLP(nn.Module):
+    """SwiGLU (arXiv 2002.05202): down(silu(gate(x)) * up(x))."""
+
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
@@ -121,19 +69,39 @@ class MLP(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    def __init__(self, config: TextConfig, layer: int) -> None:
+    """Norm, attention, norm, MLP, each pair added to the residual stream. ``project`` and
+    ``finish`` are what lies before and behind attention; both act on each token alone.
+    """
+
+    def __init__(self, config: TextConfig, number: int) -> None:
         super().__init__()
+        self.number = number
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.self_attn = Attention(config, layer)
+        self.self_attn = Attention(config)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, attend)
+    def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[..., hidden] -> rotated queries [..., heads, head_dim] and keys, and values, [...,
+        kv_heads, head_dim].
+        """
+        q, k, v = self.self_attn.qkv(self.input_layernorm(x))
+        return rotate(q, cos, sin), rotate(k, cos, sin), v
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The layer's output [..., hidden] for its input ``x`` [..., hidden] and the attention
+        output [..., heads, head_dim].
+        """
+        x = x + self.self_attn.o_proj(attended.flatten(-2))
         return x + self.mlp(self.post_attention_layernorm(x))
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+        return self.finish(x, attend(self.number, *self.project(x, cos, sin)))
 
 
 class Decoder(nn.Module):
+    """Embeddings, layers and final norm; the head that makes logits of it is the model's."""
+
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)

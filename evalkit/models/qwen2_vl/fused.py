@@ -1,10 +1,9 @@
-"""The same numbers sooner: projections that read the same input joined into one product,
-temporaries that stay in a CPU's caches.
+"""The same numbers sooner: the layers of a loaded model with joined weights, run in blocks of rows.
 
-What lies between two attentions works token by token. On a CPU the fused layers do it for a
-thousand tokens at a time, from the norm to the queries, keys and values, and from the mixture to
-the next residual; on a GPU for all at once. Loaded models are changed in place; after ``fuse``
-their weights no longer have the released names.
+Norms, projections, RoPE and the MLP act on each token alone. On a CPU the fused layers run them
+over blocks of 1,024 tokens, so that intermediates stay in cache; on a GPU over the whole pack.
+Attention itself is untouched. Loaded models are changed in place; after ``fuse`` their weights no
+longer have the released names.
 """
 
 from __future__ import annotations
@@ -16,28 +15,47 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evalkit.engine.interface import Attend
-from evalkit.models.qwen2_vl.decoder import MLP, DecoderLayer, RMSNorm
+from evalkit.models.qwen2_vl.attention import Segments
+from evalkit.models.qwen2_vl.decoder import MLP, Attention, DecoderLayer, RMSNorm
 from evalkit.models.qwen2_vl.model import Qwen2VL
-from evalkit.models.qwen2_vl.rope import rotate
-from evalkit.models.qwen2_vl.vision import Segments, VisionBlock, VisionMLP
+from evalkit.models.qwen2_vl.vision import VisionBlock, VisionMLP
 
 ROWS = 1024
 """Tokens that a CPU takes at a time: fewer cost calls, more cost caches."""
 
 
 def by_rows(work: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
-    """What ``work`` makes of inputs [tokens, ...], which it treats token by token."""
+    """``work(*inputs)`` for inputs [tokens, ...] that it treats token by token."""
     n, x = len(inputs[0]), inputs[0]
     if x.device.type != "cpu" or n <= ROWS:
         return work(*inputs)
     out: tuple[Tensor, ...] = ()
     for start in range(0, n, ROWS):
         rows = slice(start, start + ROWS)
-        made = work(*(y[rows] for y in inputs))
-        out = out or tuple(y.new_empty(n, *y.shape[1:]) for y in made)
-        for whole, part in zip(out, made):
+        parts = work(*(y[rows] for y in inputs))
+        out = out or tuple(y.new_empty(n, *y.shape[1:]) for y in parts)
+        for whole, part in zip(out, parts):
             whole[rows] = part
     return out
+
+
+class FusedAttention(nn.Module):
+    """``Attention`` with one product for queries, keys and values."""
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        parts = (attention.q_proj, attention.k_proj, attention.v_proj)
+        self.head_dim = attention.head_dim
+        self.heads = [p.out_features // self.head_dim for p in parts]
+        self.weight = nn.Parameter(torch.cat([p.weight for p in parts]), requires_grad=False)
+        self.bias = nn.Parameter(torch.cat([p.bias for p in parts]), requires_grad=False)
+        self.o_proj = attention.o_proj
+
+    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        # [tokens, hidden] -> [tokens, all heads, head_dim]
+        qkv = F.linear(x, self.weight, self.bias).unflatten(-1, (-1, self.head_dim))
+        q, k, v = qkv.split(self.heads, dim=-2)
+        return q, k, v
 
 
 class FusedMLP(nn.Module):
@@ -68,62 +86,40 @@ class FusedVisionMLP(nn.Module):
 
 
 class FusedDecoderLayer(nn.Module):
-    """``DecoderLayer`` with one product for queries, keys and values, and one for gate and up."""
+    """A ``DecoderLayer`` with joined weights, in blocks of rows."""
 
     def __init__(self, layer: DecoderLayer) -> None:
         super().__init__()
-        attention = layer.self_attn
-        parts = (attention.q_proj, attention.k_proj, attention.v_proj)
-        self.layer, self.head_dim = attention.layer, attention.head_dim
-        self.heads = [p.out_features // self.head_dim for p in parts]
-        self.weight = nn.Parameter(torch.cat([p.weight for p in parts]), requires_grad=False)
-        self.bias = nn.Parameter(torch.cat([p.bias for p in parts]), requires_grad=False)
-        self.o_proj, self.mlp = attention.o_proj, FusedMLP(layer.mlp)
-        self.input_layernorm, self.post_attention_layernorm = (
-            layer.input_layernorm,
-            layer.post_attention_layernorm,
-        )
+        layer.add_module("self_attn", FusedAttention(layer.self_attn))
+        layer.add_module("mlp", FusedMLP(layer.mlp))
+        self.layer = layer
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
-        q, k, v = by_rows(self._project, *(y.flatten(0, 1) for y in (x, cos, sin)))
-        mixed = attend(self.layer, *(y.unflatten(0, x.shape[:2]) for y in (q, k, v)))
-        (out,) = by_rows(self._finish, x.flatten(0, 1), mixed.flatten(0, 1).flatten(1))
+        q, k, v = by_rows(self.layer.project, *(y.flatten(0, 1) for y in (x, cos, sin)))
+        q, k, v = (y.unflatten(0, x.shape[:2]) for y in (q, k, v))  # [batch, tokens, heads, ...]
+        attended = attend(self.layer.number, q, k, v)
+        (out,) = by_rows(self._finish, x.flatten(0, 1), attended.flatten(0, 1))
         return out.view_as(x)
 
-    def _project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
-        qkv = F.linear(self.input_layernorm(x), self.weight, self.bias).unflatten(
-            -1, (-1, self.head_dim)
-        )
-        q, k, v = qkv.split(self.heads, dim=-2)
-        return rotate(q, cos, sin), rotate(k, cos, sin), v
-
-    def _finish(self, x: Tensor, mixed: Tensor) -> tuple[Tensor, ...]:
-        x = x + self.o_proj(mixed)
-        return (x + self.mlp(self.post_attention_layernorm(x)),)
+    def _finish(self, x: Tensor, attended: Tensor) -> tuple[Tensor]:
+        return (self.layer.finish(x, attended),)
 
 
 class FusedVisionBlock(nn.Module):
-    """``VisionBlock`` with one rotation for queries and keys."""
+    """A ``VisionBlock`` in blocks of rows."""
 
     def __init__(self, block: VisionBlock) -> None:
         super().__init__()
-        self.norm1, self.norm2, self.mlp = block.norm1, block.norm2, FusedVisionMLP(block.mlp)
-        self.heads, self.qkv, self.proj = block.attn.heads, block.attn.qkv, block.attn.proj
+        block.add_module("mlp", FusedVisionMLP(block.mlp))
+        self.block = block
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, segments: Segments) -> Tensor:
-        qk, v = by_rows(self._project, x, cos, sin)
-        q, k = qk.chunk(2, dim=1)
-        mixed = segments.attend(q, k, v)
-        return by_rows(self._finish, x, mixed.flatten(1))[0]
+        q, k, v = by_rows(self.block.project, x, cos, sin)
+        (out,) = by_rows(self._finish, x, segments.attend(q, k, v))
+        return out
 
-    def _project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
-        qkv = self.qkv(self.norm1(x)).unflatten(-1, (3 * self.heads, -1))
-        qk, v = qkv.split((2 * self.heads, self.heads), dim=1)
-        return rotate(qk.float(), cos, sin).to(v.dtype), v
-
-    def _finish(self, x: Tensor, mixed: Tensor) -> tuple[Tensor, ...]:
-        x = x + self.proj(mixed)
-        return (x + self.mlp(self.norm2(x)),)
+    def _finish(self, x: Tensor, attended: Tensor) -> tuple[Tensor]:
+        return (self.block.finish(x, attended),)
 
 
 def fuse(model: Qwen2VL) -> Qwen2VL:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from evalkit.engine.interface import Attend, CacheShape, Media
 from evalkit.errors import DataError
+from evalkit.models.qwen2_vl.attention import CrossModal, Masked, causal
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig
-from evalkit.models.qwen2_vl.decoder import CrossModal, Decoder, Masked, causal
+from evalkit.models.qwen2_vl.decoder import Decoder
 from evalkit.models.qwen2_vl.positions import POSITIONS
 from evalkit.models.qwen2_vl.rope import Grid, Run, runs
 from evalkit.models.qwen2_vl.switches import Switches
