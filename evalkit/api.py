@@ -123,6 +123,29 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class SweepResult:
+    """What ``sweep`` came to.
+
+    frame: one row per cell and task, each beside its baseline.
+    folder: its tables and pictures; report: the HTML page of everything under the output folder.
+    errors: what went wrong, a line for each cell.
+    """
+
+    frame: pd.DataFrame
+    folder: Path
+    report: Path
+    errors: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        from evalkit.results.sweep_tables import words
+
+        return "\n".join([*words(self.frame), *self.errors])
+
+    def _repr_html_(self) -> str:
+        return str(self.frame.to_html(index=False, notebook=True))
+
+
+@dataclass(frozen=True)
 class Plan:
     """An evaluation that is ready to begin: its cells, and the tasks that have none."""
 
@@ -481,11 +504,26 @@ def load_samples(output: str | Path = "results", errors: bool = True) -> pd.Data
 
 def sweep(
     sweep: str | Path, model: str | None = None, output: str | Path = "results/ablations"
-) -> pd.DataFrame:
+) -> SweepResult:
     """Runs an ablation sweep (a shipped name or a YAML file), or goes on with it, and writes its
-    tables, pictures and report; returns its table. Cells that fail are logged as errors.
+    tables, pictures and report. ``model`` replaces the sweep's own. Raises UsageError for what
+    can't be run as it is written; cells that fail do not stop the others.
     """
-    raise NotImplementedError
+    from evalkit.results import sweep_tables, write_report
+    from evalkit.sweeps import find_sweep, load_sweep, plan, run_sweep
+
+    where = _path(output)
+    config = load_sweep(find_sweep(_expanded(sweep)), model and _expanded(model))
+    planned = plan(config, where)
+    errors = run_sweep(config, planned, say=logger.info)
+    for error in errors:
+        logger.error("%s", error)
+    frame = sweep_tables.table(config, planned)
+    folder = sweep_tables.write(config, frame, planned, where)
+    page = where / "report.html"
+    for fault in write_report(where, page):
+        logger.warning("%s", fault)
+    return SweepResult(frame, folder, page, tuple(errors))
 
 
 def _lost(outcome: Outcome) -> Iterator[str]:

@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cell", "store", "journal", "records"),
     ("runner",),
     ("results",),
-    ("sweep",),
+    ("sweeps",),
     ("api", ""),
     ("cli", "__main__", "bench", "integrations"),
 )
@@ -41,9 +41,9 @@ BANS: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
 )  # fmt: skip
 FAMILY_READERS = ("models", "model_adapters", "nano")  # who may import a model family by name
 # Modules that are being moved: they are held to the rules once they have arrived.
-MOVING = "bench cli engine sweep results.sweep_tables".split()
+MOVING = "bench cli engine sweeps results.sweep_tables".split()
 NO_TORCH = (
-    "api cli engine.scheduler metrics models.switch results stats store sweep task tasks types"
+    "api cli engine.scheduler metrics models.switch results stats store sweeps task tasks types"
 ).split()
 
 

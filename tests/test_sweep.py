@@ -15,7 +15,7 @@ from evalkit.cli import main
 from evalkit.errors import UsageError
 from evalkit.results.sweep_tables import COLUMNS, latex, table, words, write
 from evalkit.stats import compare, detectable, holm
-from evalkit.sweep import Sweep, find_sweep, load_sweep, outlook, plan, run_sweep
+from evalkit.sweeps import Sweep, find_sweep, load_sweep, outlook, plan, run_sweep
 
 
 def sweep(**changes: Any) -> Sweep:

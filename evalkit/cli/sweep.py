@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
 from evalkit.cli.options import name_or_path, output_option, talk_options
-from evalkit.cli.output import aligned
+from evalkit.cli.output import aligned, print_json
 
 if TYPE_CHECKING:
     from evalkit.cli.parser import Verbs
@@ -33,30 +32,22 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from evalkit.sweep import find_sweep, load_sweep, outlook, plan, run_sweep
+    from evalkit import api
+    from evalkit.sweeps import find_sweep, load_sweep, outlook, plan
 
-    config = load_sweep(find_sweep(args.sweep), args.model)
-    planned = plan(config, args.output)
     if args.dry_run:
-        print(
-            aligned(
-                ("task", "settings", "journaled", "seconds to go"),
-                outlook(config, planned, args.output),
-            )
-        )
+        config = load_sweep(find_sweep(args.sweep), args.model)
+        columns = ("task", "settings", "journaled", "seconds to go")
+        rows = outlook(config, plan(config, args.output), args.output)
+        if args.json:
+            print_json(dict(zip(columns, row)) for row in rows)
+        else:
+            print(aligned(columns, rows))
         return 0
-    failed = run_sweep(config, planned, say=lambda text: print(f"evalkit: {text}", file=sys.stderr))
-    from evalkit.results.sweep_tables import table, words, write
-
-    frame = table(config, planned)
-    folder = write(config, frame, planned, args.output)
-    print("\n".join(words(frame)))
-    from evalkit.results import write_report
-
-    page = args.output / "report.html"
-    for fault in write_report(args.output, page):
-        print(f"evalkit: {fault}", file=sys.stderr)
-    print(f"written: {folder}, {page}")
-    for fault in failed:
-        print(f"evalkit: error: {fault}", file=sys.stderr)
-    return 1 if failed else 0
+    result = api.sweep(args.sweep, args.model, args.output)
+    if args.json:
+        print_json(result.frame.to_dict("records"))
+    else:
+        print(result)
+        print(f"written: {result.folder}, {result.report}")
+    return int(bool(result.errors))

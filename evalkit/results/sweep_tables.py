@@ -13,7 +13,7 @@ from evalkit import journal
 from evalkit.results import plots
 from evalkit.results.tables import interval_text, markdown_table
 from evalkit.stats import compare, detectable, holm, mean
-from evalkit.sweep import Planned, Sweep, describe, stored
+from evalkit.sweeps import Planned, Sweep, describe, stored
 
 if TYPE_CHECKING:
     import pandas as pd

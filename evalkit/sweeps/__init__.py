@@ -21,7 +21,7 @@ from evalkit.config_files import Strict, find_shipped, read_yaml, yaml_quotes
 from evalkit.errors import EvalkitError, UsageError
 from evalkit.results.cells import StoredCell, stored_cells
 from evalkit.runner import Outcome, run_cell, stored_json
-from evalkit.task import Task, load_task
+from evalkit.task import load_task
 
 Settings = Mapping[str, Any]
 """What makes a cell: values of switches and of the adapter's other arguments; ``model`` and
@@ -113,7 +113,7 @@ class Sweep(Strict):
 
 def find_sweep(name: str) -> Path:
     """The file of a shipped sweep, or the given file. Raises UsageError with the shipped names."""
-    return find_shipped(name, Path(__file__).parent / "sweeps", "sweeps")
+    return find_shipped(name, Path(__file__).parent, "sweeps")
 
 
 def load_sweep(path: Path, model: str | None = None) -> Sweep:
@@ -157,14 +157,14 @@ def plan(sweep: Sweep, output: Path) -> list[Planned]:
     def cells(tasks: Sequence[str], chosen: Sequence[Settings]) -> list[Planned]:
         adapters = [(s, s.get("model", sweep.model), sweep.built(s)) for s in chosen]
         return [
-            Planned(s, Cell.make(task, adapter, m, output, data.get(_name(task))), chosen[0])
+            Planned(s, Cell.make(task, adapter, m, output, data.get(task.full_name)), chosen[0])
             for task in map(load_task, tasks)
             for s, m, adapter in adapters
         ]
 
     data = {name: path.expanduser() for name, path in sweep.data.items()}
     named = {
-        _name(load_task(t)) for t in (*sweep.tasks, *(t for g in sweep.groups for t in g.tasks))
+        load_task(t).full_name for t in (*sweep.tasks, *(t for g in sweep.groups for t in g.tasks))
     }
     if strange := sorted(set(data) - named):
         raise UsageError(
@@ -172,10 +172,6 @@ def plan(sweep: Sweep, output: Path) -> list[Planned]:
         )
     own = [p for g in sweep.groups for p in cells(g.tasks, (g.baseline, *g.include))]
     return [*cells(sweep.tasks, sweep.cells()), *own]
-
-
-def _name(task: Task) -> str:
-    return f"{task.name}:{task.subset}"
 
 
 def selection(sweep: Sweep) -> Selection:
