@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("task", "adapter", "sources", "rows", "clips"),
     ("tasks", "model_adapters", "nano"),
     ("cell", "store", "journal", "records"),
-    ("runner",),
+    ("runner", "lab"),
     ("results",),
     ("sweeps",),
     ("api", ""),

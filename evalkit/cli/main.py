@@ -18,6 +18,7 @@ from evalkit.cli import (
     report,
     rescore,
     run,
+    study,
     sweep,
     switches,
     tasks,
@@ -50,6 +51,7 @@ VERBS = (
     bench,
     train,
     twins,
+    study,
 )
 """The modules of the verbs, in the order of the help."""
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -31,6 +32,7 @@ from evalkit.models.qwen2_vl.checkpoint import save
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig, TextConfig, VisionConfig
 from evalkit.models.qwen2_vl.fused import compile_parts
 from evalkit.models.qwen2_vl.model import Qwen2VL
+from evalkit.models.qwen2_vl.processing import Processor
 
 from . import tokenizer
 from .batches import BOXES, EXTRA, Batch, collate, make_batch
@@ -97,6 +99,16 @@ def initialised(model: Qwen2VL) -> Qwen2VL:
         elif name.endswith("bias"):
             nn.init.zeros_(p)
     return model
+
+
+def fresh(recipe: Recipe) -> Qwen2VL:
+    """The recipe's model with drawn weights, ready to train. Weights follow torch's global seed."""
+    return initialised(Qwen2VL(config(recipe))).train()
+
+
+def patches_of(image: Image.Image) -> Tensor:
+    """Patches [n, 1176] of an image, sides multiples of 28, as evaluation makes them."""
+    return Processor().image(image)[0]
 
 
 class MaskedProduct:
@@ -265,7 +277,7 @@ def train(
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = initialised(Qwen2VL(config(recipe))).train().to(device)
+    model = fresh(recipe).to(device)
     begun = resume and (out / "state" / "state.json").is_file()
     if start is not None and not begun:
         begin_with(model, start)

@@ -229,6 +229,13 @@ def four(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[Ten
     )
 
 
+def unturned(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[Tensor, Tensor]:
+    """No rotation at all (NoPE, arXiv 2305.19466), the floor: what order there is, causal attention
+    alone tells.
+    """
+    return sections(torch.zeros_like(positions), config, switches)
+
+
 def _theta(config: TextConfig, switches: Switches) -> float:
     if config.yarn:
         raise UsageError("rope_scaling yarn is not implemented")
@@ -254,5 +261,6 @@ POSITIONS: Mapping[str, Scheme] = {
     "videorope": Scheme(videorope_ids, low_time),
     "hope": Scheme(hope_ids, no_time),
     "vrope": Scheme(vrope_ids, four, components=4),
+    "none": Scheme(rope1d_ids, unturned),
 }
 """Position schemes by the name of their switch value."""

@@ -89,7 +89,7 @@ class Switches(SwitchSet):
 
     position: str = switch(
         "mrope",
-        choices=("mrope", "rope1d", "mrope_i", "mhrope", "videorope", "hope", "vrope"),
+        choices=("mrope", "rope1d", "mrope_i", "mhrope", "videorope", "hope", "vrope", "none"),
         help="how tokens are placed and rotated in the decoder",
         read_in="positions.POSITIONS",
         source="arXiv 2409.12191, section 2.1; the successors' papers below",

@@ -1,0 +1,60 @@
+"""``evalkit study``: a study of the lab, from nothing to its page."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from evalkit.cli.options import name_or_path, output_option, talk_options, whole
+
+if TYPE_CHECKING:
+    from evalkit.cli.parser import Verbs
+
+
+def add_parser(verbs: Verbs) -> None:
+    parser = verbs.add_parser(
+        "study",
+        help="train small models alike but for one choice, test the study's hypotheses; "
+        "repeat to resume",
+    )
+    parser.add_argument(
+        "study", type=name_or_path, help="the name of a shipped study (positions), or a YAML file"
+    )
+    output_option(parser, "results/lab")
+    parser.add_argument(
+        "--workers",
+        type=whole,
+        metavar="N",
+        help="models that train at once, a thread each (one for each core)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say how many runs are to go")
+    talk_options(parser, table=False)
+    parser.set_defaults(main=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from evalkit.lab import page
+    from evalkit.lab.schedule import missing, results, run_missing
+    from evalkit.lab.study import find_study, load_study
+
+    study = load_study(find_study(str(args.study)))
+    folder = args.output / study.name
+    total, to_go = len(list(study.runs())), len(missing(study, folder))
+    if args.dry_run:
+        print(f"{study.name}: {len(study.arms())} arms, {total} runs, {to_go} to go; {folder}")
+        return 0
+    workers = args.workers or os.cpu_count() or 1
+    with tqdm(total=total, initial=total - to_go, desc=study.name, unit="run") as bar:
+        for done in run_missing(study, folder, workers):
+            bar.set_postfix_str(f"{done.arm.name}, seed {done.run.seed}", refresh=False)
+            bar.update()
+    runs = results(study, folder)
+    file = folder / "README.md"
+    if to_go or not file.is_file():
+        file = page.write(study, runs, folder, f"evalkit study {args.study}")
+    print(page.summary(study, runs))
+    print(f"written: {file}" if to_go else f"nothing to do; {file}")
+    return 0

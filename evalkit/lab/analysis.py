@@ -1,0 +1,162 @@
+"""From runs to effects: paired over seeds, with intervals that hold for seeds and scenes together.
+
+Each seed has its own initialisation and its own scenes, in training and in measuring, which all
+arms share. The spread of the paired differences over seeds therefore holds both kinds of noise, and
+Student's t over seeds is an interval for both; no resampling of scenes is added to it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from scipy import stats
+
+from .schedule import Finished
+from .study import Arm, Hypothesis, Study
+from .voxels import Kind
+
+LEVEL = 0.05
+POWER = 0.8
+Verdict = Literal["held", "refuted", "undecided", "not run"]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Arm a minus arm b, in nats of NLL an answer; below 0: a is better.
+
+    low, high: the interval at the level asked for. noise: standard deviation of the paired
+    differences over seeds. mde: the smallest difference that so many seeds with that noise would
+    show in four of five studies, at 5 %. right: the difference of right answers, in points.
+    """
+
+    difference: float
+    low: float
+    high: float
+    noise: float
+    mde: float
+    right: float
+    seeds: int
+
+    @property
+    def over_noise(self) -> float:
+        """The effect in units of the seed noise; infinite where there is no noise."""
+        if self.noise == 0:
+            return 0.0 if self.difference == 0 else math.inf
+        return abs(self.difference) / self.noise
+
+    @property
+    def significant(self) -> bool:
+        return not self.low <= 0 <= self.high
+
+
+def effect(
+    runs: Sequence[Finished], a: Arm, b: Arm, condition: str, kind: Kind, level: float = LEVEL
+) -> Effect | None:
+    """The paired effect; None with fewer than two common seeds."""
+    sides = [
+        {
+            f.run.seed: f.result.conditions[condition][kind]
+            for f in runs
+            if f.arm == arm and f.run.rate == 1 and kind in f.result.conditions[condition]
+        }
+        for arm in (a, b)
+    ]
+    seeds = sorted(sides[0].keys() & sides[1].keys())
+    if len(seeds) < 2:
+        return None
+    deltas = [sides[0][s].nll - sides[1][s].nll for s in seeds]
+    right = [sides[0][s].right - sides[1][s].right for s in seeds]
+    n = len(deltas)
+    mean = sum(deltas) / n
+    noise = math.sqrt(sum((d - mean) ** 2 for d in deltas) / (n - 1))
+    reach = float(stats.t.ppf(1 - level / 2, n - 1)) * noise / math.sqrt(n)
+    return Effect(
+        mean,
+        mean - reach,
+        mean + reach,
+        noise,
+        _mde(noise, n),
+        100 * sum(right) / n,
+        n,
+    )
+
+
+def _mde(noise: float, n: int) -> float:
+    """(t at the level + t at the power) standard errors: the usual normal-theory approximation."""
+    quantiles = stats.t.ppf(1 - LEVEL / 2, n - 1) + stats.t.ppf(POWER, n - 1)
+    return float(quantiles) * noise / math.sqrt(n)
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A hypothesis, its effect with an interval at the corrected level, and what came of it."""
+
+    hypothesis: Hypothesis
+    effect: Effect | None
+    verdict: Verdict
+
+
+def test(study: Study, runs: Sequence[Finished]) -> list[Tested]:
+    """Every hypothesis of a study, Bonferroni over their number: all intervals hold together.
+
+    ``below: x`` held when the interval lies under x, is refuted when it lies above it. ``within: x``
+    held when the interval lies between -x and x, is refuted when it lies outside.
+    """
+    level = LEVEL / max(len(study.hypotheses), 1)
+    out = []
+    for h in study.hypotheses:
+        found = effect(runs, study.arm(h.a), study.arm(h.b), h.condition, h.kind, level)
+        out.append(Tested(h, found, "not run" if found is None else verdict(h, found)))
+    return out
+
+
+def verdict(h: Hypothesis, e: Effect) -> Verdict:
+    if h.below is not None:
+        return "held" if e.high < h.below else "refuted" if e.low > h.below else "undecided"
+    assert h.within is not None
+    if -h.within < e.low and e.high < h.within:
+        return "held"
+    return "refuted" if e.low > h.within or e.high < -h.within else "undecided"
+
+
+def mean_nll(
+    runs: Sequence[Finished], arm: Arm, condition: str, kind: Kind
+) -> tuple[float, float, float] | None:
+    """Mean over seeds of NLL, its standard deviation over seeds, and mean share right; None if none."""
+    found = [
+        f.result.conditions[condition][kind]
+        for f in runs
+        if f.arm == arm and f.run.rate == 1 and kind in f.result.conditions[condition]
+    ]
+    if not found:
+        return None
+    n = len(found)
+    mean = sum(m.nll for m in found) / n
+    spread = math.sqrt(sum((m.nll - mean) ** 2 for m in found) / (n - 1)) if n > 1 else math.nan
+    return mean, spread, sum(m.right for m in found) / n
+
+
+def steps_to(runs: Sequence[Finished], arm: Arm, kind: Kind, right: float = 0.8) -> float | None:
+    """Median over seeds of the step at which training answers pass this share right; None: never."""
+    reached = []
+    for f in runs:
+        if f.arm == arm and f.run.rate == 1:
+            passed = (p.step for p in f.result.curve if p.right.get(kind, 0.0) >= right)
+            reached.append(next(passed, math.inf))
+    middle = sorted(reached)[len(reached) // 2] if reached else math.inf
+    return None if math.isinf(middle) else middle
+
+
+def best_rate(
+    study: Study, runs: Sequence[Finished], arm: Arm, condition: str
+) -> tuple[float, float]:
+    """The learning-rate factor with the lowest NLL summed over kinds (first seed), and by how much it
+    is lower than at factor 1.
+    """
+    first = [f for f in runs if f.arm == arm and f.run.seed == 0]
+    sums = {f.run.rate: sum(m.nll for m in f.result.conditions[condition].values()) for f in first}
+    best = min(sums, key=lambda r: sums[r])
+    return best, sums.get(1.0, math.nan) - sums[best]

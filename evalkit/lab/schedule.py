@@ -1,0 +1,127 @@
+"""Runs what is missing of a study: twins side by side, one thread each, kept as each ends.
+
+``runs.jsonl`` in the study's folder has one line a finished run, by the digest of everything that
+decides it. A killed study loses the runs in hand and nothing else, and gives the same numbers.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import IO, Any
+
+from evalkit.errors import EvalkitError
+from evalkit.nano.train import begin_worker
+
+from .study import Arm, Study
+from .trainer import Result, Run, train
+
+RUNS = "runs.jsonl"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that has ended, and the arm it belongs to."""
+
+    arm: Arm
+    run: Run
+    result: Result
+
+
+def results(study: Study, folder: Path) -> list[Finished]:
+    """The runs of the study that have ended, in the study's order."""
+    stored = _read(folder / RUNS)
+    return [
+        Finished(arm, run, stored[key])
+        for arm, run in study.runs()
+        if (key := run.key(study.conditions)) in stored
+    ]
+
+
+def missing(study: Study, folder: Path) -> list[tuple[Arm, Run]]:
+    """The runs of the study that are not there yet."""
+    stored = _read(folder / RUNS)
+    return [(arm, run) for arm, run in study.runs() if run.key(study.conditions) not in stored]
+
+
+def run_missing(study: Study, folder: Path, workers: int) -> Iterator[Finished]:
+    """Trains what is missing, ``workers`` at a time, and gives each run as it is kept.
+
+    Raises EvalkitError when another process works on the same study, or the disk refuses.
+    """
+    waiting = deque(missing(study, folder))
+    if not waiting:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    spawn = get_context("spawn")  # a forked torch may hang in its thread pool
+    with (
+        _locked(folder / RUNS) as file,
+        ProcessPoolExecutor(workers, mp_context=spawn, initializer=begin_worker) as pool,
+    ):
+        under_way: dict[Future[Result], tuple[Arm, Run]] = {}
+        try:
+            while waiting or under_way:
+                while waiting and len(under_way) < workers:
+                    arm, run = waiting.popleft()
+                    under_way[pool.submit(train, run, study.conditions)] = arm, run
+                done, _ = wait(under_way, return_when=FIRST_COMPLETED)
+                for future in done:
+                    arm, run = under_way.pop(future)
+                    result = future.result()
+                    _append(file, run.key(study.conditions), arm, run, result)
+                    yield Finished(arm, run, result)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _append(file: IO[bytes], key: str, arm: Arm, run: Run, result: Result) -> None:
+    line = {
+        "schema_version": SCHEMA_VERSION,
+        "key": key,
+        "arm": arm.name,
+        "seed": run.seed,
+        "rate": run.rate,
+        "result": result.to_json(),
+    }
+    try:
+        file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    except (OSError, ValueError) as e:
+        raise EvalkitError(f"{file.name}: a run can't be kept ({e}); repeat the command") from e
+
+
+def _locked(path: Path) -> IO[bytes]:
+    """The file, open for appending by this process alone, its torn last line cut off."""
+    file = path.open("a+b")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise EvalkitError(
+            f"{path}: another process works on this study; wait for it to end"
+        ) from None
+    content = path.read_bytes()
+    file.truncate(content.rfind(b"\n") + 1)
+    return file
+
+
+def _read(path: Path) -> dict[str, Result]:
+    """Results by key; lines that are damaged count as absent, and their runs are made again."""
+    out: dict[str, Result] = {}
+    lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+    for line in lines:
+        try:
+            raw: Mapping[str, Any] = json.loads(line)
+            out[raw["key"]] = Result.from_json(raw["result"])
+        except (ValueError, KeyError, TypeError):
+            continue
+    return out

@@ -1,0 +1,185 @@
+"""A study: arms, conditions, seeds and hypotheses, read from YAML and fixed before the run.
+
+Arms are the levels of factors, crossed. A factor's first level is its default; ``also`` adds arms
+off the grid. Every arm of a seed has the same initialisation, scenes and number of steps, so that
+their difference is the arm's.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from evalkit.config_files import Strict, find_shipped, read_yaml
+from evalkit.nano.recipe import ModelSize
+
+from .trainer import Run
+from .voxels import Condition, Kind, Range
+
+SIZE = ModelSize(
+    vision_depth=1,
+    vision_width=64,
+    vision_heads=2,
+    depth=2,
+    width=128,
+    heads=2,
+    kv_heads=1,
+    intermediate=192,
+    rope_theta=10.0,
+)
+"""0.58 million parameters."""
+
+
+class Level(Strict):
+    """What a level of a factor sets: switches of the model, or how far text is moved in training."""
+
+    switches: dict[str, Any] = Field(default_factory=dict)
+    text_jitter: int | None = Field(default=None, ge=0)
+
+
+class Hypothesis(Strict):
+    """A claim about NLL in nats: arm ``a`` minus arm ``b`` on one kind of question in one condition.
+
+    ``below: x``: the difference is under x. ``within: x``: it is no larger than x either way. The
+    bound is the smallest effect of interest. Arms are named by factor and level; factors left out
+    have their defaults.
+    """
+
+    name: str
+    claim: str
+    kind: Kind
+    condition: str
+    a: dict[str, str]
+    b: dict[str, str]
+    below: float | None = Field(default=None, lt=0)
+    within: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> Hypothesis:
+        if (self.below is None) == (self.within is None):
+            raise ValueError("give one of below (an effect) and within (no effect worth having)")
+        return self
+
+
+class Study(Strict):
+    """One study. ``grid``: the factors that are crossed. ``rate_check``: factors on the learning
+    rates, tried on every arm with the first seed alone, to see whether the rate favours one.
+    """
+
+    schema_version: Literal[1] = 1
+    name: str
+    question: str
+    seeds: int = Field(default=8, ge=2, le=64)
+    factors: dict[str, dict[str, Level]] = Field(min_length=1)
+    grid: tuple[str, ...] = Field(min_length=1)
+    also: tuple[dict[str, str], ...] = ()
+    baseline: dict[str, str] = Field(default_factory=dict)
+    hypotheses: tuple[Hypothesis, ...] = ()
+    trained: Range = Range()
+    conditions: dict[str, Condition] = Field(min_length=1)
+    rate_check: tuple[float, ...] = ()
+    steps: int = Field(default=280, gt=0)
+    batch: int = Field(default=16, gt=0)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    muon: float = Field(default=5e-3, gt=0)
+    model: ModelSize = SIZE
+
+    @model_validator(mode="after")
+    def _fits(self) -> Study:
+        if strange := sorted(set(self.grid) - set(self.factors)):
+            raise ValueError(
+                f"grid: {', '.join(strange)} not among factors {', '.join(self.factors)}"
+            )
+        places = [("baseline", self.baseline)]
+        places += [(f"also.{i}", levels) for i, levels in enumerate(self.also)]
+        for h in self.hypotheses:
+            places += [(f"hypothesis {h.name}: a", h.a), (f"hypothesis {h.name}: b", h.b)]
+            if h.condition not in self.conditions:
+                raise ValueError(
+                    f"hypothesis {h.name}: condition {h.condition!r} is none of "
+                    f"{', '.join(self.conditions)}"
+                )
+        for where, levels in places:
+            for factor, level in levels.items():
+                if level not in self.factors.get(factor, {}):
+                    known = ", ".join(f"{f}: {'|'.join(ls)}" for f, ls in self.factors.items())
+                    raise ValueError(f"{where}: {factor}: {level!r} unknown; there are: {known}")
+        arms = {a.name for a in self.arms()}
+        for h in self.hypotheses:
+            for side in (h.a, h.b):
+                if (name := self.arm(side).name) not in arms:
+                    raise ValueError(f"hypothesis {h.name}: no arm {name!r}; add it under also")
+        for arm in self.arms():
+            _ = self.run(arm, 0).recipe  # raises for switches that don't exist
+        return self
+
+    def arm(self, levels: dict[str, str]) -> Arm:
+        """The arm of these levels, other factors at their defaults."""
+        chosen = {f: levels.get(f, next(iter(ls))) for f, ls in self.factors.items()}
+        return Arm.of(self, chosen)
+
+    def arms(self) -> list[Arm]:
+        """All arms: the grid, then what ``also`` adds, each once."""
+        crossed = itertools.product(*(self.factors[f] for f in self.grid))
+        every = [self.arm(dict(zip(self.grid, levels))) for levels in crossed]
+        return list(dict.fromkeys([*every, *(self.arm(levels) for levels in self.also)]))
+
+    def run(self, arm: Arm, seed: int, rate: float = 1.0) -> Run:
+        """What trains one arm with one seed."""
+        levels = [self.factors[f][level] for f, level in arm.levels]
+        switches: dict[str, Any] = {}
+        jitter = 0
+        for level in levels:
+            switches |= level.switches
+            jitter = jitter if level.text_jitter is None else level.text_jitter
+        return Run(
+            seed=seed,
+            switches=switches,
+            text_jitter=jitter,
+            rate=rate,
+            steps=self.steps,
+            batch=self.batch,
+            learning_rate=self.learning_rate,
+            muon=self.muon,
+            model=self.model,
+            trained=self.trained,
+        )
+
+    def runs(self) -> Iterator[tuple[Arm, Run]]:
+        """All runs, seed by seed, so that what is done first can already be compared."""
+        for seed in range(self.seeds):
+            for arm in self.arms():
+                yield arm, self.run(arm, seed)
+        for factor in self.rate_check:
+            for arm in self.arms():
+                yield arm, self.run(arm, 0, factor)
+
+
+class Arm(Strict):
+    """One combination of levels. ``name`` says those that are not defaults of factors off the grid."""
+
+    name: str
+    levels: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, study: Study, levels: dict[str, str]) -> Arm:
+        said = [
+            level if f == study.grid[0] else f"{f} {level}"
+            for f, level in levels.items()
+            if f in study.grid or level != next(iter(study.factors[f]))
+        ]
+        return cls(name=", ".join(said), levels=tuple(levels.items()))
+
+
+def find_study(name: str) -> Path:
+    """The file of a shipped study, or the given file. Raises UsageError with the shipped names."""
+    return find_shipped(name, Path(__file__).parent / "studies", "studies")
+
+
+def load_study(path: Path) -> Study:
+    """Reads a study. Raises UsageError that names file, line and field."""
+    return read_yaml(path, Study)
