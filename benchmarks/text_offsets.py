@@ -28,7 +28,7 @@ from torch import Tensor
 from evalkit.models.qwen2_vl.checkpoint import load
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen2_vl.processing import Processor
-from evalkit.models.qwen2_vl.rope import Run
+from evalkit.models.qwen2_vl.rope import Span
 from evalkit.nano import clips, shipped
 from evalkit.nano.batches import HEAD, TURN, encode, pixels, prompt
 from evalkit.nano.scene import Scene, stream
@@ -37,7 +37,7 @@ from evalkit.nano.train import MaskedProduct
 TRAINED = 8
 """Seconds of the longest clip in training: its text starts 8 steps (M-RoPE) behind its start."""
 KINDS = ("direction", "count", "order", "vanish")
-Ids = Callable[[Sequence[Run]], Tensor]
+Ids = Callable[[Sequence[Span]], Tensor]
 
 
 def mrope(clamped: tuple[bool, bool] = (False, False), add: int = 0) -> Ids:
@@ -45,7 +45,7 @@ def mrope(clamped: tuple[bool, bool] = (False, False), add: int = 0) -> Ids:
     training had; ``add`` moves it further away.
     """
 
-    def ids(parts: Sequence[Run]) -> Tensor:
+    def ids(parts: Sequence[Span]) -> Tensor:
         out, start = [], torch.zeros(3, 1)
         for part in parts:
             if part.grid is None:
@@ -66,7 +66,7 @@ def mrope(clamped: tuple[bool, bool] = (False, False), add: int = 0) -> Ids:
 def rope1d(clamped: bool = False, add: int = 0) -> Ids:
     """1D ids [3, tokens], likewise; ``add`` counts in seconds' worth of tokens."""
 
-    def ids(parts: Sequence[Run]) -> Tensor:
+    def ids(parts: Sequence[Span]) -> Tensor:
         out, start = [], 0
         for part in parts:
             out.append(torch.arange(part.length) + start)
@@ -126,7 +126,7 @@ def score(
         ask = encode(prompt("clips", asked) + TURN)
         options = [encode(o) + end for o in asked.options]
         shared = [*head, *pad * len(feature), *vision_end, *ask]
-        parts = [Run(len(head)), Run(len(feature), grid), Run(99)]
+        parts = [Span(len(head)), Span(len(feature), grid), Span(99)]
         whole = ids(parts).float()
         # the options lie one behind the other; each sees the prompt and itself, and stands where it would alone
         tokens, owner, places, at = list(shared), [-1] * len(shared), [whole[:, : len(shared)]], []

@@ -9,7 +9,6 @@ tokens, and the answers are compared.
 
 from __future__ import annotations
 
-import math
 import platform
 import resource
 import statistics
@@ -34,6 +33,7 @@ from evalkit.models.qwen2_vl.config import RELEASED
 from evalkit.models.qwen2_vl.fused import fuse
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen2_vl.processing import Processor, normalised
+from evalkit.models.qwen2_vl.rope import grid_tokens
 
 Answers = dict[str, tuple[int, ...]]
 PAGES = {"documents": (1092, 1372, 10), "questions": (448, 616, 10), "decode": (224, 224, 256)}
@@ -90,7 +90,7 @@ def _ask(
     new: int,
     head: Sequence[int] | None = None,
 ) -> Prompt:
-    c, n = model.config, page.media.grid[1] * page.media.grid[2] // 4
+    c, n = model.config, grid_tokens(page.media.grid)
     before = head or [int(x) for x in rng.integers(0, 250, 20)]
     after = [int(x) for x in rng.integers(0, 250, 30)]
     ids = (*before, c.vision_start_token_id, *[c.image_token_id] * n, c.vision_end_token_id, *after)
@@ -326,7 +326,7 @@ def bench(
 def _head(
     name: str, load_: Load, dtype: str, device: str, rounds: int, prompts: list[Prompt]
 ) -> list[str]:
-    visual = sum(math.prod(m.grid) // 4 for p in prompts for m in p.media)
+    visual = sum(grid_tokens(m.grid) for p in prompts for m in p.media)
     new = sum(p.max_new_tokens for p in prompts)
     chip = (
         torch.cuda.get_device_name()

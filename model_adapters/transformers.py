@@ -24,6 +24,7 @@ from evalkit.errors import CheckpointError, DataError, UsageError, reason
 from evalkit.models.device import checked_device, without_emulation
 from evalkit.models.qwen2_vl.chat import generation, stop_ids
 from evalkit.models.qwen2_vl.processing import Processor, ProcessorConfig, target_size
+from evalkit.models.qwen2_vl.rope import grid_tokens
 from evalkit.models.qwen2_vl.switches import Limits, Switches
 from evalkit.models.weights import weights_digest
 from evalkit.types import BoxSpace, Completion, Image, Request, TokenCounts
@@ -224,7 +225,7 @@ class Qwen2VLInputs:
                 names = ("pixel_values_videos", "video_grid_thw", "<|video_pad|>")
             made.setdefault(names[0], []).append(patches)
             made.setdefault(names[1], []).append(grid)
-            tokens[names[2]].append(int(grid.prod()) // 4)
+            tokens[names[2]].append(grid_tokens(tuple(grid[0].tolist())))
         for pad, counts in tokens.items():
             pieces = text.split(pad)
             if len(pieces) != len(counts) + 1:

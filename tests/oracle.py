@@ -21,11 +21,12 @@ def random_weights(model: Qwen2VL, seed: int, std: float = 0.08) -> Qwen2VL:
     return model.eval().requires_grad_(False)
 
 
-def hf_model(model: Qwen2VL) -> Any:
-    """The same model in `transformers`, fp32, strictly loaded."""
+def hf_model(model: Qwen2VL, config: Any = None) -> Any:
+    """The same model in `transformers`, fp32, strictly loaded; ``config`` replaces ours."""
     from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-    hf = Qwen2VLForConditionalGeneration(Qwen2VLConfig(**model.config.to_dict())).float().eval()
+    config = config or Qwen2VLConfig(**model.config.to_dict())
+    hf = Qwen2VLForConditionalGeneration(config).float().eval()
     state = {}
     for key, tensor in model.state_dict().items():
         if key == PATCH_EMBED:

@@ -18,7 +18,7 @@ from evalkit.models.qwen2_vl.checkpoint import load
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen2_vl.positions import POSITIONS
 from evalkit.models.qwen2_vl.processing import Processor, exact_tokens, smart_resize
-from evalkit.models.qwen2_vl.rope import Run, vision_angles
+from evalkit.models.qwen2_vl.rope import Span, grid_tokens, merged, vision_angles
 from evalkit.models.qwen2_vl.switches import Switches
 from evalkit.models.switch import written
 from evalkit.nano.batches import HEAD, collate, encode
@@ -52,7 +52,7 @@ def greedy(model: Qwen2VL, p: Prompt, limit: int, stop: frozenset[int]) -> tuple
     return out
 
 
-def ids(name: str, *parts: Run, **switches: Any) -> list[list[float]]:
+def ids(name: str, *parts: Span, **switches: Any) -> list[list[float]]:
     return POSITIONS[name].ids(parts, Switches(position=name, **switches)).tolist()
 
 
@@ -147,17 +147,17 @@ def test_no_positions_turn_nothing(folder: Path) -> None:
 
 
 def test_spatial_reset_counts_rows_and_columns_from_zero() -> None:
-    t, h, w = ids("mrope_i", Run(5), Run(6, (1, 2, 3)), Run(1))
+    t, h, w = ids("mrope_i", Span(5), Span(6, (1, 2, 3)), Span(1))
     assert t[5:] == [5] * 6 + [8]
     assert h[5:] == [0, 0, 0, 1, 1, 1, 8]
     assert w[5:] == [0, 1, 2, 0, 1, 2, 8]
 
 
 def test_videorope_lays_frames_on_the_diagonal_two_apart() -> None:
-    t, h, w = ids("videorope", Run(1), Run(18, (2, 3, 3)), Run(1))
+    t, h, w = ids("videorope", Span(1), Span(18, (2, 3, 3)), Span(1))
     assert t == [0, *[1] * 9, *[3] * 9, 4]
     assert (t[5], h[5], w[5]) == (1, 1, 1) and (t[14], h[14], w[14]) == (3, 3, 3)
-    assert ids("videorope", Run(2, (2, 1, 1)), temporal_spacing=0.5)[0] == [0, 0.5]
+    assert ids("videorope", Span(2, (2, 1, 1)), temporal_spacing=0.5)[0] == [0, 0.5]
 
 
 def test_hope_has_no_time_in_its_angles(folder: Path) -> None:
@@ -170,7 +170,7 @@ def test_hope_has_no_time_in_its_angles(folder: Path) -> None:
 @pytest.mark.parametrize("grid", [(1, 2, 3), (3, 4, 5)])
 def test_vrope_is_symmetric_and_continuous(grid: tuple[int, int, int]) -> None:
     t, h, w = grid
-    at = POSITIONS["vrope"].ids([Run(2), Run(t * h * w, grid), Run(2)], Switches())
+    at = POSITIONS["vrope"].ids([Span(2), Span(t * h * w, grid), Span(2)], Switches())
     frames = at[:, 2:-2].reshape(4, t, h * w).double()
     middle = 2 + torch.arange(t) * (h + w - 1) + (h + w - 2) / 2
     assert torch.equal(frames.mean(0), middle[:, None].expand(-1, h * w).double())
@@ -178,12 +178,12 @@ def test_vrope_is_symmetric_and_continuous(grid: tuple[int, int, int]) -> None:
 
 
 def test_next_position_moves_only_what_follows_a_long_video() -> None:
-    video = [Run(3), Run(60, (10, 2, 3)), Run(1)]
+    video = [Span(3), Span(60, (10, 2, 3)), Span(1)]
     assert (
         ids("mrope", *video)[0][-1] == 13
         and ids("mrope", *video, next_position="max_hw")[0][-1] == 6
     )
-    image = [Run(3), Run(6, (1, 2, 3)), Run(1)]
+    image = [Span(3), Span(6, (1, 2, 3)), Span(1)]
     assert ids("mrope", *image) == ids("mrope", *image, next_position="max_hw")
 
 
@@ -308,12 +308,12 @@ def test_a_question_in_training_stands_where_it_stands_in_evaluation(name: str) 
     scenes = [draw("clips", 0.3, stream("dev", 0, i)) for i in range(2)]
     batch = collate("clips", scenes, switches)
     for row, (t, h, w) in enumerate(batch.grids):
-        run = Run(t * h * w // 4, (t, h // 2, w // 2))
+        visual = Span(grid_tokens((t, h, w)), merged((t, h, w)))
         shared = int((batch.question[row] == -1).sum())
         for q in range(int(batch.question[row].max()) + 1):
             own = batch.positions[:, row, batch.question[row] == q]
             whole = POSITIONS[name].ids(
-                [Run(head), run, Run(shared - head - run.length + own.shape[1])], switches
+                [Span(head), visual, Span(shared - head - visual.length + own.shape[1])], switches
             )
             assert torch.equal(own, whole[:, shared:])
             assert torch.equal(batch.positions[:, row, :shared], whole[:, :shared])

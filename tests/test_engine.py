@@ -20,6 +20,7 @@ from evalkit.models.qwen2_vl.checkpoint import load
 from evalkit.models.qwen2_vl.fused import compile_parts, fuse
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen2_vl.processing import Processor, cut, normalised
+from evalkit.models.qwen2_vl.rope import grid_tokens
 from evalkit.models.qwen2_vl.switches import Switches
 from tests.oracle import hf_model
 from tests.tiny import write_tiny
@@ -51,7 +52,7 @@ def prompt(model: Qwen2VL, seed: int, kinds: str, limit: int = 12) -> Prompt:
         token = c.video_token_id if kind == "v" else c.image_token_id
         ids += [
             c.vision_start_token_id,
-            *[token] * (grid[0] * grid[1] * grid[2] // 4),
+            *[token] * grid_tokens(grid),
             c.vision_end_token_id,
         ]
         ids += [int(x) for x in rng.integers(0, 256, rng.integers(1, 5))]

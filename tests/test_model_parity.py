@@ -13,6 +13,7 @@ from evalkit.engine import Media
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig, TextConfig, VisionConfig
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen2_vl.processing import Processor, cut, normalised
+from evalkit.models.qwen2_vl.rope import grid_tokens
 from tests.oracle import hf_forward, hf_model, random_weights
 
 IMAGE, VIDEO, START, END, PAD = 50, 51, 48, 49, 0
@@ -78,7 +79,7 @@ def conversation(rng: np.random.Generator, kinds: str, processor: Processor):
             else processor.video(clip(rng), 3136, 84 * 112)
         )
         (images if kind == "i" else videos).append((patches, grid))
-        n = grid[0] * grid[1] * grid[2] // 4
+        n = grid_tokens(grid)
         ids += [
             START,
             *[IMAGE if kind == "i" else VIDEO] * n,
@@ -177,3 +178,58 @@ def test_half_precision_stays_near_single(dtype: torch.dtype) -> None:
     half = model.to(dtype)(torch.tensor([ids]), **call)
     assert half.dtype == dtype
     assert (half.float() - single).abs().max() < 0.1 * single.abs().max()
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {},
+        {"beta_fast": 8, "beta_slow": 2},
+        {"attention_factor": 1.3},
+        {"mscale": 1.0, "mscale_all_dim": 0.5},
+        {"truncate": False},
+        {"factor": 1.0},
+        {"original_max_position_embeddings": None},
+    ],
+    ids=str,
+)
+@torch.no_grad()
+def test_yarn_gives_the_logits_of_transformers(extra: dict) -> None:
+    """Beyond the original 64 positions, with an image among them."""
+    from transformers import Qwen2VLConfig as HFConfig
+    from transformers import Qwen2VLForConditionalGeneration
+
+    rng = np.random.default_rng(2)
+    plain = random_config(rng)
+    scaling = {
+        "type": "yarn",
+        "factor": 4.0,
+        "original_max_position_embeddings": 64,
+        "mrope_section": list(plain.text.mrope_section),
+        **extra,
+    }
+    scaling = {k: v for k, v in scaling.items() if v is not None}
+    raw = plain.to_dict() | {"rope_scaling": scaling, "max_position_embeddings": 128}
+    config = Qwen2VLConfig.from_dict(raw)
+    assert Qwen2VLConfig.from_dict(config.to_dict()) == config
+    model = random_weights(Qwen2VL(config), 2)
+    theirs = hf_model(model, HFConfig(**raw))
+    assert isinstance(theirs, Qwen2VLForConditionalGeneration)
+    ids, images, _ = conversation(rng, "i", Processor())
+    ids = [*(int(x) for x in rng.integers(2, 40, 90)), *ids]
+    media = {"pixel_values": images[0][0], "image_grid_thw": [images[0][1]]}
+    mask = torch.ones(1, len(ids), dtype=torch.long)
+    difference = model(torch.tensor([ids]), **media) - hf_forward(
+        theirs, torch.tensor([ids]), mask, **media
+    )
+    assert difference.abs().max() < 1e-4
+
+
+def test_yarn_raises_the_limit_on_tokens() -> None:
+    config = random_config(np.random.default_rng(0))
+    assert config.text.max_tokens == config.text.max_position_embeddings
+    section = list(config.text.mrope_section)
+    for factor, tokens in ((4.0, 131_072), (0.5, 32_768)):
+        yarn = {"rope_type": "yarn", "factor": factor, "mrope_section": section}
+        longer = Qwen2VLConfig.from_dict(config.to_dict() | {"rope_scaling": yarn})
+        assert longer.text.max_tokens == tokens

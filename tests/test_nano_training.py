@@ -16,6 +16,7 @@ from evalkit.errors import UsageError
 from evalkit.models.qwen2_vl.chat import Chat
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen2_vl.processing import Processor
+from evalkit.models.qwen2_vl.rope import grid_tokens
 from evalkit.models.qwen2_vl.switches import Switches
 from evalkit.nano import batches, shipped
 from evalkit.nano.batches import HEAD, TURN, collate, encode, make_batch, pixels, prompt
@@ -79,7 +80,7 @@ def test_a_question_in_a_batch_is_computed_as_if_alone(family: str) -> None:
     for row, scene in enumerate(scenes):
         patches, grid = pixels(scene, Processor())
         pad = "<|video_pad|>" if family == "clips" else "<|image_pad|>"
-        n = grid[0] * grid[1] * grid[2] // 4
+        n = grid_tokens(grid)
         for i, question in [*enumerate(scene.questions), *enumerate(scene.extra, batches.EXTRA)]:
             answer = [*encode(batches.target(family, question)), *encode("<|im_end|>")]  # type: ignore[arg-type]
             ids = [

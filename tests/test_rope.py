@@ -14,19 +14,19 @@ from hypothesis import strategies as st
 
 from evalkit.errors import DataError
 from evalkit.models.qwen2_vl.positions import mrope_ids, rope1d_ids
-from evalkit.models.qwen2_vl.rope import Run, angles, rotate, runs
+from evalkit.models.qwen2_vl.rope import Span, angles, frequencies, rotate, spans
 from evalkit.models.qwen2_vl.switches import Switches
 
 GOLDEN = json.loads(
     (Path(__file__).parent / "data" / "golden_rope_paper_rule_tf449.json").read_text()
 )
-CASES: dict[str, list[list[Run]]] = {
-    "text_image_text": [[Run(4), Run(6, (1, 2, 3)), Run(3)]],
-    "paper_fig3_video": [[Run(1), Run(36, (3, 3, 4)), Run(10)]],
-    "two_images": [[Run(3), Run(4, (1, 2, 2)), Run(5), Run(4, (1, 1, 4)), Run(3)]],
-    "long_video_T>hw": [[Run(3), Run(60, (10, 2, 3)), Run(5)]],
-    "image_then_video": [[Run(2), Run(4, (1, 2, 2)), Run(3), Run(8, (2, 2, 2)), Run(4)]],
-    "adjacent_images": [[Run(1), Run(2, (1, 1, 2)), Run(2), Run(2, (1, 2, 1)), Run(2)]],
+CASES: dict[str, list[list[Span]]] = {
+    "text_image_text": [[Span(4), Span(6, (1, 2, 3)), Span(3)]],
+    "paper_fig3_video": [[Span(1), Span(36, (3, 3, 4)), Span(10)]],
+    "two_images": [[Span(3), Span(4, (1, 2, 2)), Span(5), Span(4, (1, 1, 4)), Span(3)]],
+    "long_video_T>hw": [[Span(3), Span(60, (10, 2, 3)), Span(5)]],
+    "image_then_video": [[Span(2), Span(4, (1, 2, 2)), Span(3), Span(8, (2, 2, 2)), Span(4)]],
+    "adjacent_images": [[Span(1), Span(2, (1, 1, 2)), Span(2), Span(2, (1, 2, 1)), Span(2)]],
 }
 
 
@@ -43,7 +43,7 @@ def test_positions_follow_the_papers_rule(name: str) -> None:
 def test_padding_does_not_move_positions(side: str) -> None:
     """The padded golden batches hold, on their real tokens, what each row gets alone."""
     expected = torch.tensor(GOLDEN[f"batch_{side}"]["pos"])
-    for row, parts in enumerate(([Run(4), Run(4, (1, 2, 2)), Run(3)], [Run(5)])):
+    for row, parts in enumerate(([Span(4), Span(4, (1, 2, 2)), Span(3)], [Span(5)])):
         got = mrope_ids(parts, Switches())
         n = got.shape[1]
         real = expected[row, :, -n:] if side == "left" else expected[row, :, :n]
@@ -59,12 +59,13 @@ def test_transformers_5_agrees_where_no_video_is_longer_than_its_grid(name: str)
 
 @given(st.integers(1, 200))
 def test_text_alone_is_ordinary_rope(n: int) -> None:
-    assert torch.equal(mrope_ids([Run(n)], Switches()), rope1d_ids([Run(n)], Switches()))
+    assert torch.equal(mrope_ids([Span(n)], Switches()), rope1d_ids([Span(n)], Switches()))
 
 
 def test_rope1d_ignores_grids() -> None:
     assert (
-        rope1d_ids([Run(2), Run(6, (1, 2, 3)), Run(1)], Switches()).tolist() == [list(range(9))] * 3
+        rope1d_ids([Span(2), Span(6, (1, 2, 3)), Span(1)], Switches()).tolist()
+        == [list(range(9))] * 3
     )
 
 
@@ -75,7 +76,11 @@ def test_rotated_products_depend_on_relative_position_only(m: int, n: int, shift
 
     def product(a: int, b: int) -> float:
         (ca, sa), (cb, sb) = (
-            angles(torch.full((3, 1), p), 16, 100.0, torch.tensor([0] * 2 + [1] * 3 + [2] * 3))
+            angles(
+                torch.full((3, 1), p),
+                frequencies(16, 100.0),
+                torch.tensor([0] * 2 + [1] * 3 + [2] * 3),
+            )
             for p in (a, b)
         )
         return float((rotate(q, ca, sa) * rotate(k, cb, sb)).sum())
@@ -84,10 +89,10 @@ def test_rotated_products_depend_on_relative_position_only(m: int, n: int, shift
 
 
 def test_grids_and_placeholders_must_agree() -> None:
-    assert runs([1, 9, 9, 2], 9, 8, [(1, 2, 4)], []) == [Run(1), Run(2, (1, 1, 2)), Run(1)]
+    assert spans([1, 9, 9, 2], 9, 8, [(1, 2, 4)], []) == [Span(1), Span(2, (1, 1, 2)), Span(1)]
     with pytest.raises(DataError, match="fewer"):
-        runs([1, 9, 2], 9, 8, [(1, 2, 4)], [])
+        spans([1, 9, 2], 9, 8, [(1, 2, 4)], [])
     with pytest.raises(DataError, match="more image or video placeholders"):
-        runs([1, 9, 9, 9], 9, 8, [(1, 2, 4)], [])
+        spans([1, 9, 9, 9], 9, 8, [(1, 2, 4)], [])
     with pytest.raises(DataError, match="more image or video grids"):
-        runs([1], 9, 8, [(1, 2, 4)], [])
+        spans([1], 9, 8, [(1, 2, 4)], [])

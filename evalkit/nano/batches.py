@@ -20,7 +20,7 @@ from torch import Tensor
 
 from evalkit.models.qwen2_vl.positions import POSITIONS
 from evalkit.models.qwen2_vl.processing import FPS, Processor, sample_frames
-from evalkit.models.qwen2_vl.rope import Grid, Run
+from evalkit.models.qwen2_vl.rope import Grid, Span, grid_tokens, merged
 from evalkit.models.qwen2_vl.switches import Limits, Switches, media_limits
 
 from . import tokenizer as nano_tokenizer
@@ -182,11 +182,11 @@ def collate(family: Family, scenes: list[Scene], switches: Switches) -> Batch:
         cut, grid = pixels(scene, processor)
         patches.append(cut)
         grids.append(grid)
-        n = grid[0] * grid[1] * grid[2] // 4
-        run = Run(n, (grid[0], grid[1] // 2, grid[2] // 2))
+        n = grid_tokens(grid)
+        visual = Span(n, merged(grid))
         shared = [*head, *[image_pad] * n, *vision_end]
         ids, labels, question = list(shared), [-100] * len(shared), [-1] * len(shared)
-        positions = [scheme.ids([Run(len(head)), run, Run(len(vision_end))], switches)]
+        positions = [scheme.ids([Span(len(head)), visual, Span(len(vision_end))], switches)]
         for i, asked in [*enumerate(scene.questions), *enumerate(scene.extra, EXTRA)]:
             ask = encode(prompt(family, asked) + turn)
             answer = encode(target(family, asked)) + end
@@ -194,7 +194,9 @@ def collate(family: Family, scenes: list[Scene], switches: Switches) -> Batch:
             ids += own[:-1]
             labels += [-100] * (len(ask) - 1) + answer
             question += [i] * (len(own) - 1)
-            whole = scheme.ids([Run(len(head)), run, Run(len(vision_end) + len(own) - 1)], switches)
+            whole = scheme.ids(
+                [Span(len(head)), visual, Span(len(vision_end) + len(own) - 1)], switches
+            )
             positions.append(whole[:, len(shared) :])
         rows.append((ids, labels, question, torch.cat(positions, dim=1)))
     longest = max(len(r[0]) for r in rows)

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from evalkit.errors import CheckpointError, DataError
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig
-from evalkit.models.qwen2_vl.rope import Grid
+from evalkit.models.qwen2_vl.rope import Grid, grid_tokens
 from evalkit.models.weights import TEMPLATE_FOLDERS, read_json
 
 log = logging.getLogger(__name__)
@@ -123,8 +123,7 @@ class Chat:
                 raise DataError(
                     "the text contains a visual placeholder token that belongs to no image or video"
                 )
-            t, h, w = waiting[token].pop(0)
-            out += [token] * (t * h * w // self.config.vision.spatial_merge_size**2)
+            out += [token] * grid_tokens(waiting[token].pop(0))
         if any(waiting.values()):
             raise DataError("the chat template dropped an image or a video")
         return out

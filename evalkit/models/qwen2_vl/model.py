@@ -18,7 +18,7 @@ from evalkit.models.qwen2_vl.attention import CrossModal, Masked, causal
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig
 from evalkit.models.qwen2_vl.decoder import Decoder
 from evalkit.models.qwen2_vl.positions import POSITIONS
-from evalkit.models.qwen2_vl.rope import Grid, Run, runs
+from evalkit.models.qwen2_vl.rope import Grid, Span, grid_tokens, spans
 from evalkit.models.qwen2_vl.switches import Switches
 from evalkit.models.qwen2_vl.vision import VisionTransformer
 
@@ -75,8 +75,8 @@ class Qwen2VL(nn.Module):
         """Features [visual tokens, hidden] of each of ``media``, whose patches [patches, 1176] lie
         end to end in ``patches``.
         """
-        merge, grids = self.config.vision.spatial_merge_size, [m.grid for m in media]
-        return self.visual(patches, grids).split([t * h * w // merge**2 for t, h, w in grids])
+        grids = [m.grid for m in media]
+        return self.visual(patches, grids).split([grid_tokens(g) for g in grids])
 
     def is_visual(self, ids: Tensor) -> Tensor:
         """Where ids are placeholders of an image or a video, as booleans of the same shape."""
@@ -107,15 +107,14 @@ class Qwen2VL(nn.Module):
         ``following`` text tokens after it. Raises DataError when ids and media don't fit.
         """
         c = self.config
-        parts = runs(
+        parts = spans(
             ids,
             c.image_token_id,
             c.video_token_id,
             [m.grid for m in media if not m.is_video],
             [m.grid for m in media if m.is_video],
-            c.vision.spatial_merge_size,
         )
-        return self.scheme.ids([*parts, Run(following)] if following else parts, self.switches)
+        return self.scheme.ids([*parts, Span(following)] if following else parts, self.switches)
 
     def rotary(self, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin [..., head_dim] (or [..., kv_heads, head_dim]) of the decoder for position
@@ -159,7 +158,6 @@ class Qwen2VL(nn.Module):
             if attention_mask is None
             else attention_mask.bool()
         )
-        merge = self.config.vision.spatial_merge_size
         image_grids, video_grids = list(image_grid_thw), list(video_grid_thw)
         dtype = self.position_ids([]).dtype
         positions = torch.zeros(
@@ -168,10 +166,10 @@ class Qwen2VL(nn.Module):
         for row in range(batch):
             ids = input_ids[row][real[row]].tolist()
             media = [
-                *map(Media, _take(image_grids, ids.count(self.config.image_token_id), merge)),
+                *map(Media, _take(image_grids, ids.count(self.config.image_token_id))),
                 *(
                     Media(grid, is_video=True)
-                    for grid in _take(video_grids, ids.count(self.config.video_token_id), merge)
+                    for grid in _take(video_grids, ids.count(self.config.video_token_id))
                 ),
             ]
             positions[:, row, real[row]] = self.position_ids(ids, media).to(input_ids.device)
@@ -206,11 +204,10 @@ class Qwen2VL(nn.Module):
         return features
 
 
-def _take(grids: list[Grid], tokens: int, merge: int) -> list[Grid]:
+def _take(grids: list[Grid], tokens: int) -> list[Grid]:
     """Removes from the front of ``grids`` those that cover ``tokens`` placeholder tokens."""
     taken: list[Grid] = []
     while tokens > 0 and grids:
-        t, h, w = grids.pop(0)
-        tokens -= t * h * w // merge**2
-        taken.append((t, h, w))
+        taken.append(grids.pop(0))
+        tokens -= grid_tokens(taken[-1])
     return taken

@@ -1,7 +1,7 @@
 """Position schemes of the decoder: the released one, and those that its successors published.
 
 A scheme is two functions. ``ids`` places the tokens: [components, tokens], whole or fractional,
-from the runs of a sequence. ``angles`` says which frequency turns with which component. A generated
+from the spans of a sequence. ``angles`` says which frequency turns with which component. A generated
 token stands where one more text token would. Under every scheme text alone is ordinary RoPE, except
 under ``combine=kron``. Where a paper and its authors' code differ, the code was taken.
 """
@@ -16,31 +16,31 @@ from torch import Tensor
 
 from evalkit.errors import UsageError
 from evalkit.models.qwen2_vl.config import TextConfig
-from evalkit.models.qwen2_vl.rope import Run, angles
+from evalkit.models.qwen2_vl.rope import Span, angles, frequencies
 from evalkit.models.qwen2_vl.switches import Switches
 
-Ids = Callable[[Sequence[Run], Switches], Tensor]
+Ids = Callable[[Sequence[Span], Switches], Tensor]
 Angles = Callable[[Tensor, TextConfig, Switches], tuple[Tensor, Tensor]]
 
 
-def _grid(run: Run) -> Tensor:
-    """Time, row and column [3, tokens] of each token of a visual run, from zero."""
-    assert run.grid is not None
-    return torch.stack(torch.meshgrid(*(torch.arange(n) for n in run.grid), indexing="ij")).flatten(
-        1
-    )
+def _grid(span: Span) -> Tensor:
+    """Time, row and column [3, tokens] of each token of a visual span, from zero."""
+    assert span.grid is not None
+    return torch.stack(
+        torch.meshgrid(*(torch.arange(n) for n in span.grid), indexing="ij")
+    ).flatten(1)
 
 
-def _text(run: Run, start: float, components: int = 3) -> Tensor:
-    return (torch.arange(run.length) + start).expand(components, -1)
+def _text(span: Span, start: float, components: int = 3) -> Tensor:
+    return (torch.arange(span.length) + start).expand(components, -1)
 
 
 def _joined(out: Sequence[Tensor], components: int = 3) -> Tensor:
     return torch.cat(list(out), dim=1) if out else torch.zeros(components, 0, dtype=torch.long)
 
 
-def mrope_ids(parts: Sequence[Run], switches: Switches) -> Tensor:
-    """M-RoPE (arXiv 2409.12191, section 2.1) [3, tokens]: what follows a run starts at its largest
+def mrope_ids(parts: Sequence[Span], switches: Switches) -> Tensor:
+    """M-RoPE (arXiv 2409.12191, section 2.1) [3, tokens]: what follows a span starts at its largest
     component plus one.
 
     ``next_position=max_hw`` starts the text after a video beyond the larger side of its grid, as
@@ -58,14 +58,14 @@ def mrope_ids(parts: Sequence[Run], switches: Switches) -> Tensor:
     return _joined(out)
 
 
-def rope1d_ids(parts: Sequence[Run], switches: Switches) -> Tensor:
+def rope1d_ids(parts: Sequence[Span], switches: Switches) -> Tensor:
     """Every token at its index in all three components [3, tokens]: the 1D-RoPE arm of the paper's
     table 8.
     """
     return torch.arange(sum(p.length for p in parts)).expand(3, -1)
 
 
-def spatial_reset_ids(parts: Sequence[Run], switches: Switches) -> Tensor:
+def spatial_reset_ids(parts: Sequence[Span], switches: Switches) -> Tensor:
     """M-RoPE whose rows and columns count from zero in every image (arXiv 2510.23095) [3, tokens].
 
     Time goes on from the text before. What follows starts as under M-RoPE, as in the authors' code,
@@ -82,7 +82,7 @@ def spatial_reset_ids(parts: Sequence[Run], switches: Switches) -> Tensor:
     return _joined(out)
 
 
-def diagonal_ids(parts: Sequence[Run], spacing: float) -> Tensor:
+def diagonal_ids(parts: Sequence[Span], spacing: float) -> Tensor:
     """VideoRoPE's layout (arXiv 2502.05173) [3, tokens], float: frames ``spacing`` apart on the
     diagonal on which text lies.
 
@@ -103,12 +103,12 @@ def diagonal_ids(parts: Sequence[Run], spacing: float) -> Tensor:
     return _joined(out).float()
 
 
-def videorope_ids(parts: Sequence[Run], switches: Switches) -> Tensor:
+def videorope_ids(parts: Sequence[Span], switches: Switches) -> Tensor:
     """The diagonal layout; frames 2 apart unless ``temporal_spacing`` says otherwise."""
     return diagonal_ids(parts, switches.spacing or 2.0)
 
 
-def hope_ids(parts: Sequence[Run], switches: Switches) -> Tensor:
+def hope_ids(parts: Sequence[Span], switches: Switches) -> Tensor:
     """The diagonal layout of HoPE (arXiv 2505.20444), frames ``temporal_spacing`` apart.
 
     The authors draw the spacing from 0.5, 0.75, 1, 1.25, 1.5 for each video in training and leave
@@ -118,7 +118,7 @@ def hope_ids(parts: Sequence[Run], switches: Switches) -> Tensor:
     return diagonal_ids(parts, switches.spacing or 1.0)
 
 
-def vrope_ids(parts: Sequence[Run], switches: Switches) -> Tensor:
+def vrope_ids(parts: Sequence[Span], switches: Switches) -> Tensor:
     """VRoPE (arXiv 2502.11664) [4, tokens]: each token by its four rotated coordinates y + x and
     their mirror images.
 
@@ -152,7 +152,7 @@ def sections(positions: Tensor, config: TextConfig, switches: Switches) -> tuple
     if switches.combine == "kron":
         return kron(positions, config, switches)
     component = torch.repeat_interleave(torch.arange(3), torch.tensor(config.mrope_section))
-    return angles(positions, config.head_dim, _theta(config, switches), component)
+    return _angles(positions, config, switches, component)
 
 
 def interleaved(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[Tensor, Tensor]:
@@ -164,7 +164,7 @@ def interleaved(positions: Tensor, config: TextConfig, switches: Switches) -> tu
     """
     j = torch.arange(config.head_dim // 2)
     component = torch.where(j < 3 * (len(j) * 5 // 16), j % 3, 0)
-    return angles(positions, config.head_dim, _theta(config, switches), component)
+    return _angles(positions, config, switches, component)
 
 
 def kron(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[Tensor, Tensor]:
@@ -180,9 +180,12 @@ def kron(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[Ten
         torch.arange(0, config.head_dim, 8, dtype=torch.float32, device=positions.device)
         / config.head_dim
     )
-    turn = (phases[..., None, :] / _theta(config, switches) ** block[:, None]).flatten(-2)
-    turn = torch.cat((turn, turn), dim=-1)
-    return turn.cos(), turn.sin()
+    if config.yarn:
+        raise UsageError("combine=kron has no meaning for a checkpoint with rope_scaling yarn")
+    # [..., 1, 4] / [head_dim / 8, 1] -> [..., head_dim / 2]
+    phase = (phases[..., None, :] / _theta(config, switches) ** block[:, None]).flatten(-2)
+    phase = torch.cat((phase, phase), dim=-1)
+    return phase.cos(), phase.sin()
 
 
 def heads(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[Tensor, Tensor]:
@@ -202,7 +205,7 @@ def heads(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[Te
     owner = torch.tensor([0] * (n - 2 * each) + [1] * each + [2] * each)
     zeros = torch.zeros(config.head_dim // 2, dtype=torch.long)
     each_head = positions[owner.to(positions.device)].movedim(0, -1)
-    return angles(each_head[None], config.head_dim, _theta(config, switches), zeros)
+    return _angles(each_head[None], config, switches, zeros)
 
 
 def low_time(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[Tensor, Tensor]:
@@ -211,7 +214,7 @@ def low_time(positions: Tensor, config: TextConfig, switches: Switches) -> tuple
     """
     j = torch.arange(config.head_dim // 2)
     component = torch.where(j < sum(config.mrope_section[1:]), 1 + j % 2, 0)
-    return angles(positions, config.head_dim, _theta(config, switches), component)
+    return _angles(positions, config, switches, component)
 
 
 def no_time(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[Tensor, Tensor]:
@@ -224,9 +227,19 @@ def no_time(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[
 
 def four(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[Tensor, Tensor]:
     """VRoPE's allocation (arXiv 2502.11664): frequency j turns with component j mod 4."""
-    return angles(
-        positions, config.head_dim, _theta(config, switches), torch.arange(config.head_dim // 2) % 4
-    )
+    return _angles(positions, config, switches, torch.arange(config.head_dim // 2) % 4)
+
+
+def _angles(
+    positions: Tensor, config: TextConfig, switches: Switches, component: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``rope.angles`` with the frequencies of this model, under YaRN where its config asks for
+    it.
+    """
+    yarn = config.yarn
+    inverse = frequencies(config.head_dim, _theta(config, switches), yarn, positions.device)
+    cos, sin = angles(positions, inverse, component)
+    return (cos * yarn.attention_factor, sin * yarn.attention_factor) if yarn else (cos, sin)
 
 
 def unturned(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[Tensor, Tensor]:
@@ -237,15 +250,16 @@ def unturned(positions: Tensor, config: TextConfig, switches: Switches) -> tuple
 
 
 def _theta(config: TextConfig, switches: Switches) -> float:
-    if config.yarn:
-        raise UsageError("rope_scaling yarn is not implemented")
     return switches.theta or config.rope_theta
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """Where tokens stand, and how far each frequency turns there. ``components`` is the first size
-    of the ids.
+    """A position scheme.
+
+    ids: position ids [components, tokens] of a sequence, from its spans.
+    angles: RoPE's cos and sin for such ids.
+    components: the first size of the ids.
     """
 
     ids: Ids

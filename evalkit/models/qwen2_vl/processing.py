@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from evalkit.errors import CheckpointError, DataError
-from evalkit.models.qwen2_vl.rope import Grid
+from evalkit.models.qwen2_vl.rope import Grid, grid_tokens
 from evalkit.models.qwen2_vl.switches import Limits, Switches, media_limits
 from evalkit.models.weights import read_json
 
@@ -289,4 +289,4 @@ def normalised(levels: Tensor, table: Tensor) -> Tensor:
 
 def visual_tokens(grids: Sequence[Grid]) -> int:
     """Tokens that the decoder sees for these grids."""
-    return sum(t * h * w // 4 for t, h, w in grids)
+    return sum(map(grid_tokens, grids))

@@ -10,6 +10,7 @@ component so far plus one. Position ids and other schemes than the released one 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,34 +18,46 @@ import torch
 from torch import Tensor
 
 from evalkit.errors import DataError
+from evalkit.models.qwen2_vl.config import VisionConfig, Yarn
 
 Grid = tuple[int, int, int]
 """(t, h, w) of one image or video, in patches: h and w before merging, t in pairs of frames."""
+MERGE = VisionConfig.spatial_merge_size
+
+
+def merged(grid: Grid) -> Grid:
+    """``grid`` in visual tokens: each stands for 2x2 patches."""
+    t, h, w = grid
+    return t, h // MERGE, w // MERGE
+
+
+def grid_tokens(grid: Grid) -> int:
+    """Visual tokens of an image or video."""
+    return math.prod(merged(grid))
 
 
 @dataclass(frozen=True)
-class Run:
-    """A stretch of a sequence: ``length`` text tokens, or the tokens of one image or video with
-    this merged ``grid``.
+class Span:
+    """A part of a sequence: ``length`` text tokens, or the tokens of one image or video with this
+    ``grid``, counted in tokens (``merged``).
     """
 
     length: int
     grid: Grid | None = None
 
 
-def runs(
+def spans(
     input_ids: Sequence[int],
     image_token: int,
     video_token: int,
     images: Sequence[Grid],
     videos: Sequence[Grid],
-    merge: int = 2,
-) -> list[Run]:
-    """Splits one sequence into text and visual runs. Grids are consumed in order; raises DataError
-    if they do not fit the ids.
+) -> list[Span]:
+    """Splits one sequence into text and visual spans. Grids, in patches, are consumed in order;
+    raises DataError if they do not fit the ids.
     """
     waiting = {image_token: list(images), video_token: list(videos)}
-    out: list[Run] = []
+    out: list[Span] = []
     i = text = 0
     while i < len(input_ids):
         token = input_ids[i]
@@ -53,41 +66,65 @@ def runs(
             i += 1
             continue
         if text:
-            out.append(Run(text))
+            out.append(Span(text))
             text = 0
         if not waiting[token]:
             raise DataError("more image or video placeholders in the prompt than grids")
         t, h, w = waiting[token].pop(0)
-        grid = (t, h // merge, w // merge)
-        n = grid[0] * grid[1] * grid[2]
+        grid = merged((t, h, w))
+        n = math.prod(grid)
         if any(x != token for x in input_ids[i : i + n]) or i + n > len(input_ids):
             raise DataError(
                 f"a visual grid of {t}x{h}x{w} patches needs {n} placeholder tokens in a "
                 "row; the prompt has fewer"
             )
-        out.append(Run(n, grid))
+        out.append(Span(n, grid))
         i += n
     if text:
-        out.append(Run(text))
+        out.append(Span(text))
     if waiting[image_token] or waiting[video_token]:
         raise DataError("more image or video grids than placeholders in the prompt")
     return out
 
 
-def angles(
-    positions: Tensor, head_dim: int, theta: float, component: Tensor
-) -> tuple[Tensor, Tensor]:
+def frequencies(
+    head_dim: int, theta: float, yarn: Yarn | None = None, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Radians that each of head_dim / 2 frequencies turns by a position [head_dim / 2], fp32.
+
+    Frequency j is theta^(-2j / head_dim). YaRN (arXiv 2309.00071, section 3.2) leaves those that
+    turn often within the original context as they are, divides those that turn hardly once by its
+    factor, and goes over from one to the other linearly.
+    """
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim
+    inverse = 1.0 / theta**exponents
+    if yarn is None:
+        return inverse
+
+    def dimension(rotations: float) -> float:
+        """The (fractional) j whose frequency turns so often within the original context."""
+        wavelength = yarn.original_max_position_embeddings / (rotations * 2 * math.pi)
+        return head_dim * math.log(wavelength) / (2 * math.log(theta))
+
+    low, high = dimension(yarn.beta_fast), dimension(yarn.beta_slow)
+    if yarn.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, head_dim - 1)
+    j = torch.arange(head_dim // 2, dtype=torch.float32, device=device)
+    slowed = ((j - low) / (high - low if high != low else 0.001)).clamp(0, 1)
+    return inverse / yarn.factor * slowed + inverse * (1 - slowed)
+
+
+def angles(positions: Tensor, inverse: Tensor, component: Tensor) -> tuple[Tensor, Tensor]:
     """cos and sin [..., head_dim] in fp32 for positions [components, ...].
 
-    Frequency j (of head_dim / 2) is theta^(-2j / head_dim) and turns with position component
-    ``component[j]``. The second half repeats the first, for the rotate-half layout.
+    Frequency j of ``inverse`` [head_dim / 2] turns with position component ``component[j]``. The
+    second half repeats the first, for the rotate-half layout.
     """
-    inverse = 1.0 / theta ** (
-        torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
-    )
-    turn = positions.float().movedim(0, -1)[..., component.to(positions.device)] * inverse
-    turn = torch.cat((turn, turn), dim=-1)
-    return turn.cos(), turn.sin()
+    # [components, ...] -> [..., components] -> [..., head_dim / 2]
+    phase = positions.float().movedim(0, -1)[..., component.to(positions.device)] * inverse
+    phase = torch.cat((phase, phase), dim=-1)  # [..., head_dim]
+    return phase.cos(), phase.sin()
 
 
 def vision_angles(
@@ -96,7 +133,7 @@ def vision_angles(
     theta: float,
     merge: int,
     device: torch.device | str = "cpu",
-    position: str | None = "rope2d",
+    position: str = "rope2d",
     time: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """cos and sin [patches, head_dim] in fp32 of the vision tower's positions, rows in merge-block
@@ -107,20 +144,20 @@ def vision_angles(
     ``none``: nothing turns. ``time`` adds the number of the frame pair to every position, so that
     it matters between frame pairs only.
     """
-    parts = head_dim // 4 if position == "rope2d" else head_dim // 2
-    inverse = 1.0 / theta ** (torch.arange(0, 2 * parts, 2, dtype=torch.float32) / (2 * parts))
+    axis_dim = head_dim // 2 if position == "rope2d" else head_dim  # features that an axis turns
+    inverse = 1.0 / theta ** (torch.arange(0, axis_dim, 2, dtype=torch.float32) / axis_dim)
     rows = []
     for t, h, w in grids:
+        # Patches come in merge blocks: [block row, block column, row in block, column in block].
         y = torch.arange(h).view(h // merge, 1, merge, 1).expand(-1, w // merge, -1, merge)
         x = torch.arange(w).view(1, w // merge, 1, merge).expand(h // merge, -1, merge, -1)
-        axes = {"rope2d": (y, x), "rope1d": (y * w + x,), "none": (torch.zeros_like(y),)}[
-            position or "rope2d"
-        ]
-        where = torch.stack(axes, dim=-1).reshape(-1, len(axes)).repeat(t, 1)
-        rows.append(where + torch.arange(t).repeat_interleave(h * w)[:, None] if time else where)
-    turn = (torch.cat(rows).to(device).float()[:, :, None] * inverse.to(device)).flatten(1)
-    turn = torch.cat((turn, turn), dim=-1)
-    return turn.cos(), turn.sin()
+        axes = {"rope2d": (y, x), "rope1d": (y * w + x,), "none": (torch.zeros_like(y),)}[position]
+        place = torch.stack(axes, dim=-1).reshape(-1, len(axes)).repeat(t, 1)  # [t * h * w, axes]
+        rows.append(place + torch.arange(t).repeat_interleave(h * w)[:, None] if time else place)
+    # [patches, axes, 1] * [axis_dim / 2] -> [patches, head_dim / 2]
+    phase = (torch.cat(rows).to(device).float()[:, :, None] * inverse.to(device)).flatten(1)
+    phase = torch.cat((phase, phase), dim=-1)
+    return phase.cos(), phase.sin()
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
