@@ -78,8 +78,8 @@ class Load:
 def _page(rng: np.random.Generator, height: int, width: int, key: int) -> Visual:
     small = rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
     processor = Processor()
-    levels, grid = processor.image_levels(Image.fromarray(small).resize((width, height)))
-    return Visual(levels, Media(grid), key, partial(normalised, table=processor.table))
+    pixels, grid = processor.image_patches(Image.fromarray(small).resize((width, height)))
+    return Visual(pixels, Media(grid), key, partial(normalised, lookup=processor.lookup))
 
 
 def _ask(

@@ -220,11 +220,13 @@ class ReferenceAdapter(ModelAdapter):
             budget,
         )
         cut = (
-            self.processor.image_levels if isinstance(part, Image) else self.processor.video_levels
+            self.processor.image_patches
+            if isinstance(part, Image)
+            else self.processor.video_patches
         )
-        levels, grid = cut(pixels, budget.min_pixels, budget.max_pixels)
-        normalise = partial(normalised, table=self.processor.table)
-        return Visual(levels, Media(grid, isinstance(part, Video)), key, normalise)
+        patches, grid = cut(pixels, budget.min_pixels, budget.max_pixels)
+        normalise = partial(normalised, lookup=self.processor.lookup)
+        return Visual(patches, Media(grid, isinstance(part, Video)), key, normalise)
 
     def _completion(
         self, choices: Sequence[str], tokens: TokenCounts, output: Output

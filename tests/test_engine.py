@@ -26,7 +26,7 @@ from tests.oracle import hf_model
 from tests.tiny import write_tiny
 
 CPU = torch.device("cpu")
-NORMALISE = partial(normalised, table=Processor().table)
+NORMALISE = partial(normalised, lookup=Processor().lookup)
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +43,12 @@ def prompt(model: Qwen2VL, seed: int, kinds: str, limit: int = 12) -> Prompt:
     for kind in kinds:
         h, w = (28 * int(x) for x in rng.integers(1, 6, 2))
         frames = rng.integers(0, 256, (2 if kind == "i" else 4, 3, h, 2 * w), dtype=np.uint8)
-        levels, grid = cut(torch.from_numpy(frames))
+        pixels, grid = cut(torch.from_numpy(frames))
         media, key = Media(grid, kind == "v"), (seed, kind, len(visuals))
         if rng.integers(2):
-            visuals.append(Visual(levels, media, key, NORMALISE))
+            visuals.append(Visual(pixels, media, key, NORMALISE))
         else:
-            visuals.append(Visual(NORMALISE(levels), media, key))
+            visuals.append(Visual(NORMALISE(pixels), media, key))
         token = c.video_token_id if kind == "v" else c.image_token_id
         ids += [
             c.vision_start_token_id,

@@ -153,8 +153,8 @@ def test_long_videos_follow_the_papers_positions() -> None:
     """
     rng = np.random.default_rng(3)
     model = random_weights(Qwen2VL(random_config(rng)), 3)
-    levels, grid = cut(torch.from_numpy(rng.integers(0, 256, (20, 3, 56, 84), dtype=np.uint8)))
-    patches = normalised(levels, Processor().table)
+    pixels, grid = cut(torch.from_numpy(rng.integers(0, 256, (20, 3, 56, 84), dtype=np.uint8)))
+    patches = normalised(pixels, Processor().lookup)
     assert grid == (10, 4, 6)
     ids = [5, 6, START, *[VIDEO] * 60, END, 7, 8]
     media = {"pixel_values_videos": patches, "video_grid_thw": [grid]}

@@ -9,11 +9,12 @@ Python's, half to even.
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,12 +24,17 @@ from PIL import Image
 from torch import Tensor
 
 from evalkit.errors import CheckpointError, DataError
+from evalkit.models.qwen2_vl.config import VisionConfig
 from evalkit.models.qwen2_vl.rope import Grid, grid_tokens
 from evalkit.models.qwen2_vl.switches import Limits, Switches, media_limits
 from evalkit.models.weights import read_json
 
-FACTOR = 28
-FRAME_FACTOR = 2
+log = logging.getLogger(__name__)
+
+PATCH, MERGE = VisionConfig.patch_size, VisionConfig.spatial_merge_size
+FACTOR = PATCH * MERGE
+"""Pixels on a side of one visual token."""
+FRAME_FACTOR = VisionConfig.temporal_patch_size
 FPS = 2.0
 MIN_FRAMES, MAX_FRAMES = 4, 768
 VIDEO_MIN_PIXELS, VIDEO_MAX_PIXELS, VIDEO_TOTAL_PIXELS = (
@@ -36,6 +42,30 @@ VIDEO_MIN_PIXELS, VIDEO_MAX_PIXELS, VIDEO_TOTAL_PIXELS = (
     768 * FACTOR**2,
     24_576 * FACTOR**2,
 )
+DEFAULT_MAX_PIXELS = 1280 * FACTOR**2
+"""What transformers takes where the settings are there and name no bound."""
+FIXED: Mapping[str, Any] = {
+    "patch_size": PATCH,
+    "temporal_patch_size": FRAME_FACTOR,
+    "merge_size": MERGE,
+    "do_resize": True,
+    "do_rescale": True,
+    "do_normalize": True,
+    "do_convert_rgb": True,
+    "resample": Image.Resampling.BICUBIC.value,
+}
+"""Settings that every Qwen2-VL has; the processor is written for these values."""
+SETTINGS = frozenset(
+    "min_pixels max_pixels size image_mean image_std rescale_factor "
+    # names, and where and in which form the result is handed over
+    "image_processor_type video_processor_type feature_extractor_type processor_class auto_map "
+    "data_format input_data_format return_tensors device disable_grouping default_to_square "
+    "_valid_processor_keys "
+    # which frames of a video: chosen before, by the official rule
+    "do_sample_frames fps num_frames min_frames max_frames video_metadata return_metadata "
+    "cap_pixels_per_frame max_video_tokens use_token_compression".split()
+)
+"""Further keys that are read here, or don't change pixels."""
 
 Frames = NDArray[np.uint8]
 """Decoded video frames [frames, height, width, 3]."""
@@ -43,8 +73,8 @@ Frames = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class ProcessorConfig:
-    """A checkpoint's ``preprocessor_config.json``. Pixel bounds are areas; the defaults are those
-    of the released files.
+    """How a checkpoint prepares images and frames. Pixel bounds are areas; the defaults are those
+    of the released ``preprocessor_config.json``.
     """
 
     min_pixels: int = 4 * FACTOR**2
@@ -54,36 +84,89 @@ class ProcessorConfig:
 
     @classmethod
     def load(cls, folder: Path) -> ProcessorConfig:
-        """Reads the file, or gives the released defaults when the folder has none. Raises
-        CheckpointError on other patch sizes, and on values that are none."""
-        path = folder / "preprocessor_config.json"
-        raw = read_json(path) if path.is_file() else {}
-        sizes = (
-            raw.get("patch_size", 14),
-            raw.get("temporal_patch_size", 2),
-            raw.get("merge_size", 2),
-        )
-        if sizes != (14, 2, 2):
-            raise CheckpointError(
-                f"{path}: patch, temporal patch and merge size {sizes}; Qwen2-VL has (14, 2, 2)"
+        """Reads the settings from where transformers reads them: ``image_processor`` in
+        ``processor_config.json``, else ``preprocessor_config.json``. A folder with neither gets the
+        released values, and a warning.
+
+        Raises CheckpointError on settings that this processor does not have, on values that are
+        none, and where videos would be normalised otherwise than images.
+        """
+        image = _section(folder, "image_processor", "preprocessor_config.json")
+        if image is None:
+            log.warning(
+                "%s: no preprocessor_config.json; the released settings of Qwen2-VL are used",
+                folder,
             )
-        size = raw.get("size") or {}
+            return cls()
+        config = cls._read(*image)
+        video = _section(folder, "video_processor", "video_preprocessor_config.json")
+        if video is not None:
+            # Its pixel bounds don't count: in the official pipeline frames are resized before.
+            other = cls._read(
+                video[0], {**video[1], "size": None, "min_pixels": None, "max_pixels": None}
+            )
+            if (other.image_mean, other.image_std) != (config.image_mean, config.image_std):
+                raise CheckpointError(
+                    f"{video[0]}: image_mean and image_std differ from those for images; one "
+                    "normalisation for both is implemented"
+                )
+        return config
+
+    @classmethod
+    def _read(cls, path: Path, raw: Mapping[str, Any]) -> ProcessorConfig:
+        given = {k: v for k, v in raw.items() if v is not None}
+        for name, expected in FIXED.items():
+            if given.get(name, expected) != expected:
+                raise CheckpointError(
+                    f"{path}: {name} is {given[name]!r}; every Qwen2-VL has {expected!r}"
+                )
+        others = [
+            k for k in given if k not in FIXED and k not in SETTINGS and given[k] is not False
+        ]
+        if others:
+            raise CheckpointError(
+                f"{path}: {', '.join(others)}: unknown here, and may change the pixels; remove what "
+                "is known to make no difference"
+            )
+        kind = str(given.get("image_processor_type", given.get("video_processor_type", "Qwen2VL")))
+        if not kind.startswith("Qwen2VL"):
+            raise CheckpointError(f"{path}: the processor is a {kind}, not one of Qwen2-VL")
+        size = given.get("size", {})
         default = cls()
         try:
-            low = int(raw.get("min_pixels") or size.get("shortest_edge") or default.min_pixels)
-            high = int(raw.get("max_pixels") or size.get("longest_edge") or default.max_pixels)
+            low = int(given.get("min_pixels") or size.get("shortest_edge") or default.min_pixels)
+            high = int(given.get("max_pixels") or size.get("longest_edge") or DEFAULT_MAX_PIXELS)
+            scale = float(given.get("rescale_factor", 1 / 255))
             mean, std = (
-                tuple(map(float, raw.get(k, getattr(default, k))))
+                tuple(map(float, given.get(k, getattr(default, k))))
                 for k in ("image_mean", "image_std")
             )
         except (TypeError, ValueError, AttributeError) as e:
             raise CheckpointError(f"{path}: a value has the wrong type ({e})") from e
-        if not 0 < low <= high or len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        if (
+            not 0 < low <= high
+            or len(mean) != 3
+            or len(std) != 3
+            or min(std) <= 0
+            or not math.isclose(scale, 1 / 255)
+        ):
             raise CheckpointError(
-                f"{path}: expected 0 < min_pixels <= max_pixels, and three numbers in "
-                "image_mean and image_std, these above 0"
+                f"{path}: expected 0 < min_pixels <= max_pixels, three numbers in image_mean and "
+                "image_std, these above 0, and a rescale_factor of 1/255"
             )
         return cls(low, high, mean, std)
+
+
+def _section(folder: Path, name: str, legacy: str) -> tuple[Path, dict[str, Any]] | None:
+    """The settings of the image or video processor, with the file that holds them."""
+    path = folder / "processor_config.json"
+    section = read_json(path).get(name) if path.is_file() else None
+    if section is not None:
+        if not isinstance(section, dict):
+            raise CheckpointError(f"{path}: {name} is {section!r}, not a JSON object")
+        return path, section
+    path = folder / legacy
+    return (path, read_json(path)) if path.is_file() else None
 
 
 def smart_resize(
@@ -91,15 +174,14 @@ def smart_resize(
     width: int,
     min_pixels: int,
     max_pixels: int,
-    variant: Literal["utils", "hf"] = "utils",
     rounding: str = "round",
 ) -> tuple[int, int]:
     """The (height, width) nearest to the original that are multiples of 28 with an area in
     [min_pixels, max_pixels].
 
-    ``utils`` is qwen-vl-utils 0.0.8 (sides at least 28 before the budget), ``hf`` is transformers
-    5.23; they differ only for extreme shapes. ``rounding`` ceil and floor are ablations. Raises
-    DataError when one side is over 200 times the other.
+    The rule of qwen-vl-utils 0.0.8: sides are at least 28 before the budget. That of transformers
+    5.23 differs only where a side is below 14 pixels. ``rounding`` ceil and floor are ablations.
+    Raises DataError when one side is over 200 times the other.
     """
     if min(height, width) < 1 or max(height, width) / min(height, width) > 200:
         raise DataError(
@@ -111,9 +193,8 @@ def smart_resize(
         "floor": math.floor,
     }
     nearest = rules[rounding]
-    h, w = nearest(height / FACTOR) * FACTOR, nearest(width / FACTOR) * FACTOR
-    if variant == "utils":
-        h, w = max(FACTOR, h), max(FACTOR, w)
+    h = max(FACTOR, nearest(height / FACTOR) * FACTOR)
+    w = max(FACTOR, nearest(width / FACTOR) * FACTOR)
     if h * w > max_pixels:
         beta = math.sqrt(height * width / max_pixels)
         h = max(FACTOR, math.floor(height / beta / FACTOR) * FACTOR)
@@ -157,29 +238,20 @@ def target_size(
 
 
 def sample_frames(
-    total: int,
-    video_fps: float,
-    fps: float = FPS,
-    max_frames: int | None = None,
-    frames: int | None = None,
+    total: int, video_fps: float, fps: float = FPS, max_frames: int | None = None
 ) -> list[int]:
     """Indices of the frames that are shown: an even number, evenly spaced from the first to the
     last.
 
-    Aims at ``fps`` frames a second within [4, 768] (or exactly ``frames``, rounded to even). Raises
-    DataError for clips of fewer than two frames.
+    Aims at ``fps`` frames a second, at least 4 and at most ``max_frames`` (768 by default), and
+    never more than the clip has. Raises DataError for clips of fewer than two frames.
     """
-    if frames is not None:
-        n = round(frames / FRAME_FACTOR) * FRAME_FACTOR
-    else:
-        low = math.ceil(MIN_FRAMES / FRAME_FACTOR) * FRAME_FACTOR
-        high = (max_frames or min(MAX_FRAMES, total)) // FRAME_FACTOR * FRAME_FACTOR
-        n = round(min(max(total / video_fps * fps, low), high) / FRAME_FACTOR) * FRAME_FACTOR
-    if not FRAME_FACTOR <= n <= total:
-        raise DataError(
-            f"a video of {total} frames can't give {n}: at least {FRAME_FACTOR} are needed, "
-            "at most all"
-        )
+    low = math.ceil(MIN_FRAMES / FRAME_FACTOR) * FRAME_FACTOR
+    high = min(max_frames or MAX_FRAMES, total) // FRAME_FACTOR * FRAME_FACTOR
+    n = round(min(max(total / video_fps * fps, low), high) / FRAME_FACTOR) * FRAME_FACTOR
+    if n < FRAME_FACTOR:
+        most = f", and at most {max_frames} may be shown" if max_frames else ""
+        raise DataError(f"a video of {total} frames{most}: at least {FRAME_FACTOR} are needed")
     return [int(i) for i in torch.linspace(0, total - 1, n).round().long()]
 
 
@@ -202,11 +274,13 @@ class Processor:
     ) -> None:
         self.config = config
         self.switches = switches
-        levels = (np.arange(256, dtype=np.float64) * (1 / 255)).astype(np.float32)
+        values = (np.arange(256, dtype=np.float64) * (1 / 255)).astype(np.float32)
         mean, std = (
             np.array(x, dtype=np.float32)[:, None] for x in (config.image_mean, config.image_std)
         )
-        self.table = torch.from_numpy((levels - mean) / std)
+        # [channels, 256]: what each 8-bit value of a channel becomes. Exact, and an eighth of the
+        # bytes of normalised pixels wait for the model.
+        self.lookup = torch.from_numpy((values - mean) / std)
 
     def image(
         self, image: Image.Image, min_pixels: int | None = None, max_pixels: int | None = None
@@ -214,13 +288,13 @@ class Processor:
         """Patches [h * w, 1176] (float32) and grid (1, h, w) of one image; the bounds replace the
         checkpoint's. Raises DataError.
         """
-        levels, grid = self.image_levels(image, min_pixels, max_pixels)
-        return normalised(levels, self.table), grid
+        pixels, grid = self.image_patches(image, min_pixels, max_pixels)
+        return normalised(pixels, self.lookup), grid
 
-    def image_levels(
+    def image_patches(
         self, image: Image.Image, min_pixels: int | None = None, max_pixels: int | None = None
     ) -> tuple[Tensor, Grid]:
-        """``image`` before it is normalised: an eighth of the bytes."""
+        """Patches [h * w, 3, 1, 196] (uint8) and grid of one image, not yet normalised."""
         rgb = image.convert("RGB")
         height, width = target_size(
             rgb.height,
@@ -238,13 +312,15 @@ class Processor:
         """Patches [t * h * w, 1176] and grid (t, h, w) of sampled frames; an odd last frame is
         repeated. Raises DataError.
         """
-        levels, grid = self.video_levels(frames, min_pixels, max_pixels)
-        return normalised(levels, self.table), grid
+        pixels, grid = self.video_patches(frames, min_pixels, max_pixels)
+        return normalised(pixels, self.lookup), grid
 
-    def video_levels(
+    def video_patches(
         self, frames: Frames, min_pixels: int | None = None, max_pixels: int | None = None
     ) -> tuple[Tensor, Grid]:
-        """``video`` before it is normalised: a quarter of the bytes."""
+        """Patches [t * h * w, 3, 2, 196] (uint8) and grid of frames, not yet normalised; under the
+        switch ``tube=per_frame`` [..., 3, 1, 196].
+        """
         size = target_size(
             frames.shape[1],
             frames.shape[2],
@@ -252,7 +328,7 @@ class Processor:
             Limits(min_pixels, max_pixels),
             Limits(*frame_pixels(len(frames))),
         )
-        clip = torch.from_numpy(frames).permute(0, 3, 1, 2)
+        clip = torch.from_numpy(frames).permute(0, 3, 1, 2)  # [frames, 3, height, width]
         pair = self.switches.tube != "per_frame"
         if pair and len(clip) % FRAME_FACTOR:
             clip = torch.cat((clip, clip[-1:]))
@@ -267,23 +343,30 @@ def cut(pixels: Tensor, pair: bool = True) -> tuple[Tensor, Grid]:
     sides multiples of 28.
 
     Without ``pair`` frames are [t, 3, height, width], and so are the patches [..., 3, 1, 14 * 14]:
-    each frame is to be shown twice. Rows run over t, then merge blocks, then the 2x2 inside each.
+    each frame is to be shown twice.
     """
     frames, channels, height, width = pixels.shape
-    own = FRAME_FACTOR if pair else 1
-    t, h, w = frames // own, height // 14, width // 14
-    patches = pixels.reshape(t, own, channels, h // 2, 2, 14, w // 2, 2, 14).permute(
-        0, 3, 6, 4, 7, 2, 1, 5, 8
-    )
-    return patches.reshape(t * h * w, channels, own, -1), (t, h, w)
+    depth = FRAME_FACTOR if pair else 1
+    t, h, w = frames // depth, height // PATCH, width // PATCH
+    # A side is cut into merge blocks, each of 2 patches, each of 14 pixels:
+    #       0     1       2         3         4         5         6            7         8
+    #       time  frame   channel   row block row       y         column block column    x
+    axes = (t, depth, channels, h // MERGE, MERGE, PATCH, w // MERGE, MERGE, PATCH)
+    # Patches run over time, then merge blocks, then the 2x2 of a block, so that the merger joins
+    # neighbours in memory; features of a patch run over channel, frame, y, x.
+    patches = pixels.reshape(axes).permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
+    return patches.reshape(t * h * w, channels, depth, PATCH**2), (t, h, w)
 
 
-def normalised(levels: Tensor, table: Tensor) -> Tensor:
+def normalised(patches: Tensor, lookup: Tensor) -> Tensor:
     """What the model reads [patches, 1176], features ordered (channel, frame, y, x), of 8-bit
-    patches; ``table`` [channels, 256] says which value a level stands for."""
-    out = levels.new_empty((*levels.shape[:2], FRAME_FACTOR, levels.shape[-1]), dtype=table.dtype)
-    for channel, values in enumerate(table.to(levels.device)):
-        out[:, channel] = values[levels[:, channel].int()]
+    patches [patches, 3, 1 or 2, 196]; one frame is shown twice. ``lookup`` [channels, 256] holds
+    the value for each of a channel's 256.
+    """
+    shape = (*patches.shape[:2], FRAME_FACTOR, patches.shape[-1])
+    out = patches.new_empty(shape, dtype=lookup.dtype)
+    for channel, values in enumerate(lookup.to(patches.device)):
+        out[:, channel] = values[patches[:, channel].int()]
     return out.flatten(1)
 
 
