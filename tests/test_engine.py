@@ -468,3 +468,110 @@ def test_a_question_without_choices_is_an_error_of_its_own(model: Qwen2VL) -> No
     outputs = {o.id: o for o in Engine(model, STOP).rank(asked)}
     assert len(outputs["0"].logprobs) == 2
     assert all("no choices" in str(outputs[i].error) for i in ("1", "2"))
+
+
+def overflowing(p: Prompt) -> Prompt:
+    """The same prompt, its pixels beyond what the dtype holds."""
+    return replace(
+        p,
+        visuals=tuple(
+            replace(v, patches=v.pixels(CPU) * 1e38, normalise=None, key=("overflow", v.key))
+            for v in p.visuals
+        ),
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_an_image_that_overflows_costs_its_own_answer_alone(
+    model: Qwen2VL, dtype: torch.dtype
+) -> None:
+    """Rows of the cache that held no finite numbers are given to others afterwards."""
+    model = copy.deepcopy(model).to(dtype)
+    prompts = [
+        prompt(model, i, k, limit=4 + i) for i, k in enumerate(["i", "", "ii", "i", "v", ""])
+    ]
+    prompts[2] = overflowing(prompts[2])
+    alone = {}
+    for p in prompts:
+        alone |= {o.id: o for o in Engine(model, STOP).generate([p])}
+    assert "NaN" in str(alone["2"].error)
+    for rows in (2, 3, 8):
+        together = {
+            o.id: o for o in Engine(model, STOP, Budget(rows, 4096, 1 << 20)).generate(prompts)
+        }
+        assert {i for i, o in together.items() if o.error} == {"2"}
+        assert dtype != torch.float32 or all(together[i].ids == alone[i].ids for i in alone)
+
+
+def test_places_of_the_cache_that_no_sequence_holds_are_zero(model: Qwen2VL) -> None:
+    def used(cache: KVCache) -> list[bool]:
+        return [
+            bool(stored[:, row, :, n:].any())
+            for stored in (cache.keys, cache.values)
+            for row, n in enumerate(cache.lengths + [0] * (stored.shape[1] - len(cache.lengths)))
+        ]
+
+    prompts = [prompt(model, i, k, limit=2 + 3 * i) for i, k in enumerate(["i", "", "ii", "i", ""])]
+    engine = Engine(model, STOP, Budget(3, 4096, 1 << 20))
+    for _ in engine.generate(prompts):
+        assert not any(used(engine.runner.cache))
+    broken_off = engine.generate([replace(p, max_new_tokens=50) for p in prompts])
+    next(broken_off)
+    broken_off.close()
+    assert engine.runner.cache.lengths
+    with torch.inference_mode():
+        engine.runner.cache.keep(0)
+    assert not any(used(engine.runner.cache))
+
+
+def test_a_question_without_finite_numbers_spoils_no_other_about_its_image(tmp_path: Path) -> None:
+    model = load(write_tiny(tmp_path, tied=False))
+    model.model.embed_tokens.weight.detach()[300] = float("inf")
+    base = prompt(model, 5, "i")
+    asked = [replace(base, id=str(i), ids=(*base.ids, 65 + i)) for i in range(4)]
+    expected = answers(Engine(model, STOP), asked)
+    asked[1] = replace(asked[1], ids=(*base.ids, 300, 66))
+    outputs = {o.id: o for o in Engine(model, STOP).generate(asked)}
+    assert "NaN" in str(outputs["1"].error)
+    assert all(outputs[i].ids == expected[i] for i in ("0", "2", "3"))
+    ranked = [replace(p, choices=((7,), (8, 9))) for p in asked]
+    assert [o.id for o in Engine(model, STOP).rank(ranked) if o.error] == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"ids": (), "visuals": ()}, "the prompt is empty"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
+        ({"max_new_tokens": -3}, "max_new_tokens is -3"),
+        ({"id": "0"}, "the id '0' names an earlier prompt"),
+        ({"ids": (5, 320)}, "token 320 is not in the model's vocabulary of 320"),
+        ({"ids": (5, -1)}, "token -1 is not"),
+        ({"visuals": ()}, "more image or video placeholders"),
+        ({"ids": (5, 6, 7)}, "more image or video grids"),
+    ],
+)
+def test_a_prompt_that_can_not_be_run_is_an_error_of_its_own(
+    model: Qwen2VL, change: dict, error: str
+) -> None:
+    prompts = [prompt(model, i, "i") for i in range(3)]
+    expected = answers(Engine(model, STOP), prompts)
+    wrong = replace(prompt(model, 7, "i"), **change)
+    outputs = list(Engine(model, STOP).generate([*prompts[:1], wrong, *prompts[1:]]))
+    assert len(outputs) == 4
+    assert {o.id: o.ids for o in outputs if not o.error} == expected
+    (failed,) = (o for o in outputs if o.error)
+    assert failed.id == wrong.id and error in str(failed.error)
+
+
+def test_no_prompts_are_no_outputs(model: Qwen2VL) -> None:
+    engine = Engine(model, STOP)
+    assert list(engine.generate([])) == [] and list(engine.rank([])) == []
+    assert [o.error for o in engine.generate([Prompt("x", ())])] != [None]
+
+
+def test_ranking_refuses_what_can_not_be_run_too(model: Qwen2VL) -> None:
+    good = replace(prompt(model, 0, "i"), choices=((7,), (8,)))
+    wrong = [replace(good, id="ids", ids=()), replace(good, id="choice", choices=((7,), (999,)))]
+    outputs = {o.id: o for o in Engine(model, STOP).rank([wrong[0], good, wrong[1], good])}
+    assert "empty" in str(outputs["ids"].error) and "999" in str(outputs["choice"].error)
