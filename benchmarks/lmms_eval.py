@@ -41,11 +41,13 @@ metric_list:
   - {{metric: anls, aggregation: mean, higher_is_better: true}}
 """
 UTILS = """
+from evalkit.protocols import short_answer
+
 def doc_to_visual(doc):
     return [doc["image"].convert("RGB")]
 
 def doc_to_text(doc, **_):
-    return doc["question"] + "\\nPlease try to answer the question with short words or phrases if possible."
+    return short_answer(doc["question"])
 
 def distance(a, b):
     row = list(range(len(b) + 1))

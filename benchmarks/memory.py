@@ -30,7 +30,8 @@ print(json.dumps({"code": code, "rss": resource.getrusage(resource.RUSAGE_SELF).
 
 
 def rows(count: int) -> Iterator[dict[str, Any]]:
-    from evalkit.nano.scene import draw, stream
+    from evalkit.nano.families import draw
+    from evalkit.nano.scene import stream
 
     page = made = 0
     while made < count:

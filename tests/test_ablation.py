@@ -22,7 +22,8 @@ from evalkit.models.qwen2_vl.rope import Span, grid_tokens, merged, vision_angle
 from evalkit.models.qwen2_vl.switches import Switches
 from evalkit.models.switch import written
 from evalkit.nano.batches import HEAD, collate, encode
-from evalkit.nano.scene import draw, stream
+from evalkit.nano.families import draw
+from evalkit.nano.scene import stream
 from tests.test_engine import CPU, of_kind, prompt
 from tests.tiny import write_tiny
 

@@ -15,11 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from evalkit.nano import batches, clips, grounding, mini
+from evalkit.nano.families import FAMILIES, draw
 from evalkit.nano.fonts import font
 from evalkit.nano.grounding import COLOURS, Thing, _alike, _scatter, refer
 from evalkit.nano.grounding import draw as draw_grounding
 from evalkit.nano.recipe import Recipe
-from evalkit.nano.scene import FAMILIES, Scene, digest, draw, stream
+from evalkit.nano.scene import Scene, digest, stream
 from evalkit.nano.wordlists import WORDS
 from evalkit.nano.words import LOOKALIKES, fonts_for
 

@@ -20,9 +20,10 @@ from evalkit.models.qwen2_vl.rope import grid_tokens
 from evalkit.models.qwen2_vl.switches import Switches
 from evalkit.nano import batches, shipped
 from evalkit.nano.batches import HEAD, TURN, collate, encode, make_batch, pixels, prompt
+from evalkit.nano.families import FAMILIES, draw
 from evalkit.nano.muon import Muon
 from evalkit.nano.recipe import Recipe, find_recipe, load_recipe
-from evalkit.nano.scene import FAMILIES, draw, stream
+from evalkit.nano.scene import stream
 from evalkit.nano.state import begin_with
 from evalkit.nano.tokenizer import write
 from evalkit.nano.train import (

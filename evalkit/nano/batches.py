@@ -22,18 +22,18 @@ from evalkit.models.qwen2_vl.positions import POSITIONS
 from evalkit.models.qwen2_vl.processing import FPS, Processor, sample_frames
 from evalkit.models.qwen2_vl.rope import Grid, Span, grid_tokens, merged
 from evalkit.models.qwen2_vl.switches import Limits, Switches, media_limits
+from evalkit.protocols import LETTER_ANSWER, detect, short_answer
 
 from . import tokenizer as nano_tokenizer
 from .clips import draw as draw_clip
+from .families import Family, draw
 from .recipe import Recipe
-from .scene import Family, Question, Scene, digest, draw, stream
+from .scene import Question, Scene, digest, stream
 
 BOXES: tuple[Family, ...] = ("grounding", "contrasts", "grids")
 """Families whose answers are boxes."""
 MIN_PIXELS = 4 * 28 * 28
 """Small clips stay small, as in the ``mini`` subset of video_qa."""
-SHORT_ANSWER = "\nPlease try to answer the question with short words or phrases if possible."
-LETTER_ANSWER = "\nAnswer with the option's letter from the given choices directly."
 EXTRA = 6
 """Questions from this number on are a scene's extra ones: learnt from, not graded. A row has fewer
 than 8 in all.
@@ -51,14 +51,14 @@ def prompt(family: Family, question: Question) -> str:
     if question.kind == "extra":
         return question.text
     if family in BOXES:
-        return f'Detect the bounding box of "{question.text}".'
+        return detect(question.text)
     if family == "clips":
         return (
             f"{question.text}\n"
             + "\n".join(f"{a}. {o}" for a, o in zip("ABCDE", question.options))
             + LETTER_ANSWER
         )
-    return question.text + SHORT_ANSWER
+    return short_answer(question.text)
 
 
 def target(family: Family, question: Question) -> str:

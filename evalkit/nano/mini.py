@@ -12,42 +12,35 @@ import hashlib
 import io
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 
-from .grounding import draw as draw_grounding
-from .scene import Family, Scene, Tier, digest, draw, stream, tier_difficulty
+from . import grounding
+from .families import DRAW, Draw, Tier, tier_difficulty
+from .scene import Scene, digest, stream
 
 HERE = Path(__file__).parent.parent / "data" / "mini"
 SEED = 2026
 TIERS: tuple[Tier, ...] = get_args(Tier)
 Row = dict[str, Any]
-Make = Callable[[float, np.random.Generator], Scene]
 
 
-def of(family: Family) -> Make:
-    return lambda difficulty, rng: draw(family, difficulty, rng)
-
-
-def styled(style: str) -> Make:
-    return lambda difficulty, rng: draw_grounding(difficulty, rng, style)
-
-
-SUBSETS: dict[str, tuple[int, int, Make]] = {
-    "docvqa": (1, 26, of("documents")),
-    "refcoco": (2, 26, styled("free")),
-    "refcoco_plus": (3, 28, styled("attribute")),
-    "refcocog": (4, 28, styled("sentence")),
-    "video_qa": (5, 68, of("clips")),
-    "multilingual_ocr": (6, 67, of("words")),
+SUBSETS: dict[str, tuple[int, int, Draw]] = {
+    "docvqa": (1, 26, DRAW["documents"]),
+    "refcoco": (2, 26, partial(grounding.draw, style="free")),
+    "refcoco_plus": (3, 28, partial(grounding.draw, style="attribute")),
+    "refcocog": (4, 28, partial(grounding.draw, style="sentence")),
+    "video_qa": (5, 68, DRAW["clips"]),
+    "multilingual_ocr": (6, 67, DRAW["words"]),
 }
 """Stream key, scenes a tier, and how a scene is drawn."""
 
 
-def scenes(key: int, count: int, make: Make) -> Iterator[tuple[Tier, int, Scene]]:
+def scenes(key: int, count: int, make: Draw) -> Iterator[tuple[Tier, int, Scene]]:
     """``count`` scenes of each tier; scene i of a tier depends on nothing but the key, the tier and
     i.
     """

@@ -11,7 +11,7 @@ from evalkit.config_files import Strict, find_shipped, read_yaml, yaml_quotes
 from evalkit.errors import UsageError
 from evalkit.models.qwen2_vl.switches import Switches
 
-from .scene import Family
+from .families import Family
 
 
 class ModelSize(Strict):

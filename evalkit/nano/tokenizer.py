@@ -15,6 +15,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from evalkit.models.qwen2_vl.chat import CHAT_TEMPLATE
+from evalkit.protocols import LETTER_ANSWER, SHORT_ANSWER
 
 from .clips import DIRECTIONS, NUMBERS
 from .documents import COLUMNS, KEYS, ROWS
@@ -42,10 +43,7 @@ PROMPTS = (
     "object disappears?",
     "A. B. C. D. E.",
 )
-PHRASES = (
-    "\nPlease try to answer the question with short words or phrases if possible.",
-    "\nAnswer with the option's letter from the given choices directly.",
-)
+PHRASES = (SHORT_ANSWER, LETTER_ANSWER)
 """What the tasks put behind every question: a token each, which makes training a third faster.
 Other wordings are read word by word.
 """

@@ -37,9 +37,10 @@ from evalkit.models.qwen2_vl.processing import Processor
 from . import tokenizer
 from .batches import BOXES, EXTRA, Batch, collate, make_batch
 from .curves import plot
+from .families import Family, draw
 from .muon import Muon
 from .recipe import Recipe
-from .scene import Family, draw, stream
+from .scene import stream
 from .state import begin_with, remember, restore
 
 TIDY = 100

@@ -29,8 +29,9 @@ from evalkit.models.qwen2_vl.processing import Processor, visual_tokens
 
 from . import clips, tokenizer
 from .batches import BOXES, HEAD, TURN, encode, pixels, prompt
+from .families import Family, draw
 from .recipe import Recipe
-from .scene import Family, Question, Scene, draw, stream
+from .scene import Question, Scene, stream
 from .train import train
 
 
