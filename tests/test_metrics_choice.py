@@ -47,6 +47,7 @@ def test_the_text_of_one_option_names_it(answer: str) -> None:
         "dog",  # part of two options
         "F",  # there is no sixth option
         "F. six",
+        "F. a cat",  # not even where an option's text follows
         "B. a cat",  # the letter says one thing, the text another
         "B or C",
         "B, C",
@@ -83,3 +84,25 @@ def test_every_option_can_be_named_by_letter(options: list[str], data: st.DataOb
     index = data.draw(st.integers(0, len(options) - 1))
     for answer in (LETTERS[index], f"({LETTERS[index]})", f"{LETTERS[index]}. {options[index]}"):
         assert parse_choice(answer, options) == index
+
+
+@given(st.integers(5, 25), st.sampled_from(PETS))
+def test_a_letter_that_names_no_option_is_unparsed_in_every_form(index: int, option: str) -> None:
+    letter = LETTERS[index]
+    for form in (
+        "{}",
+        "{}.",
+        "({})",
+        "{}:",
+        "{}. {o}",
+        "({}) {o}",
+        "{}) {o}",
+        "{}: {o}",
+        "({}). {o}",
+    ):
+        assert parse_choice(form.format(letter, o=option), PETS) is None
+
+
+def test_an_option_that_looks_like_a_marked_letter_is_named_by_its_whole_text() -> None:
+    assert parse_choice("F. Kennedy", ["a dog", "F. Kennedy"]) == 1
+    assert parse_choice("I", ["you", "I"]) == 1

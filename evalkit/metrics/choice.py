@@ -25,7 +25,7 @@ def parse_choice(text: str, options: Sequence[str]) -> int | None:
 
     ``options`` are the texts without letters, at most 26. An answer that can be read in two ways
     that disagree ("B. " followed by the text of option C; the answer "A" where option B's text is
-    "A") is None.
+    "A") is None, and so is one whose letter names no option ("F. a dog" where there are four).
     """
     answer = text.strip()
     letter, rest = "", answer
@@ -33,10 +33,13 @@ def parse_choice(text: str, options: Sequence[str]) -> int | None:
         letter = alone[1].upper()
     elif marked := _MARKED.fullmatch(answer):
         letter, rest = marked[1] or marked[2], marked[3]
+    if letter and LETTERS.index(letter) >= len(options):
+        # the letter names nothing: what follows it doesn't count, unless both are an option's text
+        letter, rest = "", answer
     read = {_plain(answer), _plain(rest)} - {""}
     same = [i for i, option in enumerate(options) if _plain(option) in read]
-    index = LETTERS.index(letter) if letter else len(options)
-    if index < len(options):
+    if letter:
+        index = LETTERS.index(letter)
         return index if not same or index in same else None
     return same[0] if len(same) == 1 else None
 
