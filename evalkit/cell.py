@@ -59,7 +59,7 @@ class Cell:
             task=task.name,
             subset=task.subset_name,
             task_version=task.version,
-            data=dict(task.source.describe(data)),
+            data=task.describe_data(data),
             budget=task.subset.budget,
             max_new_tokens=task.max_new_tokens,
             rank=task.rank,

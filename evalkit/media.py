@@ -1,49 +1,76 @@
 """Decoding of images and videos, with bounds and with errors that name the fault.
 
-Images go through Pillow, videos through PyAV. Nothing is re-encoded, and only the frames that are
-asked for are kept.
+Images go through Pillow, videos through PyAV. Formats are told by content, from a list: neither a
+suffix nor a file that names other files (a playlist, a PostScript page) decides what is opened.
+docs/media.md states the rules: transparency, bit depth, orientation, frames.
 """
 
 from __future__ import annotations
 
 import io
+import logging
+import math
 import warnings
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as PILImage
-from PIL import UnidentifiedImageError
 
 from evalkit.errors import DataError
+from evalkit.formats import IMAGE_FORMATS, VIDEO_FORMATS
 from evalkit.types import Image, Video
 
 MAX_IMAGE_PIXELS = 178_956_970
 """Larger images are refused before they are decoded: a small file can claim any size."""
-
+MAX_FRAME_PIXELS = 33_177_600
+"""Larger frames of a clip are refused: 7680 x 4320, the largest of the common sizes."""
+MAX_IMAGE_BYTES = 2**30
+"""Larger image files are refused before they are read."""
 SMALL_FRAME = 512 * 512
 """Pixels of a frame below which threads cost a decoder more than they bring."""
+MAX_MISSING = 0.05
+"""Share of a clip's frames that may be absent (one always may): a neighbour takes their place."""
 
+Frame = NDArray[np.uint8]
+"""[height, width, 3]."""
 ChooseFrames = Callable[[int, float], Sequence[int]]
 """(frames in the clip, its frames per second) -> increasing indices to keep."""
+Resize = Callable[[Frame, int], Frame]
+"""(a frame, how many are kept in all) -> the frame as it is kept."""
+
+logger = logging.getLogger("evalkit")
 
 
-def decode_image(image: Image) -> PILImage.Image:
-    """The decoded picture, in the mode it is stored in, orientation tags not applied (as the
-    official pipeline reads it).
+def decode_image(image: Image) -> Any:
+    """The decoded picture, a ``PIL.Image.Image`` of mode RGB.
 
-    Raises DataError when the file can't be read, is not an image, is cut short or is too large.
+    Transparent pictures are laid on white, 16-bit grey is scaled to 8 bits. Orientation tags are
+    applied where ``image.upright`` says so. Raises DataError when the file can't be read, is not an
+    image, is cut short, is too large, or has a mode whose range is not known.
     """
+    from PIL import Image as PILImage
+    from PIL import ImageOps, UnidentifiedImageError
+
     try:
+        if not isinstance(image.source, bytes) and image.source.stat().st_size > MAX_IMAGE_BYTES:
+            raise DataError(f"image{_where(image)}: over the limit of {MAX_IMAGE_BYTES:,} bytes")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PILImage.DecompressionBombWarning)
-            picture = PILImage.open(io.BytesIO(image.read()))
+            picture: Any = PILImage.open(io.BytesIO(image.read()), formats=IMAGE_FORMATS)
             if picture.width * picture.height > MAX_IMAGE_PIXELS:
                 raise DataError(
                     f"image of {picture.width}x{picture.height} pixels: over the limit of "
                     f"{MAX_IMAGE_PIXELS:,} pixels"
                 )
             picture.load()
+            if image.upright:
+                picture = ImageOps.exif_transpose(picture)
+            return _rgb(picture)
     except DataError:
         raise
     except UnidentifiedImageError:
@@ -52,67 +79,264 @@ def decode_image(image: Image) -> PILImage.Image:
         ) from None
     except Exception as e:  # damaged files make Pillow's decoders raise anything
         raise DataError(f"unreadable image{_where(image)}: {e}") from e
-    return picture
 
 
-def decode_video(video: Video, choose: ChooseFrames) -> NDArray[np.uint8]:
+def _rgb(picture: Any) -> Any:
+    """8-bit colours on white. Pillow's own conversion drops alpha (leaving what lies under it) and
+    clips 16 bits to 8 (leaving white).
+    """
+    from PIL import Image as PILImage
+
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        white = PILImage.new("RGBA", picture.size, "white")
+        return PILImage.alpha_composite(white, picture).convert("RGB")
+    if picture.mode.startswith("I;16"):
+        levels = np.asarray(picture).astype(np.uint32)
+        return PILImage.fromarray(((levels + 128) // 257).astype(np.uint8)).convert("RGB")
+    if picture.mode in ("I", "F"):
+        raise DataError(
+            f"image of mode {picture.mode} (32 bits a pixel): which values mean black and white "
+            "is not known; save it with 8 or 16 bits"
+        )
+    return picture.convert("RGB")
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The frames of a clip in the order in which they are shown.
+
+    ``times`` in seconds from the first one; ``stamps`` in the stream's own units, empty where the
+    file gives no usable ones. ``expected`` frames by the file's own account, at least as many as
+    there are.
+    """
+
+    times: tuple[float, ...]
+    stamps: tuple[int, ...]
+    fps: float
+    expected: int
+
+    def cut(self, start: float | None, end: float | None) -> range:
+        """Indices of the frames from the one nearest to ``start`` to the one nearest to ``end``
+        (seconds); empty when the clip is over before ``start``.
+        """
+        last = self.times[-1] + 1 / self.fps
+        if (start is not None and start >= last) or (end is not None and end < 0):
+            return range(0)
+        first = 0 if start is None else self._nearest(start)
+        stop = len(self.times) if end is None else self._nearest(end) + 1
+        return range(first, stop)
+
+    def rate(self, frames: range) -> float:
+        """Frames per second of a part: the clip's own average, unless the part's differs."""
+        if len(frames) < 2 or len(frames) == len(self.times):
+            return self.fps
+        own = (len(frames) - 1) / (self.times[frames[-1]] - self.times[frames[0]])
+        return own if abs(own - self.fps) > 0.01 * self.fps else self.fps
+
+    def _nearest(self, time: float) -> int:
+        i = bisect_left(self.times, time)
+        near = range(max(i - 1, 0), min(i + 1, len(self.times)))
+        return min(near, key=lambda k: (abs(self.times[k] - time), k))
+
+
+def decode_video(video: Video, choose: ChooseFrames, resize: Resize | None = None) -> Frame:
     """The chosen frames [frames, height, width, 3] of a clip, in order.
 
-    Indices count from the clip's first frame, after ``start`` and ``end`` have cut it. Raises
-    DataError when the file can't be read, has no video, or ends before a chosen frame.
+    Indices count from the clip's first frame, after ``start`` and ``end`` (by presentation time)
+    have cut it. Frames count as the file's packets tell, not its header. ``resize`` is applied to
+    each frame as it is decoded, so that a clip takes no more memory than what is kept of it.
+
+    Where a few frames can't be decoded (``MAX_MISSING``), the nearest earlier one is shown in their
+    place and a warning says how many. Raises DataError when the file can't be read, has no video,
+    or when more is missing.
     """
-    import av
     from av.error import FFmpegError
-    from av.video.reformatter import VideoReformatter
 
     try:
-        source = io.BytesIO(video.source) if isinstance(video.source, bytes) else str(video.source)
-        with av.open(source, metadata_errors="replace") as container:
-            if not container.streams.video:
-                raise DataError(f"no video stream{_where(video)}")
-            stream = container.streams.video[0]
-            if stream.codec_context is None:
-                raise DataError(f"no decoder for its video{_where(video)}")
-            fps = float(stream.average_rate or stream.guessed_rate or 0)
-            total = stream.frames or sum(1 for p in container.demux(stream) if p.size)
-            container.seek(0)
-            if stream.width * stream.height < SMALL_FRAME:
-                stream.codec_context.thread_count = 1
-            convert = VideoReformatter()
-            one_thread = (
-                {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
-            )  # before, there was no choice
-            if not fps or not total:
-                raise DataError(f"the video states no frame rate or has no frames{_where(video)}")
-            first = 0 if video.start is None else min(max(round(video.start * fps), 0), total)
-            last = total if video.end is None else min(round(video.end * fps) + 1, total)
-            if first >= last:
-                raise DataError(
-                    f"the cut {video.start}..{video.end} s holds no frame of a clip of "
-                    f"{total / fps:.2f} s{_where(video)}"
-                )
-            wanted = [first + i for i in choose(last - first, fps)]
-            kept: dict[int, NDArray[np.uint8]] = {}
-            for i, frame in enumerate(container.decode(stream)):
-                if i in wanted:
-                    kept[i] = np.asarray(
-                        convert.reformat(frame, format="rgb24", **one_thread).to_ndarray(),
-                        dtype=np.uint8,
-                    )
-                if i >= wanted[-1]:
-                    break
+        for name, value in (("start", video.start), ("end", video.end)):
+            if value is not None and not math.isfinite(value):
+                raise DataError(f"unreadable video{_where(video)}: {name} is {value}")
+        timeline = _timeline(video)
+        part = timeline.cut(video.start, video.end)
+        if not part:
+            raise DataError(
+                f"the cut {video.start}..{video.end} s holds no frame of a clip of "
+                f"{timeline.times[-1] + 1 / timeline.fps:.2f} s{_where(video)}"
+            )
+        wanted = [part[i] for i in choose(len(part), timeline.rate(part))]
+        kept = _frames(video, timeline, wanted, resize)
     except (FFmpegError, OSError, ValueError, OverflowError) as e:
         raise DataError(f"unreadable video{_where(video)}: {e}") from e
-    if absent := [i for i in wanted if i not in kept]:
-        raise DataError(
-            f"truncated video{_where(video)}: frame {absent[0]} of {total} can't be decoded"
+    missing = [i for i in wanted if i not in kept]
+    lost = max(timeline.expected - len(timeline.times), 0)
+    if missing or lost:
+        allowed = max(1, int(MAX_MISSING * timeline.expected))
+        if len(missing) + lost > allowed or not kept:
+            what = f"frame {missing[0]}" if missing else f"{lost} frames at its end"
+            raise DataError(
+                f"truncated video{_where(video)}: {what} of {timeline.expected} can't be decoded"
+            )
+        logger.warning(
+            "video%s: %d of %d frames can't be decoded; the nearest are shown instead",
+            _where(video),
+            len(missing) + lost,
+            timeline.expected,
         )
+    for i in missing:
+        kept[i] = kept[max((k for k in kept if k < i), default=min(kept))]
     if len(sizes := {k.shape for k in kept.values()}) > 1:
         raise DataError(
             f"the frames change size{_where(video)}: "
             f"{', '.join(f'{w}x{h}' for h, w, _ in sorted(sizes))}"
         )
     return np.stack([kept[i] for i in wanted])
+
+
+def _timeline(video: Video) -> Timeline:
+    """Read from the packets, without decoding: an edit list hides some of those that the header
+    counts, and a file that was cut short has fewer.
+    """
+    with _open(video) as container:
+        stream = _stream(container, video)
+        rate, unit = stream.average_rate or stream.guessed_rate, stream.time_base
+        stated, seconds = stream.frames, _stated_seconds(container, stream)
+        packets = [p for p in container.demux(stream) if p.size]
+        shown = [p for p in packets if not p.is_discard]
+        ends = [p.pts + (p.duration or 0) for p in shown if p.pts is not None]
+    stamps = sorted(p.pts for p in shown if p.pts is not None)
+    count, hidden = len(shown), len(packets) - len(shown)
+    if len(set(stamps)) < count or unit is None:
+        stamps = []  # none, or the same for several frames: they are counted in decoding order
+    if not rate and len(stamps) > 1:
+        rate = Fraction(count - 1) / ((stamps[-1] - stamps[0]) * unit)
+    if not rate or not count:
+        raise DataError(f"the video states no frame rate or has no frames{_where(video)}")
+    fps = float(rate)
+    times = tuple(float((s - stamps[0]) * unit) for s in stamps) or tuple(
+        i / fps for i in range(count)
+    )
+    expected = count
+    if stated > count + hidden:
+        expected = stated - hidden
+    elif seconds is not None and count > 1:
+        # what the stated end leaves room for, by the usual step
+        steps = np.diff(times)
+        shown_for = float((max(ends) - stamps[0]) * unit) if stamps else times[-1]
+        room = seconds - max(shown_for, times[-1])
+        if room > 2 * steps.max():
+            expected = count + round(room / float(np.median(steps)))
+    return Timeline(times, tuple(stamps), fps, expected)
+
+
+def _stated_seconds(container: Any, stream: Any) -> float | None:
+    """How long the video is by the file's header; None where it doesn't say, or says it of the
+    sound as well.
+    """
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    if tag := stream.metadata.get("DURATION"):  # Matroska: 00:00:05.000000000
+        hours, minutes, seconds = (float(x) for x in tag.rstrip("\0").split(":"))
+        return 3600 * hours + 60 * minutes + seconds
+    if container.duration is not None and len(container.streams) == 1:
+        return container.duration / 1_000_000
+    return None
+
+
+def _frames(
+    video: Video, timeline: Timeline, wanted: Sequence[int], resize: Resize | None
+) -> dict[int, Frame]:
+    """The frames at indices of the timeline, as far as they decode."""
+    from av.video.reformatter import VideoReformatter
+
+    places = {stamp: i for i, stamp in enumerate(timeline.stamps)}
+    chosen = set(wanted)
+    kept: dict[int, Frame] = {}
+    convert = VideoReformatter()
+    with _open(video) as container:
+        stream = _stream(container, video)
+        if stream.width * stream.height < SMALL_FRAME:
+            stream.codec_context.thread_count = 1
+        for number, frame in enumerate(_decoded(container, stream)):
+            i = places.get(frame.pts, -1) if places else number
+            if i in chosen:
+                if frame.width * frame.height > MAX_FRAME_PIXELS:
+                    raise DataError(
+                        f"frames of {frame.width}x{frame.height} pixels{_where(video)}: over the "
+                        f"limit of {MAX_FRAME_PIXELS:,} pixels"
+                    )
+                rgb = np.asarray(
+                    convert.reformat(frame, format="rgb24", **_one_thread()).to_ndarray(),
+                    dtype=np.uint8,
+                )
+                if video.upright and frame.rotation % 90 == 0:
+                    rgb = np.ascontiguousarray(np.rot90(rgb, frame.rotation // 90))
+                kept[i] = resize(rgb, len(wanted)) if resize else rgb
+            if i >= wanted[-1]:
+                break
+    return kept
+
+
+def _decoded(container: Any, stream: Any) -> Any:
+    """The frames that decode; what a decoder can't make sense of costs its own frame alone."""
+    from av.error import FFmpegError, InvalidDataError
+
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except FFmpegError:  # the file ends in the middle of a packet
+            return
+        if packet is None:
+            return
+        try:
+            yield from packet.decode()
+        except InvalidDataError:
+            continue
+
+
+def _open(video: Video) -> Any:
+    import av
+
+    if not isinstance(video.source, bytes) and not video.source.is_file():
+        absent = not video.source.exists()
+        raise OSError("no such file" if absent else "not a regular file")
+    source = io.BytesIO(video.source) if isinstance(video.source, bytes) else str(video.source)
+    options = {"format_whitelist": VIDEO_FORMATS, "protocol_whitelist": "file"}
+    return av.open(source, options=options, **_lenient())
+
+
+def _stream(container: Any, video: Video) -> Any:
+    if not container.streams.video:
+        raise DataError(f"no video stream{_where(video)}")
+    stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise DataError(f"no decoder for its video{_where(video)}")
+    return stream
+
+
+@lru_cache(maxsize=1)
+def _lenient() -> dict[str, Any]:
+    """PyAV before 19 decodes titles strictly unless told otherwise; later ones know no such
+    argument.
+    """
+    import av
+
+    return {"metadata_errors": "replace"} if _version(av) < 19 else {}
+
+
+@lru_cache(maxsize=1)
+def _one_thread() -> dict[str, Any]:
+    """From PyAV 17 on the conversion to RGB takes threads, which cost small frames more than they
+    bring.
+    """
+    import av
+
+    return {"threads": 1} if _version(av) >= 17 else {}
+
+
+def _version(av: Any) -> int:
+    return int(av.__version__.split(".")[0])
 
 
 def _where(media: Image | Video) -> str:

@@ -1,37 +1,32 @@
-"""Where the rows of a task come from: the data inside the package, the Hugging Face hub, or a local
-copy of either.
+"""Where the rows of a task come from: the data inside the package, the Hugging Face hub, a local
+copy of either, or files of one's own.
 
-All three give rows with the columns of the official dataset, media still encoded, one at a time. A
-local copy (``--data docvqa:val=FOLDER``) is a parquet file, a folder of parquet in the hub's
-layout, or a folder written by ``Dataset.save_to_disk``. ``datasets`` and ``pyarrow`` are imported
-when rows are first asked for.
+All give rows with the columns of the data set, media still encoded, one at a time. A local copy
+(``--data docvqa:val=FOLDER``) is a parquet file, a folder of parquet in the hub's layout, or a
+folder written by ``Dataset.save_to_disk``. ``datasets`` and ``pyarrow`` are imported when rows are
+first asked for.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
+import json
 import re
-import tempfile
-import warnings
-import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from evalkit.cache_dir import cache_dir
+from evalkit.clips import ClipIndex
+from evalkit.digests import content_hash, file_digest
 from evalkit.errors import DataError
-from evalkit.task import Row
-from evalkit.types import Image
 
 Columns = Mapping[str, Any]
 """A row as it is stored: its columns by name."""
 EMBEDDED = Path(__file__).parent / "data" / "mini"
-VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".avi", ".mov")
 ORGANISATIONS = {"lmms-lab": ("lmms-lab-encoder", "lmms-eval")}
 """Organisations whose datasets moved, and where to; tried in this order after the first."""
 
@@ -39,60 +34,75 @@ ORGANISATIONS = {"lmms-lab": ("lmms-lab-encoder", "lmms-eval")}
 @dataclass(frozen=True, kw_only=True)
 class TableSource(ABC):
     """A dataset with known columns. ``columns`` are those that the task reads, others are not
-    loaded; ``config`` and ``split`` as on the hub. ``clips`` names the column that holds the file
-    name of a clip: such rows get one more key, ``"clip"``, the file's path."""
+    loaded; ``config`` and ``split`` as on the hub.
+
+    ``clips`` names the column that holds the name of a clip: such rows get one more key,
+    ``"clip"``, the clip's file or the DataError that says why there is none.
+
+    ``official`` is for a split that holds more on the hub than in the literature: rows there, and
+    how many of them, from the first, are the official split. A table with another number of rows
+    than those two is refused where it claims to be the official one (a local copy of one's own may
+    have any).
+    """
 
     split: str
     columns: tuple[str, ...]
     config: str | None = None
     clips: str | None = None
+    official: tuple[int, int] | None = None
 
     @abstractmethod
     def rows(self, override: Path | None = None) -> Iterator[Columns]:
-        """The rows in their stored order. Raises DataError when the data can't be found, or lacks a
+        """The rows in their stored order. Raises DataError when the data can't be found, or lack a
         column.
         """
 
     @abstractmethod
     def describe(self, override: Path | None = None) -> Mapping[str, Any]:
-        """JSON: where the rows come from, and the commit or the hash of the tables' bytes (clips
-        are known by their own digests).
+        """JSON: where the rows come from, and the commit or the hashes of the tables' bytes
+        (``sha256``) and of media beside them (``media``). The place of a local copy is left out:
+        equal bytes are equal data.
         """
+
+    @abstractmethod
+    def count(self, override: Path | None = None) -> int | None:
+        """The number of rows; None where it can't be told without reading them."""
+
+    def _taken(self, total: int) -> int:
+        """How many of ``total`` rows are read."""
+        return self.official[1] if self.official and total == self.official[0] else total
 
     def _local_rows(self, root: Path) -> Iterator[Columns]:
         folder = root.parent if root.is_file() else root
-        clips = folder.parent if folder.name == self.config else folder
-        table = _saved_dataset(root, self.split)
-        if table is not None:
-            return self._with_clips(self._table_rows(table, str(root)), clips)
-        return self._with_clips(
-            _parquet_rows(_parquet_files(root, self.config, self.split), self.columns), clips
-        )
+        table = _local_table(root, self.config, self.split)
+        rows = islice(table.rows(self.columns), self._taken(table.count()))
+        return self._with_clips(rows, folder.parent if folder.name == self.config else folder)
 
     def _local_description(self, root: Path) -> dict[str, Any]:
-        saved = root.is_dir() and _saved_folder(root, self.split)
-        files = (
-            sorted(saved.glob("*.arrow"))
-            if saved
-            else _parquet_files(root, self.config, self.split)
-        )
-        return {
+        table = _local_table(root, self.config, self.split)
+        folder = root.parent if root.is_file() else root
+        description: dict[str, Any] = {
             "config": self.config,
             "split": self.split,
-            "files": [f.name for f in files],
-            "sha256": content_hash(files),
+            "files": [f.name for f in table.files],
+            "sha256": content_hash(table.files),
         }
+        if (taken := self._taken(total := table.count())) < total:
+            description["rows"] = taken
+        if self.clips:
+            clips = ClipIndex([folder.parent if folder.name == self.config else folder])
+            description["media"] = clips.digest
+        elif pictures := table.media(self.columns):
+            description["media"] = content_hash(pictures)
+        return description
 
-    def _table_rows(self, table: Any, where: str) -> Iterator[Columns]:
-        """Rows of a ``datasets.Dataset``, its images undecoded."""
-        import datasets
-
-        _need(self.columns, table.column_names, where)
-        table = table.select_columns(list(self.columns))
-        for name, feature in table.features.items():
-            if isinstance(feature, datasets.Image):
-                table = table.cast_column(name, datasets.Image(decode=False))
-        yield from table
+    def _described(self, kind: Mapping[str, Any], override: Path | None) -> Mapping[str, Any]:
+        """The description of a local copy, or of the shipped files that ``kind`` names."""
+        if override is None:
+            return {**kind, **self._local_description(EMBEDDED / str(kind["name"]))}
+        description = self._local_description(override)
+        del description["files"]  # names, like places, are no part of what data are
+        return {"kind": "local", **description}
 
     def _with_clips(self, rows: Iterator[Columns], *roots: Path) -> Iterator[Columns]:
         if not self.clips:
@@ -100,7 +110,7 @@ class TableSource(ABC):
             return
         index = ClipIndex(roots)
         for row in rows:
-            yield {**row, "clip": index.path(str(row[self.clips]))}
+            yield {**row, "clip": _clip(index, row[self.clips])}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,13 +123,11 @@ class Embedded(TableSource):
         return self._local_rows(override or EMBEDDED / self.folder)
 
     def describe(self, override: Path | None = None) -> Mapping[str, Any]:
-        if override:
-            return {"kind": "local", "name": override.name, **self._local_description(override)}
-        return {
-            "kind": "embedded",
-            "name": self.folder,
-            **self._local_description(EMBEDDED / self.folder),
-        }
+        return self._described({"kind": "embedded", "name": self.folder}, override)
+
+    def count(self, override: Path | None = None) -> int | None:
+        root = override or EMBEDDED / self.folder
+        return self._taken(_local_table(root, self.config, self.split).count())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,147 +150,276 @@ class Hub(TableSource):
     def rows(self, override: Path | None = None) -> Iterator[Columns]:
         if override:
             return self._local_rows(override)
-        name, table = _from_hub(self.repositories, self.config, self.split)
-        return self._with_clips(
-            self._table_rows(table, name), *([_archives(name, self.archives)] if self.clips else [])
-        )
+        name, table = self._table()
+        rows = islice(_dataset_rows(table, self.columns, name), self._taken(len(table)))
+        return self._with_clips(rows, *([_archives(name, self.archives)] if self.clips else []))
 
     def describe(self, override: Path | None = None) -> Mapping[str, Any]:
         if override:
-            return {"kind": "local", "name": override.name, **self._local_description(override)}
-        name, table = _from_hub(self.repositories, self.config, self.split)
-        return {
+            return self._described({}, override)
+        name, table = self._table()
+        description = {
             "kind": "hub",
             "repository": name,
             "config": self.config,
             "split": self.split,
             "revision": _revision(table),
         }
+        taken = self._taken(len(table))
+        return description if taken == len(table) else {**description, "rows": taken}
 
+    def count(self, override: Path | None = None) -> int | None:
+        if override:
+            return self._taken(_local_table(override, self.config, self.split).count())
+        return self._taken(len(self._table()[1]))
 
-def image(row: Row, where: str, column: str = "image") -> Image:
-    """The encoded image of a row: ``{"bytes", "path"}`` as ``datasets`` stores it, or plain bytes.
-    Raises DataError, beginning with ``where``, when there is none."""
-    value = row[column]
-    if isinstance(value, bytes) and value:
-        return Image(value)
-    if isinstance(value, Mapping):
-        if value.get("bytes"):
-            return Image(value["bytes"])
-        if value.get("path"):
-            return Image(Path(value["path"]))
-    raise DataError(f"{where}: {column!r} holds no image")
-
-
-def image_size(image: Image) -> tuple[int, int]:
-    """Width and height in pixels, from the header of the file. Raises DataError when it can't be
-    read.
-    """
-    from PIL import Image as PILImage
-
-    try:
-        with PILImage.open(io.BytesIO(image.read())) as opened:
-            return opened.size
-    except Exception as e:  # damaged files make Pillow's decoders raise anything
-        raise DataError(f"unreadable image: {e}") from e
-
-
-def sides(image: Image) -> dict[str, int]:
-    """``{"width", "height"}`` for a sample's metadata; empty when the file can't be read (the
-    answer will say so).
-    """
-    try:
-        width, height = image_size(image)
-    except DataError:
-        return {}
-    return {"width": width, "height": height}
-
-
-def strings(row: Row, where: str, column: str) -> list[str]:
-    """A column that holds a list of strings; an absent value is an empty list. Raises DataError,
-    beginning with ``where``, for a value of another kind: a lone string is not taken for the list
-    of its characters."""
-    value = row[column]
-    if value is None:
-        return []
-    if isinstance(value, str) or not all(isinstance(item, str) for item in value):
-        raise DataError(f"{where}: {column!r} is {value!r}, not a list of strings")
-    return list(value)
-
-
-def tier(identifier: str) -> str | None:
-    """The difficulty that an embedded row's identifier begins with (``easy-0012``,
-    ``hard_0003.png``); None for other rows.
-    """
-    found = re.match(r"(easy|medium|hard)[-_]", identifier)
-    return found[1] if found else None
-
-
-class ClipIndex:
-    """Finds the file of a clip by its name without suffix, in folders and in the zip files that lie
-    in them.
-
-    A clip in a zip file is unpacked when it is first asked for, into
-    ``$XDG_CACHE_HOME/evalkit/clips``. Raises DataError when the folders hold no clip at all, or a
-    zip file there can't be read.
-    """
-
-    def __init__(self, folders: Sequence[Path]) -> None:
-        self.folders = tuple(folders)
-        self.files: dict[str, Path] = {}
-        self.packed: dict[str, tuple[Path, str]] = {}
-        for folder in self.folders:
-            for path in sorted(folder.rglob("*")):
-                if path.suffix.lower() in VIDEO_SUFFIXES:
-                    self.files[path.stem] = path
-                elif path.suffix.lower() == ".zip":
-                    self._read_archive(path)
-        if not self.files and not self.packed:
-            searched = ", ".join(map(str, self.folders))
-            raise DataError(
-                "no clips found; put <name>.mp4 files, or zip files of them, anywhere "
-                f"under: {searched}"
-            )
-
-    def path(self, name: str) -> Path:
-        """The clip's file. For a clip that is nowhere, the place where it was expected, which does
-        not exist.
+    def _table(self) -> tuple[str, Any]:
+        """The repository's name and its table. Raises DataError when the table is not the official
+        split and does not hold it in a known way.
         """
-        stem = Path(name).stem if Path(name).suffix.lower() in VIDEO_SUFFIXES else name
-        if stem in self.files:
-            return self.files[stem]
-        if stem in self.packed:
-            return _unpacked(*self.packed[stem])
-        return self.folders[0] / f"{Path(stem).name}.mp4"
+        name, table = _from_hub(self.repositories, self.config, self.split)
+        if self.official and len(table) not in self.official:
+            raise DataError(
+                f"{name}, split {self.split}: {len(table):,} rows, where {self.official[0]:,} are "
+                f"expected, the first {self.official[1]:,} of them the official split; which of "
+                "these are the official ones is not known: give a local copy that holds just them"
+            )
+        return name, table
 
-    def _read_archive(self, path: Path) -> None:
-        try:
-            with zipfile.ZipFile(path) as archive:
-                names = archive.namelist()
-        except (zipfile.BadZipFile, OSError) as e:
-            raise DataError(f"{path}: not a readable zip file ({e}); fetch it again") from e
-        self.packed |= {
-            Path(n).stem: (path, n) for n in names if Path(n).suffix.lower() in VIDEO_SUFFIXES
+
+@dataclass(frozen=True)
+class JsonLines:
+    """One JSON object a line: ``JsonLines("qa.jsonl")``. The columns named in ``media`` hold paths
+    of pictures or clips (or lists of them), relative to the file or to ``folder``, and below it.
+    """
+
+    file: str | Path
+    media: tuple[str, ...] = ("image",)
+    folder: str | Path | None = None
+
+    def rows(self, override: Path | None = None) -> Iterator[Columns]:
+        """The objects in their order, paths of media made whole. Raises DataError, with the line,
+        for one that is no JSON object, or names media outside the folder.
+        """
+        file = override or Path(self.file)
+        root = Path(self.folder) if self.folder and not override else file.parent
+        for number, line in enumerate(_lines(file), 1):
+            try:
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError(f"{line:.60} is not an object")
+            except (ValueError, RecursionError) as e:
+                raise DataError(f"{file}, line {number}: {e}") from e
+            yield {**row, **{c: _below(root, row[c]) for c in self.media if c in row}}
+
+    def describe(self, override: Path | None = None) -> Mapping[str, Any]:
+        """The hashes of the file and of all media that it names."""
+        files = [
+            path
+            for row in self.rows(override)
+            for column in self.media
+            for path in _paths(row.get(column))
+        ]
+        return {
+            "kind": "local" if override else "jsonl",
+            "sha256": content_hash([override or Path(self.file)]),
+            "media": _media_hash(files),
         }
 
+    def count(self, override: Path | None = None) -> int | None:
+        return sum(1 for _ in _lines(override or Path(self.file)))
 
-def content_hash(files: Sequence[Path]) -> str:
-    """SHA-256, in hex, over the names' order and the bytes of the files; a file that has not
-    changed is read once per process.
+
+@dataclass(frozen=True)
+class Folder:
+    """One row a file: ``Folder("colours", "*.png")`` gives ``{"name": "red", "folder": "",
+    "image": ...}`` for ``colours/red.png``, in the order of the paths. ``folder`` is where the file
+    lies below the root, which is its label in many data sets.
     """
-    parts = [_file_hash(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-    return parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
+
+    root: str | Path
+    pattern: str = "**/*"
+    column: str = "image"
+
+    def rows(self, override: Path | None = None) -> Iterator[Columns]:
+        root = override or Path(self.root)
+        for path in self._files(root):
+            place = path.relative_to(root).parent.as_posix()
+            yield {"name": path.stem, "folder": "" if place == "." else place, self.column: path}
+
+    def describe(self, override: Path | None = None) -> Mapping[str, Any]:
+        """The hash of all files, their names among them: names are what answers are made of."""
+        root = override or Path(self.root)
+        files = self._files(root)
+        names = "\n".join(f.relative_to(root).as_posix() for f in files)
+        return {
+            "kind": "local" if override else "folder",
+            "sha256": hashlib.sha256(f"{names}\n{_media_hash(files)}".encode()).hexdigest(),
+        }
+
+    def count(self, override: Path | None = None) -> int | None:
+        return len(self._files(override or Path(self.root)))
+
+    def _files(self, root: Path) -> list[Path]:
+        if not root.is_dir():
+            raise DataError(f"{root}: no such folder")
+        return sorted(
+            f for f in root.glob(self.pattern) if f.is_file() and not f.name.startswith(".")
+        )
 
 
-@lru_cache(maxsize=1024)
-def _file_hash(path: str, size: int, mtime_ns: int) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _lines(file: Path) -> Iterator[str]:
+    try:
+        with file.open(encoding="utf-8-sig") as lines:
+            yield from (line for line in lines if line.strip())
+    except (OSError, UnicodeDecodeError) as e:
+        raise DataError(f"{file}: can't be read ({e})") from e
+
+
+def _below(root: Path, value: object) -> object:
+    """Paths below a folder for the names in a column; other values as they are, for the reader of
+    the column to refuse.
+    """
+    if isinstance(value, list):
+        return [_below(root, item) for item in value]
+    if not isinstance(value, str) or not value:
+        return value
+    path = root / value
+    if not path.resolve().is_relative_to(root.resolve()):
+        return DataError(f"{value!r} lies outside {root}: media are read from below it only")
+    return path
+
+
+def _paths(value: object) -> list[Path]:
+    if isinstance(value, list):
+        return [path for item in value for path in _paths(item)]
+    return [value] if isinstance(value, Path) else []
+
+
+def _media_hash(files: Sequence[Path]) -> str:
+    """A hash over media in their order; one that can't be read counts as absent: its row will say
+    so.
+    """
+    digests = [file_digest(f) if f.is_file() else "absent" for f in files]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def _clip(index: ClipIndex, name: object) -> Path | DataError:
+    if not isinstance(name, str | int) or isinstance(name, bool) or not str(name):
+        return DataError(f"the name of its clip is {name!r:.80}")
+    try:
+        return index.path(str(name))
+    except DataError as e:
+        return e
+
+
+class _Table(ABC):
+    """The files of one split, and how they are read."""
+
+    files: Sequence[Path]
+
+    @abstractmethod
+    def count(self) -> int: ...
+
+    @abstractmethod
+    def rows(self, columns: Sequence[str]) -> Iterator[Columns]: ...
+
+    @abstractmethod
+    def media(self, columns: Sequence[str]) -> list[Path]:
+        """Files beside the table that its rows name as their pictures."""
+
+
+@dataclass(frozen=True)
+class _Parquet(_Table):
+    files: Sequence[Path]
+
+    def count(self) -> int:
+        return sum(self._open(file).metadata.num_rows for file in self.files)
+
+    def rows(self, columns: Sequence[str]) -> Iterator[Columns]:
+        import pyarrow as pa
+
+        for file in self.files:
+            table = self._open(file)
+            try:
+                with table:
+                    _need(columns, table.schema_arrow.names, str(file))
+                    for batch in table.iter_batches(batch_size=16, columns=list(columns)):
+                        for row in batch.to_pylist():
+                            yield _with_paths(row, file.parent)
+            except (pa.ArrowException, OSError) as e:
+                raise DataError(f"{file}: unreadable parquet ({e})") from e
+
+    def media(self, columns: Sequence[str]) -> list[Path]:
+        import pyarrow as pa
+
+        files = []
+        for file in self.files:
+            table = self._open(file)
+            try:
+                for field_ in table.schema_arrow:
+                    if field_.name in columns and _holds_media(field_.type):
+                        # of the struct, only the paths are read: the bytes may be gigabytes
+                        paths = table.read(columns=[f"{field_.name}.path"])[0].combine_chunks()
+                        files += _beside(file.parent, paths.field("path").to_pylist())
+            except (pa.ArrowException, OSError) as e:
+                raise DataError(f"{file}: unreadable parquet ({e})") from e
+        return files
+
+    def _open(self, file: Path) -> Any:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        _return_freed_memory()
+        try:
+            return pq.ParquetFile(file)
+        except (pa.ArrowException, OSError) as e:
+            raise DataError(f"{file}: unreadable parquet ({e})") from e
+
+
+@dataclass(frozen=True)
+class _Saved(_Table):
+    """A split that ``Dataset.save_to_disk`` wrote."""
+
+    folder: Path
+    files: Sequence[Path] = field(default=(), init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "files", sorted(self.folder.glob("*.arrow")))
+
+    def count(self) -> int:
+        return len(self._load())
+
+    def rows(self, columns: Sequence[str]) -> Iterator[Columns]:
+        for row in _dataset_rows(self._load(), columns, str(self.folder)):
+            yield _with_paths(row, self.folder)
+
+    def media(self, columns: Sequence[str]) -> list[Path]:
+        files = []
+        for field_ in (table := self._load().data).schema:
+            if field_.name in columns and _holds_media(field_.type):
+                for chunk in table.column(field_.name).chunks:
+                    files += _beside(self.folder, chunk.field("path").to_pylist())
+        return files
+
+    def _load(self) -> Any:
+        import datasets
+
+        try:
+            return datasets.load_from_disk(str(self.folder))
+        except Exception as e:  # a missing or damaged part may raise anything
+            raise DataError(f"{self.folder}: can't be loaded: {type(e).__name__}: {e}") from e
+
+
+def _local_table(root: Path, config: str | None, split: str) -> _Table:
+    saved = _saved_folder(root, split) if root.is_dir() else None
+    return _Saved(saved) if saved else _Parquet(_parquet_files(root, config, split))
 
 
 def _parquet_files(root: Path, config: str | None, split: str) -> list[Path]:
     """The split's parquet files: ``root`` itself, or those under it that the hub's layouts name
-    after the split.
+    after the split. Raises DataError when there are none, when parts of the split are absent, and
+    when two folders hold a split of that name.
     """
     if root.is_file():
         return [root]
@@ -290,33 +427,43 @@ def _parquet_files(root: Path, config: str | None, split: str) -> list[Path]:
         raise DataError(f"{root}: no such file or folder")
     every = sorted(root.rglob("*.parquet"))
     in_config = [f for f in every if config in f.relative_to(root).parts[:-1]] if config else []
-    found = [
+    files = [
         f
         for f in in_config or every
         if re.split(r"[-.]", f.name)[0] == split or f.parent.name == split
     ]
-    if not found:
+    if not files:
         names = ", ".join(str(f.relative_to(root)) for f in every[:8]) or "none"
         raise DataError(
             f"{root}: no file {split}-*.parquet of split {split!r}; parquet files there: "
             f"{names}. Or give the file itself"
         )
-    return found
+    if len(folders := sorted({f.parent for f in files})) > 1:
+        raise DataError(
+            f"{root}: split {split!r} lies in {' and in '.join(map(str, folders))}; give one of "
+            "these folders"
+        )
+    _need_all_parts(files)
+    return files
 
 
-def _parquet_rows(files: Sequence[Path], columns: Sequence[str]) -> Iterator[Columns]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    pa.set_memory_pool(pa.system_memory_pool())  # its own keeps for itself what it freed
+def _need_all_parts(files: Sequence[Path]) -> None:
+    """``validation-00001-of-00004.parquet`` says that there are four files."""
+    parts: dict[tuple[str, str], set[int]] = {}
     for file in files:
-        try:
-            with pq.ParquetFile(file) as table:
-                _need(columns, table.schema_arrow.names, str(file))
-                for batch in table.iter_batches(batch_size=16, columns=list(columns)):
-                    yield from batch.to_pylist()
-        except (pa.ArrowException, OSError) as e:
-            raise DataError(f"{file}: unreadable parquet ({e})") from e
+        if match := re.fullmatch(r"(.+)-(\d+)-of-(\d+)(?:-[0-9a-f]+)?\.parquet", file.name):
+            parts.setdefault((match[1], match[3]), set()).add(int(match[2]))
+    for (name, total), numbers in parts.items():
+        if absent := sorted(set(range(int(total))) - numbers):
+            width = len(total)
+            names = ", ".join(f"{name}-{i:0{width}}-of-{total}.parquet" for i in absent[:8])
+            raise DataError(
+                f"{files[0].parent}: {len(numbers)} of {int(total)} files of {name!r}; absent: "
+                f"{names}. Fetch them, or give one file by its name to use it alone"
+            )
+    if len(parts) > 1:
+        found = " and ".join(f"{name}-*-of-{total}" for name, total in parts)
+        raise DataError(f"{files[0].parent}: two sets of files: {found}; remove one")
 
 
 def _saved_folder(root: Path, split: str) -> Path | None:
@@ -331,13 +478,50 @@ def _saved_folder(root: Path, split: str) -> Path | None:
     return root / split
 
 
-def _saved_dataset(root: Path, split: str) -> Any:
-    folder = _saved_folder(root, split) if root.is_dir() else None
-    if folder is None:
-        return None
+def _dataset_rows(table: Any, columns: Sequence[str], where: str) -> Iterator[Columns]:
+    """Rows of a ``datasets.Dataset``, its images undecoded."""
     import datasets
 
-    return datasets.load_from_disk(str(folder))
+    _need(columns, table.column_names, where)
+    table = table.select_columns(list(columns))
+    for name, feature in table.features.items():
+        if isinstance(feature, datasets.Image):
+            table = table.cast_column(name, datasets.Image(decode=False))
+    yield from table
+
+
+def _holds_media(type_: Any) -> bool:
+    """Whether an Arrow type is the ``{"bytes", "path"}`` of ``datasets``."""
+    import pyarrow as pa
+
+    return pa.types.is_struct(type_) and {f.name for f in type_} >= {"bytes", "path"}
+
+
+def _with_paths(row: Columns, folder: Path) -> Columns:
+    """The row with the paths of its media, where they have no bytes, read against the table's own
+    folder and kept below it.
+    """
+    return {
+        column: _below(folder, value["path"])
+        if isinstance(value, dict) and value.get("path") and not value.get("bytes")
+        else value
+        for column, value in row.items()
+    }
+
+
+def _beside(folder: Path, names: Sequence[str | None]) -> list[Path]:
+    paths = (_below(folder, name) for name in names if name)
+    return [p for p in paths if isinstance(p, Path) and p.is_file()]
+
+
+@lru_cache(maxsize=1)
+def _return_freed_memory() -> None:
+    """pyarrow's default memory pool keeps what it freed, so a long run would keep growing; the
+    system's gives it back. A setting of the whole process, made when parquet is first read.
+    """
+    import pyarrow as pa
+
+    pa.set_memory_pool(pa.system_memory_pool())
 
 
 @lru_cache(maxsize=16)
@@ -370,8 +554,8 @@ def _revision(table: Any) -> str | None:
     doesn't.
     """
     for file in table.cache_files:
-        if found := re.search(r"[0-9a-f]{40}", Path(file["filename"]).parent.name):
-            return found[0]
+        if match := re.search(r"[0-9a-f]{40}", Path(file["filename"]).parent.name):
+            return match[0]
     return None
 
 
@@ -392,30 +576,8 @@ def _archives(repository: str, patterns: Sequence[str]) -> Path:
         ) from e
 
 
-def _unpacked(archive: Path, member: str) -> Path:
-    stat = archive.stat()
-    key = hashlib.sha256(
-        f"{archive.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()
-    ).hexdigest()[:12]
-    target = cache_dir() / "clips" / key / Path(member).name
-    if not target.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            tempfile.TemporaryDirectory(dir=target.parent) as folder,
-            zipfile.ZipFile(archive) as packed,
-        ):
-            try:
-                Path(packed.extract(member, folder)).replace(target)
-            except (zipfile.BadZipFile, zlib.error, EOFError) as e:
-                warnings.warn(
-                    f"{archive}: {member} is damaged ({e}); its questions are left unanswered",
-                    stacklevel=2,
-                )
-    return target
-
-
-def _need(columns: Sequence[str], found: Sequence[str], where: str) -> None:
-    if missing := [c for c in columns if c not in found]:
+def _need(columns: Sequence[str], present: Sequence[str], where: str) -> None:
+    if missing := [c for c in columns if c not in present]:
         raise DataError(
-            f"{where}: no column {', '.join(map(repr, missing))}; it has: {', '.join(found)}"
+            f"{where}: no column {', '.join(map(repr, missing))}; it has: {', '.join(present)}"
         )

@@ -24,14 +24,17 @@ from evalkit.types import Completion, Media, MediaBudget, Message, Role, Sample,
 class Row(dict[str, Any]):
     """One row of a dataset: its columns by name, and its ``number`` in the stored order, from 0.
 
-    A column that the row does not have raises DataError with those that it has.
+    A column that the row does not have raises DataError with those that it has. ``upright`` is
+    that of the row's subset; ``evalkit.rows.image`` hands it on to the picture.
     """
 
-    def __init__(self, columns: Mapping[str, Any], number: int = 0) -> None:
+    def __init__(
+        self, columns: Mapping[str, Any], number: int = 0, *, upright: bool = False
+    ) -> None:
         if not isinstance(columns, Mapping):
             raise DataError(f"the source gave {columns!r:.80}, not columns by their names")
         super().__init__(columns)
-        self.number = number
+        self.number, self.upright = number, upright
 
     def __missing__(self, column: str) -> Any:
         raise DataError(f"no column {column!r}; it has: {', '.join(map(str, self))}")
@@ -73,13 +76,17 @@ class Metric:
 @dataclass(frozen=True)
 class Subset:
     """One dataset of a task: its source, its own metrics (the task's when empty) and generation
-    settings.
+    settings. ``upright``: its pictures and clips are turned as their orientation tags say before
+    anything sees them; its boxes are then in the turned frame. ``version`` takes the place of the
+    task's where a change concerns this subset alone.
     """
 
     source: Source
     metrics: tuple[Metric, ...] = ()
     budget: MediaBudget = MediaBudget()
     max_new_tokens: int | None = None
+    upright: bool = False
+    version: int | None = None
 
 
 class Task(ABC):
@@ -88,11 +95,12 @@ class Task(ABC):
     Class attributes: ``name``; ``version`` (raise it when prompts, parsing or metrics change a
     score); ``subsets`` (the first declared is the default one); ``metrics`` (the first is the
     headline); ``max_new_tokens``; ``rank`` (True: choices are ranked by log-likelihood, not
-    generated). Of an instance, ``metrics`` and ``max_new_tokens`` are those of its subset.
+    generated). Of an instance, ``version``, ``metrics`` and ``max_new_tokens`` are those of its
+    subset.
     """
 
     name: ClassVar[str]
-    version: ClassVar[int] = 1
+    version: int = 1
     description: ClassVar[str] = ""
     subsets: ClassVar[Mapping[str, Subset]]
     default_subset: ClassVar[str]
@@ -113,6 +121,7 @@ class Task(ABC):
                 f"it has: {', '.join(self.subsets)}"
             )
         self.subset = self.subsets[self.subset_name]
+        self.version = self.subset.version or self.version
         self.metrics = self.subset.metrics or self.metrics
         self.max_new_tokens = self.subset.max_new_tokens or self.max_new_tokens
 
@@ -124,6 +133,13 @@ class Task(ABC):
     @property
     def source(self) -> Source:
         return self.subset.source
+
+    def describe_data(self, data: Path | None = None) -> dict[str, Any]:
+        """What identifies the pixels and texts of the subset: its source, and how pictures are
+        turned where that is not as they are stored.
+        """
+        turned = {"orientation": "upright"} if self.subset.upright else {}
+        return {**self.source.describe(data), **turned}
 
     @abstractmethod
     def samples(self, row: Row) -> Iterable[Sample | DataError]:
@@ -193,7 +209,7 @@ def read_samples(task: Task, data: Path | None = None) -> Iterator[Sample | RowE
     for number, columns in enumerate(task.source.rows(data)):
         items: list[object] = []
         try:
-            items.extend(task.samples(Row(columns, number)))
+            items.extend(task.samples(Row(columns, number, upright=task.subset.upright)))
         except (Exception, SystemExit) as e:
             # samples that were yielded before the error stand: `extend` has kept them
             items.append(e)

@@ -15,6 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from evalkit.digests import file_digest
+
 BoxSpace = Literal["norm1000", "norm999", "norm1", "pixel"]
 """How a model writes box corners: thousandths of width and height, the same over 999, fractions of
 1, or pixels.
@@ -33,18 +35,44 @@ class Text:
 
 @dataclass(frozen=True)
 class Media:
-    """One encoded file: its bytes, or the path it is read from when first needed."""
+    """One encoded file: its bytes, or the path it is read from when first needed (a string is
+    taken for a path).
+
+    ``upright`` turns the picture as its orientation tag says (EXIF, or the display matrix of a
+    clip); by default pixels are seen as they are stored. Raises TypeError for anything but bytes
+    and paths, a decoded picture for instance.
+    """
 
     source: bytes | Path
+    upright: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        source: object = self.source
+        if isinstance(source, str | bytearray | memoryview):
+            source = Path(source) if isinstance(source, str) else bytes(source)
+            object.__setattr__(self, "source", source)
+        if not isinstance(source, bytes | Path):
+            raise TypeError(
+                f"{type(self).__name__} takes the bytes of an encoded file, or its path, not "
+                f"{type(source).__name__}"
+            )
 
     def read(self) -> bytes:
-        """The encoded bytes. Raises OSError when the file can't be read."""
-        return self.source if isinstance(self.source, bytes) else self.source.read_bytes()
+        """The encoded bytes. Raises OSError when the file can't be read, or is not a regular
+        one (reading a pipe or a device may never end).
+        """
+        if isinstance(self.source, bytes):
+            return self.source
+        if self.source.exists() and not self.source.is_file():
+            raise OSError(f"{self.source}: not a regular file")
+        return self.source.read_bytes()
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the encoded bytes, in hex: the identity of the pixels."""
-        return hashlib.sha256(self.read()).hexdigest()
+        """SHA-256 of the encoded bytes, in hex: the identity of the pixels. Raises OSError."""
+        if isinstance(self.source, bytes):
+            return hashlib.sha256(self.source).hexdigest()
+        return file_digest(self.source)
 
 
 @dataclass(frozen=True)

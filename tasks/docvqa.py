@@ -15,9 +15,11 @@ from typing import Any, ClassVar
 
 from evalkit.errors import DataError
 from evalkit.metrics.anls import anls, exact_match
-from evalkit.sources import Embedded, Hub, image, sides, strings, tier
+from evalkit.protocols import VLMEVALKIT_BUDGET, short_answer
+from evalkit.rows import ask, identifier, image, sides, string, strings, tier
+from evalkit.sources import Embedded, Hub
 from evalkit.task import Metric, Row, Subset, Task
-from evalkit.types import Completion, MediaBudget, Message, Sample, Score, Text
+from evalkit.types import Completion, Sample, Score
 
 COLUMNS = (
     "questionId",
@@ -29,11 +31,11 @@ COLUMNS = (
     "question_types",
 )
 INFO_COLUMNS = ("questionId", "question", "image", "image_url", "answers", "answer_type")
-BUDGET = MediaBudget(min_pixels=1280 * 28 * 28, max_pixels=16384 * 28 * 28)
 
 
-def prompt(question: str) -> str:
-    return f"{question}\nPlease try to answer the question with short words or phrases if possible."
+def official(config: str, split: str, columns: tuple[str, ...]) -> Subset:
+    source = Hub(repository="lmms-lab/DocVQA", config=config, split=split, columns=columns)
+    return Subset(source, budget=VLMEVALKIT_BUDGET)
 
 
 class DocVQA(Task):
@@ -45,34 +47,19 @@ class DocVQA(Task):
     metrics = (Metric("anls"), Metric("exact_match"))
     subsets: ClassVar = {
         "mini": Subset(Embedded(folder="docvqa", split="validation", columns=COLUMNS)),
-        "val": Subset(
-            Hub(repository="lmms-lab/DocVQA", config="DocVQA", split="validation", columns=COLUMNS),
-            budget=BUDGET,
-        ),
-        "test": Subset(
-            Hub(repository="lmms-lab/DocVQA", config="DocVQA", split="test", columns=COLUMNS),
-            budget=BUDGET,
-        ),
-        "infovqa_val": Subset(
-            Hub(
-                repository="lmms-lab/DocVQA",
-                config="InfographicVQA",
-                split="validation",
-                columns=INFO_COLUMNS,
-            ),
-            budget=BUDGET,
-        ),
+        "val": official("DocVQA", "validation", COLUMNS),
+        "test": official("DocVQA", "test", COLUMNS),
+        "infovqa_val": official("InfographicVQA", "validation", INFO_COLUMNS),
     }
 
     def samples(self, row: Row) -> Iterable[Sample]:
-        where = f"question {row['questionId']}"
-        answers = strings(row, where, "answers")
+        answers = strings(row, "answers")
         if not answers and self.subset_name != "test":
-            raise DataError(f"{where}: 'answers' is empty")
-        picture = image(row, where)
+            raise DataError("'answers' is empty")
+        picture = image(row)
         yield Sample(
-            id=str(row["questionId"]),
-            messages=(Message("user", (picture, Text(prompt(row["question"])))),),
+            id=identifier(row, "questionId"),
+            messages=ask(picture, short_answer(string(row, "question"))),
             target=answers or None,
             cluster=page(row),
             metadata=metadata(row) | sides(picture),
@@ -90,17 +77,16 @@ class DocVQA(Task):
 
 
 def page(row: Row) -> str:
-    """What the questions of one page share."""
-    return (
-        str(row["image_url"])
-        if "image_url" in row
-        else f"{row['ucsf_document_id']}-p{row['ucsf_document_page_no']}"
-    )
+    """What the questions of one page share; empty where the row doesn't say (pages without a name
+    are not one page).
+    """
+    columns = ["image_url"] if "image_url" in row else ["ucsf_document_id", "ucsf_document_page_no"]
+    if any(row[c] is None for c in columns):
+        return ""
+    return "-p".join(identifier(row, c) for c in columns)
 
 
 def metadata(row: Row) -> dict[str, Any]:
     if "image_url" in row:
-        return {"answer_type": list(row["answer_type"] or ())}
-    found = {"question_types": list(row["question_types"] or ())}
-    level = tier(str(row["ucsf_document_id"]))
-    return {**found, "tier": level} if level else found
+        return {"answer_type": strings(row, "answer_type")}
+    return {"question_types": strings(row, "question_types"), **tier(str(row["ucsf_document_id"]))}

@@ -19,37 +19,36 @@ from typing import Any, ClassVar
 
 from evalkit.errors import DataError
 from evalkit.metrics.ocr import character_error_rate, exact_match, mtvqa
-from evalkit.sources import Embedded, Hub, image, sides, tier
+from evalkit.protocols import VLMEVALKIT_BUDGET, short_answer
+from evalkit.rows import ask, identifier, image, sides, string, tier
+from evalkit.sources import Embedded, Hub
 from evalkit.task import Metric, Row, Subset, Task
-from evalkit.types import Completion, MediaBudget, Message, Sample, Score, Text
+from evalkit.types import Completion, Sample, Score
 
 COLUMNS = ("image", "qa_pairs", "lang", "id")
-BUDGET = MediaBudget(min_pixels=1280 * 28 * 28, max_pixels=16384 * 28 * 28)
 
 
-def prompt(question: str) -> str:
-    return f"{question}\nPlease try to answer the question with short words or phrases if possible."
-
-
-def qa_pairs(value: Any) -> list[tuple[str, str]]:
-    """(question, answer) of each pair of a list of dicts, written as JSON or as a Python literal.
-    Raises ValueError.
+def qa_pairs(value: Any) -> list[Mapping[str, Any]]:
+    """The ``{"question", "answer"}`` of an image: a list of dicts, or one written as JSON or as a
+    Python literal. Raises DataError.
     """
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             try:
                 value = ast.literal_eval(value.strip())
-            except (SyntaxError, MemoryError, RecursionError, TypeError) as e:
-                raise ValueError(f"neither JSON nor a Python literal ({e})") from e
+            except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError) as e:
+                raise DataError(
+                    f"'qa_pairs' can't be read: neither JSON nor a Python literal ({e})"
+                ) from e
     if (
         not isinstance(value, list)
         or not value
         or not all(isinstance(pair, Mapping) for pair in value)
     ):
-        raise ValueError("not a list of {'question', 'answer'}")
-    return [(str(pair["question"]), str(pair["answer"])) for pair in value]
+        raise DataError("'qa_pairs' is not a list of {'question', 'answer'}")
+    return value
 
 
 class MultilingualOCR(Task):
@@ -68,27 +67,27 @@ class MultilingualOCR(Task):
         "mtvqa": Subset(
             Hub(repository="ByteDance/MTVQA", split="test", columns=COLUMNS),
             metrics=(Metric("mtvqa", group="lang"), Metric("mtvqa_micro")),
-            budget=BUDGET,
+            budget=VLMEVALKIT_BUDGET,
         ),
     }
 
-    def samples(self, row: Row) -> Iterable[Sample]:
-        image_id = f"{row['lang']}-{row['id']}"
-        try:
-            pairs = qa_pairs(row["qa_pairs"])
-        except (ValueError, KeyError) as e:
-            raise DataError(f"image {image_id}: 'qa_pairs' can't be read: {e}") from e
-        picture, level = image(row, f"image {image_id}"), tier(str(row["id"]))
-        size = sides(picture)
-        for i, (question, answer) in enumerate(pairs):
-            if not answer.strip():
-                raise DataError(f"image {image_id}: the answer to question {i} is empty")
+    def samples(self, row: Row) -> Iterable[Sample | DataError]:
+        language = string(row, "lang")
+        image_id = f"{language}-{identifier(row, 'id')}"
+        picture = image(row)
+        metadata = {"lang": language, **tier(str(row["id"])), **sides(picture)}
+        for i, pair in enumerate(qa_pairs(row["qa_pairs"])):
+            try:
+                question, answer = (string(Row(pair), c) for c in ("question", "answer"))
+            except DataError as e:  # costs this question, not the others on the image
+                yield DataError(f"question {i} of image {image_id}: {e}")
+                continue
             yield Sample(
                 id=f"{image_id}-{i}",
-                messages=(Message("user", (picture, Text(prompt(question)))),),
+                messages=ask(picture, short_answer(question)),
                 target=answer,
                 cluster=image_id,
-                metadata={"lang": row["lang"], **({"tier": level} if level else {}), **size},
+                metadata=metadata,
             )
 
     def score(self, sample: Sample, completion: Completion) -> Score:

@@ -2,8 +2,10 @@
 
 Data: `lmms-lab/RefCOCO`, `lmms-lab/RefCOCOplus` and `lmms-lab/RefCOCOg` on the hub; a row is one
 object with a box and several expressions. RefCOCO+ forbids words of place, RefCOCOg has long
-sentences. ``mini``: about 200 expressions for scenes of coloured shapes drawn by evalkit, in the
-same columns. Papers: Yu et al., "Modeling Context in Referring Expressions" (ECCV 2016); Mao et
+sentences. By their cards, ``val`` of RefCOCO and RefCOCOg there are the UNC and UMD splits with
+5,000 rows of another split behind them; only the first 3,811 and 2,573 rows are used, those that
+papers report. ``mini``: about 200 expressions for scenes of coloured shapes drawn by evalkit, in
+the same columns. Papers: Yu et al., "Modeling Context in Referring Expressions" (ECCV 2016); Mao et
 al., "Generation and Comprehension of Unambiguous Object Descriptions" (CVPR 2016). Metric: share of
 expressions whose first predicted box has an IoU of at least 0.5 with the true one; also at 0.75 and
 0.9, and the mean IoU. The prompt is that of the Qwen2-VL paper's figure; the prompt behind its
@@ -12,29 +14,44 @@ published scores is not known.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from evalkit.errors import DataError, UsageError
 from evalkit.metrics.boxes import from_xywh, iou, parse_box
-from evalkit.sources import Embedded, Hub, image, image_size, strings, tier
+from evalkit.protocols import VLMEVALKIT_BUDGET, detect
+from evalkit.rows import ask, identifier, image, image_size, string, strings, tier
+from evalkit.sources import Embedded, Hub
 from evalkit.task import Metric, Row, Subset, Task
-from evalkit.types import Completion, MediaBudget, Message, Sample, Score, Text
+from evalkit.types import Completion, Sample, Score
 
 COLUMNS = ("question_id", "image", "answer", "bbox", "file_name")
-BUDGET = MediaBudget(min_pixels=1280 * 28 * 28, max_pixels=16384 * 28 * 28)
 THRESHOLDS = (0.5, 0.75, 0.9)
 
 
-def prompt(expression: str) -> str:
-    return f'Detect the bounding box of "{expression}".'
-
-
-def subsets(folder: str, repository: str, splits: Iterable[str]) -> Mapping[str, Subset]:
-    official = {
-        s: Subset(Hub(repository=repository, split=s, columns=COLUMNS), budget=BUDGET)
-        for s in splits
+def subsets(
+    folder: str, repository: str, splits: Mapping[str, tuple[int, int] | None]
+) -> Mapping[str, Subset]:
+    """``splits``: names, and where the hub has more than the official split, rows there and rows
+    that are official.
+    """
+    mini = Subset(Embedded(folder=folder, split="val", columns=COLUMNS))
+    return {"mini": mini} | {
+        split: Subset(
+            Hub(repository=repository, split=split, columns=COLUMNS, official=official),
+            budget=VLMEVALKIT_BUDGET,
+            version=2,  # 1 took every object for a cluster of its own
+        )
+        for split, official in splits.items()
     }
-    return {"mini": Subset(Embedded(folder=folder, split="val", columns=COLUMNS)), **official}
+
+
+def image_name(file_name: str) -> str:
+    """What the objects of one picture share. On the hub names end in the object's number:
+    ``COCO_train2014_000000000003_298807.jpg`` is an object of ``COCO_train2014_000000000003``.
+    """
+    match = re.match(r"COCO_\w+?_\d{12}(?=_\d+\.)", file_name)
+    return match[0] if match else file_name
 
 
 class RefCOCO(Task):
@@ -46,28 +63,28 @@ class RefCOCO(Task):
     version = 1
     description = "boxes for referring expressions (accuracy at IoU 0.5)"
     metrics = (*(Metric(f"acc@{t}") for t in THRESHOLDS), Metric("iou"))
-    subsets = subsets("refcoco", "lmms-lab/RefCOCO", ("val", "testA", "testB"))
+    subsets = subsets(
+        "refcoco", "lmms-lab/RefCOCO", {"val": (8811, 3811), "testA": None, "testB": None}
+    )
 
-    def samples(self, row: Row) -> Iterable[Sample]:
-        object_id, file_name = row["question_id"], str(row["file_name"])
-        where = f"object {object_id} of {file_name}"
-        expressions = strings(row, where, "answer")
+    def samples(self, row: Row) -> Iterable[Sample | DataError]:
+        object_id, file_name = identifier(row, "question_id"), string(row, "file_name")
+        expressions = strings(row, "answer")
         if not expressions:
-            raise DataError(f"{where}: 'answer' has no expression")
-        picture = image(row, where)
-        try:
-            width, height = image_size(picture)
-            target = list(from_xywh(row["bbox"]))
-        except (DataError, TypeError, ValueError) as e:
-            raise DataError(f"{where}: {e}") from e
-        level = tier(file_name)
-        metadata = {"width": width, "height": height, **({"tier": level} if level else {})}
+            raise DataError("'answer' has no expression")
+        picture = image(row)
+        width, height = image_size(picture)
+        target = box_of(row, width, height)
+        metadata = {"width": width, "height": height, **tier(file_name)}
         for i, expression in enumerate(expressions):
+            if not expression.strip():
+                yield DataError(f"expression {i} of object {object_id} is empty")
+                continue
             yield Sample(
                 id=f"{object_id}-{i}",
-                messages=(Message("user", (picture, Text(prompt(expression)))),),
+                messages=ask(picture, detect(expression)),
                 target=target,
-                cluster=file_name,
+                cluster=image_name(file_name),
                 metadata=metadata,
             )
 
@@ -88,15 +105,31 @@ class RefCOCO(Task):
         return Score(values, parsed=list(box) if box else None, unparsed=box is None)
 
 
+def box_of(row: Row, width: int, height: int) -> list[float]:
+    """The corners of ``bbox``, in pixels. Raises DataError when it is no box, or lies wholly
+    outside the picture: no answer could meet it.
+    """
+    try:
+        corners = from_xywh(row["bbox"])
+    except (TypeError, ValueError) as e:
+        raise DataError(f"'bbox' is {row['bbox']!r:.80}: {e}") from e
+    x1, y1, x2, y2 = corners
+    if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
+        raise DataError(f"'bbox' {row['bbox']} lies outside its picture of {width}x{height}")
+    return list(corners)
+
+
 class RefCOCOPlus(RefCOCO):
     """As RefCOCO, with expressions that name no place."""
 
     name = "refcoco+"
-    subsets = subsets("refcoco_plus", "lmms-lab/RefCOCOplus", ("val", "testA", "testB"))
+    subsets = subsets(
+        "refcoco_plus", "lmms-lab/RefCOCOplus", {"val": None, "testA": None, "testB": None}
+    )
 
 
 class RefCOCOg(RefCOCO):
     """As RefCOCO, with whole sentences."""
 
     name = "refcocog"
-    subsets = subsets("refcocog", "lmms-lab/RefCOCOg", ("val", "test"))
+    subsets = subsets("refcocog", "lmms-lab/RefCOCOg", {"val": (7573, 2573), "test": None})

@@ -5,22 +5,26 @@ Data: `lmms-lab/NExTQA` (configuration MC, test, 8.56k questions) and `lmms-lab/
 about 200 questions on clips of 2 to 8 seconds drawn by evalkit, in the columns of NExT-QA; chance
 is 20 %. Papers: Xiao et al., "NExT-QA" (CVPR 2021); Fu et al., "Video-MME" (CVPR 2025). Metric:
 accuracy. An answer that names no option, or more than one, is wrong and counted as unparsed; no
-option is drawn by chance. Prompts: lmms-eval's for NExT-QA, VLMEvalKit's for Video-MME. Video is
-read at 2 frames per second, as in the Qwen2-VL paper.
+option is drawn by chance. Prompts: VLMEvalKit's for Video-MME; for NExT-QA evalkit's own, the
+question and options as lmms-eval lists them and the suffix of its other multiple-choice tasks
+(lmms-eval asks NExT-QA without one). Video is read at 2 frames per second, as in the Qwen2-VL
+paper.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import ClassVar
 
 from evalkit.errors import DataError
 from evalkit.metrics.choice import LETTERS, parse_choice
-from evalkit.sources import Embedded, Hub, tier
+from evalkit.protocols import LETTER_ANSWER, VIDEO_BUDGET
+from evalkit.rows import ask, identifier, string, strings, tier, video
+from evalkit.sources import Embedded, Hub
 from evalkit.task import Metric, Row, Subset, Task
-from evalkit.types import Completion, MediaBudget, Message, Sample, Score, Text, Video
+from evalkit.types import Completion, Sample, Score
 
 NEXTQA_COLUMNS = ("video", "question", "answer", "qid", "type", "a0", "a1", "a2", "a3", "a4")
 VIDEOMME_COLUMNS = (
@@ -33,8 +37,7 @@ VIDEOMME_COLUMNS = (
     "domain",
     "task_type",
 )
-BUDGET = MediaBudget(fps=2.0)
-MINI_BUDGET = MediaBudget(fps=2.0, min_pixels=4 * 28 * 28)
+MINI_BUDGET = replace(VIDEO_BUDGET, min_pixels=4 * 28 * 28)
 """The official pipeline enlarges frames to at least 128 tokens each; the small drawn clips stay as
 they are.
 """
@@ -42,7 +45,7 @@ they are.
 
 def nextqa_prompt(question: str, choices: Sequence[str]) -> str:
     listed = "\n".join(choices)
-    return f"{question}\n{listed}\nAnswer with the option's letter from the given choices directly."
+    return f"{question}\n{listed}{LETTER_ANSWER}"
 
 
 def videomme_prompt(question: str, choices: Sequence[str]) -> str:
@@ -81,7 +84,7 @@ class VideoQA(Task):
                 clips="video",
                 archives=("videos.zip",),
             ),
-            budget=BUDGET,
+            budget=VIDEO_BUDGET,
         ),
         "videomme": Subset(
             Hub(
@@ -92,7 +95,7 @@ class VideoQA(Task):
                 clips="videoID",
                 archives=("videos_chunked_*.zip",),
             ),
-            budget=BUDGET,
+            budget=VIDEO_BUDGET,
         ),
     }
 
@@ -110,68 +113,42 @@ class VideoQA(Task):
 
 
 def nextqa_sample(row: Row) -> Sample:
-    sample_id = f"{row['video']}-{row['qid']}"
+    clip, name = video(row), identifier(row, "video")
     target = row["answer"]
-    if target not in range(5):
-        raise DataError(f"question {sample_id}: 'answer' is {target!r}, not one of 0 to 4")
-    choices = lettered([row[f"a{i}"] for i in range(5)])
-    level = tier(str(row["video"]))
-    metadata: dict[str, Any] = {
-        "type": row["type"],
-        "chance": 1 / 5,
-        **({"tier": level} if level else {}),
-    }
-    return video_sample(
-        sample_id,
-        row["clip"],
-        nextqa_prompt(row["question"], choices),
-        target,
-        choices,
-        str(row["video"]),
-        metadata,
+    if type(target) is not int or target not in range(5):
+        raise DataError(f"'answer' is {target!r}, not one of 0 to 4")
+    choices = lettered([string(row, f"a{i}") for i in range(5)])
+    return Sample(
+        id=f"{name}-{identifier(row, 'qid')}",
+        messages=ask(clip, nextqa_prompt(string(row, "question"), choices)),
+        target=target,
+        choices=choices,
+        cluster=name,
+        metadata={"type": row["type"], "chance": 1 / 5, **tier(name)},
     )
 
 
 def videomme_sample(row: Row) -> Sample:
-    sample_id = str(row["question_id"])
-    choices = lettered([re.sub(r"^[A-D]\.\s*", "", option) for option in row["options"]])
-    target = LETTERS.find(row["answer"] or "?")
-    if target not in range(len(choices)):
-        raise DataError(
-            f"question {sample_id}: 'answer' is {row['answer']!r}, not the letter of one of "
-            f"{len(choices)} options"
-        )
-    metadata = {k: row[k] for k in ("duration", "domain", "task_type")} | {
-        "chance": 1 / len(choices)
-    }
-    prompt = videomme_prompt(row["question"], choices)
-    return video_sample(
-        sample_id, row["clip"], prompt, target, choices, str(row["videoID"]), metadata
+    clip = video(row)
+    options = strings(row, "options")
+    choices = lettered([re.sub(r"^[A-D]\.\s*", "", option) for option in options])
+    letters, answer = LETTERS[: len(choices)], row["answer"]
+    if not isinstance(answer, str) or len(answer) != 1 or answer not in letters:
+        raise DataError(f"'answer' is {answer!r}, not one of {', '.join(letters) or 'no options'}")
+    return Sample(
+        id=identifier(row, "question_id"),
+        messages=ask(clip, videomme_prompt(string(row, "question"), choices)),
+        target=letters.index(answer),
+        choices=choices,
+        cluster=identifier(row, "videoID"),
+        metadata={
+            "duration": row["duration"],
+            "domain": row["domain"],
+            "task_type": row["task_type"],
+            "chance": 1 / len(choices),
+        },
     )
 
 
 def lettered(options: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{LETTERS[i]}. {option}" for i, option in enumerate(options))
-
-
-def video_sample(
-    sample_id: str,
-    clip: Path,
-    prompt: str,
-    target: int,
-    choices: tuple[str, ...],
-    cluster: str,
-    metadata: dict[str, Any],
-) -> Sample:
-    if not clip.is_file():
-        raise DataError(
-            f"question {sample_id}: no clip {clip.name}; it belongs under {clip.parent}"
-        )
-    return Sample(
-        sample_id,
-        (Message("user", (Video(clip), Text(prompt))),),
-        target,
-        choices,
-        cluster,
-        metadata,
-    )

@@ -18,11 +18,22 @@ PACKAGES = {
 # From the bottom up: a module imports its own layer and those above it in this list, never one
 # further down. A name stands for the module and everything inside it.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "cache_dir", "files", "malloc", "config_files", "stats", "metrics", "data"),
+    (
+        "errors",
+        "cache_dir",
+        "digests",
+        "formats",
+        "files",
+        "malloc",
+        "config_files",
+        "stats",
+        "metrics",
+        "data",
+    ),
     ("models", "engine"),
     ("types",),
     ("media", "prefetch", "plugin", "progress", "provenance", "code"),
-    ("task", "adapter", "sources", "rows", "clips"),
+    ("task", "adapter", "sources", "rows", "clips", "protocols"),
     ("tasks", "model_adapters", "nano"),
     ("cell", "store", "journal", "records"),
     ("runner", "lab"),

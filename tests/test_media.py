@@ -12,7 +12,7 @@ from PIL import Image as PILImage
 
 from evalkit.errors import DataError
 from evalkit.media import decode_image, decode_video
-from evalkit.sources import image_size
+from evalkit.rows import image_size
 from evalkit.types import Image, Video
 
 
@@ -52,6 +52,7 @@ def of_two_sizes() -> bytes:
                     if packet.size:
                         packet.stream, packet.time_base = stream, Fraction(1, 1000)
                         packet.pts = packet.dts = 125 * number
+                        packet.duration = 125
                         number += 1
                         file.mux(packet)
     return out.getvalue()

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,12 @@ import pytest
 from PIL import Image as PILImage
 
 from evalkit import sources
+from evalkit.clips import ClipIndex
+from evalkit.digests import content_hash
 from evalkit.errors import DataError
-from evalkit.sources import ClipIndex, Embedded, Hub, content_hash, image, strings, tier
+from evalkit.rows import ask, identifier, image, string, strings, tier, video
+from evalkit.sources import Embedded, Folder, Hub, JsonLines
+from evalkit.types import Image, Text
 
 COLUMNS = ("id", "image", "text")
 
@@ -92,20 +97,39 @@ def test_parts_of_a_split_are_read_in_order(tmp_path: Path) -> None:
 def test_images_stay_encoded(tmp_path: Path) -> None:
     as_dataset(1).save_to_disk(str(tmp_path / "saved"))
     (row,) = source().rows(tmp_path / "saved")
-    assert image(row, "row 0").read() == png(0)
+    assert image(row).read() == png(0)
 
 
 @pytest.mark.parametrize("value", [None, {"bytes": None, "path": None}, b"", 7])
 def test_a_row_without_an_image_is_a_data_error(value: object) -> None:
-    with pytest.raises(DataError, match="row 0: 'image' holds no image"):
-        image({"image": value}, "row 0")
+    with pytest.raises(DataError, match="'image' holds no image, but "):
+        image({"image": value})
 
 
 def test_a_lone_string_is_not_a_list_of_its_characters() -> None:
-    assert strings({"answers": ["abc"]}, "row 0", "answers") == ["abc"]
-    assert strings({"answers": None}, "row 0", "answers") == []
-    with pytest.raises(DataError, match="row 0: 'answers' is 'abc', not a list"):
-        strings({"answers": "abc"}, "row 0", "answers")
+    assert strings({"answers": ["abc"]}, "answers") == ["abc"]
+    assert strings({"answers": None}, "answers") == []
+    for value in ("abc", 5, {"a": 1}, ["a", None]):
+        with pytest.raises(DataError, match="'answers' is .*, not a list of strings"):
+            strings({"answers": value}, "answers")
+
+
+@pytest.mark.parametrize("value", [None, "", " ", b"x", 5, ["a"], True])
+def test_a_text_is_a_text(value: object) -> None:
+    with pytest.raises(DataError, match="'question' is"):
+        string({"question": value}, "question")
+
+
+@pytest.mark.parametrize("value", [None, "", " ", b"x", 5.0, ["a"], True, float("nan")])
+def test_a_name_is_a_text_or_a_whole_number(value: object) -> None:
+    assert (identifier({"id": 5}, "id"), identifier({"id": "x"}, "id")) == ("5", "x")
+    with pytest.raises(DataError, match="'id' is"):
+        identifier({"id": value}, "id")
+
+
+def test_a_turn_of_the_user_is_written_in_one_line() -> None:
+    (message,) = ask(Image(b"x"), "What?")
+    assert (message.role, message.content) == ("user", (Image(b"x"), Text("What?")))
 
 
 def test_missing_data_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,11 +224,11 @@ def test_clips_are_found_in_folders_and_in_zip_files(
     with zipfile.ZipFile(data / "videos.zip", "w") as archive:
         archive.writestr("../../odd/def.mp4", b"packed")
     pq.write_table(pa.table({"video": ["abc", "def", "ghi"]}), data / "val.parquet")
-    clips = [row["clip"] for row in source(columns=("video",), clips="video").rows(data)]
-    assert [c.read_bytes() for c in clips[:2]] == [b"loose", b"packed"]
-    assert clips[1].is_relative_to(tmp_path / "cache")
-    assert clips[2] == data / "ghi.mp4"
-    assert not clips[2].exists()
+    rows = list(source(columns=("video",), clips="video").rows(data))
+    assert [video(row).read() for row in rows[:2]] == [b"loose", b"packed"]
+    assert rows[1]["clip"].is_relative_to(tmp_path / "cache")
+    with pytest.raises(DataError, match=f"no clip 'ghi'; it belongs under {data}"):
+        video(rows[2])
 
 
 def test_a_damaged_member_costs_its_own_clip_only(
@@ -217,8 +241,8 @@ def test_a_damaged_member_costs_its_own_clip_only(
         packed.writestr("good.mp4", b"1" * 100)
     archive.write_bytes(archive.read_bytes().replace(b"0" * 100, b"2" * 100))
     index = ClipIndex([tmp_path])
-    with pytest.warns(UserWarning, match="bad.mp4 is damaged"):
-        assert not index.path("bad").exists()
+    with pytest.raises(DataError, match=r"videos.zip: bad.mp4 can't be unpacked"):
+        index.path("bad")
     assert index.path("good").read_bytes() == b"1" * 100
 
 
@@ -228,8 +252,249 @@ def test_no_clips_at_all_names_the_place_searched(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "found"),
+    ("name", "level"),
     [("easy-0012", "easy"), ("medium_0007.png", "medium"), ("hardly-1", None), ("x", None)],
 )
-def test_the_tier_stands_in_the_identifier(name: str, found: str | None) -> None:
-    assert tier(name) == found
+def test_the_tier_stands_in_the_identifier(name: str, level: str | None) -> None:
+    assert tier(name) == ({"tier": level} if level else {})
+
+
+@pytest.mark.parametrize("present", [[1, 3], [0], [0, 1, 2]])
+def test_absent_parts_of_a_split_are_named(tmp_path: Path, present: list[int]) -> None:
+    for part in present:
+        write_parquet(tmp_path / f"val-{part:05}-of-00004.parquet")
+    absent = next(i for i in range(4) if i not in present)
+    with pytest.raises(DataError, match=rf"{len(present)} of 4 files.*val-0000{absent}-of-00004"):
+        list(source().rows(tmp_path))
+    one = tmp_path / f"val-{present[0]:05}-of-00004.parquet"
+    assert len(list(source().rows(one))) == 3  # a file by its name is used alone
+
+
+def test_two_sets_of_files_of_one_split_are_refused(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a" / "val-00000-of-00001.parquet")
+    write_parquet(tmp_path / "b" / "val-00000-of-00001.parquet")
+    with pytest.raises(DataError, match="lies in .*a and in .*b; give one of these"):
+        list(source().rows(tmp_path))
+    write_parquet(tmp_path / "c" / "val-00000-of-00002.parquet")
+    write_parquet(tmp_path / "c" / "val-00001-of-00002.parquet")
+    write_parquet(tmp_path / "c" / "val-00000-of-00001.parquet")
+    with pytest.raises(DataError, match="two sets of files"):
+        list(source().rows(tmp_path / "c"))
+
+
+def test_a_picture_by_path_lies_beside_its_table(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / "img").mkdir(parents=True)
+    (data / "img" / "1.png").write_bytes(png(7))
+    (tmp_path / "secret.png").write_bytes(png(8))
+    paths = ["img/1.png", "img/2.png", "../secret.png", str(tmp_path / "secret.png"), "img"]
+    table = [
+        {"id": i, "image": {"bytes": None, "path": p}, "text": "x"} for i, p in enumerate(paths)
+    ]
+    pq.write_table(pa.Table.from_pylist(table), data / "val.parquet")
+    first, *others = source().rows(data)
+    assert image(first).read() == png(7)
+    for row, complaint in zip(
+        others, ["img/2.png: no such file", "lies outside", "lies outside", "not a regular file"]
+    ):
+        with pytest.raises(DataError, match=complaint):
+            image(row)
+
+
+def test_media_beside_a_table_are_part_of_what_data_are(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "1.png").write_bytes(png(7))
+    rows = [{"id": 1, "image": {"bytes": None, "path": "1.png"}, "text": "x"}]
+    pq.write_table(pa.Table.from_pylist(rows), data / "val.parquet")
+    before = source().describe(data)
+    assert source().describe(shutil.copytree(data, tmp_path / "renamed")) == before
+    replace_keeping_times(data / "1.png", png(8))
+    assert source().describe(data) != before
+
+
+def replace_keeping_times(path: Path, data: bytes) -> None:
+    """As `cp --preserve` or a careless script does it."""
+    stat = path.stat()
+    assert len(data) == stat.st_size
+    path.write_bytes(data)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_replaced_clips_are_other_data(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"video": ["abc", "def"]}), tmp_path / "val.parquet")
+    (tmp_path / "abc.mp4").write_bytes(b"one")
+    with zipfile.ZipFile(tmp_path / "videos.zip", "w") as archive:
+        archive.writestr("def.mp4", b"packed")
+    clips = source(columns=("video",), clips="video")
+    first = clips.describe(tmp_path)
+    replace_keeping_times(tmp_path / "abc.mp4", b"two")
+    second = clips.describe(tmp_path)
+    with zipfile.ZipFile(tmp_path / "videos.zip", "w") as archive:
+        archive.writestr("def.mp4", b"PACKED")
+    assert len({d["media"] for d in (first, second, clips.describe(tmp_path))}) == 3
+
+
+def test_rows_are_counted_before_they_are_read(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "val-00000-of-00002.parquet", 3)
+    write_parquet(tmp_path / "val-00001-of-00002.parquet", 4)
+    as_dataset(5).save_to_disk(str(tmp_path / "saved"))
+    assert source().count(tmp_path) == 7
+    assert source().count(tmp_path / "saved") == 5
+    assert Embedded(folder="docvqa", split="validation", columns=()).count() == 214
+
+
+def test_only_the_official_rows_of_a_split_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    official = source(official=(5, 3))
+    monkeypatch.setattr(sources, "_from_hub", lambda *_: ("lmms-lab/Thing", as_dataset(5)))
+    assert [row["id"] for row in official.rows()] == [0, 1, 2]
+    assert (official.count(), official.describe()["rows"]) == (3, 3)
+    copy = write_parquet(tmp_path / "val.parquet", 5)
+    assert [row["id"] for row in official.rows(copy)] == [0, 1, 2]
+    own = write_parquet(tmp_path / "own.parquet", 2)
+    assert (official.count(own), "rows" in official.describe(own)) == (2, False)
+    monkeypatch.setattr(sources, "_from_hub", lambda *_: ("lmms-lab/Thing", as_dataset(3)))
+    assert official.count() == 3
+    monkeypatch.setattr(sources, "_from_hub", lambda *_: ("lmms-lab/Thing", as_dataset(4)))
+    with pytest.raises(DataError, match="4 rows, where 5 are expected, the first 3 of them"):
+        list(official.rows())
+
+
+def clips_of(folder: Path, *names: str, data: bytes = b"a clip") -> ClipIndex:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return ClipIndex([folder])
+
+
+MP4 = b"\0\0\0\x18ftypisom" + bytes(200)
+
+
+@pytest.mark.parametrize(
+    "name", ["v.mp4", "v.m4v", "v.ts", "v.flv", "v.WMV", "v.mpg", "v.3gp", "v", "v.1080p", "v.bin"]
+)
+def test_clips_are_known_by_content_whatever_their_suffix(tmp_path: Path, name: str) -> None:
+    index = clips_of(tmp_path, name, data=MP4)
+    stem = "v.1080p" if name == "v.1080p" else "v.bin" if name == "v.bin" else "v"
+    assert index.path(stem) == tmp_path / name
+
+
+def test_files_that_are_no_clips_are_left_alone(tmp_path: Path) -> None:
+    for name in ("a.txt", "b", "._v.mp4", "c.json"):
+        (tmp_path / name).write_bytes(b"no clip")
+    with pytest.raises(DataError, match="no clips found"):
+        ClipIndex([tmp_path])
+
+
+def test_two_clips_of_one_name_are_an_error_that_names_both(tmp_path: Path) -> None:
+    clips_of(tmp_path, "train/v.mp4", "w.mp4", data=b"one")
+    clips_of(tmp_path, "test/v.mp4", "w.webm", data=b"two")
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.writestr("x/u.mp4", b"one")
+        archive.writestr("y/u.mp4", b"two")
+    index = ClipIndex([tmp_path])
+    for name, both in (
+        ("v", "test/v.mp4 and .*train/v.mp4"),
+        ("w", "w.mp4 and .*w.webm"),
+        ("u", "z.zip: x/u.mp4 and .*z.zip: y/u.mp4"),
+    ):
+        with pytest.raises(DataError, match=f"two clips are called '{name}': .*{both}"):
+            index.path(name)
+    assert index.path("test/v").read_bytes() == b"two"  # named with its folder it is one
+    assert index.path("w.mp4").read_bytes() == b"one"
+
+
+def test_a_clip_that_lies_there_twice_is_one(tmp_path: Path) -> None:
+    clips_of(tmp_path, "a/v.mp4", "b/v.mp4", data=b"one")
+    with zipfile.ZipFile(tmp_path / "videos.zip", "w") as archive:
+        archive.writestr("v.mp4", b"one")
+    assert ClipIndex([tmp_path]).path("v") == tmp_path / "a" / "v.mp4"
+
+
+def test_a_damaged_zip_is_named_and_whole_clips_are_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "videos.zip").write_bytes(b"PK\3\4 cut short")
+    index = clips_of(tmp_path, "v.mp4")
+    assert "videos.zip: not a readable zip file" in caplog.text
+    assert index.path("v").read_bytes() == b"a clip"
+    with pytest.raises(DataError, match=r"no clip 'w'.*damaged: videos\.zip"):
+        index.path("w")
+
+
+def test_a_member_that_cannot_be_unpacked_costs_its_own_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evalkit.clips.SMALL", 1000)
+    with zipfile.ZipFile(tmp_path / "z.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.mp4", bytes(10**6))
+        archive.writestr("locked.mp4", b"1" * 100)
+        archive.writestr("good.mp4", b"2" * 100)
+    data = bytearray((tmp_path / "z.zip").read_bytes())
+    start = data.rindex(b"locked.mp4") - 46  # its entry in the directory at the end
+    data[start + 8] |= 1  # encrypted
+    (tmp_path / "z.zip").write_bytes(data)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    index = ClipIndex([tmp_path])
+    with pytest.raises(DataError, match="bomb.mp4 unpacks to 1,000,000 bytes"):
+        index.path("bomb")
+    with pytest.raises(DataError, match="locked.mp4 can't be unpacked: .*encrypted"):
+        index.path("locked")
+    assert index.path("good").read_bytes() == b"2" * 100
+
+
+def test_a_cache_that_cannot_be_written_says_which_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.writestr("v.mp4", b"one")
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(DataError, match="set XDG_CACHE_HOME to a folder that can be written"):
+        ClipIndex([tmp_path]).path("v")
+
+
+def test_json_lines_are_rows(tmp_path: Path) -> None:
+    (tmp_path / "img").mkdir()
+    (tmp_path / "img" / "a.png").write_bytes(png(1))
+    file = tmp_path / "qa.jsonl"
+    file.write_text('{"image": "img/a.png", "q": "x"}\n\n{"image": "../a.png", "q": "y"}\n')
+    lines = JsonLines(file)
+    first, second = lines.rows()
+    assert (image(first).read(), first["q"], lines.count()) == (png(1), "x", 2)
+    with pytest.raises(DataError, match="lies outside"):
+        image(second)
+    before = lines.describe()
+    (tmp_path / "img" / "a.png").write_bytes(png(2))
+    assert lines.describe() != before
+    assert next(JsonLines("absent.jsonl").rows(file)) == first
+    file.write_text('{"q": 1}\n[1]\n')
+    with pytest.raises(DataError, match=r"qa\.jsonl, line 2: \[1\]"):
+        list(lines.rows())
+    with pytest.raises(DataError, match=r"absent\.jsonl: can't be read"):
+        list(JsonLines("absent.jsonl").rows())
+
+
+def test_a_folder_of_pictures_is_a_source(tmp_path: Path) -> None:
+    (tmp_path / "warm").mkdir()
+    (tmp_path / "warm" / "red.png").write_bytes(png(1))
+    (tmp_path / "blue.png").write_bytes(png(2))
+    (tmp_path / "notes.txt").write_text("none")
+    folder = Folder(tmp_path, "**/*.png")
+    rows = list(folder.rows())
+    assert [(r["name"], r["folder"], image(r).read()) for r in rows] == [
+        ("blue", "", png(2)),
+        ("red", "warm", png(1)),
+    ]
+    states = [folder.describe()]
+    (tmp_path / "blue.png").write_bytes(png(3))
+    states.append(folder.describe())
+    (tmp_path / "blue.png").rename(tmp_path / "green.png")
+    states.append(folder.describe())
+    (tmp_path / "black.png").write_bytes(png(4))
+    states.append(folder.describe())
+    assert len({s["sha256"] for s in states}) == 4
+    with pytest.raises(DataError, match="absent: no such folder"):
+        list(Folder("absent").rows())

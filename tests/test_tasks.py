@@ -15,7 +15,17 @@ import pytest
 from PIL import Image as PILImage
 
 from evalkit.errors import DataError, UsageError
-from evalkit.task import Metric, Row, RowError, Subset, Task, load_task, read_samples, registered
+from evalkit.task import (
+    Metric,
+    Row,
+    RowError,
+    Subset,
+    Task,
+    load_task,
+    read_samples,
+    registered,
+    task_class,
+)
 from evalkit.types import Completion, Image, Message, Sample, Score, Text, Video
 
 
@@ -66,8 +76,26 @@ MTVQA = {
 }
 
 
+CHARTQA = {"type": "human_test", "question": "How many?", "answer": "42", "image": png()}
+TEXTVQA = {
+    "image_id": "ab",
+    "question_id": 34,
+    "question": "Which brand?",
+    "image": png(),
+    "answers": ["coke"] * 8 + ["pepsi"] * 2,
+}
+OCRBENCH = {
+    "dataset": "IIIT5K",
+    "question": "what is written?",
+    "question_type": "Regular Text Recognition",
+    "answer": ["stop"],
+    "image": png(),
+}
+SUFFIX = "\nPlease try to answer the question with short words or phrases if possible."
+
+
 def only(task: Task, row: dict[str, Any]) -> Sample:
-    (sample,) = task.samples(row)
+    (sample,) = task.samples(Row(row))
     return sample
 
 
@@ -93,9 +121,11 @@ def clip(tmp_path: Path) -> Path:
 def test_prompts_are_those_of_the_protocol(clip: Path) -> None:
     suffix = "\nPlease try to answer the question with short words or phrases if possible."
     assert prompt_of(only(load_task("docvqa"), DOCVQA)) == "What is the total?" + suffix
-    assert prompt_of(next(iter(load_task("multilingual_ocr").samples(MTVQA)))) == "What?" + suffix
     assert (
-        prompt_of(next(iter(load_task("refcoco").samples(REFCOCO))))
+        prompt_of(next(iter(load_task("multilingual_ocr").samples(Row(MTVQA))))) == "What?" + suffix
+    )
+    assert (
+        prompt_of(next(iter(load_task("refcoco").samples(Row(REFCOCO)))))
         == 'Detect the bounding box of "the red circle".'
     )
     assert prompt_of(only(load_task("video_qa"), NEXTQA | {"clip": clip})) == (
@@ -119,7 +149,7 @@ def test_samples_say_what_they_share(clip: Path) -> None:
         "width": 40,
         "height": 20,
     }
-    first, second = load_task("refcoco").samples(REFCOCO)
+    first, second = load_task("refcoco").samples(Row(REFCOCO))
     assert (first.id, second.id, first.cluster, second.cluster) == (
         "9-0",
         "9-1",
@@ -131,7 +161,7 @@ def test_samples_say_what_they_share(clip: Path) -> None:
     sample = only(load_task("video_qa"), NEXTQA | {"clip": clip})
     assert (sample.id, sample.cluster, sample.target) == ("hard-0003-2", "hard-0003", 1)
     assert sample.metadata == {"type": "direction", "chance": 0.2, "tier": "hard"}
-    first, second = load_task("multilingual_ocr").samples(MTVQA)
+    first, second = load_task("multilingual_ocr").samples(Row(MTVQA))
     assert (first.id, second.id, first.cluster, first.target, second.target) == (
         "ru-5-0",
         "ru-5-1",
@@ -180,7 +210,7 @@ def test_hidden_answers_give_an_answer_without_a_score(answers: list[str] | None
 
 def test_a_box_is_scored_at_every_threshold() -> None:
     task = load_task("refcoco")
-    sample, _ = task.samples(REFCOCO)  # the box is (250,250),(750,750) in thousandths
+    sample, _ = task.samples(Row(REFCOCO))  # the box is (250,250),(750,750) in thousandths
     right = task.score(sample, said("the red circle(250,250),(750,750)", box_space="norm1000"))
     assert right.values == {
         "acc@0.5": 1.0,
@@ -203,7 +233,7 @@ def test_a_box_is_scored_at_every_threshold() -> None:
 
 def test_boxes_are_not_read_without_a_declared_space() -> None:
     task = load_task("refcoco")
-    sample, _ = task.samples(REFCOCO)
+    sample, _ = task.samples(Row(REFCOCO))
     with pytest.raises(UsageError, match="declares no box space"):
         task.score(sample, said("(250,250),(750,750)"))
 
@@ -229,7 +259,7 @@ def test_choices_are_read_strictly(clip: Path) -> None:
 
 def test_words_are_scored_by_exact_match_and_error_rate() -> None:
     task = load_task("multilingual_ocr")
-    sample, _ = task.samples(MTVQA)
+    sample, _ = task.samples(Row(MTVQA))
     assert task.score(sample, said(" чай ")).values == {
         "exact_match": 1.0,
         "exact_match_micro": 1.0,
@@ -252,10 +282,13 @@ def test_an_empty_answer_is_unparsed_and_has_the_lowest_values(clip: Path) -> No
         "video_qa:videomme": VIDEOMME | {"clip": clip},
         "multilingual_ocr": MTVQA,
         "multilingual_ocr:mtvqa": MTVQA,
+        "chartqa": CHARTQA,
+        "textvqa": TEXTVQA,
+        "ocrbench": OCRBENCH,
     }
     for name, row in rows.items():
         task = load_task(name)
-        score = task.score(next(iter(task.samples(row))), said(" \n", box_space="norm1000"))
+        score = task.score(next(iter(task.samples(Row(row)))), said(" \n", box_space="norm1000"))
         assert score.unparsed
         assert {k: v for k, v in score.values.items() if v} in ({}, {"cer": 1.0}), name
 
@@ -267,78 +300,168 @@ def test_scores_are_those_that_the_subset_declares(clip: Path) -> None:
         "video_qa": NEXTQA | {"clip": clip},
         "multilingual_ocr": MTVQA,
         "multilingual_ocr:mtvqa": MTVQA,
+        "chartqa": CHARTQA,
+        "textvqa": TEXTVQA,
+        "ocrbench": OCRBENCH,
     }
+    assert {name.partition(":")[0] for name in rows} | {"refcoco", "refcocog"} == set(registered())
     for name, row in rows.items():
         task = load_task(name)
         declared = [m.name for m in task.metrics]
-        score = task.score(next(iter(task.samples(row))), said("x", box_space="norm1000"))
+        score = task.score(next(iter(task.samples(Row(row)))), said("x", box_space="norm1000"))
         assert list(score.values) == declared
 
 
 @pytest.mark.parametrize(
     ("name", "row", "complaint"),
     [
-        ("docvqa", DOCVQA | {"answers": []}, "question 17: 'answers' is empty"),
-        ("docvqa", DOCVQA | {"image": None}, "question 17: 'image' holds no image"),
+        ("docvqa", DOCVQA | {"answers": []}, "'answers' is empty"),
+        ("docvqa", DOCVQA | {"image": None}, "'image' holds no image, but null"),
+        ("docvqa", DOCVQA | {"answers": 5}, "'answers' is 5, not a list"),
+        ("docvqa", DOCVQA | {"question": None}, "'question' is null"),
+        ("docvqa", DOCVQA | {"question": b"What?"}, "'question' is 5 bytes"),
+        ("docvqa", DOCVQA | {"question": " "}, "'question' is empty"),
+        ("docvqa", DOCVQA | {"questionId": None}, "'questionId' is null"),
+        ("docvqa", DOCVQA | {"questionId": float("nan")}, "'questionId' is nan"),
         (
             "refcoco",
             REFCOCO | {"answer": []},
-            "object 9 of medium_0007.png: 'answer' has no expression",
+            "'answer' has no expression",
         ),
-        ("refcoco", REFCOCO | {"bbox": [1, 2, 0, 4]}, "object 9 .* no area"),
-        ("refcoco", REFCOCO | {"bbox": None}, "object 9"),
+        ("refcoco", REFCOCO | {"bbox": [1, 2, 0, 4]}, "'bbox' .* no area"),
+        ("refcoco", REFCOCO | {"bbox": None}, "'bbox' is None"),
+        ("refcoco", REFCOCO | {"bbox": [1, 2, 3]}, "'bbox' is"),
+        ("refcoco", REFCOCO | {"bbox": [40, 5, 20, 10]}, "outside its picture of 40x20"),
+        ("refcoco", REFCOCO | {"bbox": [10, -10, 20, 10]}, "outside its picture of 40x20"),
+        ("refcoco", REFCOCO | {"bbox": [float("nan"), 5, 20, 10]}, "'bbox' is"),
         (
             "refcoco",
             REFCOCO | {"image": {"bytes": b"no image", "path": None}},
-            "object 9 .*unreadable image",
+            "unreadable image",
         ),
-        ("video_qa", NEXTQA | {"answer": 5}, "hard-0003-2: 'answer' is 5"),
-        (
-            "video_qa",
-            NEXTQA | {"clip": Path("nowhere/hard-0003.mp4")},
-            "no clip hard-0003.mp4; it belongs under nowhere",
-        ),
-        ("video_qa:videomme", VIDEOMME | {"answer": None}, "question 001-1: 'answer' is None"),
-        ("multilingual_ocr", MTVQA | {"qa_pairs": "[{'question': 'x'}]"}, "image ru-5"),
-        ("multilingual_ocr", MTVQA | {"qa_pairs": "__import__('os').getcwd()"}, "image ru-5"),
-        ("multilingual_ocr", MTVQA | {"qa_pairs": "[]"}, "image ru-5"),
-        (
-            "multilingual_ocr",
-            MTVQA | {"qa_pairs": '[{"question": "x", "answer": " "}]'},
-            "ru-5: the answer to question 0 is empty",
-        ),
+        ("video_qa", NEXTQA | {"answer": 5}, "'answer' is 5"),
+        ("video_qa", NEXTQA | {"answer": True}, "'answer' is True"),
+        ("video_qa", NEXTQA | {"a3": None}, "'a3' is null"),
+        ("video_qa", NEXTQA | {"clip": DataError("no clip 'x'")}, "no clip 'x'"),
+        ("video_qa", NEXTQA | {"clip": Path("nowhere/x.mp4")}, "nowhere/x.mp4: no such file"),
+        ("video_qa:videomme", VIDEOMME | {"answer": None}, "'answer' is None"),
+        ("video_qa:videomme", VIDEOMME | {"answer": "AB"}, "'answer' is 'AB', not one of A, B"),
+        ("video_qa:videomme", VIDEOMME | {"answer": "E"}, "'answer' is 'E', not one of A, B"),
+        ("video_qa:videomme", VIDEOMME | {"answer": ""}, "'answer' is ''"),
+        ("video_qa:videomme", VIDEOMME | {"options": "A. x"}, "'options' is 'A. x', not a list"),
+        ("multilingual_ocr", MTVQA | {"qa_pairs": "__import__('os').getcwd()"}, "'qa_pairs'"),
+        ("multilingual_ocr", MTVQA | {"qa_pairs": "[]"}, "'qa_pairs' is not a list"),
+        ("multilingual_ocr", MTVQA | {"qa_pairs": None}, "'qa_pairs' is not a list"),
+        ("multilingual_ocr", MTVQA | {"lang": None}, "'lang' is null"),
+        ("chartqa", CHARTQA | {"answer": None}, "'answer' is null"),
+        ("textvqa", TEXTVQA | {"answers": ["one"]}, "'answers' has 1"),
+        ("ocrbench", OCRBENCH | {"answer": []}, "'answer' is empty"),
     ],
 )
-def test_a_row_that_cannot_be_used_names_itself(
-    name: str, row: dict[str, Any], complaint: str
+def test_an_odd_value_is_an_error_of_its_row(
+    name: str, row: dict[str, Any], complaint: str, clip: Path
 ) -> None:
     with pytest.raises(DataError, match=complaint):
-        list(load_task(name).samples(row))
+        list(load_task(name).samples(Row({"clip": clip, **row})))
 
 
-def test_every_registered_task_loads_with_a_mini_subset_and_a_headline() -> None:
-    assert set(registered()) >= {
-        "docvqa",
-        "refcoco",
-        "refcoco+",
-        "refcocog",
-        "video_qa",
-        "multilingual_ocr",
-    }
-    for name in ("docvqa", "refcoco", "refcoco+", "refcocog", "video_qa", "multilingual_ocr"):
+@pytest.mark.parametrize(
+    ("pair", "complaint"),
+    [
+        ("{'question': 'x'}", "question 1 of image ru-5: no column 'answer'"),
+        ("{'question': 'x', 'answer': None}", "question 1 of image ru-5: 'answer' is null"),
+        ("{'question': 'x', 'answer': ' '}", "question 1 of image ru-5: 'answer' is empty"),
+        ("{'question': 5, 'answer': 'x'}", "question 1 of image ru-5: 'question' is 5"),
+    ],
+)
+def test_an_odd_pair_of_an_image_costs_its_own_question(pair: str, complaint: str) -> None:
+    pairs = (
+        f"[{{'question': 'What?', 'answer': 'a'}}, {pair}, {{'question': 'And?', 'answer': 'b'}}]"
+    )
+    first, odd, last = load_task("multilingual_ocr").samples(Row(MTVQA | {"qa_pairs": pairs}))
+    assert (first.id, last.id) == ("ru-5-0", "ru-5-2")
+    assert isinstance(odd, DataError)
+    assert str(odd).startswith(complaint)
+
+
+@pytest.mark.parametrize(
+    ("name", "cluster"),
+    [
+        ("COCO_train2014_000000000003_298807.jpg", "COCO_train2014_000000000003"),
+        ("COCO_train2014_000000000003_1.jpg", "COCO_train2014_000000000003"),
+        ("COCO_val2014_000000581857_2.png", "COCO_val2014_000000581857"),
+        ("COCO_train2014_000000000003.jpg", "COCO_train2014_000000000003.jpg"),
+        ("medium_0007.png", "medium_0007.png"),
+        ("photo_12_3.jpg", "photo_12_3.jpg"),
+    ],
+)
+def test_the_objects_of_a_picture_are_one_cluster(name: str, cluster: str) -> None:
+    first, second = load_task("refcoco:val").samples(Row(REFCOCO | {"file_name": name}))
+    assert first.cluster == second.cluster == cluster
+
+
+def test_pages_without_a_name_are_clusters_of_their_own() -> None:
+    for row in (DOCVQA | {"ucsf_document_page_no": None}, DOCVQA | {"ucsf_document_id": None}):
+        assert only(load_task("docvqa"), row).cluster == ""
+
+
+def test_only_a_changed_subset_has_a_new_version() -> None:
+    assert load_task("refcoco:mini").version == 1
+    assert load_task("refcoco:val").version == load_task("refcocog:test").version == 2
+
+
+def test_charts_are_scored_within_five_per_cent() -> None:
+    task = load_task("chartqa")
+    sample = only(task, CHARTQA)
+    assert prompt_of(sample) == "How many?" + SUFFIX
+    assert sample.metadata == {"type": "human_test", "width": 40, "height": 20}
+    for answer, value in (("42", 1.0), ("44", 1.0), ("45", 0.0), ("forty two", 0.0)):
+        assert set(task.score(sample, said(answer)).values.values()) == {value}
+    other = only(task, CHARTQA | {"image": png(50, 20)})
+    assert sample.cluster == only(task, CHARTQA | {"question": "Why?"}).cluster != other.cluster
+
+
+def test_text_in_photographs_is_scored_by_what_people_said() -> None:
+    task = load_task("textvqa")
+    sample = only(task, TEXTVQA)
+    assert (prompt_of(sample), sample.id, sample.cluster) == ("Which brand?" + SUFFIX, "34", "ab")
+    assert task.score(sample, said("Coke.")).values["vqa_accuracy"] == 1.0
+    assert task.score(sample, said("pepsi")).values["vqa_accuracy"] == pytest.approx(0.6)
+
+
+def test_reading_of_many_kinds_is_scored_by_containment() -> None:
+    task = load_task("ocrbench")
+    sample = only(task, OCRBENCH)
+    assert prompt_of(sample) == "what is written?" + SUFFIX
+    assert task.score(sample, said("It says STOP")).values == {"ocrbench": 1.0}
+    formula = only(task, OCRBENCH | {"dataset": "HME100k", "answer": ["X ^ 2"]})
+    assert task.score(formula, said("X^2")).values == {"ocrbench": 1.0}
+    assert task.score(formula, said("x^2")).values == {"ocrbench": 0.0}
+    assert task.metrics[0].scale == 1000
+
+
+def test_every_registered_task_says_what_it_is() -> None:
+    assert len(registered()) == 9
+    for name in registered():
         task = load_task(name)
-        assert task.subset_name == "mini"
         assert task.name == name
         assert task.metrics
         assert task.description
 
 
-@pytest.mark.parametrize(
-    "name", ["docvqa", "refcoco", "refcoco+", "refcocog", "video_qa", "multilingual_ocr"]
-)
+EMBEDDED_TASKS = sorted(n for n in registered() if "mini" in task_class(n).subsets)
+
+
+def test_drawn_data_are_the_default_where_there_are_any() -> None:
+    assert len(EMBEDDED_TASKS) == 6
+    assert all(load_task(name).subset_name == "mini" for name in EMBEDDED_TASKS)
+
+
+@pytest.mark.parametrize("name", EMBEDDED_TASKS)
 def test_every_embedded_row_becomes_samples_with_unique_ids(name: str) -> None:
     task = load_task(name)
-    found = [sample for row in task.source.rows() for sample in task.samples(row)]
+    found = list(read_samples(task))
+    assert all(isinstance(sample, Sample) for sample in found)
     assert len({s.id for s in found}) == len(found) >= 100
     assert {s.metadata["tier"] for s in found} == {"easy", "medium", "hard"}
     assert 1 < len({s.cluster for s in found}) <= len(found)
@@ -347,8 +470,8 @@ def test_every_embedded_row_becomes_samples_with_unique_ids(name: str) -> None:
 
 def test_task_modules_import_no_heavy_library() -> None:
     code = (
-        "import sys, evalkit.tasks.docvqa, evalkit.tasks.refcoco, evalkit.tasks.video_qa, "
-        "evalkit.tasks.multilingual_ocr\n"
+        "import sys\nfrom evalkit.task import registered, task_class\n"
+        "assert [task_class(name) for name in registered()]\n"
         "heavy = {'torch', 'transformers', 'datasets', 'pyarrow', 'pandas', 'numpy', 'PIL', 'av', 'scipy'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

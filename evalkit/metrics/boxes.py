@@ -8,6 +8,7 @@ Boxes are ``(x1, y1, x2, y2)`` in pixels, edges at continuous coordinates (no "+
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Literal
@@ -40,9 +41,11 @@ def parse_box(text: str, space: Space, width: int, height: int) -> Box | None:
 
 def from_xywh(box: Sequence[float]) -> Box:
     """Corners of a box given as ``[x, y, width, height]``, the form of the COCO annotations. Raises
-    ValueError when it has no area.
+    ValueError when it has no area, or a number of it is none (NaN) or has no end.
     """
     x, y, w, h = box
+    if not all(math.isfinite(v) for v in box):
+        raise ValueError(f"box {list(box)} is not of finite numbers")
     if not (w > 0 and h > 0):
         raise ValueError(f"box {list(box)} has no area")
     return x, y, x + w, y + h

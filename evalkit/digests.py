@@ -1,0 +1,74 @@
+"""SHA-256 of files, each read once for as long as it does not change.
+
+What is remembered is keyed by path, size, and the times of the last write and of the last change of
+the inode: an edit that puts the old modification time back is seen by the latter. Digests of large
+files also outlive the process, in ``digests.json`` of the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from evalkit.cache_dir import cache_dir
+
+LARGE = 8 * 2**20
+"""Bytes from which reading a file again costs more than looking its digest up."""
+
+_memory: dict[str, str] = {}
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex. Raises OSError when it can't be read, also for what is
+    not a regular file (a pipe would never end).
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such file" if not path.exists() else f"{path}: no file"
+        )
+    stat = path.stat()
+    key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"
+    if key in _memory:
+        return _memory[key]
+    stored = _stored() if stat.st_size >= LARGE else {}
+    if key not in stored:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if stat.st_size >= LARGE:
+            _store({**stored, key: digest})
+        _memory[key] = digest
+    else:
+        _memory[key] = stored[key]
+    return _memory[key]
+
+
+def content_hash(files: Iterable[Path]) -> str:
+    """SHA-256, in hex, over the bytes of files in their order; their names are left out, so that a
+    copy in another place has the same.
+    """
+    digests = [file_digest(f) for f in files]
+    return (
+        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    )
+
+
+def _stored() -> dict[str, str]:
+    try:
+        stored = json.loads((cache_dir() / "digests.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return stored if isinstance(stored, dict) else {}
+
+
+def _store(digests: dict[str, str]) -> None:
+    """Best effort: without a cache folder that can be written, files are read again next time."""
+    file = cache_dir() / "digests.json"
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(f".{os.getpid()}")
+        part.write_text(json.dumps(digests), encoding="utf-8")
+        part.replace(file)

@@ -1,0 +1,145 @@
+"""Reading the columns of a row: each reader gives a value of one kind, or says what the column
+holds instead.
+
+A data set has odd values sooner or later: an answer that is null, a number where a text belongs, a
+picture without bytes. Every reader raises DataError for what it can't use, so that such a row is
+one counted error; nothing is turned into the text "None". ``evalkit.task.read_samples`` puts the
+row's number before the message.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from evalkit.errors import DataError
+from evalkit.types import Image, Media, Message, Text, Video
+
+if TYPE_CHECKING:
+    from PIL import Image as PILImage
+
+M = TypeVar("M", bound=Media)
+Row = Mapping[str, Any]
+
+
+def ask(*parts: Media | str) -> tuple[Message, ...]:
+    """One turn of the user: pictures, clips and texts in the order in which the model meets
+    them.
+    """
+    content = tuple(Text(p) if isinstance(p, str) else p for p in parts)
+    return (Message("user", content),)  # type: ignore[arg-type]  # Media are images and videos
+
+
+def image(row: Row, column: str = "image") -> Image:
+    """The encoded image of a column: ``{"bytes", "path"}`` as ``datasets`` stores it, plain bytes,
+    or a path. Raises DataError when there is none.
+    """
+    return _media(Image, row, column, "image")
+
+
+def video(row: Row, column: str = "clip") -> Video:
+    """The encoded clip of a column, as ``image``. A source with clips gives each row the column
+    ``"clip"``, the clip's file or the reason why there is none.
+    """
+    return _media(Video, row, column, "clip")
+
+
+def _media(kind: type[M], row: Row, column: str, name: str) -> M:
+    value, upright = row[column], getattr(row, "upright", False)
+    if isinstance(value, DataError):  # what the source says of a clip that it could not give
+        raise value
+    if isinstance(value, Mapping):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes) and value:
+        return kind(value, upright=upright)
+    if isinstance(value, str | Path) and str(value):
+        path = Path(value)
+        if not path.is_file():
+            what = "is not a regular file" if path.exists() else "no such file"
+            raise DataError(f"{column!r} holds no {name}: {path}: {what}")
+        return kind(path, upright=upright)
+    raise DataError(f"{column!r} holds no {name}, but {_shown(value)}")
+
+
+def image_size(picture: Image) -> tuple[int, int]:
+    """Width and height in pixels, from the header of the file; in the frame in which the model
+    sees the picture. Raises DataError when it can't be read.
+    """
+    from PIL import Image as PILImage
+
+    try:
+        with PILImage.open(io.BytesIO(picture.read())) as opened:
+            return _turned(opened) if picture.upright else opened.size
+    except Exception as e:  # damaged files make Pillow's decoders raise anything
+        raise DataError(f"unreadable image: {e}") from e
+
+
+def _turned(opened: PILImage.Image) -> tuple[int, int]:
+    """The size after the EXIF orientation (tag 274): 5 to 8 lie on their side."""
+    width, height = opened.size
+    return (height, width) if opened.getexif().get(274, 1) in (5, 6, 7, 8) else (width, height)
+
+
+def sides(picture: Image) -> dict[str, int]:
+    """``{"width", "height"}`` for a sample's metadata; empty when the file can't be read (the
+    answer will say so).
+    """
+    try:
+        width, height = image_size(picture)
+    except DataError:
+        return {}
+    return {"width": width, "height": height}
+
+
+def string(row: Row, column: str) -> str:
+    """A column that holds a text, blanks at its ends kept. Raises DataError for another kind, and
+    for a text that is empty or nothing but blanks.
+    """
+    value = row[column]
+    if not isinstance(value, str):
+        raise DataError(f"{column!r} is {_shown(value)}, not a text")
+    if not value.strip():
+        raise DataError(f"{column!r} is empty")
+    return value
+
+
+def strings(row: Row, column: str) -> list[str]:
+    """A column that holds a list of texts; an absent value is an empty list. Raises DataError for
+    a value of another kind: a lone string is not taken for the list of its characters.
+    """
+    value = row[column]
+    if value is None:
+        return []
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+        raise DataError(f"{column!r} is {_shown(value)}, not a list of strings")
+    return list(value)
+
+
+def identifier(row: Row, column: str) -> str:
+    """A column that names something: a text, or a whole number, as text. Raises DataError for
+    anything else, null before all: two rows without a name would be one.
+    """
+    value = row[column]
+    if isinstance(value, str) and value.strip():
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise DataError(f"{column!r} is {_shown(value)}, not a name or a whole number")
+
+
+def tier(identifier: str) -> dict[str, str]:
+    """``{"tier": ...}`` for a sample's metadata, the difficulty that an embedded row's identifier
+    begins with (``easy-0012``, ``hard_0003.png``); empty for other rows.
+    """
+    match = re.match(r"(easy|medium|hard)[-_]", identifier)
+    return {"tier": match[1]} if match else {}
+
+
+def _shown(value: object) -> str:
+    """A value as an error shows it: short, and bytes by their number."""
+    if value is None:
+        return "null"
+    return f"{len(value)} bytes" if isinstance(value, bytes) else f"{value!r:.80}"
