@@ -169,7 +169,7 @@ class Plan:
                 logger.warning("%s: %s", cell.name, how_selected(cell, selection))
             try:
                 outcome = run_cell(
-                    cell, selection, say=logger.info, progress=progress, command=command
+                    cell, selection, fresh=self.fresh, progress=progress, command=command
                 )
             except UsageError:
                 raise

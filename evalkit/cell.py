@@ -7,13 +7,13 @@ samples selected) is not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evalkit.adapter import ModelAdapter, digest
+from evalkit.code import code_of
 from evalkit.errors import UsageError
-from evalkit.plugin import code_of
-from evalkit.store import CellFolder, Identity, Selection, model_name
+from evalkit.store import CellFolder, Identity, Selection, model_name, model_path
 from evalkit.task import Task
 
 __all__ = ["Cell", "Selection", "model_name"]
@@ -44,8 +44,12 @@ class Cell:
     ) -> Cell:
         """Works out the identity. ``label`` is what tables call the model instead of its own name;
         ``step`` is that of a training run, whose results are kept apart. Raises DataError when the
-        data can't be found.
+        data can't be found, UsageError for a task or an adapter that can't be run.
         """
+        if task.max_new_tokens < 1:
+            raise UsageError(
+                f"{task.full_name}: max_new_tokens is {task.max_new_tokens}; set it above 0"
+            )
         try:
             fingerprint = dict(adapter.fingerprint)
             if step is not None:
@@ -55,6 +59,7 @@ class Cell:
             raise UsageError(
                 f"adapter {adapter.name!r}: its fingerprint is not a JSON object ({e})"
             ) from e
+        code = {"task": code_of(task), "adapter": code_of(adapter, adapter.code)}
         identity = Identity(
             task=task.name,
             subset=task.subset_name,
@@ -63,8 +68,9 @@ class Cell:
             budget=task.subset.budget,
             max_new_tokens=task.max_new_tokens,
             rank=task.rank,
+            upright=getattr(task.subset, "upright", False),
             fingerprint=fingerprint,
-            code=code_of(task=task, adapter=adapter),
+            code={k: v for k, v in code.items() if v},
         )
         return cls(task, adapter, model, output, identity, data, label)
 
@@ -85,5 +91,23 @@ class Cell:
 
     @property
     def stored(self) -> CellFolder:
-        """What is stored of the cell, read anew each time."""
-        return CellFolder.of(self.output, self.title, self.identity)
+        """What is stored of the cell, read anew each time: under its own name, or under the one
+        that evalkit 0.1 gave it.
+        """
+        own = CellFolder.of(self.output, self.title, self.identity)
+        if own.exists:
+            return own
+        model = Path(self.model).resolve().name if model_path(self.model) else self.model
+        old = CellFolder.of(self.output, model, identity_of_0_1(self.identity, self.data))
+        return old if old.exists else own
+
+
+def identity_of_0_1(identity: Identity, data: Path | None) -> Identity:
+    """What evalkit 0.1 took for the identity of the same cell: it named local data by their folder,
+    and knew no digests of media.
+    """
+    known = ("kind", "name", "repository", "config", "split", "revision", "files", "sha256")
+    described = {k: v for k, v in identity.data.items() if k in known}
+    if data is not None:
+        described["name"] = data.name
+    return replace(identity, data=described)

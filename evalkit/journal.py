@@ -193,6 +193,8 @@ class Journal:
             while rest:
                 rest = rest[self.file.write(rest) :]
             os.fsync(self.file.fileno())
+            if os.fstat(self.file.fileno()).st_nlink == 0:
+                raise EvalkitError(f"{self.path}: was removed while this run was writing to it")
         except OSError as e:
             raise EvalkitError(
                 f"{self.path}: {e.strerror}; what was scored before is kept: free some room "

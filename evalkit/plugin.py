@@ -42,11 +42,3 @@ def file_of(plugin: object) -> Path | None:
     """
     module = sys.modules[type(plugin).__module__]
     return Path(str(module.__file__)) if module.__name__.startswith(PREFIX) else None
-
-
-def code_of(**plugins: object) -> dict[str, str]:
-    """SHA-256, in hex, of the files that plugins were given as, by the names of the arguments;
-    installed ones are left out.
-    """
-    files = {name: file for name, plugin in plugins.items() if (file := file_of(plugin))}
-    return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()}

@@ -1,43 +1,58 @@
-"""How a run shows that it moves."""
+"""How a run shows that it moves: a bar on a terminal, a line a minute in a log."""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
+from datetime import timedelta
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 class Progress:
-    """Samples done, per second, and the running headline score: a tqdm line on a terminal, a plain
-    line twice a minute elsewhere.
-    """
+    """Samples done of how many, per cent, rate, time left, and the running headline score."""
 
-    PLAIN_SECONDS = 30.0
+    LOG_SECONDS = 60.0
 
-    def __init__(self, name: str, wanted: bool, say: Say) -> None:
-        self.name, self.wanted, self.say = name, wanted, say
-        self.started = self.said = time.monotonic()
+    def __init__(self, name: str, wanted: bool) -> None:
+        self.name, self.wanted = name, wanted
+        self.started = self.logged = time.monotonic()
+        self.reused = 0
 
     def __enter__(self) -> Progress:
-        from tqdm import tqdm
+        from tqdm.auto import tqdm
 
-        self.tqdm = tqdm(
-            desc=self.name, unit="sample", disable=None if self.wanted else True, dynamic_ncols=True
+        # None: tqdm shows itself only where standard error is a terminal (or in a notebook).
+        self.bar = tqdm(
+            desc=self.name,
+            unit=" samples",
+            disable=None if self.wanted else True,
+            dynamic_ncols=True,
         )
         return self
 
-    def update(self, done: int, score: str) -> None:
-        """One more sample is done; ``score`` is the running headline."""
-        now = time.monotonic()
-        if not self.tqdm.disable:
-            self.tqdm.set_postfix_str(score, refresh=False)
-            self.tqdm.update()
-        elif self.wanted and now - self.said >= self.PLAIN_SECONDS:
-            self.said = now
-            self.say(
-                f"{self.name}: {done} done, {done / (now - self.started):.2f} a second; {score}"
-            )
+    def update(self, done: int, reused: int, total: int | None, score: str) -> None:
+        """``done`` samples have a record, of which ``reused`` had it before this run; ``total`` is
+        None as long as nobody knows it.
+        """
+        if not self.bar.disable:
+            self.bar.total, self.bar.initial = total, reused
+            self.bar.set_postfix_str(score, refresh=False)
+            self.bar.update(done - self.bar.n)
+        elif self.wanted and time.monotonic() - self.logged >= self.LOG_SECONDS:
+            self.logged = time.monotonic()
+            logger.info("%s: %s", self.name, self.line(done, reused, total, score))
+
+    def line(self, done: int, reused: int, total: int | None, score: str) -> str:
+        """``129/199, 65 %, 4.0 a second, 0:00:17 left; anls 90.7``."""
+        rate = (done - reused) / max(time.monotonic() - self.started, 1e-9)
+        parts = [f"{done} done" if total is None else f"{done}/{total}"]
+        if total:
+            parts.append(f"{100 * done / total:.0f} %")
+        parts.append(f"{rate:.2g} a second")
+        if total is not None and rate > 0:
+            parts.append(f"{timedelta(seconds=round((total - done) / rate))} left")
+        return ", ".join(parts) + (f"; {score}" if score else "")
 
     def __exit__(self, *_: object) -> None:
-        self.tqdm.close()
+        self.bar.close()

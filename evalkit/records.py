@@ -268,7 +268,7 @@ class Selection(_Keys):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Identity(_Keys):
     """Everything that can change an answer or a score of a cell; its digest names the folder."""
 
@@ -279,13 +279,16 @@ class Identity(_Keys):
     task_version: int
     """The task's version: raised when prompts, parsing or metrics change a score."""
     data: Mapping[str, Any]
-    """Where the rows come from: kind, names, and a revision or a hash of the contents."""
+    """Where the rows come from: kind, names, and a ``revision`` or a ``sha256`` of the contents
+    (without one, a finished cell is compared with its data by every run)."""
     budget: MediaBudget
     """How much of the media the task lets a model see."""
     max_new_tokens: int
     """Limit of an answer's length."""
     rank: bool
     """True when choices are ranked by log-likelihood, not generated."""
+    upright: bool = False
+    """True when pictures and clips are turned as their orientation tags say; absent otherwise."""
     fingerprint: Mapping[str, Any]
     """What the adapter says can change an answer: weights, switches, dtype, generation."""
     code: Mapping[str, str] = field(default_factory=dict)
@@ -299,9 +302,7 @@ class Identity(_Keys):
             "fingerprint": dict(self.fingerprint),
             "code": dict(self.code),
         }
-        if not self.code:
-            del out["code"]
-        return out
+        return {k: v for k, v in out.items() if v or k not in ("code", "upright")}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Identity:
@@ -313,6 +314,7 @@ class Identity(_Keys):
             budget=MediaBudget(**_typed(value, "budget", Mapping)),
             max_new_tokens=_typed(value, "max_new_tokens", int),
             rank=_typed(value, "rank", bool),
+            upright=_typed(value, "upright", bool, False),
             fingerprint=dict(_typed(value, "fingerprint", Mapping)),
             code=dict(_typed(value, "code", Mapping, {})),
         )
@@ -380,6 +382,9 @@ class RunInfo(Session):
     """The local copy of the data that was given; empty for the task's own source."""
     box_space: BoxSpace | None = None
     """How the adapter's model writes box corners."""
+    blind: Mapping[str, Any] = field(default_factory=dict)
+    """The settings that hide all media from the model, as the adapter names them: those of its
+    no-vision baseline. Empty where it names none."""
     earlier: tuple[Session, ...] = ()
     """The runs that this one goes on from, oldest first."""
 
@@ -397,6 +402,7 @@ class RunInfo(Session):
             "task_file": self.task_file,
             "data_path": self.data_path,
             "box_space": self.box_space,
+            "blind": dict(self.blind),
             **super().to_json(),
             "earlier": [s.to_json() for s in self.earlier],
         }
@@ -412,6 +418,7 @@ class RunInfo(Session):
             task_file=_typed(value, "task_file", str, ""),
             data_path=_typed(value, "data_path", str, ""),
             box_space=_one_of(value, "box_space", get_args(BoxSpace)),
+            blind=dict(_typed(value, "blind", Mapping, {})),
             earlier=tuple(Session.from_json(s) for s in _typed(value, "earlier", list, [])),
             **cls._arguments(value),
         )

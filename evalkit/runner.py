@@ -8,82 +8,110 @@ only when the adapter is ready for them, and leave memory when they are scored.
 from __future__ import annotations
 
 import hashlib
-import json
+import logging
+import math
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
-from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from evalkit.cell import Cell
 from evalkit.errors import DataError, EvalkitError, ScoringError, UsageError, reason
 from evalkit.journal import Journal
 from evalkit.plugin import file_of
-from evalkit.progress import Progress, Say
+from evalkit.progress import Progress
 from evalkit.provenance import command as command_line
 from evalkit.provenance import git_state, versions
-from evalkit.store import CellFolder, CellResults, Record, RunInfo, Selection
+from evalkit.store import (
+    CellFolder,
+    CellResults,
+    Record,
+    RunInfo,
+    Selection,
+    model_path,
+    shown_path,
+)
 from evalkit.task import RowError, checked_score, read_samples
-from evalkit.types import Completion, Image, Request, Sample, Score, Text, TokenCounts, Video
+from evalkit.types import (
+    BoxSpace,
+    Completion,
+    FinishReason,
+    Image,
+    Request,
+    Sample,
+    Score,
+    Text,
+    TokenCounts,
+    Video,
+)
 
+logger = logging.getLogger(__name__)
 FAULTS_SHOWN = 5
+"""Damaged lines of a journal, and failed samples of an outcome, that are named one by one."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run of one cell left behind: its results (as in results.json), what it reused and
-    made, and why it stopped early if it did.
-    """
+    """What a run of one cell left behind."""
 
     cell: Cell
+    """The cell that was run."""
     results: CellResults
+    """Its results over what was selected."""
     reused: int
+    """Samples that had their score before."""
     made: int
+    """Samples that were asked, or failed, in this run."""
     stopped: str | None = None
+    """Why the run ended early; None when it did not."""
+    failures: tuple[Record, ...] = ()
+    """The first few samples without a score."""
 
 
 def run_cell(
     cell: Cell,
     selection: Selection = Selection(),
-    say: Say = print,
+    *,
+    fresh: bool = False,
     progress: bool = True,
     command: str = "",
 ) -> Outcome:
     """Runs what is missing of a cell and writes its results. What goes wrong with a sample is
-    journaled with it, and the rest goes on. ``command`` repeats the run; it is kept with it.
+    journaled with it, and the rest goes on. A cell in which nothing was answered is not left behind.
 
-    Raises EvalkitError when the journal can't be written; an adapter that breaks ends the cell, and
-    the outcome says so.
+    ``fresh`` asks everything again: the old journal is set aside under a dated name. ``command``
+    repeats the run and is kept with it. Raises UsageError for a selection of ids that are not
+    there, EvalkitError when the journal can't be written; an adapter or a source that breaks ends
+    the cell, and the outcome says so.
     """
     folder = cell.stored
+    if fresh:
+        folder.set_aside()
     with folder.open_journal(cell.name) as journal:
-        for damage in journal.contents.faults[:FAULTS_SHOWN]:
-            say(damage)
-        if (more := len(journal.contents.faults) - FAULTS_SHOWN) > 0:
-            say(f"{journal.path}: {more} more lines like that")
-        begun = len(journal.contents.scored)
+        _warn_of_damage(journal)
         before = folder.finished()
-        if before and finished(before, selection, journal.contents.scored):
-            return Outcome(cell, before, begun, 0)
+        if before and _has_all(folder, before, selection, journal, cell):
+            return Outcome(cell, before, len(journal.contents.scored), 0)
+        # The results of a part never take the place of those of everything.
         keep = selection.partial and before is not None and not before.selection.partial
-        if not keep:
-            folder.write_run(run_info(cell, selection, folder, command))
-        stream = _Stream(cell, selection, journal)
+        stream = _Stream(cell, selection, journal, before)
         stopped: str | None = None
         interrupted: KeyboardInterrupt | None = None
         started = time.perf_counter()
-        with Progress(cell.name, progress, say) as bar:
+        with Progress(cell.name, progress) as bar:
             try:
                 requests = stream.requests()
                 serve = cell.adapter.rank if cell.task.rank else cell.adapter.generate
-                if (
-                    first := next(requests, None)
-                ) is not None:  # an adapter that has nothing to do shall not load its model
+                # An adapter that has nothing to do shall not load its model.
+                first = next(requests, None)
+                if not keep and (first is not None or stream.made or not _readable(folder)):
+                    folder.write_run(run_info(cell, selection, folder, command))
+                if first is not None:
                     for completion in serve(chain([first], requests)):
                         stream.finish(completion)
-                        bar.update(stream.made, stream.score)
+                        stream.show(bar)
                     next(requests, None)
                 if stream.broken:
                     raise stream.broken
@@ -91,52 +119,38 @@ def run_cell(
                 raise
             except KeyboardInterrupt as e:
                 stopped, interrupted = "interrupted", e
-            except Exception as e:
+            except BaseException as e:  # whatever ends a run early, its results say so
                 stopped = reason(e)
-        if stopped is None and stream.pending:
-            stopped = f"the adapter left {len(stream.pending)} requests unanswered, the first {next(iter(stream.pending))!r}"
+        stopped = stopped or stream.why_incomplete()
         results = stream.results(time.perf_counter() - started, complete=stopped is None)
-        if not keep:
+        failures = tuple(r for r in stream.records() if not r.scored)[:FAULTS_SHOWN]
+        if all(r.failed_in == "row" for r in journal.contents.records.values()):
+            folder.remove()
+        elif not keep:
             folder.write_results(results)
         if interrupted:
             try:
                 raise interrupted
             finally:
                 del interrupted  # its traceback holds this frame
-        return Outcome(cell, results, stream.reused, stream.made, stopped)
+        return Outcome(cell, results, stream.reused, stream.made, stopped, failures)
 
 
-def stored_json(path: Path) -> Mapping[str, Any]:
-    """The file's object; an empty one where there is no file, or no whole one."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def finished(results: CellResults, selection: Selection, scored: Mapping[str, Record]) -> bool:
-    """Whether stored results already have all that is asked for, told without a look at the data or
-    the model. Rescored ones don't count: their prompts may have changed, and a run looks."""
-    whole = results.complete and not results.errors and len(scored) >= results.n > 0
-    return results.selection == selection and whole and not results.rescored
-
-
-def run_info(cell: Cell, selection: Selection, folder: CellFolder, command: str) -> RunInfo:
+def run_info(cell: Cell, selection: Selection, folder: CellFolder, command: str = "") -> RunInfo:
     """What run.json says of a run that begins now. ``earlier`` has the sessions of the runs that it
-    goes on from, oldest first."""
-    try:
-        before = folder.run
-        earlier = (*before.earlier, before.session())
-    except DataError:
-        earlier = ()
+    goes on from, oldest first.
+    """
+    earlier = (*folder.run.earlier, folder.run.session()) if _readable(folder) else ()
     return RunInfo(
         model=cell.title,
+        model_path=model_path(cell.model),
         identity=cell.identity,
         metrics=cell.task.metrics,
         task_file=str(file_of(cell.task) or ""),
+        data_path=shown_path(cell.data) if cell.data else "",
         box_space=cell.adapter.box_space,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        blind=dict(cell.adapter.blind or {}),
+        created=_now(),
         selection=selection,
         details=dict(cell.adapter.details),
         versions=versions(),
@@ -146,18 +160,100 @@ def run_info(cell: Cell, selection: Selection, folder: CellFolder, command: str)
     )
 
 
+def prompt_hash(sample: Sample) -> str:
+    """The first 16 hex digits of SHA-256 over roles, texts and the bytes of media."""
+
+    def part_of(part: Text | Image | Video) -> object:
+        if isinstance(part, Text):
+            return part.text
+        try:
+            digest = part.digest
+        except OSError:
+            digest = "unreadable"
+        # The class and its other fields: how a clip is cut, how a picture is turned.
+        others = {k: v for k, v in vars(part).items() if k not in ("source", "digest") and v}
+        return type(part).__name__, digest, sorted(others.items())
+
+    parts = [[m.role, *map(part_of, m.content)] for m in sample.messages]
+    return hashlib.sha256(repr(parts).encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def prompt_hash_of_0_1(sample: Sample) -> str:
+    """The 12 digits that evalkit 0.1 recorded: media by kind, name and size."""
+
+    def name(part: Image | Video) -> str:
+        kind = type(part).__name__
+        if isinstance(part.source, bytes):
+            return f"<{kind} of {len(part.source)} bytes>"
+        size = part.source.stat().st_size if part.source.is_file() else 0
+        return f"<{kind} {part.source.name} of {size} bytes>"
+
+    parts = [
+        [m.role, *(p.text if isinstance(p, Text) else name(p) for p in m.content)]
+        for m in sample.messages
+    ]
+    return hashlib.sha256(repr(parts).encode("utf-8", "replace")).hexdigest()[:12]
+
+
+def _asked_before(record: Record, sample: Sample, prompt: str) -> bool:
+    """Whether a record is of this sample as it is now."""
+    if len(record.prompt) == 12:
+        return record.prompt == prompt_hash_of_0_1(sample)
+    return record.prompt == prompt
+
+
+def _has_all(
+    folder: CellFolder, results: CellResults, selection: Selection, journal: Journal, cell: Cell
+) -> bool:
+    """Whether stored results have all that is asked for, without a look at the data or the model.
+
+    That takes data that are known by their contents: others may have changed since. Rescored
+    results don't count either, since their prompts may have changed.
+    """
+    data = cell.identity.data
+    by_contents = bool(data.get("sha256") or data.get("revision"))
+    whole = results.complete and not results.errors and not results.rescored
+    enough = len(journal.contents.scored) >= results.n > 0
+    same = results.selection == selection
+    return by_contents and whole and enough and same and _readable(folder)
+
+
+def _readable(folder: CellFolder) -> bool:
+    try:
+        return bool(folder.run)
+    except DataError:
+        return False
+
+
+def _warn_of_damage(journal: Journal) -> None:
+    faults = journal.contents.faults
+    for damage in faults[:FAULTS_SHOWN]:
+        logger.warning("%s", damage)
+    if (more := len(faults) - FAULTS_SHOWN) > 0:
+        logger.warning("%s: %d more lines like that", journal.path, more)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 class _Stream:
     """Samples out as requests, completions in as records."""
 
-    def __init__(self, cell: Cell, selection: Selection, journal: Journal) -> None:
-        self.cell, self.selection, self.journal = cell, selection, journal
+    def __init__(
+        self, cell: Cell, selection: Selection, journal: Journal, before: CellResults | None
+    ) -> None:
+        self.cell, self.selection, self.journal, self.before = cell, selection, journal, before
         self.pending: dict[str, tuple[Sample, str]] = {}
         self.chosen: dict[str, None] = {}
         self.reused = self.made = 0
-        self.running: dict[str, tuple[float, int]] = {}
+        self.running = _RunningScore(cell)
         self.broken: Exception | None = None
-        self.metrics = cell.task.metrics
-        self.headline = self.metrics[0]
+        self.seen = self.rows_read = 0  # samples and rows of the data so far
+        whole = before is not None and before.complete and not before.selection.partial
+        self.known = before.n_total if before and whole else None
+        count = getattr(cell.task.source, "count", None)
+        self.rows: int | None = count(cell.data) if count else None
 
     def requests(self) -> Iterator[Request]:
         """What is left to ask. Ends early where the data do, which ``broken`` then says: what was
@@ -169,37 +265,40 @@ class _Stream:
             self.broken = e
 
     def _requests(self) -> Iterator[Request]:
-        identity, done = self.cell.identity, self.journal.contents.scored
+        done = self.journal.contents.scored
         for sample in self._selected():
             self.chosen[id := sample.id] = None
             if isinstance(sample, RowError):
                 self._append(Record.of_row(id, sample.reason))
                 continue
             prompt = prompt_hash(sample)
-            if id in done and done[id].prompt == prompt:
+            if id in done and _asked_before(done[id], sample, prompt):
                 self.reused += 1
-                self._count(done[id])
+                self.running.count(done[id])
             else:
                 self.pending[id] = _without_media(sample), prompt
                 yield Request(
                     id,
                     sample.messages,
-                    identity.max_new_tokens,
+                    self.cell.identity.max_new_tokens,
                     self.cell.task.subset.budget,
                     sample.choices,
                 )
 
     def finish(self, completion: Completion) -> None:
-        if not isinstance(completion, Completion) or not isinstance(completion.tokens, TokenCounts):
-            raise EvalkitError(
-                f"the adapter gave {completion!r:.200}: expected a Completion with TokenCounts"
-            )
+        """Scores and journals an answer. Raises EvalkitError for one that nobody asked for."""
+        if not isinstance(completion, Completion):
+            raise EvalkitError(f"the adapter gave {completion!r:.200}: expected a Completion")
         if completion.id not in self.pending:
             raise EvalkitError(
                 f"the adapter answered {completion.id!r}, which was not asked or was "
                 "answered before"
             )
         sample, prompt = self.pending.pop(completion.id)
+        if why := why_unusable(completion):
+            completion = Completion(completion.id, finish_reason="error", error=why)
+        box_space = completion.box_space or self.cell.adapter.box_space
+        completion = replace(completion, box_space=box_space)
         score: Score | str | None = None
         if completion.error is None:
             try:
@@ -208,39 +307,70 @@ class _Stream:
                 score = str(e)
         self._append(Record.of(sample, prompt, completion, score))
 
+    def why_incomplete(self) -> str | None:
+        """What is wrong with a run that ended by itself; None when nothing is."""
+        cell = self.cell
+        if self.pending:
+            first = next(iter(self.pending))
+            return f"the adapter left {len(self.pending)} requests unanswered, the first {first!r}"
+        if not self.chosen:
+            if self.selection.first and self.seen:
+                start, stop = self.selection.first
+                return f"samples {start} to {stop} were asked for, and there are {self.seen}"
+            return f"{cell.task.full_name} has no rows: nothing was asked"
+        if self.made and dict(cell.task.source.describe(cell.data)) != cell.identity.data:
+            return "the data changed while they were read: repeat the run"
+        return None
+
+    def records(self) -> list[Record]:
+        """The records that count: all that the journal has, or those that were selected."""
+        kept = self.journal.contents.records
+        return [r for id, r in kept.items() if not self.selection.partial or id in self.chosen]
+
     def results(self, seconds: float, complete: bool) -> CellResults:
-        """results.json. A whole run counts all that the journal has, once rows that failed before
-        and now have samples are withdrawn.
+        """What is written to results.json. A whole run counts all that the journal has, once rows
+        that failed before and now have samples are withdrawn.
         """
         self.journal.flush()
-        selection, kept = self.selection, self.journal.contents.records
-        if complete and not selection.partial:
-            for id in [id for id in kept if id not in self.chosen]:
+        if complete and not self.selection.partial:
+            for id in [id for id in self.journal.contents.records if id not in self.chosen]:
                 self.journal.withdraw(id)
-        records = [kept[id] for id in kept if not selection.partial or id in self.chosen]
-        fingerprint = self.cell.identity.fingerprint
+        fingerprint, before = self.cell.identity.fingerprint, self.before
         return CellResults.of(
-            records,
-            self.metrics,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            selection=selection,
+            self.records(),
+            self.cell.task.metrics,
+            created=before.created if before and not self.made else _now(),
+            rescored=before.rescored if before else None,
+            selection=self.selection,
             complete=complete,
             inference_probe=bool(fingerprint.get("inference_probe")),
             switches=dict(fingerprint.get("switches", {})),
-            seconds=round(seconds, 3),
-            stats=dict(self.cell.adapter.stats) if self.made else {},
+            seconds=before.seconds if before and not self.made else round(seconds, 3),
+            stats=dict(self.cell.adapter.stats) if self.made else before.stats if before else {},
         )
 
-    @property
-    def score(self) -> str:
-        """The running headline score, as people read it."""
-        if not self.running:
-            return ""
-        mean = sum(total / n for total, n in self.running.values()) / len(self.running)
-        return f"{self.headline.name} {mean * self.headline.scale:.1f}"
+    def show(self, bar: Progress) -> None:
+        bar.update(self.made + self.reused, self.reused, self._total(), self.running.text)
+
+    def _total(self) -> int | None:
+        """How many samples are selected, as far as that can be told: exactly after an earlier run,
+        else from the number of rows, with as many samples a row as there were so far.
+        """
+        chosen = self.selection
+        if chosen.ids:
+            return len(chosen.ids)
+        every = self.known
+        if every is None and self.rows is not None and self.rows_read:
+            every = round(self.rows * self.seen / self.rows_read)
+        if chosen.drawn is not None:
+            return min(chosen.drawn, every if every is not None else chosen.drawn)
+        if chosen.first:
+            start, stop = chosen.first
+            return max((stop if every is None else min(stop, every)) - start, 0)
+        return every
 
     def _selected(self) -> Iterator[Sample | RowError]:
-        """What is selected of the samples, and of the errors where a row can't be used."""
+        """What is selected, a RowError where a row can't be used."""
         chosen = self.selection
         if chosen.ids:
             wanted = set(chosen.ids)
@@ -265,24 +395,49 @@ class _Stream:
                     yield sample
 
     def _all(self) -> Iterator[Sample | RowError]:
-        return read_samples(self.cell.task, self.cell.data)
+        self.seen = self.rows_read = 0
+        for sample in read_samples(self.cell.task, self.cell.data, self._count_row):
+            self.seen += 1
+            yield sample
+
+    def _count_row(self, number: int) -> None:
+        self.rows_read = number + 1
 
     def _append(self, record: Record) -> None:
         try:
             self.journal.append(record)
         except (TypeError, ValueError) as e:
-            why = f"can't be recorded as JSON ({e}): something that the task or the adapter gave is neither text nor a finite number"
+            why = (
+                f"can't be recorded as JSON ({e}): something that the task or the adapter gave "
+                "is neither text nor a finite number"
+            )
             record = Record.of_row(record.id, why)
             self.journal.append(record)
         self.made += 1
-        self._count(record)
+        self.running.count(record)
 
-    def _count(self, record: Record) -> None:
-        value = record.scores.get(self.headline.name)
+
+class _RunningScore:
+    """The headline score over what was counted so far."""
+
+    def __init__(self, cell: Cell) -> None:
+        self.metric = cell.task.metrics[0]
+        self.sums: dict[str, tuple[float, int]] = {}
+
+    def count(self, record: Record) -> None:
+        value = record.scores.get(self.metric.name)
         if value is not None:
-            group = str(record.metadata.get(self.headline.group)) if self.headline.group else ""
-            total, n = self.running.get(group, (0.0, 0))
-            self.running[group] = total + value, n + 1
+            group = str(record.metadata.get(self.metric.group)) if self.metric.group else ""
+            total, n = self.sums.get(group, (0.0, 0))
+            self.sums[group] = total + value, n + 1
+
+    @property
+    def text(self) -> str:
+        """``anls 90.7``; empty before the first score."""
+        if not self.sums:
+            return ""
+        mean = sum(total / n for total, n in self.sums.values()) / len(self.sums)
+        return f"{self.metric.name} {mean * self.metric.scale:.1f}"
 
 
 def _without_media(sample: Sample) -> Sample:
@@ -296,20 +451,28 @@ def _without_media(sample: Sample) -> Sample:
     return replace(sample, messages=tuple(texts))
 
 
-def prompt_hash(sample: Sample) -> str:
-    """The first 12 hex digits of SHA-256 over roles, texts, and the kind, name and size of media
-    (tables of images are hashed whole).
-    """
-    parts = [
-        [m.role, *(p.text if isinstance(p, Text) else _media_name(p) for p in m.content)]
-        for m in sample.messages
-    ]
-    return hashlib.sha256(repr(parts).encode("utf-8", "replace")).hexdigest()[:12]
+def why_unusable(completion: Completion) -> str | None:
+    """What is wrong with a completion as an adapter made it; None when nothing is."""
 
+    def number(value: Any) -> bool:
+        real = isinstance(value, int | float) and not isinstance(value, bool)
+        return real and math.isfinite(value)
 
-def _media_name(part: Image | Video) -> str:
-    kind = type(part).__name__
-    if isinstance(part.source, bytes):
-        return f"<{kind} of {len(part.source)} bytes>"
-    size = part.source.stat().st_size if part.source.is_file() else 0
-    return f"<{kind} {part.source.name} of {size} bytes>"
+    c: Any = completion
+    if c.error is not None:
+        return None if isinstance(c.error, str) else f"its error is {c.error!r:.100}, not a text"
+    if c.finish_reason == "error":
+        return "the adapter gave no answer, and no reason"
+    checks = {
+        "text": isinstance(c.text, str),
+        "finish_reason": c.finish_reason in get_args(FinishReason),
+        "tokens": isinstance(c.tokens, TokenCounts) and all(map(number, asdict(c.tokens).values())),
+        "seconds": number(c.seconds),
+        "logprobs": isinstance(c.logprobs, tuple | list) and all(map(number, c.logprobs)),
+        "box_space": c.box_space is None or c.box_space in get_args(BoxSpace),
+    }
+    for name, fits in checks.items():
+        if not fits:
+            value = getattr(c, name)
+            return f"the adapter gave a Completion with {name}={value!r:.100}"
+    return None

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,8 +52,11 @@ __all__ = [
     "Selection",
     "Session",
     "cells",
+    "display_names",
     "model_name",
+    "model_path",
     "question_of",
+    "shown_path",
     "slug",
 ]
 
@@ -144,7 +149,13 @@ class CellFolder:
         """All that the journal holds, with what is damaged in it. Raises DataError when it can't
         be read.
         """
-        return journal.read(self.path / JOURNAL)
+        contents = journal.read(self.journal_path)
+        if contents.header.get("folder", self.name) != self.name:
+            raise DataError(
+                f"{self.journal_path}: is the journal of {contents.header['folder']}; put it back "
+                f"there, or remove {self.path}"
+            )
+        return contents
 
     def records(self) -> dict[str, Record]:
         """The last record of each sample, by id, in order of first appearance."""
@@ -156,26 +167,54 @@ class CellFolder:
 
     @property
     def journal_path(self) -> Path:
-        """The journal's file, to be named in messages."""
+        """The journal's file."""
         return self.path / JOURNAL
 
     def open_journal(self, task: str) -> Journal:
         """The journal, open for writing; ``task`` (``name:subset``) goes into its header. Raises
         EvalkitError when another run is writing to it.
         """
-        opened = Journal(self.path / JOURNAL, {"cell": task, "folder": self.path.name})
+        if self.journal_path.exists():
+            self.contents()  # refuses a journal that is another cell's
+        opened = Journal(self.journal_path, {"cell": task, "folder": self.name})
         remove_parts(self.path)
         return opened
+
+    def set_aside(self) -> None:
+        """Puts the journal under a name with the present time, and removes what was derived from
+        it, so that the next run begins anew. Raises EvalkitError when another run is writing.
+        """
+        if not self.journal_path.exists():
+            return
+        with self.open_journal(""):
+            self.journal_path.rename(self.path / f"journal.{datetime.now(UTC):%Y%m%dT%H%M%S}.jsonl")
+            (self.path / RESULTS).unlink(missing_ok=True)
+        self._forget("run", "results")
+
+    def remove(self) -> None:
+        """Removes a cell that holds no answer, and its model's folder when nothing else is there;
+        journals that were set aside stay.
+        """
+        for name in (JOURNAL, RUN, RESULTS):
+            (self.path / name).unlink(missing_ok=True)
+        with suppress(OSError):  # not empty
+            self.path.rmdir()
+            self.path.parent.rmdir()
 
     def write_run(self, run: RunInfo) -> None:
         """Raises EvalkitError when it can't be written."""
         replace_json(self.path / RUN, run.to_json())
-        self.__dict__.pop("run", None)
+        self._forget("run")
 
     def write_results(self, results: CellResults) -> None:
         """Raises EvalkitError when it can't be written."""
         replace_json(self.path / RESULTS, results.to_json())
-        self.__dict__.pop("results", None)
+        self._forget("results")
+
+    def _forget(self, *names: str) -> None:
+        """Makes cached properties look at the disk again."""
+        for name in names:
+            self.__dict__.pop(name, None)
 
     def _read(self, name: str, from_json: Callable[[Mapping[str, Any]], T]) -> T:
         path = self.path / name
@@ -204,9 +243,53 @@ def cells(output: Path = Path("results")) -> list[CellFolder]:
 
 
 def model_name(text: str) -> str:
-    """How tables call a model: a hub id or shipped name as it is, a path by its last part."""
-    hub = re.fullmatch(r"[\w.-]+/[\w.-]+(@.+)?", text) and not Path(text).exists()
-    return text if hub else Path(text).resolve().name or "model"
+    """How tables call a model: a hub id or shipped name as it is, a path by its last part; by the
+    one before it for the ``model`` folder of a training run.
+    """
+    if not _is_path(text):
+        return text
+    path = Path(text).resolve()
+    return (path.parent.name if path.name == "model" else path.name) or "model"
+
+
+def shown_path(path: str | Path) -> str:
+    """A path as results keep it: resolved, the home folder as ``~``."""
+    resolved = Path(path).resolve()
+    home = Path.home()
+    return f"~/{resolved.relative_to(home)}" if resolved.is_relative_to(home) else str(resolved)
+
+
+def model_path(text: str) -> str:
+    """``shown_path`` of a model that was given as a path; empty for a hub id or a shipped name."""
+    return shown_path(text) if _is_path(text) else ""
+
+
+def display_names(folders: Sequence[CellFolder]) -> list[str]:
+    """What tables call the model of each cell: its name, or as many parts of its path as it takes
+    to tell it from another model of the same name.
+    """
+    paths: dict[str, set[str]] = {}
+    for f in folders:
+        paths.setdefault(f.model, set()).add(f.run.model_path)
+    return [_distinct(f.model, f.run.model_path, paths[f.model]) for f in folders]
+
+
+def _distinct(name: str, path: str, others: set[str]) -> str:
+    """The last parts of a path, so many that no other one ends like it."""
+    if len(others) == 1 or not path:
+        return name
+    parts = Path(path).parts
+    for n in range(1, len(parts)):
+        ends = [Path(o).parts[-n:] for o in others if o != path]
+        if name in parts[-n:] and parts[-n:] not in ends:
+            return "/".join(parts[-n:])
+    return path
+
+
+def _is_path(text: str) -> bool:
+    """Whether a model was named by its path; a hub id looks like one that is not there."""
+    hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+(@.+)?", text)
+    return ("/" in text or text.startswith((".", "~"))) and (not hub_id or Path(text).exists())
 
 
 def slug(text: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib.metadata import entry_points
@@ -198,16 +198,21 @@ def task_class(name: str) -> type[Task]:
     )
 
 
-def read_samples(task: Task, data: Path | None = None) -> Iterator[Sample | RowError]:
+def read_samples(
+    task: Task, data: Path | None = None, on_row: Callable[[int], None] | None = None
+) -> Iterator[Sample | RowError]:
     """All samples of the task's subset, in the order of the rows, each with an id of its own;
     what can't be used is a RowError in its place. ``data`` is a local copy of the rows.
 
     A sample without an id is numbered by its row: ``"17"``, or ``"17-0"``, ``"17-1"`` where the
-    row has several. Raises what the source raises.
+    row has several. ``on_row`` is told the number of each row that is read. Raises what the
+    source raises.
     """
     owners: dict[str, int] = {}  # row of each id, to name both rows when one comes twice
     for number, columns in enumerate(task.source.rows(data)):
         items: list[object] = []
+        if on_row:
+            on_row(number)
         try:
             items.extend(task.samples(Row(columns, number, upright=task.subset.upright)))
         except (Exception, SystemExit) as e:

@@ -85,5 +85,5 @@ def write_results(folder: Path, count: int) -> Path:
     task.write_text(TASK.replace("COUNT", str(count)), encoding="utf-8")
     for model in ("first", "second"):
         cell = Cell.make(load_task(str(task)), Speaker(model), model, folder / "results")
-        run_cell(cell, say=lambda _: None, progress=False)
+        run_cell(cell, progress=False)
     return folder / "results"

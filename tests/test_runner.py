@@ -3,46 +3,74 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from evalkit.cell import Cell, Selection, model_name
-from evalkit.errors import EvalkitError, UsageError
-from evalkit.journal import Journal, read
-from evalkit.runner import Outcome, run_cell
-from evalkit.task import Row, Task, load_task
-from evalkit.types import Completion, Message, Sample, Text
+from evalkit.cell import Cell
+from evalkit.errors import DataError, EvalkitError, UsageError
+from evalkit.runner import Outcome, prompt_hash, run_cell
+from evalkit.store import Selection, cells
+from evalkit.task import Task, load_task
+from evalkit.types import Completion, Image, Message, Request, Sample, Text, TokenCounts, Video
 from tests.plugins.adder import Adder
 
 SUMS = str(Path(__file__).parent / "plugins" / "sums.py")
 
 
-def run(output: Path, selection: Selection = Selection(), **arguments: object) -> Outcome:
-    adapter = Adder("adder", **arguments)  # type: ignore[arg-type]
-    return run_cell(
-        Cell.make(load_task(SUMS), adapter, "adder", output),
-        selection,
-        say=lambda _: None,
-        progress=False,
+def cell_of(output: Path, task: Task | None = None, **arguments: Any) -> Cell:
+    return Cell.make(task or load_task(SUMS), Adder("adder", **arguments), "adder", output)
+
+
+def run(
+    output: Path,
+    selection: Selection = Selection(),
+    task: Task | None = None,
+    fresh: bool = False,
+    **arguments: Any,
+) -> Outcome:
+    return run_cell(cell_of(output, task, **arguments), selection, fresh=fresh, progress=False)
+
+
+def with_samples(
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[Sample], Iterable[object]]
+) -> Task:
+    """The sums, each sample replaced by what ``change`` makes of it."""
+    task = load_task(SUMS)
+    original = type(task).samples
+    monkeypatch.setattr(
+        type(task), "samples", lambda self, row: [c for s in original(self, row) for c in change(s)]
     )
+    return task
+
+
+def with_rows(monkeypatch: pytest.MonkeyPatch, count: int, **description: str) -> Task:
+    """The first ``count`` sums, from a source with another description."""
+    task = load_task(SUMS)
+    source = type(task.source)
+    rows = source.rows
+    monkeypatch.setattr(source, "rows", lambda self, data=None: islice(rows(self, data), count))
+    monkeypatch.setattr(source, "describe", lambda self, data=None: description)
+    return task
 
 
 def test_a_run_scores_every_sample_once(tmp_path: Path) -> None:
     outcome = run(tmp_path)
-    records = read(outcome.cell.folder / "journal.jsonl").records
+    records = outcome.cell.stored.records()
     assert (outcome.made, outcome.reused, len(records)) == (40, 0, 40)
-    exact = outcome.results["metrics"][0]
-    assert exact["value"] == pytest.approx(100 * 31 / 40)
-    assert exact["ci_low"] < exact["value"] < exact["ci_high"]
-    assert (outcome.results["n"], outcome.results["errors"], outcome.results["unparsed"]) == (
+    exact = outcome.results.metrics[0]
+    assert exact.value == pytest.approx(100 * 31 / 40)
+    assert exact.ci_low < exact.value < exact.ci_high
+    assert (outcome.results.n, outcome.results.errors, outcome.results.unparsed) == (
         40,
         0,
         1,
     )
-    assert records["sum/7"]["unparsed"] and records["sum/7"]["scores"]["exact"] == 0.0
+    assert records["sum/7"].unparsed and records["sum/7"].scores["exact"] == 0.0
 
 
 def test_a_finished_cell_is_reused_without_a_look_at_data_or_model(
@@ -64,11 +92,11 @@ def test_a_growing_limit_only_runs_what_is_new(tmp_path: Path) -> None:
     assert run(tmp_path, Selection(first=(0, 10))).made == 10
     more = run(tmp_path, Selection(first=(5, 25)))
     assert (more.made, more.reused) == (15, 5)
-    assert more.results["selection"] == {"first": [5, 25]}
+    assert more.results.selection == Selection(first=(5, 25))
     assert run(tmp_path, Selection(first=(5, 25))).made == 0
     whole = run(tmp_path)
-    assert (whole.made, whole.reused, whole.results["n"]) == (15, 25, 40)
-    assert whole.results["metrics"] == run(tmp_path / "other").results["metrics"]
+    assert (whole.made, whole.reused, whole.results.n) == (15, 25, 40)
+    assert whole.results.metrics == run(tmp_path / "other").results.metrics
 
 
 def test_a_random_selection_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
@@ -76,7 +104,7 @@ def test_a_random_selection_is_the_same_for_the_same_seed(tmp_path: Path) -> Non
         run(tmp_path / name, Selection(drawn=8, seed=s))
         for name, s in (("a", 1), ("b", 1), ("c", 2))
     )
-    ids = [set(read(o.cell.folder / "journal.jsonl").records) for o in (a, b, c)]
+    ids = [set(o.cell.stored.records()) for o in (a, b, c)]
     assert len(ids[0]) == 8
     assert ids[0] == ids[1] != ids[2]
 
@@ -92,32 +120,29 @@ def test_a_broken_row_is_an_error_of_its_own_and_is_tried_again(
 ) -> None:
     monkeypatch.setenv("EVALKIT_TEST_BROKEN", "1")
     broken = run(tmp_path)
-    assert (broken.results["n"], broken.results["errors"], broken.stopped) == (39, 1, None)
-    assert (
-        "row 13: IndexError"
-        in read(broken.cell.folder / "journal.jsonl").records["row-13"]["error"]
-    )
+    assert (broken.results.n, broken.results.errors, broken.stopped) == (39, 1, None)
+    assert "row 13: IndexError" in str(broken.cell.stored.records()["row-13"].error)
     assert run(tmp_path).made == 1
     monkeypatch.delenv("EVALKIT_TEST_BROKEN")
     mended = run(tmp_path)
-    assert (mended.made, mended.results["n"], mended.results["errors"]) == (1, 40, 0)
+    assert (mended.made, mended.results.n, mended.results.errors) == (1, 40, 0)
 
 
 def test_a_refused_request_is_an_error_and_never_a_zero(tmp_path: Path) -> None:
     outcome = run(tmp_path, refuse=6)
-    assert (outcome.results["n"], outcome.results["errors"]) == (39, 1)
-    assert outcome.results["metrics"][0]["value"] == pytest.approx(100 * 30 / 39)
+    assert (outcome.results.n, outcome.results.errors) == (39, 1)
+    assert outcome.results.metrics[0].value == pytest.approx(100 * 30 / 39)
 
 
 def test_an_adapter_that_breaks_loses_nothing(tmp_path: Path) -> None:
     stopped = run(tmp_path, crash_at=22)
     assert stopped.stopped == "MemoryError: out of memory"
-    assert not stopped.results["complete"]
-    kept = len(read(stopped.cell.folder / "journal.jsonl").records)
+    assert not stopped.results.complete
+    kept = len(stopped.cell.stored.records())
     assert kept > 15
     whole = run(tmp_path)
     assert (whole.made, whole.reused) == (40 - kept, kept)
-    assert whole.results["metrics"] == run(tmp_path / "other").results["metrics"]
+    assert whole.results.metrics == run(tmp_path / "other").results.metrics
 
 
 def test_an_answer_nobody_asked_for_is_refused(
@@ -129,7 +154,7 @@ def test_an_answer_nobody_asked_for_is_refused(
     )
     outcome = run(tmp_path)
     assert "was not asked or was answered before" in str(outcome.stopped)
-    assert not outcome.results["complete"]
+    assert not outcome.results.complete
 
 
 def test_an_adapter_that_ends_too_early_is_found_out(
@@ -139,128 +164,141 @@ def test_an_adapter_that_ends_too_early_is_found_out(
     monkeypatch.setattr(Adder, "generate", lambda self, r: islice(original(self, r), 6))
     outcome = run(tmp_path)
     assert "unanswered" in str(outcome.stopped)
-    assert (outcome.results["n"], outcome.results["complete"]) == (6, False)
+    assert (outcome.results.n, outcome.results.complete) == (6, False)
 
 
 def test_a_selection_never_replaces_the_results_of_everything(tmp_path: Path) -> None:
     whole = run(tmp_path)
     part = run(tmp_path, Selection(first=(0, 10)))
-    assert (part.made, part.reused, part.results["n"]) == (0, 10, 10)
+    assert (part.made, part.reused, part.results.n) == (0, 10, 10)
     assert run(tmp_path).results == whole.results
 
 
 def test_results_do_not_depend_on_the_order_of_answers(tmp_path: Path) -> None:
     orders = [run(tmp_path / str(size), batch_size=size) for size in (1, 3, 40)]
-    assert (
-        orders[0].results["metrics"] == orders[1].results["metrics"] == orders[2].results["metrics"]
-    )
+    assert orders[0].results.metrics == orders[1].results.metrics == orders[2].results.metrics
 
 
 def test_an_early_end_of_a_resumed_run_keeps_what_older_runs_scored(tmp_path: Path) -> None:
-    before = run(tmp_path, crash_at=39).results["n"]
-    assert run(tmp_path, crash_at=before).results["n"] >= before > 30
+    before = run(tmp_path, crash_at=39).results.n
+    assert run(tmp_path, crash_at=before).results.n >= before > 30
 
 
 def test_a_row_that_failed_and_now_has_its_sample_leaves_no_trace_in_the_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EVALKIT_TEST_BROKEN", "1")
-    folder = run(tmp_path).cell.folder
+    folder = run(tmp_path).cell.stored
     monkeypatch.delenv("EVALKIT_TEST_BROKEN")
     run(tmp_path)
-    assert len(read(folder / "journal.jsonl").records) == 40
+    assert len(folder.records()) == 40
 
 
-def test_a_repeated_id_is_one_counted_error_and_no_end(
+def test_a_repeated_id_is_one_counted_error_and_the_first_one_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = load_task(SUMS)
-    original = type(task).samples
+    task = with_samples(monkeypatch, lambda s: [replace(s, id="sum/1") if s.id == "sum/9" else s])
+    outcome = run(tmp_path, task=task)
+    assert (outcome.results.n, outcome.results.errors, outcome.stopped) == (39, 1, None)
+    records = outcome.cell.stored.records()
+    assert "'sum/1'" in str(records["row-9"].error) and "row 1" in str(records["row-9"].error)
+    assert records["sum/1"].text == "2"
+    assert run(tmp_path, task=task).made == 1
 
-    def samples(self: Task, row: Row) -> list[Sample]:
-        return [replace(s, id="sum/1") if row["n"] == 9 else s for s in original(self, row)]
 
-    monkeypatch.setattr(type(task), "samples", samples)
-    outcome = run_cell(
-        Cell.make(task, Adder("adder"), "adder", tmp_path), say=lambda _: None, progress=False
-    )
-    assert (outcome.results["n"], outcome.results["errors"], outcome.stopped) == (39, 1, None)
-    error = read(outcome.cell.folder / "journal.jsonl").records["row-9"]["error"]
-    assert error == "row 9: the id 'sum/1' is that of a sample of row 1 already"
+def test_ids_may_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = with_samples(monkeypatch, lambda s: [replace(s, id="")])
+    outcome = run(tmp_path, task=task)
+    assert list(outcome.cell.stored.records()) and outcome.results.n == 40
+    assert set(outcome.cell.stored.records()) == {str(i) for i in range(40)}
+    assert run(tmp_path, task=task).reused == 40
 
 
 def test_metadata_that_json_cant_hold_is_an_error_of_that_sample(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = load_task(SUMS)
-    original = type(task).samples
-
-    def samples(self: Task, row: Row) -> list[Sample]:
-        return [
-            replace(s, metadata={"raw": b"x"}) if row["n"] == 3 else s for s in original(self, row)
-        ]
-
-    monkeypatch.setattr(type(task), "samples", samples)
-    outcome = run_cell(
-        Cell.make(task, Adder("adder"), "adder", tmp_path), say=lambda _: None, progress=False
+    task = with_samples(
+        monkeypatch, lambda s: [replace(s, metadata={"raw": b"x"}) if s.id == "sum/3" else s]
     )
-    assert (outcome.results["n"], outcome.results["errors"], outcome.stopped) == (39, 1, None)
-    assert (
-        "can't be recorded as JSON"
-        in read(outcome.cell.folder / "journal.jsonl").records["sum/3"]["error"]
-    )
-
-
-def test_a_task_file_that_changed_is_another_cell(tmp_path: Path) -> None:
-    file = tmp_path / "mine.py"
-    file.write_text(Path(SUMS).read_text())
-    folders = []
-    for extra in ("", "\n# changed"):
-        file.write_text(file.read_text() + extra)
-        folders.append(Cell.make(load_task(str(file)), Adder("adder"), "adder", tmp_path).folder)
-    assert folders[0] != folders[1]
+    outcome = run(tmp_path, task=task)
+    assert (outcome.results.n, outcome.results.errors, outcome.stopped) == (39, 1, None)
+    assert "can't be recorded as JSON" in str(outcome.failures[0].error)
 
 
 def test_a_resumed_cell_keeps_the_provenance_of_its_earlier_runs(tmp_path: Path) -> None:
-    run(tmp_path, crash_at=22)
-    record = json.loads((run(tmp_path).cell.folder / "run.json").read_text())
-    assert [set(r) for r in record["earlier"]] == [
-        {"created", "selection", "details", "versions", "git", "command"}
-    ]
+    first = run(tmp_path, crash_at=22).cell.stored.run
+    again = run(tmp_path).cell.stored.run
+    assert again.earlier == (first.session(),)
 
 
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [("nano", "nano"), ("Qwen/Qwen2-VL-2B", "Qwen/Qwen2-VL-2B"), ("/a/b/mine/", "mine")],
-)
-def test_tables_name_models_without_the_folders_of_a_machine(text: str, name: str) -> None:
-    assert model_name(text) == name
+def test_a_run_that_asks_nothing_keeps_the_dates_of_its_answers(tmp_path: Path) -> None:
+    folder = run(tmp_path).cell.stored
+    old = replace(folder.results, created="2020-01-01T00:00:00+00:00", rescored="2021-01-01")
+    folder.write_results(old)
+    before = folder.run
+    outcome = run(tmp_path)  # rescored results are looked at again
+    assert outcome.reused == 40
+    assert (outcome.results.created, outcome.results.rescored) == (old.created, "2021-01-01")
+    assert outcome.cell.stored.run == before
 
 
 def test_a_changed_prompt_makes_its_sample_run_again(tmp_path: Path) -> None:
-    folder = run(tmp_path).cell.folder
-    path = folder / "journal.jsonl"
-    lines = path.read_text().splitlines()
-    changed = json.loads(lines[5])
-    changed["prompt"] = "0" * 12
-    lines[5] = json.dumps(changed)
-    path.write_text("\n".join(lines) + "\n")
-    (folder / "results.json").unlink()
+    folder = run(tmp_path).cell.stored
+    with folder.open_journal("sums:all") as journal:
+        journal.append(replace(folder.records()["sum/4"], prompt="0" * 16))
     assert run(tmp_path).made == 1
 
 
+@pytest.mark.parametrize("kind", [Image, Video])
+def test_the_hash_of_a_prompt_takes_the_bytes_of_media(
+    tmp_path: Path, kind: type[Image] | type[Video]
+) -> None:
+    path = tmp_path / "a"
+
+    def hash_of(*parts: Any) -> str:
+        return prompt_hash(Sample("a", (Message("user", (*parts, Text("?"))),), 0))
+
+    path.write_bytes(b"one")
+    first = hash_of(kind(path))
+    assert len(first) == 16 and hash_of(kind(b"one")) == first
+    path.write_bytes(b"two")  # the same name and size
+    assert hash_of(kind(path)) != first
+    path.unlink()
+    assert hash_of(kind(path)) not in (first, hash_of())
+    if kind is Video:
+        assert hash_of(Video(b"one", 0.0, 2.0)) != first
+
+
+def test_media_that_were_overwritten_are_asked_about_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = tmp_path / "x.png"
+    picture.write_bytes(b"white")
+
+    def add(s: Sample) -> list[Sample]:
+        return [replace(s, messages=(*s.messages, Message("user", (Image(picture),))))]
+
+    task = with_samples(monkeypatch, add)
+    assert run(tmp_path, task=task).made == 40
+    assert run(tmp_path, task=task).made == 0
+    picture.write_bytes(b"black")
+    assert run(tmp_path, task=task).made == 40
+
+
 def test_run_json_holds_what_a_repetition_needs(tmp_path: Path) -> None:
-    record = json.loads((run(tmp_path).cell.folder / "run.json").read_text())
-    assert record["schema_version"] == 2
-    assert record["identity"]["fingerprint"]["model"] == "adder"
-    assert {"evalkit", "torch", "python"} <= set(record["versions"])
-    assert record["command"].startswith("evalkit")
+    cell = Cell.make(load_task(SUMS), Adder("a"), str(tmp_path), tmp_path / "out", tmp_path)
+    info = run_cell(cell, progress=False, command="evaluate('sums')").cell.stored.run
+    assert info.identity.fingerprint["model"] == "a"
+    assert {"evalkit", "torch", "python"} <= info.versions.keys()
+    assert (info.command, info.task_file) == ("evaluate('sums')", SUMS)
+    assert (info.model_path, info.data_path) == (str(tmp_path), str(tmp_path))
+    assert [m.name for m in info.metrics] == ["exact", "digits"]
 
 
 def test_two_writers_never_share_a_journal(tmp_path: Path) -> None:
-    path = run(tmp_path).cell.folder / "journal.jsonl"
-    with Journal(path, {}), pytest.raises(EvalkitError, match="another run"):
-        Journal(path, {})
+    folder = run(tmp_path).cell.stored
+    with folder.open_journal("sums:all"), pytest.raises(EvalkitError, match="another run"):
+        run(tmp_path, wrong=5, fresh=True)
 
 
 ASKED = (Message("user", (Text("1 + 1"),)),)
@@ -283,45 +321,170 @@ ASKED = (Message("user", (Text("1 + 1"),)),)
 def test_what_a_task_makes_wrongly_is_an_error_of_its_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sample: object, fault: str
 ) -> None:
+    task = with_samples(monkeypatch, lambda s: [sample if s.id == "sum/3" else s])
+    outcome = run(tmp_path, task=task)
+    assert (outcome.results.n, outcome.results.errors, outcome.stopped) == (39, 1, None)
+    assert fault in str(outcome.cell.stored.records()["row-3"].error)
+
+
+def test_a_cell_in_which_no_row_could_be_asked_is_not_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = with_samples(monkeypatch, lambda s: ["nonsense"])
+    outcome = run(tmp_path, task=task)
+    assert (outcome.results.n, outcome.results.errors, len(outcome.failures)) == (0, 40, 5)
+    assert "row 0: Sums.samples: str is not a Sample" in str(outcome.failures[0].error)
+    assert cells(tmp_path) == [] and not outcome.cell.folder.exists()
+
+
+def test_data_without_rows_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = run(tmp_path, task=with_rows(monkeypatch, 0))
+    assert outcome.stopped == "sums:all has no rows: nothing was asked"
+    assert cells(tmp_path) == []
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_selection_beyond_the_end_is_said(tmp_path: Path, begun: bool) -> None:
+    if begun:
+        run(tmp_path)
+    outcome = run(tmp_path, Selection(first=(1000, 1010)))
+    assert outcome.stopped == "samples 1000 to 1010 were asked for, and there are 40"
+    assert (outcome.results.n, len(cells(tmp_path))) == (0, int(begun))
+
+
+def test_a_task_that_lets_a_model_say_nothing_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = load_task(SUMS)
-    good = type(task).samples
-    monkeypatch.setattr(
-        type(task), "samples", lambda self, row: [sample] if row["n"] == 3 else good(self, row)
-    )
-    outcome = run_cell(
-        Cell.make(task, Adder("adder"), "adder", tmp_path), say=lambda _: None, progress=False
-    )
-    assert (outcome.results["n"], outcome.results["errors"], outcome.stopped) == (39, 1, None)
-    assert fault in read(outcome.cell.folder / "journal.jsonl").records["row-3"]["error"]
+    task.max_new_tokens = 0
+    with pytest.raises(UsageError, match="max_new_tokens is 0; set it above 0"):
+        run(tmp_path, task=task)
 
 
 def test_where_the_data_end_badly_what_was_asked_before_is_answered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = load_task(SUMS)
-    rows = type(task.subsets["all"].source).rows
+    rows = type(task.source).rows
 
     def bad(self: object, override: Path | None = None) -> object:
         yield from islice(rows(self, override), 20)  # type: ignore[arg-type]
         raise OSError("the data end badly")
 
-    monkeypatch.setattr(type(task.subsets["all"].source), "rows", bad)
-    outcome = run_cell(
-        Cell.make(task, Adder("adder", batch_size=16), "adder", tmp_path),
-        say=lambda _: None,
-        progress=False,
-    )
-    assert (outcome.made, outcome.results["complete"]) == (20, False)
+    monkeypatch.setattr(type(task.source), "rows", bad)
+    outcome = run(tmp_path, task=task, batch_size=16)
+    assert (outcome.made, outcome.results.complete) == (20, False)
     assert "the data end badly" in str(outcome.stopped)
 
 
-def test_an_adapter_that_answers_with_something_else_is_named(
+def test_data_that_change_while_they_are_read_never_make_a_complete_cell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        Adder, "answer", lambda self, request: Completion(request.id, "2", tokens=None)
-    )  # type: ignore[arg-type]
-    assert "expected a Completion with TokenCounts" in str(run(tmp_path).stopped)
+    task = load_task(SUMS)
+    cell = cell_of(tmp_path, task)
+    monkeypatch.setattr(type(task.source), "describe", lambda *_: {"sha256": "another"})
+    outcome = run_cell(cell, progress=False)
+    assert "changed while they were read" in str(outcome.stopped)
+    assert not outcome.results.complete
+
+
+def test_a_finished_cell_is_looked_at_where_data_are_not_known_by_their_contents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(tmp_path, task=with_rows(monkeypatch, 30, kind="folder")).made == 30
+    monkeypatch.undo()
+    assert run(tmp_path, task=with_rows(monkeypatch, 35, kind="folder")).made == 5
+
+
+@pytest.mark.parametrize("description", [{"sha256": "ab"}, {"revision": "ab"}])
+def test_a_finished_cell_is_not_looked_at_where_data_are_known_by_their_contents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, description: dict[str, str]
+) -> None:
+    task = with_rows(monkeypatch, 30, **description)
+    first = run(tmp_path, task=task)
+    monkeypatch.setattr("evalkit.runner.read_samples", lambda *_: pytest.fail("data were read"))
+    again = run(tmp_path, task=task)
+    assert (again.made, again.reused, again.results) == (0, 30, first.results)
+
+
+def test_a_run_repairs_a_lost_run_json(tmp_path: Path) -> None:
+    folder = run(tmp_path).cell.stored
+    next(folder.path.glob("run*")).write_text("{")
+    with pytest.raises(DataError):
+        _ = folder.of(tmp_path, "adder", run(tmp_path / "other").cell.identity).run
+    assert run(tmp_path).cell.stored.run.model == "adder"
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"tokens": None}, "tokens=None"),
+        ({"tokens": TokenCounts("many", 0, 1)}, "tokens=TokenCounts(text_in='many'"),
+        ({"seconds": None}, "seconds=None"),
+        ({"seconds": float("nan")}, "seconds=nan"),
+        ({"text": None}, "text=None"),
+        ({"logprobs": ("high",)}, "logprobs=('high',)"),
+        ({"finish_reason": "tired"}, "finish_reason='tired'"),
+        ({"finish_reason": "error"}, "no answer, and no reason"),
+        ({"box_space": "miles"}, "box_space='miles'"),
+        ({"error": KeyError("x")}, "not a text"),
+    ],
+)
+def test_a_malformed_completion_is_an_error_of_its_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], fault: str
+) -> None:
+    answer = Adder.answer
+
+    def malformed(self: Adder, request: Request) -> Completion:
+        good = answer(self, request)
+        return replace(good, **fields) if request.id == "sum/3" else good
+
+    monkeypatch.setattr(Adder, "answer", malformed)
+    outcome = run(tmp_path)
+    assert (outcome.results.n, outcome.results.errors, outcome.stopped) == (39, 1, None)
+    (failure,) = outcome.failures
+    assert fault in str(failure.error) and failure.failed_in == "adapter"
+    json.dumps(failure.to_json(), allow_nan=False)
+
+
+def test_something_that_is_no_completion_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Adder, "answer", lambda self, request: "4")
+    assert "the adapter gave '4': expected a Completion" in str(run(tmp_path).stopped)
+
+
+def test_the_box_space_of_an_adapter_counts_where_a_completion_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Adder, "box_space", "pixel")
+    assert {r.box_space for r in run(tmp_path).cell.stored.records().values()} == {"pixel"}
+
+
+def test_an_adapter_that_exits_is_stopped_with_what_it_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = Adder.answer
+
+    def exits(self: Adder, request: Request) -> Completion:
+        if request.id == "sum/9":
+            raise SystemExit(0)
+        return answer(self, request)
+
+    monkeypatch.setattr(Adder, "answer", exits)
+    outcome = run(tmp_path)
+    assert "SystemExit" in str(outcome.stopped) and outcome.results.n >= 6
+    assert not outcome.cell.stored.results.complete
+
+
+def test_fresh_asks_again_and_sets_the_old_journal_aside(tmp_path: Path) -> None:
+    folder = run(tmp_path).cell.stored
+    old = folder.journal_path.read_bytes()
+    again = run(tmp_path, fresh=True)
+    assert (again.made, again.reused) == (40, 0)
+    (aside,) = folder.path.glob("journal.2*")
+    assert aside.read_bytes() == old
+    assert [c.path for c in cells(tmp_path)] == [folder.path]
 
 
 @pytest.mark.parametrize("fingerprint", [None, {"a": {1}}])
@@ -345,7 +508,5 @@ def test_a_score_that_is_none_is_an_error_of_its_sample(
         return score
 
     monkeypatch.setattr(type(task), "score", breaks)
-    outcome = run_cell(
-        Cell.make(task, Adder("adder"), "adder", tmp_path), say=lambda _: None, progress=False
-    )
-    assert (outcome.results["n"], outcome.results["errors"]) == (0, 40)
+    outcome = run_cell(Cell.make(task, Adder("adder"), "adder", tmp_path), progress=False)
+    assert (outcome.results.n, outcome.results.errors) == (0, 40)

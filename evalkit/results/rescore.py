@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 from evalkit import journal
 from evalkit.adapter import digest
+from evalkit.code import code_of
 from evalkit.errors import ScoringError
 from evalkit.journal import Journal, write_json
-from evalkit.plugin import code_of
 from evalkit.records import CellResults
 from evalkit.results.cells import StoredCell, _stored
 from evalkit.task import checked_score, load_task
@@ -28,8 +28,9 @@ def rescore(cell: StoredCell) -> tuple[StoredCell, int]:
     identity = dict(cell.run["identity"])
     task = load_task(f"{cell.run.get('task_file') or identity['task']}:{identity['subset']}")
     identity |= {"task_version": task.version}
-    if "code" in identity:
-        identity["code"] = {**identity["code"], **code_of(task=task)}
+    code = {**identity.pop("code", {}), "task": code_of(task)}
+    if code := {k: v for k, v in code.items() if v}:
+        identity["code"] = code
     folder = cell.folder.with_name(f"{cell.folder.name.rsplit('-', 1)[0]}-{digest(identity)[:8]}")
     same, changed = folder == cell.folder, 0
     with Journal(folder / "journal.jsonl", {"cell": cell.task, "folder": folder.name}) as target:

@@ -20,7 +20,7 @@ from evalkit.cell import Cell, Selection
 from evalkit.config_files import Strict, find_shipped, read_yaml, yaml_quotes
 from evalkit.errors import EvalkitError, UsageError
 from evalkit.results.cells import StoredCell, stored_cells
-from evalkit.runner import Outcome, run_cell, stored_json
+from evalkit.runner import Outcome, run_cell
 from evalkit.task import load_task
 
 Settings = Mapping[str, Any]
@@ -195,8 +195,8 @@ def outlook(
     rows = []
     for p in planned:
         done = len(journal.read(p.cell.folder / "journal.jsonl").scored)
-        results = stored_json(p.cell.folder / "results.json")
-        if results.get("complete") and results.get("selection") == selection(sweep).describe():
+        results = p.cell.stored.finished()
+        if results and results.complete and results.selection == selection(sweep):
             rest = "0"
         elif found := speeds.get(p.cell.name):
             left = max((sweep.limit or totals[p.cell.name]) - done, 0)
@@ -220,7 +220,7 @@ def run_sweep(sweep: Sweep, planned: Sequence[Planned], say: Callable[[str], Non
     for i, p in enumerate(planned, 1):
         say(f"{i} of {len(planned)}: {p.cell.name}, {describe(p.settings)}")
         try:
-            outcome: Outcome = run_cell(p.cell, selection(sweep), say=say)
+            outcome: Outcome = run_cell(p.cell, selection(sweep))
         except UsageError:
             raise
         except EvalkitError as e:
@@ -234,5 +234,6 @@ def run_sweep(sweep: Sweep, planned: Sequence[Planned], say: Callable[[str], Non
 
 def stored(p: Planned) -> StoredCell | None:
     """The results of a planned cell, None when there are none."""
-    run, results = (stored_json(p.cell.folder / name) for name in ("run.json", "results.json"))
-    return StoredCell(p.cell.folder, dict(run), dict(results)) if run and results else None
+    folder = p.cell.stored
+    results = folder.finished()
+    return StoredCell(folder.path, folder.run.to_json(), results.to_json()) if results else None

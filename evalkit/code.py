@@ -1,0 +1,262 @@
+"""The code that makes answers and scores, as a part of a cell's identity.
+
+Released code is known by its version: ``code_versions.json`` holds the SHA-256 of every module that
+can change an answer or a score, and a version of each adapter and model family (a task has its own,
+``Task.version``). While a module's file has the recorded hash, a cell's identity carries that
+version alone, and nothing while it is 1. Where somebody edited a file, the identity carries the
+hash, so that answers of other code are never taken for those of this one. A task or an adapter that
+is given as a file is known by its bytes and those of the files that it imports from its folder.
+
+``python -m evalkit.code`` says which modules were changed since they were recorded;
+``--same-answers`` records them as they are, ``--new-answers`` also raises the versions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import inspect
+import json
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from evalkit.errors import UsageError
+from evalkit.files import replace_json
+
+ANSWER_MAKING = tuple(
+    f"evalkit.{name}"
+    for name in "models engine media model_adapters tasks metrics sources rows clips".split()
+)
+"""Modules and packages whose code can change an answer or a score."""
+RECORDED = Path(__file__).with_name("code_versions.json")
+
+
+def code_of(plugin: object, modules: Sequence[str] = ()) -> str:
+    """What identifies the code of a task or an adapter beside its release: empty for unchanged code
+    of version 1. ``modules`` are further ones that it runs, by their full names.
+    """
+    recorded = _recorded()
+    parts: dict[str, str] = {}
+    for name in dict.fromkeys((type(plugin).__module__, *modules)):
+        if name.split(".")[0] == "evalkit":
+            parts |= _edited(closure([name]))
+            if (version := recorded["versions"].get(name, 1)) > 1:
+                parts[name] = f"version {version}"
+        else:
+            parts |= _unreleased(name, type(plugin))
+    if len(parts) == 1:
+        return next(iter(parts.values()))
+    text = "".join(f"{name}: {value}\n" for name, value in sorted(parts.items()))
+    return hashlib.sha256(text.encode()).hexdigest() if parts else ""
+
+
+def closure(modules: Iterable[str]) -> dict[str, Path]:
+    """The answer-making modules of evalkit among these and all that they import, directly or not,
+    with their files.
+    """
+    files: dict[str, Path] = {}
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        if name in files or not _makes_answers(name) or (file := module_file(name)) is None:
+            continue
+        files[name] = file
+        waiting += _imports(file, name)
+    return files
+
+
+def module_file(name: str) -> Path | None:
+    """The file of a module of evalkit, found without importing it; None when there is none."""
+    package = next((p for p in _folders() if name == p or name.startswith(f"{p}.")), None)
+    if package is None:
+        return None
+    path = _folders()[package].joinpath(*name.removeprefix(package).strip(".").split("."))
+    return next((f for f in (path.with_suffix(".py"), path / "__init__.py") if f.is_file()), None)
+
+
+@lru_cache(maxsize=1)
+def _folders() -> dict[str, Path]:
+    """Folders of evalkit's packages; tasks and adapters may lie elsewhere. Longest names first."""
+    folders = {}
+    for name in ("evalkit.model_adapters", "evalkit.tasks", "evalkit"):
+        spec = find_spec(name)
+        if spec and spec.submodule_search_locations:
+            folders[name] = Path(next(iter(spec.submodule_search_locations)))
+    return folders
+
+
+def _makes_answers(name: str) -> bool:
+    return any(name == p or name.startswith(f"{p}.") for p in ANSWER_MAKING)
+
+
+def _edited(files: dict[str, Path]) -> dict[str, str]:
+    """The hashes of those files that are not as they were recorded."""
+    known = _recorded()["files"]
+    hashes = {name: _hash(file) for name, file in files.items()}
+    return {name: value for name, value in hashes.items() if known.get(name) != value}
+
+
+def _unreleased(name: str, cls: type) -> dict[str, str]:
+    """Hashes of the code of a module outside evalkit: of its file, of what that imports from its
+    folder, and of what is edited in the part of evalkit that it imports. Nothing for an installed
+    package, which has releases. In a notebook, where there is no file, of the class.
+    """
+    file = getattr(sys.modules.get(name), "__file__", None)
+    if file is None:
+        try:
+            return {name: hashlib.sha256(inspect.getsource(cls).encode()).hexdigest()}
+        except (OSError, TypeError):
+            return {}
+    path = Path(file)
+    if any(path.is_relative_to(sysconfig.get_path(key)) for key in ("purelib", "platlib")):
+        return {}
+    hashes: dict[str, str] = {}
+    of_evalkit: set[str] = set()
+    waiting = [path]
+    while waiting:
+        one = waiting.pop()
+        if (key := str(one.relative_to(path.parent))) in hashes:
+            continue
+        hashes[key] = _hash(one)
+        for imported in _imports(one, one.stem):
+            if imported.split(".")[0] == "evalkit":
+                of_evalkit.add(imported)
+            base = path.parent.joinpath(*imported.split("."))
+            waiting += [f for f in (base.with_suffix(".py"), base / "__init__.py") if f.is_file()]
+    return hashes | _edited(closure(of_evalkit))
+
+
+def _hash(file: Path) -> str:
+    return _read(str(file), *_state(file))[0]
+
+
+def _imports(file: Path, module: str) -> Iterator[str]:
+    """Full names of what a module imports; of ``from a import b`` both ``a`` and ``a.b``, since the
+    second may be a module.
+    """
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    for level, name in _read(str(file), *_state(file))[1]:
+        if not level:
+            yield name
+        else:
+            parents = package.split(".") if package else []
+            yield ".".join((*parents[: len(parents) - level + 1], *filter(None, [name])))
+
+
+def _state(file: Path) -> tuple[int, int]:
+    return file.stat().st_mtime_ns, file.stat().st_size
+
+
+@lru_cache(maxsize=4096)
+def _read(file: str, mtime_ns: int, size: int) -> tuple[str, tuple[tuple[int, str], ...]]:
+    """SHA-256 of a source file, its line ends as on Unix, and what it imports: (dots, name)."""
+    source = Path(file).read_bytes().replace(b"\r\n", b"\n")
+    names: list[tuple[int, str]] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [(0, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            names.append((node.level, base))
+            names += [(node.level, f"{base}.{a.name}".strip(".")) for a in node.names]
+    return hashlib.sha256(source).hexdigest(), tuple(dict.fromkeys(names))
+
+
+def _recorded() -> dict[str, dict[str, Any]]:
+    return _parsed(RECORDED, *_state(RECORDED))
+
+
+@lru_cache(maxsize=1)
+def _parsed(path: Path, mtime_ns: int, size: int) -> dict[str, dict[str, Any]]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def roots() -> tuple[list[str], dict[str, str]]:
+    """The modules of the installed adapters and model families, and the modules of the installed
+    tasks by the tasks' names; evalkit's own only.
+    """
+    from evalkit.models.registry import FAMILIES
+
+    def own(group: str) -> dict[str, str]:
+        found = {e.name: e.value.partition(":")[0] for e in entry_points(group=group)}
+        return {k: v for k, v in sorted(found.items()) if v.startswith("evalkit.")}
+
+    adapters = dict.fromkeys([*own("evalkit.model_adapters").values(), *FAMILIES.values()])
+    return list(adapters), own("evalkit.tasks")
+
+
+def changed() -> list[str]:
+    """The modules that are not as they were recorded, or are recorded and gone."""
+    adapters, tasks = roots()
+    files = closure([*adapters, *tasks.values()])
+    return sorted({*_edited(files), *(_recorded()["files"].keys() - files.keys())})
+
+
+def renew(new_answers: bool) -> None:
+    """Records the code as it is. With ``new_answers`` the version of every adapter and family that
+    imports a changed module is raised; the tasks that do must have raised theirs. Raises UsageError
+    with those that have not.
+    """
+    adapters, tasks = roots()
+    before, affected = _recorded(), set(changed())
+    versions = {name: before["versions"].get(name, 1) for name in adapters}
+    installed = entry_points(group="evalkit.tasks")
+    task_versions = {e.name: e.load().version for e in installed if e.name in tasks}
+    if new_answers:
+        for name in versions:
+            versions[name] += bool(affected & closure([name]).keys())
+        stale = [
+            name
+            for name, module in tasks.items()
+            if affected & closure([module]).keys()
+            and task_versions[name] <= before["tasks"].get(name, 0)
+        ]
+        if stale:
+            raise UsageError(f"raise `version` of these tasks first: {', '.join(stale)}")
+    files = closure([*adapters, *tasks.values()])
+    replace_json(
+        RECORDED,
+        {
+            "versions": versions,
+            "tasks": task_versions,
+            "files": {name: _hash(file) for name, file in sorted(files.items())},
+        },
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``python -m evalkit.code``. Exit code 1 when there are changes that were not recorded."""
+    parser = argparse.ArgumentParser(prog="python -m evalkit.code", description=__doc__)
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--same-answers", action="store_true", help="record the code as it is")
+    group.add_argument("--new-answers", action="store_true", help="record it and raise versions")
+    args = parser.parse_args(argv)
+    names = changed()
+    for name in names:
+        print(name)
+    if not names:
+        print("the code is as it was recorded")
+    if args.same_answers or args.new_answers:
+        try:
+            renew(args.new_answers)
+        except UsageError as e:
+            print(e, file=sys.stderr)
+            return 1
+    elif names:
+        print(
+            "changed since they were recorded: say `python -m evalkit.code --same-answers` when "
+            "every answer and score stays as it was, --new-answers when one may differ"
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
