@@ -53,10 +53,12 @@ class Evaluation:
 
     outcomes: one for each task that could be begun, in the order of the tasks.
     errors: what went wrong, a line each; empty when every sample has a score.
+    missing: the tasks that could not be begun.
     """
 
     outcomes: tuple[Outcome, ...]
     errors: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
     @property
     def cells(self) -> tuple[CellFolder, ...]:
@@ -82,8 +84,8 @@ class Evaluation:
         """Whether a task could not be run to its end, has no score at all, or has lost more than
         the ``tolerated`` share of its samples.
         """
-        return len(self.errors) > sum(bool(o.results.errors) for o in self.outcomes) or any(
-            not o.results.n or o.results.errors > tolerated * o.results.n_total
+        return bool(self.missing) or any(
+            o.stopped or not o.results.n or o.results.errors > tolerated * o.results.n_total
             for o in self.outcomes
         )
 
@@ -147,11 +149,13 @@ class SweepResult:
 
 @dataclass(frozen=True)
 class Plan:
-    """An evaluation that is ready to begin: its cells, and the tasks that have none."""
+    """An evaluation that is ready to begin: its cells, what each takes of its samples, and the tasks
+    that have no cell, with the reason.
+    """
 
     cells: tuple[Cell, ...]
     selections: tuple[Selection, ...]
-    errors: tuple[str, ...] = ()
+    unable: Mapping[str, str]
     fresh: bool = False
 
     def run(self, progress: bool = True, command: str = "") -> Evaluation:
@@ -161,7 +165,7 @@ class Plan:
         from evalkit.runner import run_cell
 
         outcomes: list[Outcome] = []
-        errors = list(self.errors)
+        missing, errors = list(self.unable), [f"{k}: {v}" for k, v in self.unable.items()]
         for error in errors:
             logger.error("%s", error)
         for cell, selection in zip(self.cells, self.selections):
@@ -174,6 +178,7 @@ class Plan:
             except UsageError:
                 raise
             except EvalkitError as e:
+                missing.append(cell.name)
                 errors.append(f"{cell.name}: {e}")
                 logger.error("%s", errors[-1])
                 continue
@@ -184,7 +189,7 @@ class Plan:
             if outcome.results.errors:
                 errors.append(f"{cell.name}: {outcome.results.errors} samples have no score")
                 logger.warning("%s:\n  %s", errors[-1], "\n  ".join(_lost(outcome)))
-        return Evaluation(tuple(outcomes), tuple(errors))
+        return Evaluation(tuple(outcomes), tuple(errors), tuple(missing))
 
     def outlook(self) -> list[Outlook]:
         """What a run would do, cell by cell; no model is loaded."""
@@ -283,7 +288,7 @@ def plan(
     arguments: Mapping[str, Any] | None = None,
 ) -> Plan:
     """What ``evaluate`` would run. Raises UsageError for whatever can't be run as it is written; a
-    task whose data can't be had is among the plan's ``errors``.
+    task whose data can't be had is among the plan's ``unable``.
     """
     from evalkit.cell import Cell
 
@@ -292,7 +297,7 @@ def plan(
     paths = check_data(data or {}, [t.full_name for t in chosen])
     built = build_adapter(adapter, model, arguments or {})
     title = "in memory" if _module(model) is not None else _expanded(cast("str | Path", model))
-    cells, selections, errors = [], [], []
+    cells, selections, unable = [], [], {}
     for task in chosen:
         where = paths.get(task.full_name)
         try:
@@ -302,8 +307,8 @@ def plan(
         except UsageError:
             raise
         except EvalkitError as e:
-            errors.append(f"{task.full_name}: {e}")
-    return Plan(tuple(cells), tuple(selections), tuple(errors), fresh)
+            unable[task.full_name] = str(e)
+    return Plan(tuple(cells), tuple(selections), unable, fresh)
 
 
 def tasks_of(tasks: str | Task | type[Task] | Sequence[str | Task | type[Task]]) -> list[Task]:

@@ -15,7 +15,7 @@ from evalkit.cli.options import (
     share,
     talk_options,
 )
-from evalkit.cli.output import aligned, print_json
+from evalkit.cli.output import aligned, print_error, print_json
 from evalkit.errors import EvalkitError
 
 if TYPE_CHECKING:
@@ -112,9 +112,9 @@ def _dry_run(plan: Plan, as_json: bool) -> int:
         for o in outlook:
             to_go = "" if o.total is None else f" of {o.total}; {o.total - o.scored} to go"
             print(f"{o.task}: {o.scored}{to_go}; {o.cell}")
-    for error in plan.errors:
-        print(f"evalkit: error: {error}", file=sys.stderr)
-    return int(bool(plan.errors))
+    for task, why in plan.unable.items():
+        print_error(f"{task}: {why}")
+    return int(bool(plan.unable))
 
 
 def _write_leaderboard(args: argparse.Namespace) -> None:
