@@ -334,7 +334,8 @@ def _yarn(rope: Mapping[str, Any], text: TextConfig) -> Yarn | None:
         return None
     if kind != "yarn":
         raise CheckpointError(
-            f"config: rope_scaling of type {kind!r} is not implemented; default (mrope) and yarn are"
+            f"config: rope_scaling of type {kind!r} is not implemented; default (mrope) and yarn "
+            "are"
         )
     names = {f.name for f in fields(Yarn)}
     _no_others(rope, {*ROPE_KEYS, *names, "mscale", "mscale_all_dim"}, "rope_scaling.")
@@ -374,8 +375,8 @@ def _no_others(raw: Mapping[str, Any], known: Iterable[str], where: str) -> None
     others = [k for k, v in raw.items() if v is not None and k not in HARMLESS and k not in known]
     if others:
         raise CheckpointError(
-            f"config: {', '.join(where + k for k in others)}: unknown here, and may change what the "
-            "model computes; remove what is known to make no difference"
+            f"config: {', '.join(where + k for k in others)}: unknown here, and may change what "
+            "the model computes; remove what is known to make no difference"
         )
 
 
@@ -406,22 +407,16 @@ def _triple(section: Sequence[int]) -> tuple[int, int, int]:
     return t, h, w
 
 
-def _released(hidden: int, inner: int, layers: int, heads: int, kv: int, **other: Any) -> Any:
-    text = TextConfig(
-        hidden_size=hidden,
-        intermediate_size=inner,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=kv,
-        rms_norm_eps=1e-6,
-        vocab_size=other.pop("vocab_size", TextConfig.vocab_size),
-    )
-    return Qwen2VLConfig(VisionConfig(hidden_size=hidden), text, **other)
+def _released(
+    hidden: int, inner: int, layers: int, heads: int, kv_heads: int, vocab: int, tied: bool = False
+) -> Qwen2VLConfig:
+    text = TextConfig(vocab, hidden, inner, layers, heads, kv_heads, rms_norm_eps=1e-6)
+    return Qwen2VLConfig(VisionConfig(hidden_size=hidden), text, tie_word_embeddings=tied)
 
 
 RELEASED: Mapping[str, Qwen2VLConfig] = {
-    "2B": _released(1536, 8960, 28, 12, 2, vocab_size=151_936, tie_word_embeddings=True),
-    "7B": _released(3584, 18_944, 28, 28, 4),
-    "72B": _released(8192, 29_568, 80, 64, 8),
+    "2B": _released(1536, 8960, 28, 12, 2, 151_936, tied=True),
+    "7B": _released(3584, 18_944, 28, 28, 4, 152_064),
+    "72B": _released(8192, 29_568, 80, 64, 8, 152_064),
 }
 """The released sizes by the name their model cards give them."""

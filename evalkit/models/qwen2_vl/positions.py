@@ -1,9 +1,9 @@
 """Position schemes of the decoder: the released one, and those that its successors published.
 
 A scheme is two functions. ``ids`` places the tokens: [components, tokens], whole or fractional,
-from the spans of a sequence. ``angles`` says which frequency turns with which component. A generated
-token stands where one more text token would. Under every scheme text alone is ordinary RoPE, except
-under ``combine=kron``. Where a paper and its authors' code differ, the code was taken.
+from the spans of a sequence. ``angles`` says which frequency turns with which component. A
+generated token stands where one more text token would. Under every scheme text alone is ordinary
+RoPE, except under ``combine=kron``. Where a paper and its authors' code differ, the code was taken.
 """
 
 from __future__ import annotations

@@ -125,8 +125,8 @@ class ProcessorConfig:
         ]
         if others:
             raise CheckpointError(
-                f"{path}: {', '.join(others)}: unknown here, and may change the pixels; remove what "
-                "is known to make no difference"
+                f"{path}: {', '.join(others)}: unknown here, and may change the pixels; remove "
+                "what is known to make no difference"
             )
         kind = str(given.get("image_processor_type", given.get("video_processor_type", "Qwen2VL")))
         if not kind.startswith("Qwen2VL"):
