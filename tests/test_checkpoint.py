@@ -14,7 +14,7 @@ from evalkit.errors import CheckpointError
 from evalkit.models.qwen2_vl.checkpoint import load, save
 from evalkit.models.qwen2_vl.config import RELEASED, Qwen2VLConfig
 from evalkit.models.qwen2_vl.model import Qwen2VL
-from evalkit.models.weights import resolve, weights_digest
+from evalkit.models.weights import companion_files, resolve, weights_digest
 from tests.tiny import write_tiny
 
 PARAMETERS = {
@@ -236,6 +236,34 @@ def test_saving_replaces_the_model_that_was_there(tiny: Path, tmp_path: Path) ->
     save(old, tmp_path, shard_bytes=200_000)
     assert not (tmp_path / "model.safetensors").exists()
     assert torch.equal(load(tmp_path).lm_head.weight, old.lm_head.weight)
+
+
+def test_saving_replaces_tokenizer_and_settings_too(tiny: Path, tmp_path: Path) -> None:
+    folder, other = copy(tiny, tmp_path / "a"), copy(tiny, tmp_path / "b")
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "default.jinja").write_text("old")
+    (folder / "processor_config.json").write_text('{"chat_template": "old"}')
+    (folder / "notes.txt").write_text("mine")
+    save(load(tiny), folder, companions=other)
+    assert companion_files(folder) == companion_files(other)
+    assert weights_digest(folder) == weights_digest(copy_of(other, tmp_path / "c"))
+    assert (folder / "notes.txt").read_text() == "mine"
+    save(load(tiny), folder, companions=folder)
+    assert companion_files(folder) == companion_files(other)
+
+
+def copy_of(folder: Path, to: Path) -> Path:
+    """``folder`` as ``save`` writes it."""
+    save(load(folder), to, companions=folder)
+    return to
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tiny: Path, tmp_path: Path) -> None:
+    from evalkit.models.qwen2_vl.chat import Chat
+
+    folder = copy(tiny, tmp_path, vocab_size=200)
+    with pytest.raises(CheckpointError, match="the tokenizer of another model"):
+        Chat(folder, Qwen2VLConfig.load(folder))
 
 
 def test_a_stale_index_beside_a_new_file_is_refused_or_passed_over(

@@ -133,6 +133,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     return raw
 
 
+def companion_files(folder: Path) -> list[str]:
+    """Tokenizer, templates and processor settings of a checkpoint, as paths within its folder."""
+    templates = (f for n in TEMPLATE_FOLDERS for f in sorted((folder / n).glob("*.jinja")))
+    return [n for n in COMPANIONS if (folder / n).is_file()] + [
+        f.relative_to(folder).as_posix() for f in templates
+    ]
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The files of a model's weights: ``model.safetensors``, or the shards that the index names, or
     a whole set of shards without an index.

@@ -55,6 +55,11 @@ class Chat:
             self.tokenizer = Tokenizer.from_file(str(path))
         except Exception as e:  # it raises nothing narrower
             raise CheckpointError(f"{path}: not a tokenizer ({e}); download it again") from e
+        if self.tokenizer.get_vocab_size() > config.text.vocab_size:
+            raise CheckpointError(
+                f"{path}: {self.tokenizer.get_vocab_size():,} tokens, and the model has embeddings "
+                f"for {config.text.vocab_size:,}: the tokenizer of another model"
+            )
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
         self.config = config

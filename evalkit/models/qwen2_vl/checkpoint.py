@@ -29,11 +29,10 @@ from evalkit.models.qwen2_vl.config import Qwen2VLConfig
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen2_vl.switches import Switches
 from evalkit.models.weights import (
-    COMPANIONS,
     INDEX,
     SHARD,
     SINGLE,
-    TEMPLATE_FOLDERS,
+    companion_files,
     names,
     tensors,
     weight_files,
@@ -160,7 +159,8 @@ def save(
     into ``folder``, in place of the model that it holds.
 
     Everything is written aside and then renamed. A head that equals the embedding is written once,
-    as released. Tokenizer and processor files are copied from the folder ``companions``.
+    as released. Tokenizer and processor files are copied from the folder ``companions``, and others
+    that ``folder`` has are removed.
     """
     name = dtype or str(next(model.parameters()).dtype).removeprefix("torch.")
     state = {
@@ -175,26 +175,24 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     for left_over in folder.glob(f"{ASIDE}*"):
         shutil.rmtree(left_over, ignore_errors=True)
+    copied = companions if companions and companions.resolve() != folder.resolve() else None
     with tempfile.TemporaryDirectory(prefix=ASIDE, dir=folder) as aside:
+        new = Path(aside)
+        _write_shards(_shards(state, shard_bytes), new)
         config = replace(model.config, dtype=name, tie_word_embeddings=tied)
-        _write_shards(_shards(state, shard_bytes), Path(aside))
-        (Path(aside) / "config.json").write_text(
-            json.dumps(config.to_dict(), indent=1), encoding="utf-8"
-        )
-        for file in COMPANIONS if companions and companions.resolve() != folder.resolve() else ():
-            if (companions / file).is_file():  # type: ignore[operator]
-                shutil.copyfile(companions / file, Path(aside) / file)  # type: ignore[operator]
-        for templates in TEMPLATE_FOLDERS:
-            if companions and (companions / templates).is_dir():
-                shutil.copytree(companions / templates, folder / templates, dirs_exist_ok=True)
-        written = {f.name for f in Path(aside).iterdir()}
+        (new / "config.json").write_text(json.dumps(config.to_dict(), indent=1), encoding="utf-8")
+        if copied:
+            for file in companion_files(copied):
+                (new / file).parent.mkdir(exist_ok=True)
+                shutil.copyfile(copied / file, new / file)
+        written = {str(f.relative_to(new)) for f in new.rglob("*") if f.is_file()}
         # The index last: until then a reader finds a whole set of shards, or a refusal.
         for file in sorted(written, key=lambda n: n == INDEX):
-            (Path(aside) / file).replace(folder / file)
-    for old in folder.iterdir():
-        is_weights = old.name in (SINGLE, INDEX) or SHARD.fullmatch(old.name)
-        if is_weights and old.name not in written:
-            old.unlink()
+            (folder / file).parent.mkdir(exist_ok=True)
+            (new / file).replace(folder / file)
+    old = {f.name for f in folder.iterdir() if SHARD.fullmatch(f.name)} | {SINGLE, INDEX}
+    for file in (old | set(companion_files(folder) if copied else ())) - written:
+        (folder / file).unlink(missing_ok=True)
 
 
 def _shards(state: Mapping[str, Tensor], shard_bytes: int) -> list[dict[str, Tensor]]:
