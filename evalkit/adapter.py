@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from evalkit.errors import UsageError
-from evalkit.models.switch import Switch, check_names
+from evalkit.models.switch import Switch
 from evalkit.plugin import classes_in
-from evalkit.types import BoxSpace, Completion, Request
+from evalkit.types import BoxSpace, Completion, Image, Message, Request, Text, Video
 
 
 class ModelAdapter(ABC):
@@ -51,9 +51,9 @@ class ModelAdapter(ABC):
         it."""
 
     @classmethod
-    def switches(cls, model: str) -> Mapping[str, Switch]:
-        """The ablation switches that this adapter takes for a model, by name. Raises EvalkitError
-        for a model that is not there.
+    def switches(cls, model: Any) -> Mapping[str, Switch]:
+        """The ablation switches that this adapter takes for a model (as it is built with one), by
+        name. Raises EvalkitError for a model that is not there.
         """
         return {}
 
@@ -83,6 +83,11 @@ class ModelAdapter(ABC):
         """
         return {}
 
+    def close(self) -> None:  # noqa: B027 - an adapter may hold nothing
+        """Gives back memory that is held for the next call of ``generate``, such as a model's
+        weights; the next call takes it again.
+        """
+
     @abstractmethod
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Answers each request once. May read ahead of what it has answered, by a bounded
@@ -96,6 +101,29 @@ class ModelAdapter(ABC):
         raise UsageError(
             f"adapter {self.name!r} can't rank choices; use one that can, or a task that generates"
         )
+
+
+def chat_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
+    """A conversation as chat templates take it; media are bare ``image`` and ``video`` parts, in
+    the order of ``media_of``.
+    """
+    return [
+        {
+            "role": m.role,
+            "content": [
+                {"type": "text", "text": p.text}
+                if isinstance(p, Text)
+                else {"type": type(p).__name__.lower()}
+                for p in m.content
+            ],
+        }
+        for m in messages
+    ]
+
+
+def media_of(messages: Iterable[Message]) -> list[Image | Video]:
+    """Images and videos in the order in which a conversation shows them."""
+    return [p for m in messages for p in m.content if isinstance(p, Image | Video)]
 
 
 def digest(fingerprint: Mapping[str, Any]) -> str:
@@ -133,7 +161,7 @@ def adapter_class(name: str) -> type[ModelAdapter]:
     )
 
 
-def read_switches(adapter: type[ModelAdapter], model: str, given: Iterable[str]) -> dict[str, Any]:
+def read_switches(adapter: type[ModelAdapter], model: Any, given: Iterable[str]) -> dict[str, Any]:
     """Switch values from texts such as ``position=rope1d``. Raises UsageError that says what is
     expected.
     """
@@ -143,7 +171,13 @@ def read_switches(adapter: type[ModelAdapter], model: str, given: Iterable[str])
         name, equals, value = (part.strip() for part in text.partition("="))
         if not equals or not name:
             raise UsageError(f"switch {text!r}: expected name=value")
-        check_names([name], known)
+        if name not in known:
+            close = get_close_matches(name, known, 1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise UsageError(
+                f"adapter {adapter.name!r} has no switch {name}{hint}; it has: "
+                f"{', '.join(known) or 'none'}"
+            )
         if name in out:
             raise UsageError(f"switch {name} is given twice")
         out[name] = known[name].read(value)
@@ -151,17 +185,17 @@ def read_switches(adapter: type[ModelAdapter], model: str, given: Iterable[str])
 
 
 def make_adapter(
-    adapter: str | type[ModelAdapter], model: str, arguments: Mapping[str, Any]
+    adapter: str | type[ModelAdapter], model: Any, arguments: Mapping[str, Any]
 ) -> ModelAdapter:
-    """An adapter (a name, a file or a class) for a model, its arguments checked. Raises UsageError
-    for arguments that it does not take, with those that it does.
+    """An adapter (a name, a file or a class) for a model, named or, where the adapter takes one, in
+    memory, its arguments checked. Raises UsageError for arguments that it does not take, with those that it does.
     """
     cls = adapter_class(adapter) if isinstance(adapter, str) else adapter
     check_arguments(cls, model, arguments)
     return cls(model, **arguments)
 
 
-def check_arguments(adapter: type[ModelAdapter], model: str, given: Mapping[str, Any]) -> None:
+def check_arguments(adapter: type[ModelAdapter], model: Any, given: Mapping[str, Any]) -> None:
     """Raises UsageError for names that an adapter does not take for a model, with those that it
     does, and for switch values that are none.
     """

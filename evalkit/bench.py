@@ -25,14 +25,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from evalkit.engine import Engine, Media, Prompt, Visual
+from evalkit.engine import Engine, Prompt, Visual
 from evalkit.errors import UsageError
 from evalkit.models.device import DTYPES
 from evalkit.models.qwen2_vl.checkpoint import PATCH_EMBED, load
 from evalkit.models.qwen2_vl.config import RELEASED
 from evalkit.models.qwen2_vl.fused import fuse
 from evalkit.models.qwen2_vl.model import Qwen2VL
-from evalkit.models.qwen2_vl.processing import Processor, normalised
+from evalkit.models.qwen2_vl.processing import Processor
 from evalkit.models.qwen2_vl.rope import grid_tokens
 
 Answers = dict[str, tuple[int, ...]]
@@ -78,8 +78,8 @@ class Load:
 def _page(rng: np.random.Generator, height: int, width: int, key: int) -> Visual:
     small = rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
     processor = Processor()
-    pixels, grid = processor.image_patches(Image.fromarray(small).resize((width, height)))
-    return Visual(pixels, Media(grid), key, partial(normalised, lookup=processor.lookup))
+    patches, media = processor.image_patches(Image.fromarray(small).resize((width, height)))
+    return Visual(patches, media, key, processor.normalise)
 
 
 def _ask(

@@ -1,5 +1,8 @@
-"""The reference adapter: evalkit's own Qwen2-VL through its engine, with every ablation switch as
-an argument.
+"""The reference adapter: evalkit's own implementation of a model family through its engine, with
+every ablation switch as an argument.
+
+It knows no family: what a checkpoint is, and how images and text become its prompts, it asks
+``evalkit.models.registry``.
 """
 
 from __future__ import annotations
@@ -8,28 +11,32 @@ import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
-from functools import cached_property, lru_cache, partial
-from typing import Any
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
 
-from evalkit.adapter import ModelAdapter, check_arguments
-from evalkit.engine import Engine, Media, Output, Prompt, Visual
-from evalkit.engine.budget import choose
-from evalkit.errors import CheckpointError, UsageError, reason
+from evalkit.adapter import (
+    ModelAdapter,
+    chat_messages,
+    check_arguments,
+    media_of,
+)
+from evalkit.errors import CheckpointError, DataError, UsageError, reason
 from evalkit.malloc import Tidy
-from evalkit.models.device import DTYPES, checked_device, without_emulation
-from evalkit.models.qwen2_vl.chat import Chat, generation
-from evalkit.models.qwen2_vl.checkpoint import load
-from evalkit.models.qwen2_vl.config import Qwen2VLConfig
-from evalkit.models.qwen2_vl.fused import compile_parts, fuse
-from evalkit.models.qwen2_vl.processing import Processor, ProcessorConfig, normalised, visual_tokens
-from evalkit.models.qwen2_vl.switches import BLIND, Switches
+from evalkit.media import decode_image, decode_video
+from evalkit.models.limits import Limits
+from evalkit.models.registry import Family, family, family_of
 from evalkit.models.switch import Switch
-from evalkit.models.weights import weights_digest
+from evalkit.models.weights import tensors_digest, weights_digest
+from evalkit.nano import checkpoint_folder
+from evalkit.prefetch import prefetch
 from evalkit.types import Completion, Image, MediaBudget, Request, TokenCounts, Video
 
-from .qwen2vl_inputs import chat_messages, checkpoint_folder, decoded, media_of, prefetch
+if TYPE_CHECKING:
+    from torch import nn
 
-ROOM = 32 << 20
+    from evalkit.engine import Engine, Output, Prompt, Visual
+
+TRIM_THRESHOLD = 32 << 20
 """Bytes of freed memory that may lie in the process, for the next tensors, before it is given back
 to the system.
 """
@@ -40,22 +47,22 @@ million. A GPU takes many pages at once.
 
 
 class ReferenceAdapter(ModelAdapter):
-    """evalkit's Qwen2-VL.
+    """A model of a family that evalkit implements.
 
-    ``model`` is a shipped name (nano), a checkpoint folder or a hub id. ``dtype`` None keeps the
-    checkpoint's, or takes float32 on a CPU that would emulate it; ``device`` None takes a GPU when
-    there is one. ``batch_size`` sequences run at once in packs of at most ``batch_tokens`` prompt
-    tokens, both chosen from free memory if None; neither changes an answer. ``compile`` fuses
-    element-wise operations, which pays on long runs only. All further arguments are the switches of
-    the model family (``switches``).
+    ``model`` is a shipped name (nano), a checkpoint folder or a hub id; or a model in memory, of a
+    family's own class, whose tokenizer, chat template and image settings come from the checkpoint
+    ``companions``. ``dtype`` None keeps the checkpoint's, or takes float32 on a CPU that would
+    emulate it; ``device`` None takes a GPU when there is one. ``batch_size`` sequences run at once
+    in packs of at most ``batch_tokens`` prompt tokens, both chosen from free memory if None; in
+    float32 neither changes an answer. ``compile`` fuses element-wise operations, which pays on long
+    runs only. All further arguments are switches of the family (``switches``).
     """
 
     name = "reference"
-    box_space = "norm1000"
 
     def __init__(
         self,
-        model: str = "nano",
+        model: str | nn.Module = "nano",
         *,
         dtype: str | None = None,
         device: str | None = None,
@@ -63,8 +70,11 @@ class ReferenceAdapter(ModelAdapter):
         batch_tokens: int | None = None,
         workers: int = 2,
         compile: bool = False,
+        companions: str | None = None,
         **switches: Any,
     ) -> None:
+        from evalkit.models.device import DTYPES, checked_device, without_emulation
+
         if dtype is not None and dtype not in DTYPES:
             raise UsageError(f"dtype={dtype!r}: expected one of {', '.join(DTYPES)}")
         for name, value in (
@@ -72,47 +82,68 @@ class ReferenceAdapter(ModelAdapter):
             ("batch_tokens", batch_tokens),
             ("workers", workers),
         ):
-            if value is not None and (not isinstance(value, int) or value < 1):
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if value is not None and not (whole and value > 0):
                 raise UsageError(f"{name}={value!r}: expected a whole number above 0")
         check_arguments(type(self), model, switches)
-        self.folder = checkpoint_folder(model)
-        self.config = Qwen2VLConfig.load(self.folder)
-        self.switched = self.config.trained.with_(switches)
-        self.changed = self.config.trained.changed(switches)
-        self.device = checked_device(device)
-        self.dtype = dtype or without_emulation(self.config.dtype, self.device)
-        self.batch_size, self.batch_tokens, self.workers, self.compile = (
-            batch_size,
-            batch_tokens,
-            workers,
-            compile,
-        )
+        self.family = _family(model)
+        self.batch_size, self.batch_tokens = batch_size, batch_tokens
+        self.workers, self.compile = workers, compile
+        self.live: Any = None
+        if isinstance(model, str):
+            if companions is not None:
+                raise UsageError("companions: only for a model in memory; a checkpoint has its own")
+            self.folder = checkpoint_folder(model)
+            self.config = self.family.Config.load(self.folder)
+            self.switched = self.config.trained.with_(switches)
+            self.changed = self.config.trained.changed(switches)
+            self.device = checked_device(device)
+            self.dtype = dtype or without_emulation(self.config.dtype, self.device)
+        else:
+            if dtype or device or compile:
+                raise UsageError("dtype, device, compile: a model in memory is run as it is")
+            self.live = model
+            self.config = self.live.config
+            self.folder = checkpoint_folder(str(_companions(model, companions)))
+            self.switched = _live_switches(self.live, switches)
+            self.changed = self.config.trained.changed(
+                {name: getattr(self.switched, name) for name in self.switched.switches()}
+            )
+            self.device = str(self.live.device)
+            self.dtype = str(self.live.dtype).removeprefix("torch.")
+        self.box_space = self.family.box_space
         self.prepared = PREPARED if self.device == "cpu" else PREPARED_FOR_GPU
-        self.chat = Chat(self.folder, self.config)
-        self.processor = Processor(ProcessorConfig.load(self.folder), self.switched)
+        self.chat = self.family.Chat(self.folder, self.config)
+        self.processor = self.family.Processor.load(self.folder, self.switched)
         self._visual = lru_cache(maxsize=4)(self._process)
 
     @classmethod
-    def switches(cls, model: str) -> Mapping[str, Switch]:
-        return Switches.switches()
+    def switches(cls, model: str | nn.Module) -> Mapping[str, Switch]:
+        return _family(model).Switches.switches()
 
     @property
-    def blind(self) -> Mapping[str, Any]:
-        return BLIND
+    def blind(self) -> Mapping[str, Any] | None:
+        return self.family.blind
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        return (type(self).__module__, self.family.__name__)  # type: ignore[attr-defined]
 
     @cached_property
     def fingerprint(self) -> Mapping[str, Any]:
         return {
             "adapter": self.name,
-            "weights": weights_digest(self.folder),
+            "weights": weights_digest(self.folder) if self.live is None else self._live_digest(),
             "dtype": self.dtype,
             "switches": self.changed,
             "trained_with": dict(self.config.trained_with),
-            "inference_probe": Switches.probes(self.changed),
-            "generation": generation(
-                self.chat.stop_ids, *self.config.eos_token_ids, self.config.bos_token_id
-            ),
+            "inference_probe": self.switched.probes(self.changed),
+            "generation": self.chat.generation,
         }
+
+    def _live_digest(self) -> str:
+        about = repr(self.config), weights_digest(self.folder)
+        return tensors_digest(self.live.state_dict(), *about)
 
     @property
     def details(self) -> Mapping[str, Any]:
@@ -120,17 +151,24 @@ class ReferenceAdapter(ModelAdapter):
             "device": self.device,
             "batch_size": self.batch_size or "chosen",
             "batch_tokens": self.batch_tokens or "chosen",
-            "min_pixels": self.switched.min_pixels or self.processor.config.min_pixels,
-            "max_pixels": self.switched.max_pixels or self.processor.config.max_pixels,
+            "min_pixels": self.processor.limits.min_pixels,
+            "max_pixels": self.processor.limits.max_pixels,
         }
 
     @cached_property
     def engine(self) -> Engine:
-        model = fuse(load(self.folder, self.dtype, self.device, self.switched))
+        from evalkit.engine import Engine
+        from evalkit.engine.budget import choose
+
+        model = self.live
+        if model is None:
+            model = self.family.load(self.folder, self.dtype, self.device, self.switched)
         if self.compile:
-            compile_parts(model)
-        budget = choose(model, self.batch_size, self.batch_tokens)
-        return Engine(model, self.chat.stop_ids, budget)
+            self.family.compile_parts(model)
+        return Engine(model, self.chat.stop_ids, choose(model, self.batch_size, self.batch_tokens))
+
+    def close(self) -> None:
+        self.__dict__.pop("engine", None)
 
     @property
     def stats(self) -> Mapping[str, Any]:
@@ -148,33 +186,28 @@ class ReferenceAdapter(ModelAdapter):
         failed: list[Completion] = []
 
         def prompts() -> Generator[Prompt]:
-            ahead = self.engine.budget.rows
-            with closing(
-                prefetch(
-                    self._prepare,
-                    requests,
-                    self.workers,
-                    ahead,
-                    _held,
-                    self.prepared,
-                    self._spare_cores(),
-                )
-            ) as ready:
-                for request, made in ready:
-                    if isinstance(made, Completion):
-                        failed.append(made)
+            prepared = prefetch(
+                self._prepare,
+                requests,
+                workers=self.workers,
+                depth=self.engine.budget.rows,
+                size=_pixel_bytes,
+                max_size=self.prepared,
+                overlap=self._spare_cores(),
+            )
+            with closing(prepared) as ready:
+                for request, prompt in ready:
+                    if isinstance(prompt, Completion):
+                        failed.append(prompt)
                     else:
-                        seen = visual_tokens([m.grid for m in made.media])
-                        under_way[made.id] = (
-                            request.choices,
-                            TokenCounts(len(made.ids) - seen, seen),
-                        )
-                        yield made
+                        seen = sum(token in self.chat.visual_ids for token in prompt.ids)
+                        counts = TokenCounts(len(prompt.ids) - seen, seen)
+                        under_way[prompt.id] = request.choices, counts
+                        yield prompt
 
-        tidy = Tidy(ROOM)
-        with (
-            closing(prompts()) as source
-        ):  # an interrupt's traceback would keep it open, and its threads would wait for ever
+        tidy = Tidy(TRIM_THRESHOLD)
+        # An interrupt's traceback would keep the generator open, and its threads waiting for ever.
+        with closing(prompts()) as source:
             for output in (self.engine.rank if ranked else self.engine.generate)(source):
                 yield self._completion(*under_way.pop(output.id), output)
                 tidy()
@@ -189,6 +222,8 @@ class ReferenceAdapter(ModelAdapter):
         return self.device != "cpu" or torch.get_num_threads() < (os.cpu_count() or 1)
 
     def _prepare(self, request: Request) -> tuple[Request, Prompt | Completion]:
+        from evalkit.engine import Prompt
+
         try:
             visuals = tuple(
                 self._visual(part, request.budget) for part in media_of(request.messages)
@@ -199,6 +234,9 @@ class ReferenceAdapter(ModelAdapter):
                 self.chat.render(chat_messages(request.messages)), images, videos
             )
             choices = tuple(tuple(self.chat.encode(c)) for c in request.choices)
+            self._check_length(len(ids) + max(map(len, choices), default=0))
+            # Prompts with the same media and the same text before them share what they have up to
+            # the last visual token.
             prefix = len(ids) - next(
                 (i for i, t in enumerate(reversed(ids)) if t in self.chat.visual_ids), len(ids)
             )
@@ -210,8 +248,18 @@ class ReferenceAdapter(ModelAdapter):
         except Exception as e:
             return request, Completion(request.id, finish_reason="error", error=reason(e))
 
+    def _check_length(self, tokens: int) -> None:
+        if tokens > self.config.max_tokens:
+            raise DataError(
+                f"a prompt of {tokens:,} tokens: the model is made for {self.config.max_tokens:,}; "
+                "show it less (switches max_pixels, fps, max_frames), or take a checkpoint made "
+                "for longer prompts"
+            )
+
     def _process(self, part: Image | Video, budget: MediaBudget) -> Visual:
-        pixels = decoded(part, budget, self.switched)
+        from evalkit.engine import Visual
+
+        task = Limits(budget.min_pixels, budget.max_pixels, budget.fps, budget.max_frames)
         key = (
             type(part).__name__,
             part.digest,
@@ -219,14 +267,19 @@ class ReferenceAdapter(ModelAdapter):
             getattr(part, "end", None),
             budget,
         )
-        cut = (
-            self.processor.image_patches
-            if isinstance(part, Image)
-            else self.processor.video_patches
-        )
-        patches, grid = cut(pixels, budget.min_pixels, budget.max_pixels)
-        normalise = partial(normalised, lookup=self.processor.lookup)
-        return Visual(patches, Media(grid, isinstance(part, Video)), key, normalise)
+        if isinstance(part, Image):
+            patches, media = self.processor.image_patches(decode_image(part), task)
+            return Visual(patches, media, key, self.processor.normalise)
+        seconds: list[float] = []
+
+        def choose(total: int, fps: float) -> list[int]:
+            chosen = self.processor.frames(total, fps, task)
+            seconds.append((chosen[-1] - chosen[0]) / max(len(chosen) - 1, 1) / fps)
+            return chosen
+
+        frames = decode_video(part, choose)
+        patches, media = self.processor.video_patches(frames, task, seconds[-1])
+        return Visual(patches, media, key, self.processor.normalise)
 
     def _completion(
         self, choices: Sequence[str], tokens: TokenCounts, output: Output
@@ -249,6 +302,50 @@ class ReferenceAdapter(ModelAdapter):
         )
 
 
-def _held(made: tuple[Request, Prompt | Completion]) -> int:
+def _family(model: str | nn.Module) -> Family:
+    """The family of a checkpoint or of a model in memory. Raises EvalkitError."""
+    if isinstance(model, str):
+        return family_of(checkpoint_folder(model))
+    what = f"{type(model).__module__}.{type(model).__name__}"
+    model_type = getattr(getattr(model, "config", None), "model_type", None)
+    try:
+        own = family(str(model_type))
+    except CheckpointError as e:
+        raise UsageError(f"a model in memory, {what}: {e}") from None
+    if not isinstance(model, own.Model):
+        raise UsageError(
+            f"a model in memory must be evalkit's own {own.Model.__name__}, this is {what}: save "
+            "it and give its folder"
+        )
+    return own
+
+
+def _companions(model: nn.Module, named: str | None) -> Any:
+    """The checkpoint that a model in memory takes its tokenizer and processor from."""
+    folder = named or getattr(model, "folder", None)
+    if folder is None:
+        raise UsageError(
+            "a model in memory has no tokenizer: name the checkpoint whose tokenizer, chat "
+            "template and image settings it takes, companions=FOLDER"
+        )
+    return folder
+
+
+def _live_switches(model: Any, given: Mapping[str, Any]) -> Any:
+    """A live model's switches: how much it is shown may be set, how it works was decided when it
+    was built.
+    """
+    known = model.switches.switches()
+    fixed = [n for n in model.switches.changed(given) if not known[n].budget]
+    if fixed:
+        raise UsageError(
+            f"{', '.join(fixed)}: a model in memory runs under the switches that it was built "
+            f"with: {type(model).__name__}(config, switches)"
+        )
+    return model.switches.with_(given)
+
+
+def _pixel_bytes(prepared: tuple[Request, Prompt | Completion]) -> int:
     """Bytes of the pixels of a prepared request."""
-    return sum(v.patches.nbytes for v in made[1].visuals) if isinstance(made[1], Prompt) else 0
+    _, prompt = prepared
+    return 0 if isinstance(prompt, Completion) else sum(v.patches.nbytes for v in prompt.visuals)

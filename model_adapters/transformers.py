@@ -13,25 +13,33 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image as PILImage
 from torch import Tensor
 
-from evalkit.adapter import ModelAdapter
+from evalkit.adapter import (
+    ModelAdapter,
+    chat_messages,
+    check_arguments,
+    media_of,
+)
 from evalkit.errors import CheckpointError, DataError, UsageError, reason
+from evalkit.media import decode_image, decode_video
 from evalkit.models.device import checked_device, without_emulation
+from evalkit.models.limits import Limits
 from evalkit.models.qwen2_vl.chat import generation, stop_ids
 from evalkit.models.qwen2_vl.processing import Processor, ProcessorConfig, target_size
 from evalkit.models.qwen2_vl.rope import grid_tokens
-from evalkit.models.qwen2_vl.switches import Limits, Switches
-from evalkit.models.weights import weights_digest
-from evalkit.types import BoxSpace, Completion, Image, Request, TokenCounts
+from evalkit.models.qwen2_vl.switches import Switches
+from evalkit.models.registry import FAMILIES, family
+from evalkit.models.switch import Switch
+from evalkit.models.weights import read_json, weights_digest
+from evalkit.nano import checkpoint_folder
+from evalkit.types import BoxSpace, Completion, Image, MediaBudget, Request, TokenCounts, Video
 
-from .qwen2vl_inputs import chat_messages, checkpoint_folder, decoded, media_of
-
-BUDGET = ("min_pixels", "max_pixels", "fps", "max_frames")
 GREEDY = {
     "do_sample": False,
     "temperature": None,
@@ -65,12 +73,7 @@ class TransformersAdapter(ModelAdapter):
         trust_remote_code: bool = False,
         **switches: Any,
     ) -> None:
-        if refused := set(switches) - set(BUDGET):
-            raise UsageError(
-                f"the transformers adapter can't set {', '.join(sorted(refused))}; it takes "
-                f"{', '.join(BUDGET)}; "
-                "architecture switches need --adapter reference"
-            )
+        check_arguments(type(self), model, switches)
         from transformers import AutoConfig
 
         self.folder = checkpoint_folder(model)
@@ -81,19 +84,32 @@ class TransformersAdapter(ModelAdapter):
         except (OSError, ValueError) as e:
             raise CheckpointError(f"{model}: transformers can't read its config: {e}") from e
         self.is_qwen2vl = self.config.model_type == "qwen2_vl"
-        if switches and not self.is_qwen2vl:
+        trained_with = dict((getattr(self.config, "evalkit", None) or {}).get("trained_with") or {})
+        if Switches.probes(Switches().changed(trained_with)):
+            given = ", ".join(f"{k}={v}" for k, v in trained_with.items())
             raise UsageError(
-                f"{', '.join(switches)}: only Qwen2-VL takes pixel and frame budgets through "
-                "this adapter"
+                f"{model}: its weights were trained with {given}, which transformers can't run; "
+                "the reference adapter can"
             )
-        self.switched = Switches().with_(switches)
-        self.changed = Switches().changed(switches)
-        self.box_space = box_space or ("norm1000" if self.is_qwen2vl else None)
+        trained = Switches().with_(trained_with)
+        self.switched = trained.with_(switches)
+        self.changed = trained.changed(switches)
+        known = FAMILIES.get(self.config.model_type)
+        own_space = family(self.config.model_type).box_space if known else None
+        self.box_space = box_space or own_space
         self.device = checked_device(device)
         own = str(getattr(self.config, "dtype", None) or "float32").removeprefix("torch.")
         self.dtype = dtype or without_emulation(own, self.device)
         self.batch_size = batch_size if self.is_qwen2vl else 1
         self.attn_implementation, self.trust_remote_code = attn_implementation, trust_remote_code
+
+    @classmethod
+    def switches(cls, model: str) -> Mapping[str, Switch]:
+        """Pixels and frames, for Qwen2-VL."""
+        path = checkpoint_folder(model) / "config.json"
+        if not path.is_file() or read_json(path).get("model_type") != "qwen2_vl":
+            return {}
+        return {name: s for name, s in Switches.switches().items() if s.budget}
 
     @cached_property
     def fingerprint(self) -> Mapping[str, Any]:
@@ -128,14 +144,16 @@ class TransformersAdapter(ModelAdapter):
         from transformers import AutoModelForImageTextToText
 
         try:
-            model = AutoModelForImageTextToText.from_pretrained(
+            model, info = AutoModelForImageTextToText.from_pretrained(
                 self.folder,
                 dtype=self.dtype,
                 attn_implementation=self.attn_implementation,
                 trust_remote_code=self.trust_remote_code,
+                output_loading_info=True,
             )
         except (OSError, ValueError, RuntimeError) as e:
             raise CheckpointError(f"{self.folder}: transformers can't load the model: {e}") from e
+        _check_loaded(self.folder, info)
         return model.eval().to(self.device)
 
     @cached_property
@@ -203,8 +221,7 @@ class Qwen2VLInputs:
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.image_processor = AutoImageProcessor.from_pretrained(folder)
         self.limits = ProcessorConfig.load(folder)
-        self.switches = switches
-        self.video_processor = Processor(self.limits, switches)
+        self.processor = Processor(self.limits, switches)
         self.config = config
 
     def prepare(self, request: Request) -> Inputs:
@@ -214,13 +231,13 @@ class Qwen2VLInputs:
         made: dict[str, list[Tensor]] = {}
         tokens: dict[str, list[int]] = {"<|image_pad|>": [], "<|video_pad|>": []}
         for part in media_of(request.messages):
-            pixels = decoded(part, request.budget, self.switches)
-            low, high = request.budget.min_pixels, request.budget.max_pixels
+            task = _limits(request.budget)
+            pixels = _decoded(part, self.processor, task)
             if isinstance(part, Image):
-                patches, grid = self._image(pixels, low, high)
+                patches, grid = self._image(pixels, task)
                 names = ("pixel_values", "image_grid_thw", "<|image_pad|>")
             else:
-                patches, thw = self.video_processor.video(pixels, low, high)
+                patches, thw = self.processor.video(pixels, task)
                 grid = torch.tensor([thw])
                 names = ("pixel_values_videos", "video_grid_thw", "<|video_pad|>")
             made.setdefault(names[0], []).append(patches)
@@ -236,13 +253,11 @@ class Qwen2VLInputs:
         ids = torch.tensor([self.tokenizer(text, add_special_tokens=False)["input_ids"]])
         return {"input_ids": ids, **{k: torch.cat(v) for k, v in made.items()}}
 
-    def _image(
-        self, picture: PILImage.Image, low: int | None, high: int | None
-    ) -> tuple[Tensor, Tensor]:
+    def _image(self, picture: PILImage.Image, task: Limits) -> tuple[Tensor, Tensor]:
         rgb = picture.convert("RGB")
         checkpoint = Limits(self.limits.min_pixels, self.limits.max_pixels)
         height, width = target_size(
-            rgb.height, rgb.width, self.switches, Limits(low, high), checkpoint
+            rgb.height, rgb.width, self.processor.switches, task, checkpoint
         )
         resized = rgb.resize((width, height), PILImage.Resampling.BICUBIC)
         size = {
@@ -298,11 +313,14 @@ class ProcessorInputs:
 
     def prepare(self, request: Request) -> Inputs:
         media = iter(
-            [decoded(part, request.budget, Switches()) for part in media_of(request.messages)]
+            [
+                _decoded(part, Processor(), _limits(request.budget))
+                for part in media_of(request.messages)
+            ]
         )
         messages = chat_messages(request.messages)
         for message in messages:
-            for part in message["content"]:  # type: ignore[attr-defined]
+            for part in message["content"]:
                 if part["type"] != "text":
                     part[part["type"]] = next(media)
         out = self.processor.apply_chat_template(
@@ -320,3 +338,38 @@ class ProcessorInputs:
     def visual_tokens(self, inputs: Inputs) -> int:
         token = getattr(self.processor, "image_token_id", None)
         return 0 if token is None else int((inputs["input_ids"] == token).sum())
+
+
+def _limits(budget: MediaBudget) -> Limits:
+    return Limits(budget.min_pixels, budget.max_pixels, budget.fps, budget.max_frames)
+
+
+def _decoded(part: Image | Video, processor: Processor, task: Limits) -> Any:
+    """A PIL image, or the frames [frames, height, width, 3] that are shown of a video."""
+    if isinstance(part, Image):
+        return decode_image(part)
+    return decode_video(part, lambda total, fps: processor.frames(total, fps, task))
+
+
+def _check_loaded(folder: Path, info: Mapping[str, Any]) -> None:
+    """Raises CheckpointError where weights and model did not fit: `transformers` fills what is
+    missing with random numbers and only warns.
+    """
+    faults = {
+        what: sorted(str(n) for n in info.get(key) or ())
+        for what, key in (
+            ("missing", "missing_keys"),
+            ("surplus", "unexpected_keys"),
+            ("of another shape", "mismatched_keys"),
+        )
+    }
+    if any(faults.values()):
+        told = "; ".join(
+            f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+            for what, names in faults.items()
+            if names
+        )
+        raise CheckpointError(
+            f"{folder}: its weights are not those of the model that config.json describes: {told}; "
+            "a LoRA or a wrapped model must be merged and saved again"
+        )

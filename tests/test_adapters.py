@@ -12,12 +12,12 @@ from threading import Lock
 import av
 import numpy as np
 import pytest
-from evalkit.model_adapters.qwen2vl_inputs import prefetch
 from evalkit.model_adapters.reference import ReferenceAdapter
 from evalkit.model_adapters.transformers import TransformersAdapter
 from PIL import Image as PILImage
 
 from evalkit.errors import CheckpointError, UsageError
+from evalkit.prefetch import prefetch
 from evalkit.types import Completion, Image, MediaBudget, Message, Request, Text, Video
 from tests.tiny import write_tiny
 
@@ -197,7 +197,7 @@ def test_ranking_takes_the_likeliest_choice(tiny: str) -> None:
         (ReferenceAdapter, {"batch_size": 0}, "above 0"),
         (ReferenceAdapter, {"dtype": "int8"}, "expected one of float32"),
         (ReferenceAdapter, {"min_pixels": 10_000, "max_pixels": 5_000}, "above max_pixels"),
-        (TransformersAdapter, {"position": "rope1d"}, "--adapter reference"),
+        (TransformersAdapter, {"position": "rope1d"}, "unknown argument position .*max_pixels"),
     ],
 )
 def test_wrong_arguments_are_refused_with_the_right_ones(
@@ -276,7 +276,7 @@ def test_prepared_requests_come_in_order_and_hold_no_more_than_they_may(workers:
         return n
 
     out = []
-    for n in prefetch(work, range(200), workers, depth=50, size=lambda _: 10, most=40):
+    for n in prefetch(work, range(200), workers, depth=50, size=lambda _: 10, max_size=40):
         with lock:
             waiting -= 1
         out.append(n)
@@ -292,11 +292,11 @@ def test_one_request_larger_than_the_room_and_one_that_breaks_hang_nothing() -> 
             raise ValueError("seven")
         return n
 
-    came = prefetch(work, range(20), 2, depth=5, size=lambda _: 1000, most=10)
+    came = prefetch(work, range(20), 2, depth=5, size=lambda _: 1000, max_size=10)
     assert [next(came) for _ in range(7)] == list(range(7))
     with pytest.raises(ValueError, match="seven"):
         next(came)
-    given_up = prefetch(work, range(6), 2, depth=3, size=lambda _: 1000, most=10)
+    given_up = prefetch(work, range(6), 2, depth=3, size=lambda _: 1000, max_size=10)
     assert next(given_up) == 0
     given_up.close()
 
@@ -305,7 +305,13 @@ def test_without_overlap_nothing_is_begun_while_the_model_runs() -> None:
     begun: list[int] = []
     ahead = 0
     for n in prefetch(
-        lambda n: begun.append(n) or n, range(60), 2, 20, size=lambda _: 1, most=100, overlap=False
+        lambda n: begun.append(n) or n,
+        range(60),
+        2,
+        20,
+        size=lambda _: 1,
+        max_size=100,
+        overlap=False,
     ):
         time.sleep(0.005)  # what was begun meanwhile ends
         before = len(begun)

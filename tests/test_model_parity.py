@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from evalkit.engine import Media
+from evalkit.models.limits import Limits
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig, TextConfig, VisionConfig
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen2_vl.processing import Processor, cut, normalised
@@ -74,9 +75,9 @@ def conversation(rng: np.random.Generator, kinds: str, processor: Processor):
     images, videos = [], []
     for kind in kinds:
         patches, grid = (
-            processor.image(picture(rng), 3136, 50176)
+            processor.image(picture(rng), Limits(3136, 50176))
             if kind == "i"
-            else processor.video(clip(rng), 3136, 84 * 112)
+            else processor.video(clip(rng), Limits(3136, 84 * 112))
         )
         (images if kind == "i" else videos).append((patches, grid))
         n = grid_tokens(grid)

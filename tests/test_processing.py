@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from evalkit.errors import CheckpointError, DataError, UsageError
+from evalkit.models.limits import Limits
 from evalkit.models.qwen2_vl.processing import (
     Processor,
     ProcessorConfig,
@@ -25,7 +26,7 @@ from evalkit.models.qwen2_vl.processing import (
     smart_resize,
     target_size,
 )
-from evalkit.models.qwen2_vl.switches import Limits, Switches
+from evalkit.models.qwen2_vl.switches import Switches
 
 DATA = Path(__file__).parent / "data"
 SIZES = json.loads((DATA / "golden_smart_resize.json").read_text())
@@ -170,8 +171,8 @@ def test_pixels_are_bit_equal_to_those_of_transformers(size: tuple[int, int]) ->
 
 def test_an_odd_last_frame_is_repeated() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (3, 56, 84, 3), dtype=np.uint8)
-    odd, grid = Processor().video(frames, 3136, 56 * 84)
-    even, _ = Processor().video(np.concatenate((frames, frames[-1:])), 3136, 56 * 84)
+    odd, grid = Processor().video(frames, Limits(3136, 56 * 84))
+    even, _ = Processor().video(np.concatenate((frames, frames[-1:])), Limits(3136, 56 * 84))
     assert grid == (2, 4, 6)
     assert torch.equal(odd, even)
 

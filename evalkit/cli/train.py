@@ -47,13 +47,12 @@ def main(args: argparse.Namespace) -> int:
         raise UsageError("--output FOLDER is required: where the model and its state are kept")
     import torch
 
-    from evalkit.models.weights import resolve
-    from evalkit.nano import shipped
+    from evalkit.nano import checkpoint_folder
     from evalkit.nano.recipe import find_recipe, load_recipe
     from evalkit.nano.train import train as train_recipe
 
     torch.set_num_threads(args.threads)
-    start = (shipped().get(args.start) or resolve(args.start)) if args.start else None
+    start = checkpoint_folder(args.start) if args.start else None
     print(
         train_recipe(
             load_recipe(find_recipe(args.recipe)), args.output, start, workers=args.workers

@@ -6,40 +6,136 @@ call of ``register`` from anywhere. Modules are imported on use.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from evalkit.errors import CheckpointError
+from evalkit.models.limits import Limits
+from evalkit.models.switch import SwitchSet
 from evalkit.models.weights import read_config
 
 if TYPE_CHECKING:
-    from evalkit.engine.interface import EngineModel
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+    from torch import Tensor
+
+    from evalkit.engine.interface import EngineModel, Media
 
 FAMILIES = {"qwen2_vl": "evalkit.models.qwen2_vl.family"}
 """The module of every family, by ``model_type``."""
 
 
+class Config(Protocol):
+    """A checkpoint's configuration; a class of a family.
+
+    dtype: of the weights, ``float32``, ``bfloat16`` or ``float16``.
+    max_tokens: the longest sequence that the model is made for.
+    trained: all switches as the weights were trained; trained_with: those that the checkpoint
+        names.
+    """
+
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def max_tokens(self) -> int: ...
+    @property
+    def trained(self) -> SwitchSet: ...
+    @property
+    def trained_with(self) -> Mapping[str, Any]: ...
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Raises CheckpointError."""
+
+
+class Processor(Protocol):
+    """Images and videos to patches; a class of a family. Raises DataError for media that can't be
+    shown.
+
+    limits: the bounds that hold where a task sets none.
+    """
+
+    @property
+    def limits(self) -> Limits: ...
+
+    @classmethod
+    def load(cls, folder: Path, switches: Any) -> Self:
+        """With the settings of a checkpoint, under switches. Raises CheckpointError."""
+
+    def frames(self, total: int, video_fps: float, task: Limits) -> list[int]:
+        """Indices of the frames that are shown of a video of ``total`` frames."""
+
+    def image_patches(self, image: Image.Image, task: Limits) -> tuple[Tensor, Media]:
+        """Patches [patches, ...] of an image within a task's bounds, as they wait on the CPU."""
+
+    def video_patches(
+        self, frames: NDArray[np.uint8], task: Limits, seconds: float | None
+    ) -> tuple[Tensor, Media]:
+        """Patches [patches, ...] of sampled frames [frames, height, width, 3], ``seconds`` apart."""
+
+    def normalise(self, patches: Tensor) -> Tensor:
+        """What the model reads [patches, ...] of patches that waited, on their device."""
+
+
+class Chat(Protocol):
+    """A checkpoint's tokenizer and chat template; a class of a family.
+
+    stop_ids: tokens that end an answer; visual_ids: placeholders of images and videos.
+    generation: how answers are generated, in words: part of a cell's identity.
+    """
+
+    @property
+    def stop_ids(self) -> frozenset[int]: ...
+    @property
+    def visual_ids(self) -> frozenset[int]: ...
+    @property
+    def generation(self) -> str: ...
+
+    def __init__(self, folder: Path, config: Any) -> None:
+        """Raises CheckpointError."""
+
+    def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """The prompt's text of messages as chat templates take them. Raises DataError."""
+
+    def encode(
+        self, text: str, images: Sequence[Any] = (), videos: Sequence[Any] = ()
+    ) -> list[int]:
+        """Token ids, each placeholder repeated once per visual token of its grid (t, h, w). Raises
+        DataError.
+        """
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of generated ids."""
+
+
 class Family(Protocol):
     """What a family's module offers, as attributes of the module.
 
-    Config: its configuration, with ``load(folder)``.
+    Config, Processor, Chat: classes, see above.
     Switches: its ablation switches; importing them needs no torch.
-    Processor: images and videos to patches.
-    Chat: messages to token ids and back.
+    Model: the class of its models, which is an ``EngineModel``.
+    blind: the switch values that hide all media from the model; None where there are none.
+    box_space: the frame in which its models write boxes (``evalkit.types.BoxSpace``); None where
+        they write none.
     """
 
-    Config: Any
-    Switches: Any
-    Processor: Any
-    Chat: Any
-
-    @property
-    def box_space(self) -> str:
-        """The frame in which its models write boxes (``evalkit.types.BoxSpace``)."""
+    Config: type[Config]
+    Switches: type[SwitchSet]
+    Processor: type[Processor]
+    Chat: type[Chat]
+    Model: type[Any]
+    blind: Mapping[str, Any] | None
+    box_space: Any
 
     def load(
-        self, folder: Path, dtype: str | None = None, device: str = "cpu", switches: Any = ...
+        self,
+        folder: Path,
+        dtype: str | None = None,
+        device: str = "cpu",
+        switches: Any = None,
     ) -> EngineModel:
         """The model of a checkpoint folder, ready for inference: its weights may be rearranged.
 

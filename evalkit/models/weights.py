@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -249,6 +249,19 @@ def weights_digest(folder: Path) -> str:
             part.replace(cache_file)
         except OSError:
             pass
+    return total.hexdigest()
+
+
+def tensors_digest(state: Mapping[str, Tensor], *about: str) -> str:
+    """SHA-256 (hex) over tensors in memory, by name, and over what else identifies them."""
+    from torch import uint8
+
+    total = hashlib.sha256()
+    for text in about:
+        total.update(f"{text}\n".encode())
+    for name, tensor in state.items():
+        total.update(f"{name}:{tensor.dtype}:{list(tensor.shape)}\n".encode())
+        total.update(tensor.detach().cpu().contiguous().flatten().view(uint8).numpy().data)
     return total.hexdigest()
 
 

@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evalkit.models.limits import Limits
 from evalkit.models.qwen2_vl.positions import POSITIONS
-from evalkit.models.qwen2_vl.processing import FPS, Processor, sample_frames
+from evalkit.models.qwen2_vl.processing import Processor
 from evalkit.models.qwen2_vl.rope import Grid, Span, grid_tokens, merged
-from evalkit.models.qwen2_vl.switches import Limits, Switches, media_limits
+from evalkit.models.qwen2_vl.switches import Switches
 from evalkit.protocols import LETTER_ANSWER, detect, short_answer
 
 from . import tokenizer as nano_tokenizer
@@ -164,9 +165,8 @@ def pixels(scene: Scene, processor: Processor) -> tuple[Tensor, Grid]:
     if scene.image is not None:
         return processor.image(scene.image)
     assert scene.frames is not None
-    limits = media_limits(processor.switches, Limits(), Limits(fps=FPS))
-    shown = sample_frames(len(scene.frames), scene.fps, limits.fps or FPS, limits.max_frames)
-    return processor.video(scene.frames[shown], MIN_PIXELS)
+    shown = processor.frames(len(scene.frames), scene.fps)
+    return processor.video(scene.frames[shown], Limits(MIN_PIXELS))
 
 
 def collate(family: Family, scenes: list[Scene], switches: Switches) -> Batch:

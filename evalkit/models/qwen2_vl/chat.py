@@ -68,6 +68,11 @@ class Chat:
         self.special_tokens = _special_tokens(folder)
         self.stop_ids = stop_ids(folder, config.eos_token_ids)
 
+    @property
+    def generation(self) -> str:
+        """How answers are generated, in words."""
+        return generation(self.stop_ids, *self.config.eos_token_ids, self.config.bos_token_id)
+
     @cached_property
     def _compiled(self) -> Any:
         from jinja2.sandbox import ImmutableSandboxedEnvironment

@@ -129,6 +129,7 @@ def load(
     if tied:
         model.lm_head.weight = model.model.embed_tokens.weight
     model.config = replace(config, tie_word_embeddings=tied)
+    model.folder = folder
     return model.eval().requires_grad_(False)
 
 

@@ -132,6 +132,8 @@ class Qwen2VLConfig:
     (empty: the release).
     """
 
+    model_type: ClassVar[str] = "qwen2_vl"
+
     vision: VisionConfig
     text: TextConfig
     tie_word_embeddings: bool = False
@@ -172,6 +174,11 @@ class Qwen2VLConfig:
             self.trained  # noqa: B018 - values that are none are refused as the file is read
         except UsageError as e:
             raise CheckpointError(f"config: the weights were trained with {e}") from e
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of the longest sequence that the model is made for."""
+        return self.text.max_tokens
 
     @cached_property
     def trained(self) -> Switches:

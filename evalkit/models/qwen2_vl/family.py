@@ -11,9 +11,20 @@ from evalkit.models.qwen2_vl.switches import BLIND, Switches
 if TYPE_CHECKING:
     from evalkit.models.qwen2_vl.chat import Chat
     from evalkit.models.qwen2_vl.model import Qwen2VL
+    from evalkit.models.qwen2_vl.model import Qwen2VL as Model
     from evalkit.models.qwen2_vl.processing import Processor
 
-__all__ = ["Chat", "Config", "Processor", "Switches", "blind", "box_space", "compile_parts", "load"]
+__all__ = [
+    "Chat",
+    "Config",
+    "Model",
+    "Processor",
+    "Switches",
+    "blind",
+    "box_space",
+    "compile_parts",
+    "load",
+]
 
 box_space = "norm1000"
 blind = BLIND
@@ -46,6 +57,10 @@ def __getattr__(name: str) -> Any:
         from evalkit.models.qwen2_vl.chat import Chat
 
         return Chat
+    if name == "Model":
+        from evalkit.models.qwen2_vl.model import Qwen2VL
+
+        return Qwen2VL
     if name == "Processor":
         from evalkit.models.qwen2_vl.processing import Processor
 

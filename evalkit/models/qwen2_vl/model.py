@@ -8,6 +8,7 @@ sequence. Module and parameter names are those of the released checkpoints.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ class Qwen2VL(nn.Module):
         super().__init__()
         self.config = config
         self.switches = config.trained if switches is None else switches
+        self.folder: Path | None = None  # of the checkpoint that it was loaded from
         self.scheme = POSITIONS[self.switches.position]
         self.visual = VisionTransformer(config.vision, self.switches)
         self.model = Decoder(config.text)

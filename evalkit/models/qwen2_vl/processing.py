@@ -23,10 +23,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from evalkit.engine.interface import Media
 from evalkit.errors import CheckpointError, DataError
+from evalkit.models.limits import Limits, media_limits
 from evalkit.models.qwen2_vl.config import VisionConfig
 from evalkit.models.qwen2_vl.rope import Grid, grid_tokens
-from evalkit.models.qwen2_vl.switches import Limits, Switches, media_limits
+from evalkit.models.qwen2_vl.switches import Switches
 from evalkit.models.weights import read_json
 
 log = logging.getLogger(__name__)
@@ -282,50 +284,65 @@ class Processor:
         # bytes of normalised pixels wait for the model.
         self.lookup = torch.from_numpy((values - mean) / std)
 
-    def image(
-        self, image: Image.Image, min_pixels: int | None = None, max_pixels: int | None = None
-    ) -> tuple[Tensor, Grid]:
-        """Patches [h * w, 1176] (float32) and grid (1, h, w) of one image; the bounds replace the
-        checkpoint's. Raises DataError.
-        """
-        pixels, grid = self.image_patches(image, min_pixels, max_pixels)
-        return normalised(pixels, self.lookup), grid
+    @classmethod
+    def load(cls, folder: Path, switches: Switches) -> Processor:
+        """With the settings of a checkpoint's folder. Raises CheckpointError."""
+        return cls(ProcessorConfig.load(folder), switches)
 
-    def image_patches(
-        self, image: Image.Image, min_pixels: int | None = None, max_pixels: int | None = None
-    ) -> tuple[Tensor, Grid]:
-        """Patches [h * w, 3, 1, 196] (uint8) and grid of one image, not yet normalised."""
+    @property
+    def limits(self) -> Limits:
+        """The bounds that hold where a task sets none."""
+        own = Limits(self.config.min_pixels, self.config.max_pixels, FPS, MAX_FRAMES)
+        return media_limits(self.switches, Limits(), own)
+
+    def frames(self, total: int, video_fps: float, task: Limits = Limits()) -> list[int]:
+        """Indices of the frames that are shown of a video of ``total`` frames. Raises DataError."""
+        limits = media_limits(self.switches, task, Limits(fps=FPS))
+        return sample_frames(total, video_fps, limits.fps or FPS, limits.max_frames)
+
+    def normalise(self, patches: Tensor) -> Tensor:
+        """What the model reads [patches, 1176] (float32) of 8-bit patches."""
+        return normalised(patches, self.lookup)
+
+    def image(self, image: Image.Image, task: Limits = Limits()) -> tuple[Tensor, Grid]:
+        """Patches [h * w, 1176] (float32) and grid (1, h, w) of one image, within the bounds of a
+        task. Raises DataError.
+        """
+        patches, media = self.image_patches(image, task)
+        return self.normalise(patches), media.grid
+
+    def image_patches(self, image: Image.Image, task: Limits = Limits()) -> tuple[Tensor, Media]:
+        """Patches [h * w, 3, 1, 196] (uint8) of one image, not yet normalised, and its media."""
         rgb = image.convert("RGB")
         height, width = target_size(
             rgb.height,
             rgb.width,
             self.switches,
-            Limits(min_pixels, max_pixels),
+            task,
             Limits(self.config.min_pixels, self.config.max_pixels),
         )
         resized = np.asarray(rgb.resize((width, height), Image.Resampling.BICUBIC))
-        return cut(torch.from_numpy(resized.copy()).permute(2, 0, 1)[None], pair=False)
+        patches, grid = cut(torch.from_numpy(resized.copy()).permute(2, 0, 1)[None], pair=False)
+        return patches, Media(grid)
 
-    def video(
-        self, frames: Frames, min_pixels: int | None = None, max_pixels: int | None = None
-    ) -> tuple[Tensor, Grid]:
+    def video(self, frames: Frames, task: Limits = Limits()) -> tuple[Tensor, Grid]:
         """Patches [t * h * w, 1176] and grid (t, h, w) of sampled frames; an odd last frame is
         repeated. Raises DataError.
         """
-        pixels, grid = self.video_patches(frames, min_pixels, max_pixels)
-        return normalised(pixels, self.lookup), grid
+        patches, media = self.video_patches(frames, task)
+        return self.normalise(patches), media.grid
 
     def video_patches(
-        self, frames: Frames, min_pixels: int | None = None, max_pixels: int | None = None
-    ) -> tuple[Tensor, Grid]:
-        """Patches [t * h * w, 3, 2, 196] (uint8) and grid of frames, not yet normalised; under the
-        switch ``tube=per_frame`` [..., 3, 1, 196].
+        self, frames: Frames, task: Limits = Limits(), seconds: float | None = None
+    ) -> tuple[Tensor, Media]:
+        """Patches [t * h * w, 3, 2, 196] (uint8) of frames that are ``seconds`` apart, not yet
+        normalised, and their media; under the switch ``tube=per_frame`` [..., 3, 1, 196].
         """
         size = target_size(
             frames.shape[1],
             frames.shape[2],
             self.switches,
-            Limits(min_pixels, max_pixels),
+            task,
             Limits(*frame_pixels(len(frames))),
         )
         clip = torch.from_numpy(frames).permute(0, 3, 1, 2)  # [frames, 3, height, width]
@@ -335,7 +352,9 @@ class Processor:
         if tuple(clip.shape[-2:]) != size:
             wide = F.interpolate(clip.float(), size, mode="bicubic", antialias=True)
             clip = wide.clamp_(0, 255).round_().to(torch.uint8)
-        return cut(clip, pair)
+        patches, grid = cut(clip, pair)
+        step = seconds if seconds is None or not pair else FRAME_FACTOR * seconds
+        return patches, Media(grid, is_video=True, seconds_per_step=step)
 
 
 def cut(pixels: Tensor, pair: bool = True) -> tuple[Tensor, Grid]:

@@ -196,7 +196,7 @@ class Switches(SwitchSet):
         unset="the task's, else the checkpoint's",
         unit="pixels",
         help="least area of an image, or of each video frame",
-        read_in="switches.media_limits",
+        read_in="limits.media_limits",
         source="section 2.1; the official settings differ by benchmark",
     )
     max_pixels: int | None = switch(
@@ -207,7 +207,7 @@ class Switches(SwitchSet):
         unset="the task's, else the checkpoint's",
         unit="pixels",
         help="greatest area of an image, or of each video frame",
-        read_in="switches.media_limits",
+        read_in="limits.media_limits",
         source="section 2.1; the official settings differ by benchmark",
     )
     fps: float | None = switch(
@@ -218,7 +218,7 @@ class Switches(SwitchSet):
         unset="the task's, else 2",
         unit="a second",
         help="frames of a video that are shown, a second",
-        read_in="switches.media_limits",
+        read_in="limits.media_limits",
         source='section 2.1 ("two frames per second")',
     )
     max_frames: int | None = switch(
@@ -228,7 +228,7 @@ class Switches(SwitchSet):
         budget=True,
         unset="the task's, else 768",
         help="most frames of a video that are shown",
-        read_in="switches.media_limits",
+        read_in="limits.media_limits",
         source="qwen-vl-utils 0.0.8",
     )
 
@@ -250,36 +250,3 @@ class Switches(SwitchSet):
 
 BLIND = {"vision_gate": 0}
 """The switch values under which the model sees nothing of its images and videos."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Bounds on what is shown of media; None leaves a bound to whoever comes next.
-
-    min_pixels, max_pixels: area of an image, or of each video frame.
-    fps, max_frames: sampling of a video.
-    """
-
-    min_pixels: int | None = None
-    max_pixels: int | None = None
-    fps: float | None = None
-    max_frames: int | None = None
-
-
-def media_limits(switches: Switches, task: Limits, checkpoint: Limits) -> Limits:
-    """The bounds that hold: a switch goes before the task's budget, the task's before the
-    checkpoint's.
-
-    A bound given by a switch moves the other one out of its way: ``max_pixels`` below the task's
-    ``min_pixels`` lowers that, and the reverse.
-    """
-
-    def first(name: str) -> Any:
-        return getattr(switches, name) or getattr(task, name) or getattr(checkpoint, name)
-
-    low, high = first("min_pixels"), first("max_pixels")
-    if switches.max_pixels and low:
-        low = min(low, high)
-    if switches.min_pixels and high:
-        high = max(low, high)
-    return Limits(low, high, first("fps"), first("max_frames"))
