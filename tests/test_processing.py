@@ -188,8 +188,8 @@ def test_video_pixels_equal_those_of_the_released_pipeline() -> None:
     ):
         i = np.arange(math.prod(shape), dtype=np.int64)
         clip = ((i * 2654435761 >> 7) % 256).astype(np.uint8).reshape(shape)
-        pixels, grid = Processor().video_patches(clip, *bounds)
-        assert list(grid) == golden[f"{name}_grid"].tolist()
+        pixels, media = Processor().video_patches(clip, Limits(*bounds))
+        assert list(media.grid) == golden[f"{name}_grid"].tolist()
         assert np.array_equal(pixels.numpy(), golden[name])
 
 
