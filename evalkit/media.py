@@ -61,7 +61,7 @@ def decode_image(image: Image) -> Any:
             raise DataError(f"image{_where(image)}: over the limit of {MAX_IMAGE_BYTES:,} bytes")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PILImage.DecompressionBombWarning)
-            picture: Any = PILImage.open(io.BytesIO(image.read()), formats=IMAGE_FORMATS)
+            picture: Any = open_image(image.read())
             if picture.width * picture.height > MAX_IMAGE_PIXELS:
                 raise DataError(
                     f"image of {picture.width}x{picture.height} pixels: over the limit of "
@@ -79,6 +79,23 @@ def decode_image(image: Image) -> Any:
         ) from None
     except Exception as e:  # damaged files make Pillow's decoders raise anything
         raise DataError(f"unreadable image{_where(image)}: {e}") from e
+
+
+def open_image(data: bytes) -> Any:
+    """A ``PIL.Image.Image`` of which only the header was read. Raises what Pillow raises; formats
+    that are not on the list count as unknown (Pillow would start other programs for some).
+    """
+    from PIL import Image as PILImage
+    from PIL import UnidentifiedImageError
+
+    PILImage.preinit()  # the common formats; loading them all takes longer than most pictures
+    common = [f for f in IMAGE_FORMATS if f in PILImage.OPEN]
+    try:
+        return PILImage.open(io.BytesIO(data), formats=common)
+    except UnidentifiedImageError:
+        PILImage.init()
+        others = [f for f in IMAGE_FORMATS if f in PILImage.OPEN and f not in common]
+        return PILImage.open(io.BytesIO(data), formats=others)
 
 
 def _rgb(picture: Any) -> Any:

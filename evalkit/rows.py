@@ -9,7 +9,6 @@ row's number before the message.
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,10 +67,10 @@ def image_size(picture: Image) -> tuple[int, int]:
     """Width and height in pixels, from the header of the file; in the frame in which the model
     sees the picture. Raises DataError when it can't be read.
     """
-    from PIL import Image as PILImage
+    from evalkit.media import open_image  # it imports numpy, tasks shall not
 
     try:
-        with PILImage.open(io.BytesIO(picture.read())) as opened:
+        with open_image(picture.read()) as opened:
             return _turned(opened) if picture.upright else opened.size
     except Exception as e:  # damaged files make Pillow's decoders raise anything
         raise DataError(f"unreadable image: {e}") from e

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import io
+import os
+from collections.abc import Sequence
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 from PIL import Image as PILImage
 
+from evalkit import media
 from evalkit.errors import DataError
+from evalkit.formats import HEAD, media_type
 from evalkit.media import decode_image, decode_video
 from evalkit.rows import image_size
 from evalkit.types import Image, Video
@@ -36,6 +42,68 @@ def clip(
             file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         file.mux(stream.encode())
     return out.getvalue()
+
+
+def levels(
+    count: int = 40,
+    container: str = "mp4",
+    codec: str = "libx264",
+    times: Sequence[float] = (),
+    rate: int = 8,
+) -> bytes:
+    """Grey frames of levels 0, 6, 12, ..., shown at a steady rate or at these times (seconds)."""
+    out = io.BytesIO()
+    with av.open(out, "w", format=container) as file:
+        stream = file.add_stream(codec, rate=rate, options={"g": "100"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        if times:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        for i in range(count):
+            frame = av.VideoFrame.from_ndarray(
+                np.full((48, 64, 3), 6 * i, np.uint8), format="rgb24"
+            )
+            if times:
+                frame.pts, frame.time_base = round(1000 * times[i]), Fraction(1, 1000)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    return out.getvalue()
+
+
+def shown(frames: np.ndarray) -> list[int]:
+    """Which frames of ``levels`` these are."""
+    return [round(float(mean) / 6) for mean in frames.mean((1, 2, 3))]
+
+
+def cut_without_encoding(data: bytes, first: int) -> bytes:
+    """As `ffmpeg -ss ... -c copy`: all packets from the key frame on, those before the cut hidden
+    by an edit list.
+    """
+    out = io.BytesIO()
+    options = {"use_editlist": "1", "avoid_negative_ts": "disabled"}
+    with (
+        av.open(io.BytesIO(data)) as source,
+        av.open(out, "w", format="mp4", options=options) as file,
+    ):
+        stream = source.streams.video[0]
+        copy = file.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.size:
+                shift = int(Fraction(first, 8) / packet.time_base)
+                packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                packet.stream = copy
+                file.mux(packet)
+    return out.getvalue()
+
+
+def on_its_side(data: bytes) -> bytes:
+    """The display matrix of the track says: turn by 90 degrees clockwise."""
+    one, no, minus = b"\0\1\0\0", bytes(4), b"\xff\xff\0\0"
+    steady, turned = (
+        one + no * 3 + one + no * 3 + b"\x40\0\0\0",
+        no + one + no + minus + no * 4 + b"\x40\0\0\0",
+    )
+    track = data.index(b"tkhd")
+    return data[:track] + data[track:].replace(steady, turned, 1)
 
 
 def of_two_sizes() -> bytes:
@@ -113,3 +181,286 @@ def test_a_damaged_picture_is_a_data_error_or_a_picture(kind: str) -> None:
 def test_a_header_that_cant_be_read_is_a_data_error() -> None:
     with pytest.raises(DataError, match="unreadable image"):
         image_size(Image(damaged("DDS")))
+
+
+def encoded(picture: PILImage.Image, kind: str = "PNG", **options: Any) -> bytes:
+    out = io.BytesIO()
+    picture.save(out, kind, **options)
+    return out.getvalue()
+
+
+def transparent(mode: str) -> PILImage.Image:
+    """Black ink on nothing: the left half is opaque, the right one is not."""
+    ink = PILImage.new("L", (8, 8), 0)
+    ink.paste(255, (0, 0, 4, 8))
+    if mode == "P":
+        picture = PILImage.new("P", (8, 8), 0)
+        picture.putpalette([0, 0, 0, 0, 0, 0])
+        picture.paste(1, (4, 0, 8, 8))
+        return picture
+    if mode in ("L", "RGB"):
+        picture = PILImage.new(mode, (8, 8), 0)
+        picture.paste(9 if mode == "L" else (9, 9, 9), (4, 0, 8, 8))
+        return picture
+    picture = PILImage.new(mode, (8, 8), 0)
+    picture.putalpha(ink)
+    return picture
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "options"),
+    [
+        ("RGBA", "PNG", {}),
+        ("RGBA", "WEBP", {"lossless": True, "exact": True}),
+        ("LA", "PNG", {}),
+        ("P", "PNG", {"transparency": 1}),
+        ("P", "GIF", {"transparency": 1}),
+        ("L", "PNG", {"transparency": 9}),
+        ("RGB", "PNG", {"transparency": (9, 9, 9)}),
+    ],
+)
+def test_transparent_pictures_lie_on_white(mode: str, kind: str, options: dict[str, Any]) -> None:
+    picture = decode_image(Image(encoded(transparent(mode), kind, **options)))
+    assert picture.mode == "RGB"
+    assert picture.getpixel((1, 1)) == (0, 0, 0)
+    assert picture.getpixel((6, 6)) == (255, 255, 255)
+
+
+def test_half_transparent_ink_is_half_as_dark() -> None:
+    picture = PILImage.new("RGBA", (4, 4), (0, 0, 0, 128))
+    assert decode_image(Image(encoded(picture))).getpixel((0, 0)) == (127, 127, 127)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits_of_grey_are_scaled_to_eight(kind: str) -> None:
+    grey = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    picture = decode_image(Image(encoded(PILImage.fromarray(grey * 257), kind)))
+    assert (np.asarray(picture) == grey[..., None]).all()
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_a_mode_without_a_known_range_is_refused_by_its_name(mode: str) -> None:
+    with pytest.raises(DataError, match=f"mode {mode} "):
+        decode_image(Image(encoded(PILImage.new(mode, (4, 4), 100), "TIFF")))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "YCbCr"])
+def test_other_modes_become_colours(mode: str) -> None:
+    kind = "JPEG" if mode in ("CMYK", "YCbCr") else "PNG"
+    picture = decode_image(Image(encoded(PILImage.new("RGB", (8, 8), "white").convert(mode), kind)))
+    assert (picture.mode, min(picture.getpixel((4, 4))) > 250) == ("RGB", True)
+
+
+def test_pictures_are_seen_as_stored_unless_their_data_say_upright() -> None:
+    exif = PILImage.Exif()
+    exif[274] = 6  # to be turned by 90 degrees clockwise
+    stored = PILImage.new("RGB", (16, 8), "white")
+    stored.paste((0, 0, 0), (0, 0, 8, 8))  # black at the left: above, once turned
+    data = encoded(stored, "JPEG", quality=95, exif=exif)
+    assert decode_image(Image(data)).size == image_size(Image(data)) == (16, 8)
+    turned = Image(data, upright=True)
+    assert decode_image(turned).size == image_size(turned) == (8, 16)
+    assert max(decode_image(turned).getpixel((4, 2))) < 20
+
+
+def test_clips_are_seen_as_stored_unless_their_data_say_upright() -> None:
+    data = on_its_side(clip("mp4"))
+    assert decode_video(Video(data), every).shape[1:3] == (48, 64)
+    assert decode_video(Video(data, upright=True), every).shape[1:3] == (64, 48)
+    assert decode_video(Video(clip("mp4"), upright=True), every).shape[1:3] == (48, 64)
+
+
+def test_a_clip_turned_clockwise_has_its_left_side_above() -> None:
+    out = io.BytesIO()
+    with av.open(out, "w", format="mp4") as file:
+        stream = file.add_stream("mpeg4", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        frame = np.zeros((48, 64, 3), np.uint8)
+        frame[:, 32:] = 255  # black at the left
+        for _ in range(4):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        file.mux(stream.encode())
+    turned = decode_video(Video(on_its_side(out.getvalue()), upright=True), every)[0]
+    assert turned[:24].mean() < 20
+    assert turned[40:].mean() > 235
+
+
+def test_frames_that_an_edit_list_hides_are_not_counted() -> None:
+    totals: list[int] = []
+
+    def choose(total: int, fps: float) -> range:
+        totals.append(total)
+        return range(total)
+
+    data = cut_without_encoding(levels(40), 20)
+    with av.open(io.BytesIO(data)) as file:
+        assert file.streams.video[0].frames == 40
+    assert shown(decode_video(Video(data), choose)) == list(range(20, 40))
+    assert totals == [20]
+
+
+UNEVEN = [i / 12 for i in range(12)] + [1.0 + i for i in range(12)]
+"""Twelve frames in the first second, then one a second."""
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "frames", "rate"),
+    [
+        (5.0, 9.0, [16, 17, 18, 19, 20], 1.0),
+        (0.0, 0.5, [0, 1, 2, 3, 4, 5, 6], 12.0),
+        (11.0, None, [22, 23], 1.0),
+        (11.6, 40.0, [23], None),
+        (None, 0.04, [0], None),
+    ],
+)
+def test_a_cut_goes_by_the_time_at_which_frames_are_shown(
+    start: float | None, end: float | None, frames: list[int], rate: float | None
+) -> None:
+    rates: list[float] = []
+
+    def choose(total: int, fps: float) -> range:
+        rates.append(fps)
+        return range(total)
+
+    uneven = Video(levels(24, times=UNEVEN), start=start, end=end)
+    assert shown(decode_video(uneven, choose)) == frames
+    assert rate is None or rates == [pytest.approx(rate, rel=0.02)]
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "rate"),
+    [
+        ("mp4", "libx264", 8),
+        ("mov", "libx264", 8),
+        ("3gp", "mpeg4", 8),
+        ("matroska", "libx264", 8),
+        ("webm", "libvpx", 8),
+        ("avi", "mpeg4", 8),
+        ("mpegts", "libx264", 8),
+        ("flv", "flv", 8),
+        ("asf", "wmv2", 8),
+        ("mpeg", "mpeg2video", 25),
+        ("m4v", "mpeg4", 25),
+        ("h264", "libx264", 25),
+    ],
+)
+def test_every_container_is_told_by_content_and_read_whole(
+    container: str, codec: str, rate: int
+) -> None:
+    data = levels(20, container, codec, rate=rate)
+    assert media_type(data[:HEAD]) == "video"
+    assert decode_video(Video(data), every).shape == (20, 48, 64, 3)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF"])
+def test_every_picture_format_is_told_by_content(kind: str) -> None:
+    data = encoded(PILImage.new("RGB", (16, 16)), kind)
+    assert media_type(data[:HEAD]) == "image"
+    assert decode_image(Image(data)).size == (16, 16)
+
+
+@pytest.mark.parametrize("head", [b"", b"G" * 3, b"ffconcat version 1.0", b"#EXTM3U", b"PK\3\4"])
+def test_other_files_are_no_media(head: bytes) -> None:
+    assert media_type(head) is None
+
+
+def test_files_that_name_other_files_are_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "real.mp4").write_bytes(clip("mp4"))
+    playlist = tmp_path / "list.mp4"
+    for text in ("ffconcat version 1.0\nfile real.mp4\n", "#EXTM3U\n#EXTINF:1,\nreal.mp4\n"):
+        playlist.write_text(text)
+        with pytest.raises(DataError, match="unreadable video"):
+            decode_video(Video(playlist), every)
+    page = encoded(PILImage.new("RGB", (16, 16)), "EPS")
+    with pytest.raises(DataError, match="not an image in a known format"):
+        decode_image(Image(page))
+
+
+@pytest.mark.parametrize("container", ["matroska", "avi", "mpegts"])
+def test_a_clip_that_was_cut_short_says_how_much_is_missing(container: str) -> None:
+    whole = levels(40, container, "mpeg4")
+    part = Video(whole[: int(len(whole) * 0.6)])
+    if container == "mpegts":  # states no length: what is there is the clip
+        assert len(decode_video(part, every)) < 40
+    else:
+        with pytest.raises(DataError, match=r"truncated video .* of \d+ can't be decoded"):
+            decode_video(part, every)
+
+
+def test_one_missing_frame_does_not_lose_a_clip(caplog: pytest.LogCaptureFixture) -> None:
+    with av.open(io.BytesIO(data := levels(40, "matroska", "mpeg4"))) as file:
+        packets = [bytes(p) for p in file.demux(video=0) if p.size]
+    odd = next(i for i in range(1, 40) if data.count(packets[i]) == 1)
+    spoilt = data.replace(packets[odd], bytes(len(packets[odd])))
+    frames = shown(decode_video(Video(spoilt), every))
+    assert len(frames) == 40
+    assert frames[:odd] == list(range(odd))
+    assert frames[odd] == odd - 1
+    assert "1 of 40 frames can't be decoded" in caplog.text
+
+
+def test_missing_frames_are_counted_in_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    decoded = media._decoded
+    lost = {7}
+
+    def without_some(container: Any, stream: Any) -> Any:
+        return (f for i, f in enumerate(decoded(container, stream)) if i not in lost)
+
+    monkeypatch.setattr(media, "_decoded", without_some)
+    assert shown(decode_video(Video(levels(20)), every)) == [*range(7), 6, *range(8, 20)]
+    assert "1 of 20 frames can't be decoded; the nearest are shown instead" in caplog.text
+    lost |= {8, 9}
+    with pytest.raises(DataError, match="truncated video .*frame 7 of 20"):
+        decode_video(Video(levels(20)), every)
+
+
+def test_frames_are_resized_as_they_are_decoded() -> None:
+    seen: list[tuple[tuple[int, ...], int]] = []
+
+    def small(frame: np.ndarray, total: int) -> np.ndarray:
+        seen.append((frame.shape, total))
+        return frame[::4, ::4]
+
+    data = levels(20)
+    frames = decode_video(Video(data), lambda total, fps: range(0, total, 2), small)
+    assert seen == [((48, 64, 3), 10)] * 10
+    assert (frames == decode_video(Video(data), every)[::2, ::4, ::4]).all()
+
+
+def test_frames_too_large_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(media, "MAX_FRAME_PIXELS", 64 * 48 - 1)
+    with pytest.raises(DataError, match="frames of 64x48 pixels .*over the limit"):
+        decode_video(Video(clip("mp4")), every)
+
+
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe.mp4")
+    with pytest.raises(DataError, match="not a regular file"):
+        decode_video(Video(pipe), every)
+    with pytest.raises(DataError, match="not a regular file"):
+        decode_image(Image(pipe))
+    with pytest.raises(DataError, match="no such file"):
+        decode_video(Video(tmp_path / "absent.mp4"), every)
+
+
+def test_media_are_encoded_bytes_or_a_path(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(data := encoded(PILImage.new("RGB", (4, 4))))
+    by_name = Image(str(tmp_path / "a.png"))
+    assert (by_name.source, by_name.read()) == (tmp_path / "a.png", data)
+    assert by_name.digest == Image(data).digest == Image(bytearray(data)).digest
+    for wrong in (PILImage.new("RGB", (4, 4)), None, 5):
+        with pytest.raises(
+            TypeError, match="Image takes the bytes of an encoded file, or its path"
+        ):
+            Image(wrong)  # type: ignore[arg-type]
+
+
+def test_the_digest_sees_bytes_that_were_replaced_in_place(tmp_path: Path) -> None:
+    path = tmp_path / "v.mp4"
+    path.write_bytes(b"one")
+    stat, before = path.stat(), Video(path).digest
+    path.write_bytes(b"two")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert Video(path).digest != before
