@@ -320,7 +320,8 @@ def _open(video: Video) -> Any:
         raise OSError("no such file" if absent else "not a regular file")
     source = io.BytesIO(video.source) if isinstance(video.source, bytes) else str(video.source)
     options = {"format_whitelist": VIDEO_FORMATS, "protocol_whitelist": "file"}
-    return av.open(source, options=options, **_lenient())
+    # container options alone: as options of every stream, PyAV 15 crashes where streams come late
+    return av.open(source, container_options=options, **_lenient())
 
 
 def _stream(container: Any, video: Video) -> Any:
