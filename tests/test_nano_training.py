@@ -49,6 +49,9 @@ TINY = {
 }
 
 
+ONE_STEP = {"name": "all", "steps": 1, "weights": dict.fromkeys(FAMILIES, 1.0)}
+
+
 def tiny_recipe(**changes: object) -> Recipe:
     base = {
         "name": "t",
@@ -64,6 +67,14 @@ def tiny_recipe(**changes: object) -> Recipe:
 @pytest.fixture(autouse=True)
 def _short_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("evalkit.nano.train.HELD_OUT", 2)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of an undisturbed run of ``tiny_recipe``."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("evalkit.nano.train.HELD_OUT", 2)
+        return train(tiny_recipe(), tmp_path_factory.mktemp("trained"))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -135,9 +146,8 @@ def test_a_batch_is_a_function_of_recipe_step_and_gates() -> None:
 
 
 def test_a_resumed_run_ends_where_an_undisturbed_one_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = train(tiny_recipe(), tmp_path / "whole", save_seconds=0.0)
     real = torch.optim.AdamW.step
     calls = {"n": 0}
 
@@ -151,40 +161,39 @@ def test_a_resumed_run_ends_where_an_undisturbed_one_does(
         patched.setattr(torch.optim.AdamW, "step", dies)
         train(tiny_recipe(), tmp_path / "cut", save_seconds=0.0)
     resumed = train(tiny_recipe(), tmp_path / "cut", save_seconds=0.0)
-    assert (resumed / "model.safetensors").read_bytes() == (
-        whole / "model.safetensors"
-    ).read_bytes()
+    weights = "model.safetensors"
+    assert (resumed / weights).read_bytes() == (trained / weights).read_bytes()
 
 
-def test_a_run_may_begin_with_the_weights_of_another(tmp_path: Path) -> None:
-    first = train(tiny_recipe(), tmp_path / "first")
-    still = tiny_recipe(learning_rate=1e-12, muon=None, weight_decay=0.0)
-    second = train(still, tmp_path / "second", start=first)
-    a, b = (load_file(folder / "model.safetensors") for folder in (first, second))
+def test_a_run_may_begin_with_the_weights_of_another(trained: Path, tmp_path: Path) -> None:
+    still = tiny_recipe(learning_rate=1e-12, muon=None, weight_decay=0.0, stages=[ONE_STEP])
+    second = train(still, tmp_path / "second", start=trained)
+    a, b = (load_file(folder / "model.safetensors") for folder in (trained, second))
     assert all(torch.allclose(a[k], b[k], atol=1e-6) for k in a)
     with pytest.raises(UsageError, match="not a checkpoint of this recipe's shape"):
-        train(tiny_recipe(model={**TINY, "intermediate": 48}), tmp_path / "third", start=first)
+        train(tiny_recipe(model={**TINY, "intermediate": 48}), tmp_path / "third", start=trained)
 
 
-def test_a_deeper_model_begins_as_the_function_that_it_grew_from(tmp_path: Path) -> None:
-    first = train(tiny_recipe(), tmp_path / "first")
-    shallow, deep = tiny_recipe(), tiny_recipe(model={**TINY, "depth": 3, "vision_depth": 4})
+def test_a_deeper_model_begins_as_the_function_that_it_grew_from(
+    trained: Path, tmp_path: Path
+) -> None:
+    shallow = tiny_recipe()
+    deep = tiny_recipe(model={**TINY, "depth": 3, "vision_depth": 4}, stages=[ONE_STEP])
     batch = make_batch(shallow, 0, dict.fromkeys(shallow.families, 0.1))
     losses = []
     for recipe in (shallow, deep):
         model = initialised(Qwen2VL(config(recipe)))
-        begin_with(model, first)
+        begin_with(model, trained)
         losses.append(float(loss_and_accuracy(model, batch)[0].detach()))
     assert losses[0] == losses[1]
     with pytest.raises(UsageError, match="not a checkpoint of this recipe's shape"):
         begin_with(Qwen2VL(config(shallow)), train(deep, tmp_path / "deep"))
 
 
-def test_what_is_drawn_does_not_depend_on_how_many_draw(tmp_path: Path) -> None:
-    one, three = (
-        train(tiny_recipe(), tmp_path / str(n), workers=n) / "model.safetensors" for n in (1, 3)
-    )
-    assert one.read_bytes() == three.read_bytes()
+def test_what_is_drawn_does_not_depend_on_how_many_draw(trained: Path, tmp_path: Path) -> None:
+    three = train(tiny_recipe(), tmp_path, workers=3)
+    weights = "model.safetensors"
+    assert (trained / weights).read_bytes() == (three / weights).read_bytes()
 
 
 def test_stages_follow_each_other_and_a_frozen_half_stays_as_it_is(tmp_path: Path) -> None:
@@ -342,6 +351,22 @@ def test_the_shipped_model_runs_in_transformers_with_equal_logits() -> None:
         )
 
 
+def test_a_few_steps_of_training_lower_the_loss(tmp_path: Path) -> None:
+    """Held-out scenes, before and after; the slow test below asks for right answers."""
+    stage = {"name": "all", "steps": 20, "weights": {"words": 1.0}}
+    recipe = tiny_recipe(families={"words": {}}, learning_rate=0.01, stages=[stage])
+    torch.manual_seed(0)
+    losses = []
+    for start in (None, train(recipe, tmp_path)):
+        model = initialised(Qwen2VL(config(recipe)))
+        if start:
+            begin_with(model, start)
+        batch = make_batch(recipe, 10_000, {"words": 0.0})
+        losses.append(float(loss_and_accuracy(model, batch)[0].detach()))
+    assert losses[1] < losses[0] - 0.5
+
+
+@pytest.mark.slow
 def test_a_minute_of_training_leaves_chance_behind(tmp_path: Path) -> None:
     """The smoke recipe reads two or three digits; chance is one in a hundred or less."""
     from evalkit.models.qwen2_vl.checkpoint import load
