@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,7 +28,8 @@ def classes_in(path: Path, base: type[T]) -> list[type[T]]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:
-        spec.loader.exec_module(module)
+        with _beside(path.resolve().parent):
+            spec.loader.exec_module(module)
     except Exception as e:
         raise UsageError(f"{path}: can't be imported: {type(e).__name__}: {e}") from e
     return [
@@ -34,6 +37,28 @@ def classes_in(path: Path, base: type[T]) -> list[type[T]]:
         for v in vars(module).values()
         if isinstance(v, type) and issubclass(v, base) and v.__module__ == spec.name
     ]
+
+
+@contextmanager
+def _beside(folder: Path) -> Iterator[None]:
+    """Lets a plugin import, at its top, the files that lie beside it.
+
+    They are forgotten by name afterwards: another plugin's ``helpers.py`` is another module.
+    """
+    if str(folder) in sys.path:
+        yield
+        return
+    known = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - known:
+            place = folder / name.split(".")[0]
+            file = Path(getattr(sys.modules[name], "__file__", None) or "")
+            if file == place.with_suffix(".py") or file.is_relative_to(place):
+                del sys.modules[name]
 
 
 def file_of(plugin: object) -> Path | None:
