@@ -72,4 +72,4 @@ twins: $(STAMP)
 	for name in position position_short resolution stages; do $(BIN)/evalkit twins $$name --output build/twins || exit 1; done
 
 clean:
-	rm -rf .venv build dist site *.egg-info
+	rm -rf .venv build dist *.egg-info
