@@ -68,7 +68,7 @@ class Cell:
             budget=task.subset.budget,
             max_new_tokens=task.max_new_tokens,
             rank=task.rank,
-            upright=getattr(task.subset, "upright", False),
+            upright=task.subset.upright,
             fingerprint=fingerprint,
             code={k: v for k, v in code.items() if v},
         )
@@ -97,16 +97,21 @@ class Cell:
         own = CellFolder.of(self.output, self.title, self.identity)
         if own.exists:
             return own
+        before = identity_of_0_1(self.identity, self.data)
+        if before is None:
+            return own
         model = Path(self.model).resolve().name if model_path(self.model) else self.model
-        old = CellFolder.of(self.output, model, identity_of_0_1(self.identity, self.data))
+        old = CellFolder.of(self.output, model, before)
         return old if old.exists else own
 
 
-def identity_of_0_1(identity: Identity, data: Path | None) -> Identity:
+def identity_of_0_1(identity: Identity, data: Path | None) -> Identity | None:
     """What evalkit 0.1 took for the identity of the same cell: it named local data by their folder,
-    and knew no digests of media.
+    and knew no digests of media. None for data that it would have read otherwise.
     """
-    known = ("kind", "name", "repository", "config", "split", "revision", "files", "sha256")
+    known = {"kind", "name", "repository", "config", "split", "revision", "files", "sha256"}
+    if identity.data.keys() - known - {"media"}:
+        return None
     described = {k: v for k, v in identity.data.items() if k in known}
     if data is not None:
         described["name"] = data.name

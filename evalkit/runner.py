@@ -207,15 +207,19 @@ def _has_all(
 ) -> bool:
     """Whether stored results have all that is asked for, without a look at the data or the model.
 
-    That takes data that are known by their contents: others may have changed since. Rescored
-    results don't count either, since their prompts may have changed.
+    That takes data that are known by their contents, media included (evalkit 0.1 took no digests of
+    those): others may have changed since. Rescored results don't count either, since their prompts
+    may have changed.
     """
+    if not _readable(folder):
+        return False
     data = cell.identity.data
-    by_contents = bool(data.get("sha256") or data.get("revision"))
+    media = data.get("media") == folder.run.identity.data.get("media")
+    by_contents = media and bool(data.get("sha256") or data.get("revision"))
     whole = results.complete and not results.errors and not results.rescored
     enough = len(journal.contents.scored) >= results.n > 0
     same = results.selection == selection
-    return by_contents and whole and enough and same and _readable(folder)
+    return by_contents and whole and enough and same
 
 
 def _readable(folder: CellFolder) -> bool:

@@ -43,16 +43,6 @@ def edit(path: Path, text: str = "# edited\n") -> None:
     path.write_text(path.read_text() + text)
 
 
-@pytest.fixture
-def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A record of the code as it lies, which a test may change."""
-    path = tmp_path / "recorded.json"
-    path.write_text('{"versions": {}, "tasks": {}, "files": {}}')
-    monkeypatch.setattr(code, "RECORDED", path)
-    renew(new_answers=False)
-    return path
-
-
 def forget(recorded: Path, module: str) -> None:
     """Makes a module look edited."""
     value = json.loads(recorded.read_text())

@@ -13,27 +13,12 @@ import pytest
 
 from evalkit.cell import Cell
 from evalkit.errors import DataError, EvalkitError, UsageError
-from evalkit.runner import Outcome, prompt_hash, run_cell
+from evalkit.runner import prompt_hash, run_cell
 from evalkit.store import Selection, cells
 from evalkit.task import Task, load_task
 from evalkit.types import Completion, Image, Message, Request, Sample, Text, TokenCounts, Video
 from tests.plugins.adder import Adder
-
-SUMS = str(Path(__file__).parent / "plugins" / "sums.py")
-
-
-def cell_of(output: Path, task: Task | None = None, **arguments: Any) -> Cell:
-    return Cell.make(task or load_task(SUMS), Adder("adder", **arguments), "adder", output)
-
-
-def run(
-    output: Path,
-    selection: Selection = Selection(),
-    task: Task | None = None,
-    fresh: bool = False,
-    **arguments: Any,
-) -> Outcome:
-    return run_cell(cell_of(output, task, **arguments), selection, fresh=fresh, progress=False)
+from tests.runs import SUMS, cell_of, run
 
 
 def with_samples(

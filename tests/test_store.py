@@ -12,7 +12,7 @@ from evalkit.files import PART, remove_parts
 from evalkit.files import replace as replace_file
 from evalkit.store import CellFolder, CellResults, Record, RunInfo, cells
 from evalkit.types import Completion, Message, Sample, Score, Text, TokenCounts
-from tests.test_runner import run
+from tests.runs import run
 
 SAMPLE = Sample(
     "a",
