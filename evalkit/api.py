@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from evalkit.cell import Cell
+    from evalkit.results.sweep_values import Findings
     from evalkit.runner import Outcome
     from evalkit.store import CellFolder, Selection
 
@@ -128,20 +129,26 @@ class Evaluation:
 class SweepResult:
     """What ``sweep`` came to.
 
-    frame: one row per cell and task, each beside its baseline.
+    findings: what came out of each cell and task, beside its baseline; frame: the same as a table.
     folder: its tables and pictures; report: the HTML page of everything under the output folder.
     errors: what went wrong, a line for each cell.
     """
 
-    frame: pd.DataFrame
+    findings: Findings
     folder: Path
     report: Path
     errors: tuple[str, ...] = ()
 
-    def __repr__(self) -> str:
-        from evalkit.results.sweep_tables import words
+    @property
+    def frame(self) -> pd.DataFrame:
+        from evalkit.results.sweep_tables import table
 
-        return "\n".join([*words(self.frame), *self.errors])
+        return table(self.findings)
+
+    def __repr__(self) -> str:
+        from evalkit.results.sweep_tables import sentences
+
+        return "\n".join([*sentences(self.findings), *self.errors])
 
     def _repr_html_(self) -> str:
         return str(self.frame.to_html(index=False, notebook=True))
@@ -474,12 +481,10 @@ def compare(a: str | Path, b: str | Path, output: str | Path = "results") -> pd.
     task and metric: values on the common samples, a - b, its 95 % interval, p-values. Raises
     UsageError when nothing can be paired.
     """
-    import pandas as pd
-
-    from evalkit.results import compare_cells, find_cells
+    from evalkit.results import compare_cells, comparison_frame, find_cells
 
     where = _path(output)
-    return pd.DataFrame(
+    return comparison_frame(
         compare_cells(find_cells(str(_path(a)), where), find_cells(str(_path(b)), where))
     )
 
@@ -515,7 +520,7 @@ def sweep(
     can't be run as it is written; cells that fail do not stop the others.
     """
     from evalkit.results import sweep_tables, write_report
-    from evalkit.sweeps import find_sweep, load_sweep, plan, run_sweep
+    from evalkit.sweeps import arms, find_sweep, findings, load_sweep, plan, run_sweep
 
     where = _path(output)
     config = load_sweep(find_sweep(_expanded(sweep)), model and _expanded(model))
@@ -523,12 +528,12 @@ def sweep(
     errors = run_sweep(config, planned, say=logger.info)
     for error in errors:
         logger.error("%s", error)
-    frame = sweep_tables.table(config, planned)
-    folder = sweep_tables.write(config, frame, planned, where)
+    found = findings(config, planned)
+    folder = sweep_tables.write(found, arms(planned), where)
     page = where / "report.html"
     for fault in write_report(where, page):
         logger.warning("%s", fault)
-    return SweepResult(frame, folder, page, tuple(errors))
+    return SweepResult(found, folder, page, tuple(errors))
 
 
 def _lost(outcome: Outcome) -> Iterator[str]:

@@ -21,14 +21,18 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 RESAMPLES = 2000
 BCA_CLUSTERS = 1000
-"""Above this many clusters the correction is beneath notice, and its jackknife is quadratic."""
+"""Above this many clusters the plain percentile interval is used: BCa's correction is negligible
+there and its jackknife costs O(n^2)."""
+NORMAL_CLUSTERS = 3000
+"""Above this many clusters nothing is resampled: the normal approximation, with the clusters'
+standard error, agrees with resampling to three digits."""
 BLOCK = 2_000_000
 """How many resampled numbers are held at a time; scipy would hold clusters x clusters of them."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and its confidence interval; low and high are None when it can't be told (a single
+    """A mean and its confidence interval; low and high are None where there is none (a single
     cluster).
     """
 
@@ -55,7 +59,8 @@ def mean_interval(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """The mean of values and its interval under resampling of clusters.
+    """The mean of values and its interval under resampling of clusters (bias-corrected and
+    accelerated, Efron 1987; with many clusters percentile, with very many normal).
 
     With ``groups`` the mean of the groups' means (a macro average), clusters being resampled inside
     each group. Where all values are equal, resampling has nothing to say: for 0 and 1 Wilson's
@@ -72,6 +77,9 @@ def mean_interval(
         return Interval(value, None, None)
     if np.ptp(x) == 0:
         return _degenerate(value, len(sums), confidence)
+    if len(sums) > NORMAL_CLUSTERS:
+        reach = _quantile((1 + confidence) / 2) * _standard_error(sums, sizes)
+        return Interval(value, value - reach, value + reach)
     from scipy.stats import bootstrap
 
     with warnings.catch_warnings():
@@ -107,8 +115,11 @@ def compare(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Comparison:
-    """The paired difference a - b, macro-averaged over ``groups`` if given. Under the null
-    hypothesis the sign of a cluster's share in it is a coin's."""
+    """The paired difference a - b, macro-averaged over ``groups`` if given.
+
+    The p-value is that of a two-sided sign-flip permutation test: under the null hypothesis each
+    cluster's contribution to the difference is as likely to be negative as positive.
+    """
     differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     d, clusters, groups = _sorted(differences, clusters, groups)
     if not d.any():
@@ -117,6 +128,17 @@ def compare(
     shares, _ = cluster_sums(d * _weights(len(d), groups), clusters)
     if len(shares) < 2:
         return Comparison(interval, None, len(d))
+    return Comparison(interval, sign_flip_p(shares, seed), len(d))
+
+
+def sign_flip_p(shares: Floats, seed: int = 0) -> float:
+    """Two-sided p-value of the sum of ``shares`` (one a cluster) when their signs are flipped at
+    random: all sign patterns where there are few clusters, 9,999 draws where there are more.
+    """
+    if len(shares) > NORMAL_CLUSTERS:
+        from scipy.stats import norm
+
+        return float(2 * norm.sf(abs(shares.sum()) / np.sqrt((shares**2).sum())))
     from scipy.stats import permutation_test
 
     test = permutation_test(
@@ -128,26 +150,53 @@ def compare(
         batch=max(1, BLOCK // len(shares)),
         rng=np.random.default_rng(seed),
     )
-    return Comparison(interval, float(test.pvalue), len(d))
+    return float(test.pvalue)
 
 
 def detectable(
-    differences: ArrayLike, clusters: Sequence[Hashable], power: float = 0.8, level: float = 0.05
+    differences: ArrayLike,
+    clusters: Sequence[Hashable],
+    groups: Sequence[Hashable] | None = None,
+    power: float = 0.8,
+    level: float = 0.05,
 ) -> float | None:
-    """The smallest true mean difference that a two-sided test at ``level`` finds with ``power``.
+    """The minimum detectable effect: the smallest true mean difference that a two-sided test at
+    ``level`` finds with ``power``.
 
-    From the spread of these paired differences between clusters (normal approximation); None with
-    fewer than two clusters.
+    From the spread of these paired differences between clusters (normal approximation), inside each
+    group where the mean is one over ``groups``; None where a group has fewer than two clusters.
     """
-    d, clusters, _ = _sorted(differences, clusters, None)
-    sums, sizes = cluster_sums(d, clusters)
-    if len(sums) < 2:
-        return None
+    d, clusters, groups = _sorted(differences, clusters, groups)
+    errors = []
+    for name in dict.fromkeys(groups or [None]):
+        mine = [i for i in range(len(d)) if groups is None or groups[i] == name]
+        sums, sizes = cluster_sums(d[mine], [clusters[i] for i in mine])
+        if len(sums) < 2:
+            return None
+        errors.append(_standard_error(sums, sizes))
+    error = math.hypot(*errors) / len(errors)
+    return (_quantile(1 - level / 2) + _quantile(power)) * error
+
+
+def corrected(level: float, tests: int, power: float = 0.8) -> float:
+    """How many times larger the minimum detectable effect is when ``level`` is shared by ``tests``
+    tests (Bonferroni: that of the smallest p-value, which Holm's correction asks most of).
+    """
+    needed = [_quantile(1 - share / 2) + _quantile(power) for share in (level / tests, level)]
+    return needed[0] / needed[1]
+
+
+def _standard_error(sums: Floats, sizes: Floats) -> float:
+    """Of the mean of all samples, from the spread between clusters (linearised ratio of sums)."""
+    rest = sums - sizes * (sums.sum() / sizes.sum())
+    return float(np.sqrt((rest**2).sum() * len(sums) / (len(sums) - 1))) / float(sizes.sum())
+
+
+def _quantile(p: float) -> float:
+    """Of the standard normal distribution."""
     from scipy.stats import norm
 
-    rest = sums - sizes * (sums.sum() / sizes.sum())
-    error = float(np.sqrt((rest**2).sum() * len(sums) / (len(sums) - 1))) / float(sizes.sum())
-    return float(norm.ppf(1 - level / 2) + norm.ppf(power)) * error
+    return float(norm.ppf(p))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -202,22 +251,35 @@ def _macro_interval(
 ) -> Interval:
     rng = np.random.default_rng(seed)
     names = list(dict.fromkeys(groups))
-    means, drawn = [], np.zeros(RESAMPLES)
-    told = True
+    means, errors, drawn = [], [], np.zeros(RESAMPLES)
+    many = len(set(clusters)) > NORMAL_CLUSTERS
     for name in names:
         mine = [i for i, g in enumerate(groups) if g == name]
         sums, sizes = cluster_sums(x[mine], [clusters[i] for i in mine])
-        means.append(float(x[mine].mean()))
-        told &= len(sums) > 1
+        centre = float(x[mine].mean())
+        means.append(centre)
+        if len(sums) < 2:
+            continue
+        errors.append(_standard_error(sums, sizes))
+        if many:
+            continue
         pick = rng.integers(0, len(sums), (RESAMPLES, len(sums)))
-        drawn += sums[pick].sum(1) / sizes[pick].sum(1) / len(names)
+        # Resampling n clusters gives a mean whose variance is too small by (n - 1) / n: with a few
+        # clusters a group, and many groups, intervals would cover 86 to 93 % instead of 95.
+        spread = np.sqrt(len(sums) / (len(sums) - 1))
+        drawn += (sums[pick].sum(1) / sizes[pick].sum(1) - centre) * spread / len(names)
     value = float(np.mean(means))
     if np.ptp(x) == 0:
         return _degenerate(value, len(set(clusters)), confidence)
-    if not told:
+    if len(errors) < len(names):  # a group with one cluster
         return Interval(value, None, None)
+    if many:
+        reach = _quantile((1 + confidence) / 2) * math.hypot(*errors) / len(names)
+        return Interval(value, value - reach, value + reach)
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(value, float(low), float(high))
+    return Interval(
+        value, max(float(x.min()), value + float(low)), min(float(x.max()), value + float(high))
+    )
 
 
 def _degenerate(value: float, n: int, confidence: float) -> Interval:
@@ -225,10 +287,6 @@ def _degenerate(value: float, n: int, confidence: float) -> Interval:
         return Interval(value, None, None)
     from scipy.stats import binomtest
 
-    found = binomtest(round(abs(value) * n), n).proportion_ci(confidence, method="wilson")
-    low, high = (
-        (float(found.low), float(found.high))
-        if value >= 0
-        else (-float(found.high), -float(found.low))
-    )
-    return Interval(value, low, high)
+    wilson = binomtest(round(abs(value) * n), n).proportion_ci(confidence, method="wilson")
+    low, high = float(wilson.low), float(wilson.high)
+    return Interval(value, low, high) if value >= 0 else Interval(value, -high, -low)

@@ -7,6 +7,8 @@ from __future__ import annotations
 import html
 import json
 import re
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,12 @@ import pytest
 
 from evalkit.cli import main
 from evalkit.errors import UsageError
-from evalkit.results import write_report
+from evalkit.results import take_inventory, write_report
+from evalkit.results.report import media
+from evalkit.task import Metric
+from evalkit.types import Message, Sample, Text
 from tests.report_data import HOSTILE, write_results
+from tests.stored import cell, record
 
 
 def contents(page: Path) -> dict[str, Any]:
@@ -42,8 +48,8 @@ def test_the_page_holds_all_samples_and_answers_once(tmp_path: Path) -> None:
         picture["width"],
         picture["height"],
     ) == (100, 60)
-    errors = [a for a in holds["cells"][1]["answers"] if a[5]]
-    assert len(errors) == 1 and errors[0][5] == HOSTILE and errors[0][2] is None
+    (error,) = [a for a in holds["cells"][1]["answers"] if "error" in a]
+    assert error["error"] == HOSTILE and "score" not in error
 
 
 def test_what_others_wrote_never_becomes_markup(tmp_path: Path) -> None:
@@ -53,7 +59,9 @@ def test_what_others_wrote_never_becomes_markup(tmp_path: Path) -> None:
     assert HOSTILE not in text and "document.title='broken'</script>" not in text
     assert "<i>" not in text.split('<script id="contents"')[0]
     assert len(re.findall(r"<script", text)) == 2
-    assert html.unescape(contents(tmp_path / "page.html")["cells"][0]["answers"][3][1]) == HOSTILE
+    assert (
+        html.unescape(contents(tmp_path / "page.html")["cells"][0]["answers"][3]["text"]) == HOSTILE
+    )
 
 
 def test_pictures_may_lie_beside_the_page_or_be_left_out(tmp_path: Path) -> None:
@@ -74,6 +82,89 @@ def test_without_the_data_the_answers_are_still_shown(
     assert "questions and pictures are not shown" in capsys.readouterr().err
     holds = contents(tmp_path / "page.html")
     assert len(holds["cells"][0]["answers"]) == 5 and holds["faults"]
+
+
+def test_whatever_a_task_does_the_page_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = write_results(tmp_path, 5)
+    (tmp_path / "boxes.py").write_text(
+        (tmp_path / "boxes.py")
+        .read_text()
+        .replace("        picture = io", "        if i == 1: {}['x']\n        picture = io")
+    )
+    monkeypatch.setattr(media, "decode_image", lambda _: 1 / 0)
+    faults = write_report(output, tmp_path / "page.html")
+    holds = contents(tmp_path / "page.html")
+    assert [len(c["answers"]) for c in holds["cells"]] == [5, 5]
+    assert "ZeroDivisionError: division by zero" in holds["pictures"][0]["fault"]
+    assert faults == ["boxes:all: 1 samples are no longer in the data"]
+    monkeypatch.setattr(media, "read_samples", lambda *_: 1 / 0)
+    (fault,) = write_report(output, tmp_path / "page.html")
+    assert "questions and pictures are not shown: ZeroDivisionError" in fault
+    questions = {s["question"] for s in contents(tmp_path / "page.html")["tasks"][0]["samples"]}
+    assert "Where is thing 4? <b>" in questions  # as the journal has it
+
+
+def test_what_is_no_image_costs_its_picture_only() -> None:
+    gallery = media.Gallery(media.embed)
+    shown = gallery.show(
+        Sample("1", (Message("user", (Text("Which?"), object())),), None)  # type: ignore[arg-type]
+    )
+    assert shown.question == "Which?" and len(shown.media) == 1
+    assert "object is not an Image or a Video" in gallery.pictures[0].fault
+
+
+def test_data_are_read_from_where_the_run_had_them(tmp_path: Path) -> None:
+    output = write_results(tmp_path, 3)
+    seen: list[Path | None] = []
+    for i, stored in enumerate(take_inventory(output).cells):
+        stored.write_run(replace(stored.run, data_path=f"/data/{i}"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(media, "read_samples", lambda _, data: seen.append(data) or iter(()))
+        write_report(output, tmp_path / "page.html")
+        write_report(output, tmp_path / "page.html", data={"boxes:all": Path("/elsewhere")})
+    assert seen == [Path("/data/0"), Path("/elsewhere")]
+
+
+def test_two_data_sets_of_one_task_stand_side_by_side(tmp_path: Path) -> None:
+    output = write_results(tmp_path, 3)
+    second = take_inventory(output).cells[1]
+    identity = replace(second.run.identity, data={"kind": "hub"})
+    second.write_run(replace(second.run, identity=identity))
+    write_report(output, tmp_path / "page.html")
+    names = [t["name"] for t in contents(tmp_path / "page.html")["tasks"]]
+    assert len(names) == 2 and names[1].startswith("boxes:all (official data ")
+
+
+def test_scores_beyond_nought_and_one_have_their_own_best_and_worst(tmp_path: Path) -> None:
+    errors = Metric("edits", higher_is_better=False, scale=1.0)
+    cell(
+        tmp_path,
+        [record(i, s, metric="edits") for i, s in enumerate((0.0, 3.0))],
+        metrics=(errors,),
+    )
+    cell(tmp_path, [record(0, 1.0)], task="other:all")
+    write_report(tmp_path, tmp_path / "page.html")
+    ranges = [(c["best"], c["worst"]) for c in contents(tmp_path / "page.html")["cells"]]
+    assert ranges == [(1.0, 0.0), (0.0, 3.0)]
+
+
+def test_a_placeholder_in_a_models_name_stays_text(tmp_path: Path) -> None:
+    cell(tmp_path, [record(0, 1.0)], model="@@CONTENTS@@")
+    write_report(tmp_path, tmp_path / "page.html")
+    assert len(contents(tmp_path / "page.html")["cells"]) == 1
+    assert "@@CONTENTS@@" in (tmp_path / "page.html").read_text()
+
+
+def test_without_matplotlib_the_page_says_so_and_has_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell(tmp_path, [record(i, i % 2, metadata={"tier": "abc"[i % 3]}) for i in range(9)])
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    faults = write_report(tmp_path, tmp_path / "page.html")
+    assert any("pip install 'evalkit[plots]'" in fault for fault in faults)
+    assert len(contents(tmp_path / "page.html")["cells"][0]["answers"]) == 9
 
 
 def test_nothing_to_report_is_said(tmp_path: Path) -> None:

@@ -4,30 +4,43 @@ page.
 
 from __future__ import annotations
 
-import json
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import evalkit
-from evalkit.cell import Cell, Selection
+from evalkit.cell import Cell
 from evalkit.cli import main
-from evalkit.errors import DataError, UsageError
+from evalkit.errors import UsageError
 from evalkit.results import (
     compare_cells,
+    comparison_frame,
     find_cells,
     load_breakdown,
     markdown_table,
-    stored_cells,
+    take_inventory,
     write_leaderboard,
 )
+from evalkit.results.cells import labels, model_labels
+from evalkit.results.leaderboard import Leaderboard
 from evalkit.results.rescore import rescore
+from evalkit.results.tables import aligned, escaped, write_csv
 from evalkit.runner import run_cell
 from evalkit.stats import compare, mean
-from evalkit.task import Task, load_task
+from evalkit.store import CellFolder, Selection
+from evalkit.task import Metric, Task, load_task
 from evalkit.types import Completion, Sample, Score
 from tests.plugins.adder import Adder
+from tests.stored import cell, record
 from tests.test_runner import SUMS, run
+
+
+def cells_in(output: Path) -> list[CellFolder]:
+    return list(take_inventory(output).cells)
 
 
 @pytest.fixture
@@ -53,70 +66,6 @@ def test_samples_have_one_row_each_with_metadata_and_scores(output: Path) -> Non
     assert not frame.duplicated(["cell", "id"]).any()
 
 
-def test_no_results_are_an_empty_table(tmp_path: Path) -> None:
-    assert evalkit.load_results(tmp_path).empty
-    assert evalkit.load_samples(tmp_path).empty
-
-
-def test_the_leaderboard_states_counts_intervals_and_schema(output: Path) -> None:
-    csv, markdown = write_leaderboard(output)
-    text = markdown.read_text()
-    assert text.startswith("<!-- schema_version: 2")
-    assert "| sums:all | adder |" in text and "[" in text
-    assert "schema_version" in csv.read_text().splitlines()[0]
-    assert str(output) not in csv.read_text()
-
-
-def test_every_model_with_switches_gets_a_row_without_vision(tmp_path: Path) -> None:
-    def rows() -> list[str]:
-        lines = write_leaderboard(tmp_path)[1].read_text().splitlines()
-        return [line for line in lines if "vision_gate=0" in line]
-
-    assert main(["run", "--tasks", "docvqa", "--limit", "2", "--output", str(tmp_path)]) == 0
-    (missing,) = rows()
-    assert "no vision: run with --switch vision_gate=0" in missing and "| – |" in missing
-    assert (
-        main(
-            [
-                "run",
-                "--tasks",
-                "docvqa",
-                "--limit",
-                "2",
-                "--output",
-                str(tmp_path),
-                "--switch",
-                "vision_gate=0",
-            ]
-        )
-        == 0
-    )
-    (there,) = rows()
-    assert "inference probe" in there and "run with" not in there
-
-
-def test_a_partial_run_is_marked_in_the_leaderboard(tmp_path: Path) -> None:
-    run(tmp_path, Selection(first=(0, 10)))
-    assert "partial: do not quote" in write_leaderboard(tmp_path)[1].read_text()
-
-
-def test_markdown_from_models_is_escaped() -> None:
-    row = markdown_table(("a",), [("<script>x</script>|\n`",)]).splitlines()[-1]
-    assert "<script>" not in row and "\\|" in row
-
-
-def test_cells_compare_on_common_samples(output: Path) -> None:
-    a, b = stored_cells(output)
-    rows = compare_cells([a], [b])
-    exact = rows[0]
-    assert exact["n"] == 40
-    assert exact["difference"] == pytest.approx(exact["a"] - exact["b"])
-    assert exact["ci_low"] <= exact["difference"] <= exact["ci_high"]
-    assert exact["p_holm"] >= exact["p_value"]
-    with pytest.raises(UsageError, match="no such cell"):
-        find_cells("nobody", output)
-
-
 @pytest.fixture
 def own_task(tmp_path: Path) -> Path:
     """A copy of the task as a user's file, and one finished cell of it."""
@@ -126,45 +75,286 @@ def own_task(tmp_path: Path) -> Path:
     return file
 
 
-def test_rescoring_with_the_same_task_changes_nothing(own_task: Path) -> None:
-    (cell,) = stored_cells(own_task.parent)
-    journal = (cell.folder / "journal.jsonl").read_bytes()
-    same, changed = rescore(cell)
-    assert (same.folder, changed, same.results["metrics"]) == (
-        cell.folder,
-        0,
-        cell.results["metrics"],
+def test_a_macro_average_is_compared_as_one() -> None:
+    values, groups = [1.0] * 30 + [0.0] * 10, ["a"] * 30 + ["b"] * 10
+    assert mean(values) == 0.75
+    assert mean(values, groups) == 0.5
+    paired = compare(values, [0.0] * 40, list(range(40)), groups)
+    assert paired.difference.value == 0.5
+
+
+def test_scores_by_what_follows_from_a_record(tmp_path: Path) -> None:
+    sides = {"width": 100, "height": 100, "tier": "easy"}
+    boxes = [(10, 10, "under 2 %"), (20, 20, "2 to 10 %"), (90, 90, "over 10 % of the image")]
+    records = [
+        record(i, 1.0, scores={"acc@0.5": 1.0, "iou": 0.8}, target=[0, 0, w, h], metadata=sides)
+        for i, (w, h, _) in enumerate(boxes)
+    ]
+    wide = {"width": 400, "height": 100, "tier": "hard"}
+    cell(tmp_path, records, task="boxes:all", metrics=(Metric("acc@0.5"), Metric("iou")))
+    cell(tmp_path, [record(i, 1.0, metadata=wide, tokens=4**i) for i in range(4)])
+    for field, (of_boxes, of_quiz) in {
+        "object_size": ([name for *_, name in boxes], []),
+        "aspect": (["2:3 to 3:2"], ["wide (over 3:2)"]),
+        "tier": (["easy"], ["hard"]),
+        "image_area": (["under 10^5 pixels"], ["under 10^5 pixels"]),
+        "visual_tokens": (["64 to 255"], ["1 to 3", "4 to 15", "16 to 63", "64 to 255"]),
+    }.items():
+        frame = load_breakdown(tmp_path, field)
+        assert frame[frame.task == "boxes:all"][field].tolist() == of_boxes
+        assert frame[frame.task == "quiz:all"][field].tolist() == of_quiz
+        assert frame.n.sum() == len(of_boxes and records) + 4 * bool(of_quiz)
+    with pytest.raises(UsageError, match="there are: aspect, height, image_area"):
+        load_breakdown(tmp_path, "colour")
+
+
+def test_a_macro_average_stays_one_inside_each_value(tmp_path: Path) -> None:
+    """Three right answers in one language and one wrong in another are 50 %, not 75 %."""
+    langs = {"A": [1.0, 1.0, 1.0], "B": [0.0]}
+    records = [
+        record(f"{lang}{i}", score, metadata={"lang": lang, "tier": "easy"})
+        for lang, scores in langs.items()
+        for i, score in enumerate(scores)
+    ]
+    cell(tmp_path, records, metrics=(Metric("accuracy", group="lang"),))
+    assert load_breakdown(tmp_path, "tier").value.tolist() == [50.0]
+    by_lang = load_breakdown(tmp_path, "lang")
+    assert by_lang.value.tolist() == [100.0, 0.0] and by_lang.ci_low[0] > 40
+
+
+# Frames
+
+
+def test_a_folder_that_is_not_there_is_named_and_an_empty_one_gives_no_rows(tmp_path: Path) -> None:
+    for load in (evalkit.load_results, evalkit.load_samples):
+        assert load(tmp_path).empty and "task" in load(tmp_path)
+        with pytest.raises(UsageError, match="elsewhere: no such folder"):
+            load(tmp_path / "elsewhere")
+
+
+def test_frames_say_what_each_row_is_of(tmp_path: Path) -> None:
+    run(tmp_path, Selection(first=(0, 10)))
+    results, samples = evalkit.load_results(tmp_path), evalkit.load_samples(tmp_path)
+    assert results["complete"].tolist() == [False, False]
+    assert set(results["selection"]) == set(samples["selection"]) == {"first 10"}
+    assert set(results["data"]) == set(samples["data"]) == {"local"}
+    assert set(samples["adapter"]) == {"adder"}
+    assert samples.loc[samples["id"] == "sum/3", "question"].tolist() == ["3 + 3 ="]
+
+
+def test_switches_have_columns_of_their_own(output: Path) -> None:
+    cell = cells_in(output)[0]
+    cell.write_results(replace(cell.results, switches={"position": "rope1d", "fps": 2.0}))
+    results, samples = evalkit.load_results(output), evalkit.load_samples(output)
+    for frame in (results, samples):
+        mine = frame[frame["cell"] == str(cell.path)]
+        assert set(mine["switch_position"]) == {"rope1d"} and set(mine["switch_fps"]) == {2.0}
+        assert frame[frame["cell"] != str(cell.path)]["switch_position"].isna().all()
+    assert set(results["settings"]) == {"position=rope1d fps=2.0", ""}
+
+
+def test_every_csv_is_read_back_by_pandas_as_it_was(tmp_path: Path, output: Path) -> None:
+    csv, _ = write_leaderboard(output)
+    back = pd.read_csv(csv)
+    assert back["value"].tolist() == evalkit.load_results(output)["value"].tolist()
+    assert set(back["schema_version"]) == {2}
+    frame = pd.DataFrame({"model": ["=cmd()", "+1", "nano"], "value": [-1.5, 2.0, 3.0]})
+    again = pd.read_csv(write_csv(tmp_path / "x.csv", frame))
+    assert again["model"].tolist() == ["'=cmd()", "'+1", "nano"]  # no formula in a spreadsheet
+    assert again["value"].tolist() == frame["value"].tolist()
+
+
+# Tables
+
+
+def test_what_models_wrote_is_no_markup_in_markdown_and_no_escape_on_a_terminal() -> None:
+    row = markdown_table(("a",), [("<script>x</script>|\n`",)]).splitlines()[-1]
+    assert "<script>" not in row and "\\|" in row
+    assert escaped("[l](javascript:x)") == r"\[l\](javascript:x)"
+    assert "\x1b" not in aligned(("id",), [("\x1b[31mred",)])
+
+
+def test_columns_of_a_terminal_table_line_up_whatever_the_script() -> None:
+    lines = aligned(("model", "value"), [("模型", "9.5"), ("nano", "81.6")]).splitlines()
+    assert lines == ["model  value", "-----  -----", "模型     9.5", "nano    81.6"]
+
+
+# The leaderboard
+
+
+def test_the_leaderboard_begins_with_models_down_and_tasks_across(output: Path) -> None:
+    _, markdown = write_leaderboard(output)
+    text = markdown.read_text()
+    assert text.startswith("<!-- schema_version: 2")
+    overview, long = text.split("## All cells")
+    best, worst = sorted((c.results.metrics[0].value for c in cells_in(output)), reverse=True)
+    assert "sums:all exact, local data" in overview
+    assert f" **{best:.1f} [" in overview and f" {worst:.1f} [" in overview
+    assert long.count("| sums:all | adder | adder | local |") == 2
+
+
+def test_no_bold_goes_to_a_part_of_the_samples(tmp_path: Path) -> None:
+    run(tmp_path, Selection(first=(1, 4)), wrong=100)  # all right
+    run(tmp_path)
+    view = Leaderboard.of(tmp_path).overview()
+    whole = [row[-1].startswith("77.5 [") for row in view.rows]
+    assert sorted(whole) == [False, True] and view.best == {(whole.index(True), 3)}
+    assert view.rows[whole.index(False)][-1].startswith("100.0*")
+    (part,) = [line for line in Leaderboard.of(tmp_path).long() if "partial" in line[8]]
+    assert part[8] == "3 (partial: 1 to 4; do not quote)"
+
+
+def test_a_missing_baseline_without_vision_is_asked_for_as_the_adapter_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Adder, "blind", {"see": 0}, raising=False)
+    run(tmp_path)
+    assert any("run with --switch see=0" in note for note in Leaderboard.of(tmp_path).notes())
+    run(tmp_path, wrong=3)
+    blind = cells_in(tmp_path)[0]
+    blind.write_results(replace(blind.results, switches={"see": 0}))
+    assert not any("--switch" in note for note in Leaderboard.of(tmp_path).notes())
+
+
+def test_reading_a_leaderboard_starts_neither_torch_nor_matplotlib(output: Path) -> None:
+    code = (
+        "import sys; from evalkit.cli import main; "
+        f"assert main(['leaderboard', '--output', {str(output)!r}]) == 0; "
+        "assert not {'torch', 'matplotlib', 'scipy', 'datasets'} & set(sys.modules)"
     )
-    assert (cell.folder / "journal.jsonl").read_bytes() == journal
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+# Cells that can't be read, and cells that look alike
+
+
+def test_one_damaged_cell_is_named_left_out_and_told_by_the_exit_code(
+    output: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    damaged, whole = cells_in(output)
+    (damaged.path / "run.json").write_text("{")
+    assert [c.path for c in cells_in(output)] == [whole.path]
+    assert "run.json" in caplog.text
+    assert len(evalkit.load_results(output)) == 2 and len(evalkit.load_samples(output)) == 40
+    for verb in ("leaderboard", "report", "rescore"):
+        assert main([verb, "--output", str(output)]) == 1, verb
+    assert "run.json" in (output / "leaderboard.md").read_text()
+    (damaged.path / "run.json").write_text('{"schema_version": 99}')
+    assert "schema 99" in take_inventory(output).damaged[0]
+
+
+def test_models_of_one_name_are_told_apart_by_their_paths(output: Path) -> None:
+    a, b = cells_in(output)
+    a.write_run(replace(a.run, model="checkpoint-500", model_path="~/runA/checkpoint-500"))
+    b.write_run(replace(b.run, model="checkpoint-500", model_path="~/runB/checkpoint-500"))
+    names = set(model_labels(cells_in(output)).values())
+    assert names == {"runA/checkpoint-500", "runB/checkpoint-500"}
+    assert set(evalkit.load_results(output)["model"]) == names
+
+
+def test_labels_add_only_what_tells_cells_apart(output: Path) -> None:
+    a, b = cells_in(output)
+    assert sorted(labels([a]).values()) == ["adder"]
+    assert sorted(labels([a, b]).values()) == sorted([f"adder, {a.name}", f"adder, {b.name}"])
+    b.write_run(replace(b.run, identity=replace(b.run.identity, data={"kind": "hub"})))
+    assert sorted(labels([a, b]).values()) == ["adder, local data", "adder, official data"]
+
+
+# Comparisons
+
+
+def test_cells_compare_on_common_samples(output: Path) -> None:
+    a, b = cells_in(output)
+    exact, _ = compare_cells([a], [b])
+    scores = exact.scores
+    assert (scores.n, scores.clusters) == (40, 10)
+    assert scores.difference == pytest.approx(scores.a - scores.b)
+    assert scores.ci_low is not None and scores.ci_high is not None
+    assert scores.ci_low <= scores.difference <= scores.ci_high
+    assert exact.p_holm is None or exact.p_holm >= (scores.p_value or 0)
+    assert not any("damaged" in r for r in exact.remarks)
+    frame = comparison_frame([exact])
+    assert frame[["cell_a", "cell_b"]].iloc[0].tolist() == [str(a.path), str(b.path)]
+    with pytest.raises(UsageError, match="no such cell"):
+        find_cells("nobody", output)
+
+
+def test_a_comparison_with_itself_is_called_that(output: Path) -> None:
+    cell = cells_in(output)[0]
+    with pytest.raises(UsageError, match="the same cell"):
+        compare_cells([cell], [cell])
+
+
+def with_switch(cell: CellFolder, value: int) -> CellFolder:
+    """The cell under a switch, with a copy's settings."""
+    cell.write_results(replace(cell.results, switches={"s": value}))
+    return CellFolder(cell.path)
+
+
+def test_like_is_compared_with_like_and_each_pair_once(tmp_path: Path) -> None:
+    for wrong in (2, 3, 4, 5):
+        run(tmp_path, wrong=wrong)
+    a, b, c, d = cells_in(tmp_path)
+    one = [with_switch(a, 1), with_switch(b, 2)]
+    two = [with_switch(c, 1), with_switch(d, 2)]
+    pairs = compare_cells(one, two)
+    assert {(p.a.settings, p.b.settings) for p in pairs} == {("s=1", "s=1"), ("s=2", "s=2")}
+    every = [*one, *two]
+    alike = {frozenset((p.a.name, p.b.name)) for p in compare_cells(every, every)}
+    assert alike == {frozenset((a.name, c.name)), frozenset((b.name, d.name))}
+    with pytest.raises(UsageError, match="name two folders") as e:
+        compare_cells([one[0], two[0]], [with_switch(b, 3), with_switch(d, 4)])
+    assert all(str(cell.path) in str(e.value) for cell in (a, b, c, d))
+    single = compare_cells([one[0]], [CellFolder(b.path)])  # named one by one: as they are
+    assert (single[0].a.settings, single[0].b.settings) == ("s=1", "s=3")
+
+
+def test_a_comparison_says_what_is_missing_from_its_sides(tmp_path: Path) -> None:
+    whole = run(tmp_path).cell.stored
+    part = run(tmp_path, Selection(first=(0, 20)), wrong=3).cell.stored
+    with part.journal_path.open("ab") as file:
+        file.write(b"\0\0\n")
+    (exact, *_) = compare_cells([whole], [part])
+    assert exact.scores.n == 20
+    assert "b (partial: first 20; do not quote)" in exact.remarks
+    assert "b: 1 damaged lines in its journal" in exact.remarks
+
+
+# Scoring anew
+
+
+def test_rescoring_with_the_same_task_changes_nothing(own_task: Path) -> None:
+    (cell,) = cells_in(own_task.parent)
+    journal, results = cell.journal_path.read_bytes(), cell.results
+    same, changed = rescore(cell)
+    assert (same.path, changed, same.results) == (cell.path, 0, results)
+    assert cell.journal_path.read_bytes() == journal
 
 
 def test_rescoring_needs_no_model_and_a_run_then_finds_its_scores(
     own_task: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (cell,) = stored_cells(own_task.parent)
+    (cell,) = cells_in(own_task.parent)
+    before = cell.results
     own_task.write_text(own_task.read_text().replace("float(text == str(sample.target))", "1.0"))
     monkeypatch.setattr(Adder, "generate", lambda *_: pytest.fail("the model was asked"))
     new, changed = rescore(cell)
-    assert new.folder != cell.folder and changed == 8
-    assert new.results["metrics"][0]["value"] == pytest.approx(100 * 39 / 40)
-    assert (
-        stored_cells(own_task.parent)[
-            [c.folder for c in stored_cells(own_task.parent)].index(cell.folder)
-        ]
-        == cell
-    )
-    found = run_cell(
+    assert new.path != cell.path and changed == 8
+    assert new.results.metrics[0].value == pytest.approx(100 * 39 / 40)
+    assert new.results.rescored and new.results.created == before.created
+    assert CellFolder(cell.path).results == before
+    again = run_cell(
         Cell.make(load_task(str(own_task)), Adder("adder"), "adder", own_task.parent),
         progress=False,
     )
-    assert (found.cell.folder, found.made, found.reused) == (new.folder, 0, 40)
+    assert (again.cell.folder, again.made, again.reused) == (new.path, 0, 40)
 
 
 def test_rescoring_under_an_unchanged_version_appends_and_keeps_the_old_scores(
     output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cell = stored_cells(output)[0]
-    lines = (cell.folder / "journal.jsonl").read_text()
+    cell = cells_in(output)[0]
+    lines = cell.journal_path.read_text()
 
     def lenient(self: Task, sample: Sample, completion: Completion) -> Score:
         return Score({"exact": 1.0, "digits": 1.0}, completion.text)
@@ -173,47 +363,16 @@ def test_rescoring_under_an_unchanged_version_appends_and_keeps_the_old_scores(
     monkeypatch.setattr(type(task), "score", lenient)
     monkeypatch.setattr("evalkit.results.rescore.load_task", lambda _: task)
     new, changed = rescore(cell)
-    assert new.folder == cell.folder and changed > 0
-    assert new.results["metrics"][0]["value"] == 100.0
-    assert (cell.folder / "journal.jsonl").read_text().startswith(lines)
+    assert new.path == cell.path and changed > 0
+    assert new.results.metrics[0].value == 100.0
+    assert cell.journal_path.read_text().startswith(lines)
 
 
-def test_a_macro_average_is_compared_as_one() -> None:
-    values, groups = [1.0] * 30 + [0.0] * 10, ["a"] * 30 + ["b"] * 10
-    assert mean(values) == 0.75
-    assert mean(values, groups) == 0.5
-    found = compare(values, [0.0] * 40, list(range(40)), groups)
-    assert found.difference.value == 0.5
-
-
-def test_a_damaged_results_file_is_named(output: Path) -> None:
-    path = stored_cells(output)[0].folder / "run.json"
-    path.write_text("{")
-    with pytest.raises(DataError, match=r"run\.json"):
-        stored_cells(output)
-    path.write_text(json.dumps({"schema_version": 99}))
-    with pytest.raises(DataError, match="schema 99"):
-        stored_cells(output)
-
-
-def test_scores_by_what_follows_from_a_record(tmp_path: Path) -> None:
-    assert (
-        main(["run", "--tasks", "refcoco,docvqa", "--limit", "200", "--output", str(tmp_path)]) == 0
-    )
-    for field, classes in {
-        "object_size": ["under 2 %", "2 to 10 %", "over 10 % of the image"],
-        "aspect": ["tall (under 2:3)", "2:3 to 3:2", "wide (over 3:2)"],
-        "tier": ["easy", "medium", "hard"],
-    }.items():
-        frame = load_breakdown(tmp_path, field)
-        boxes = frame[frame.task == "refcoco:mini"]
-        assert boxes[field].tolist() == classes and boxes.n.sum() == 199
-        assert ("docvqa:mini" in set(frame.task)) == (field != "object_size")
-    areas = load_breakdown(tmp_path, "image_area")
-    assert areas[areas.task == "docvqa:mini"].n.sum() == 200
-    tokens = load_breakdown(tmp_path, "visual_tokens")
-    assert [
-        int(v.split()[0]) for v in tokens.visual_tokens[tokens.task == "refcoco:mini"]
-    ] == sorted(int(v.split()[0]) for v in tokens.visual_tokens[tokens.task == "refcoco:mini"])
-    with pytest.raises(UsageError, match="there are: aspect, height, image_area"):
-        load_breakdown(tmp_path, "colour")
+def test_a_cell_whose_task_is_gone_does_not_keep_others_from_being_rescored(
+    own_task: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(own_task.parent, wrong=3)
+    own_task.unlink()
+    assert main(["rescore", "--output", str(own_task.parent)]) == 1
+    said = capsys.readouterr()
+    assert "mine.py: no such file" in said.err and said.out.count("0 scores changed") == 1

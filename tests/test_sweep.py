@@ -7,15 +7,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from evalkit.cli import main
 from evalkit.errors import UsageError
-from evalkit.results.sweep_tables import COLUMNS, latex, table, words, write
-from evalkit.stats import compare, detectable, holm
-from evalkit.sweeps import Sweep, find_sweep, load_sweep, outlook, plan, run_sweep
+from evalkit.results.sweep_tables import COLUMNS
+from evalkit.results.sweep_values import Kind
+from evalkit.sweeps import Sweep, find_sweep, findings, load_sweep, outlook, plan, run_sweep
 
 
 def sweep(**changes: Any) -> Sweep:
@@ -111,7 +110,7 @@ def test_a_sweep_runs_writes_its_folder_and_is_not_run_twice(
         and "never quote" in page
         and "inference probe" in page
     )
-    frame = pd.read_csv(folder / "table.csv", comment="#")
+    frame = pd.read_csv(folder / "table.csv")
     assert list(frame.columns) == COLUMNS and len(frame) == 6
     assert (folder / "differences.png").stat().st_size > 5000 and r"\toprule" in (
         folder / "table.tex"
@@ -138,98 +137,9 @@ def test_a_group_is_compared_with_its_own_baseline_on_its_own_tasks(tmp_path: Pa
         ("video_qa:mini", {"fps": 1, "vision_gate": 0.0}, {"fps": 1}),
     ]
     assert run_sweep(config, planned, say=lambda _: None) == []
-    frame = table(config, planned)
-    assert frame.kind.tolist() == ["baseline", "baseline", "inference probe"]
-    assert frame.against.tolist() == ["as trained", "fps=1", "fps=1"]
+    found = findings(config, planned).rows
+    assert [f.kind for f in found] == [Kind.BASELINE, Kind.BASELINE, Kind.PROBE]
+    assert [f.against for f in found] == ["as trained", "fps=1", "fps=1"]
     wrong = sweep(groups=[group | {"baseline": {"rope": 1}}])
     with pytest.raises(UsageError, match="unknown argument rope"):
         plan(wrong, tmp_path)
-
-
-def row(**changes: Any) -> dict[str, Any]:
-    base = dict.fromkeys(COLUMNS) | {
-        "task": "t:all",
-        "settings": "x=1",
-        "kind": "inference probe",
-        "metric": "m",
-        "n": 50,
-        "against": "as trained",
-    }
-    return base | {"value": 40.0, "visual_tokens": 10.0} | changes
-
-
-def test_words_tell_a_finding_from_what_could_not_be_told(tmp_path: Path) -> None:
-    rows = [
-        row(settings="as trained", kind="baseline", value=50.0),
-        row(
-            difference=-10.0,
-            ci_low=-15.0,
-            ci_high=-5.0,
-            p_value=0.001,
-            p_holm=0.002,
-            detectable=6.0,
-        ),
-        row(
-            settings="y=<b>",
-            difference=-2.0,
-            ci_low=-9.0,
-            ci_high=5.0,
-            p_value=0.5,
-            p_holm=0.9,
-            detectable=9.5,
-        ),
-    ]
-    frame = pd.DataFrame(rows, columns=COLUMNS)
-    found, untold = words(frame)
-    assert (
-        found
-        == "x=1 (inference probe, against as trained): lower on t:all -10.0 [-15.0, -5.0] (n = 50, p = 0.0020)."
-    )
-    assert "can't be told on t:all -2.0 [-9.0, 5.0] (n = 50, 9.5 would show)" in untold
-    page = (write(sweep(question="<b>?"), frame, [], tmp_path) / "README.md").read_text()
-    assert (
-        "| x=1 | inference probe | **-10.0 [-15.0, -5.0]** |" in page
-        and "| inference probe | -2.0 [-9.0, 5.0] |" in page
-    )
-    assert "y=&lt;b&gt;" in page and "<b>" not in page
-
-
-def test_latex_is_escaped() -> None:
-    text = latex(pd.DataFrame({"doc_vqa:mini": [12.34]}, index=["a&b_c=50%"]))
-    assert r"a\&b\_c=50\% & 12.3 \\" in text and r"doc\_vqa:mini" in text
-
-
-def test_a_sweep_over_nothing_finds_something_as_rarely_as_the_level_says() -> None:
-    """200 simulated sweeps of 4 arms on 60 clustered samples, none of them different: the share
-    with any finding after Holm.
-    """
-    rng = np.random.default_rng(5)
-    clusters = list(np.arange(60) // 3)
-    false = 0
-    for _ in range(200):
-        page = rng.beta(1.2, 1.2, 20)[np.arange(60) // 3]
-        base = (rng.random(60) < page).astype(float)
-        p = [
-            compare((rng.random(60) < page).astype(float), base, clusters).p_value for _ in range(4)
-        ]
-        false += min(holm([v for v in p if v is not None])) < 0.05
-    assert false / 200 <= 0.09
-
-
-def test_the_detectable_difference_is_found_four_times_in_five() -> None:
-    rng = np.random.default_rng(3)
-    clusters = list(np.arange(120) // 2)
-    noise = rng.normal(0, 1, 60)[np.arange(120) // 2] + rng.normal(0, 1, 120)
-    effect = detectable(noise, clusters)
-    assert effect is not None
-    hits = 0
-    for _ in range(150):
-        d = rng.normal(0, 1, 60)[np.arange(120) // 2] + rng.normal(0, 1, 120) + effect
-        p = compare(d, np.zeros(120), clusters).p_value
-        hits += p is not None and p < 0.05
-    assert 0.68 <= hits / 150 <= 0.92
-
-
-def test_no_results_make_an_empty_table(tmp_path: Path) -> None:
-    planned = plan(sweep(), tmp_path)
-    assert table(sweep(), planned).empty

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from evalkit.cli.options import name_or_path, output_option, talk_options
-from evalkit.cli.output import aligned
+from evalkit.cli.output import print_json
 
 if TYPE_CHECKING:
     from evalkit.cli.parser import Verbs
@@ -25,28 +25,12 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from evalkit.results import compare_cells, find_cells, interval_text
+    from evalkit.results import compare_cells, find_cells
+    from evalkit.results.pairs import comparison_frame, comparison_text
 
-    rows = compare_cells(find_cells(args.a, args.output), find_cells(args.b, args.output))
-    shown = []
-    for r in rows:
-        p, adjusted = ("–" if v is None else f"{v:.4f}" for v in (r["p_value"], r["p_holm"]))
-        ci = interval_text(r["ci_low"], r["ci_high"])
-        shown.append(
-            (
-                r["task"],
-                r["metric"],
-                f"{r['a']:.1f}",
-                f"{r['b']:.1f}",
-                f"{r['difference']:+.1f}",
-                ci,
-                p,
-                adjusted,
-                str(r["n"]),
-            )
-        )
-    print(
-        aligned(("task", "metric", "a", "b", "a - b", "95 % interval", "p", "p (Holm)", "n"), shown)
-    )
-    print("paired on common samples, resampled over clusters; p by sign flips of clusters")
+    pairs = compare_cells(find_cells(args.a, args.output), find_cells(args.b, args.output))
+    if args.json:
+        print_json(comparison_frame(pairs).to_dict("records"))
+    else:
+        print(comparison_text(pairs))
     return 0

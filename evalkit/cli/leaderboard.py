@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from evalkit.cli.options import output_option, talk_options
-from evalkit.cli.output import aligned
+from evalkit.cli.output import print_json
 
 if TYPE_CHECKING:
     from evalkit.cli.parser import Verbs
@@ -32,38 +32,28 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from evalkit.results import interval_text, some_cells, write_leaderboard
+    from evalkit.results.cells import some_cells
 
-    some_cells(args.output)
+    there = some_cells(args.output)
     if args.by:
-        from evalkit.results import load_breakdown
+        from evalkit.results.breakdown import breakdown_text, load_breakdown
 
-        rows = [
-            (
-                r["task"],
-                r["model"],
-                r["settings"],
-                r["metric"],
-                r[args.by],
-                f"{r['value']:.1f}",
-                interval_text(r["ci_low"], r["ci_high"]),
-                str(r["n"]),
-            )
-            for r in load_breakdown(args.output, args.by).to_dict("records")
-        ]
-        print(
-            aligned(
-                ("task", "model", "settings", "metric", args.by, "value", "95 % interval", "n"),
-                rows,
-            )
-        )
-        return 0
-    if args.paper:
-        from evalkit.results import write_paper_table
+        frame = load_breakdown(args.output, args.by)
+        text, written = breakdown_text(frame, args.by), None
+    elif args.paper:
+        from evalkit.results.published import beside_published, paper_text, write_paper_table
 
-        csv, markdown = write_paper_table(args.output)
+        frame = beside_published(there.cells)
+        text, written = paper_text(frame), write_paper_table(args.output)
     else:
-        csv, markdown = write_leaderboard(args.output)
-    print(markdown.read_text(encoding="utf-8"))
-    print(f"written: {csv}, {markdown}")
-    return 0
+        from evalkit.results.leaderboard import Leaderboard
+
+        board = Leaderboard.of(args.output)
+        frame, text, written = board.frame, board.text(), board.write(args.output)
+    if args.json:
+        print_json(frame.to_dict("records"))
+    else:
+        print(text)
+        if written:
+            print("written: {}, {}".format(*written))
+    return 1 if there.damaged else 0

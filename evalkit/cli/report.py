@@ -36,8 +36,9 @@ def main(args: argparse.Namespace) -> int:
     from evalkit.results import some_cells, write_report
 
     file = args.save or args.output / "report.html"
-    data = check_data(data_paths(args.data), [c.task for c in some_cells(args.output)])
+    there = some_cells(args.output)
+    data = check_data(data_paths(args.data), [c.task for c in there.cells])
     for fault in write_report(args.output, file, args.media, data):
         print(f"evalkit: {fault}", file=sys.stderr)
     print(f"written: {file}")
-    return 0
+    return 1 if there.damaged else 0

@@ -6,6 +6,8 @@ import argparse
 from typing import TYPE_CHECKING
 
 from evalkit.cli.options import name_or_path, output_option, talk_options
+from evalkit.cli.output import print_error, print_json
+from evalkit.errors import EvalkitError
 
 if TYPE_CHECKING:
     from evalkit.cli.parser import Verbs
@@ -27,13 +29,23 @@ def main(args: argparse.Namespace) -> int:
     from evalkit.results import find_cells, some_cells, write_leaderboard
     from evalkit.results.rescore import rescore as rescore_cell
 
-    cells = (
-        [c for name in args.cells for c in find_cells(name, args.output)]
-        if args.cells
-        else some_cells(args.output)
-    )
+    if args.cells:
+        named = [c for name in args.cells for c in find_cells(name, args.output)]
+        cells, failed = list({c.path: c for c in named}.values()), False
+    else:
+        there = some_cells(args.output)
+        cells, failed = list(there.cells), bool(there.damaged)
+    rows = []
     for cell in cells:
-        new, changed = rescore_cell(cell)
-        print(f"{cell.task}: {changed} scores changed; {new.folder}")
+        try:
+            new, changed = rescore_cell(cell)
+            rows.append({"task": cell.task, "changed": changed, "cell": str(new.path)})
+            if not args.json:
+                print(f"{cell.task}: {changed} scores changed; {new.path}")
+        except EvalkitError as e:
+            print_error(f"{cell.path}: not rescored: {e}")
+            failed = True
+    if args.json:
+        print_json(rows)
     write_leaderboard(args.output)
-    return 0
+    return 1 if failed else 0

@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from evalkit.results.breakdown import load_breakdown as load_breakdown
     from evalkit.results.cells import find_cells as find_cells
     from evalkit.results.cells import some_cells as some_cells
-    from evalkit.results.cells import stored_cells as stored_cells
+    from evalkit.results.cells import take_inventory as take_inventory
     from evalkit.results.frames import load_results as load_results
     from evalkit.results.frames import load_samples as load_samples
     from evalkit.results.leaderboard import write_leaderboard as write_leaderboard
     from evalkit.results.pairs import compare_cells as compare_cells
+    from evalkit.results.pairs import comparison_frame as comparison_frame
     from evalkit.results.published import write_paper_table as write_paper_table
     from evalkit.results.report import write_report as write_report
     from evalkit.results.tables import interval_text as interval_text
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 PLACES = {
     "compare_cells": "pairs",
+    "comparison_frame": "pairs",
     "find_cells": "cells",
     "interval_text": "tables",
     "load_breakdown": "breakdown",
@@ -31,7 +33,7 @@ PLACES = {
     "load_samples": "frames",
     "markdown_table": "tables",
     "some_cells": "cells",
-    "stored_cells": "cells",
+    "take_inventory": "cells",
     "write_leaderboard": "leaderboard",
     "write_paper_table": "published",
     "write_report": "report",

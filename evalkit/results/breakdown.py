@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from evalkit import journal
 from evalkit.errors import UsageError
-from evalkit.results.cells import stored_cells
-from evalkit.stats import mean_interval
+from evalkit.results.cells import arm, data_kind, model_labels, partial_text, some_cells
+from evalkit.results.tables import aligned, interval_text, value_text
+from evalkit.store import MetricResult, Record
+from evalkit.task import Metric
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,13 +41,13 @@ VISUAL_TOKENS: Classes = (
 )
 
 
-def value_of(record: journal.Record, field: str) -> str | None:
+def value_of(record: Record, field: str) -> str | None:
     """A record's value of a metadata field in words, or of a derived one (DERIVED); None when it
     has none.
     """
     if field in DERIVED:
         return DERIVED[field](record)
-    value = record["metadata"].get(field)
+    value = record.metadata.get(field)
     return (
         ", ".join(map(str, value))
         if isinstance(value, list)
@@ -59,33 +61,34 @@ def _class(value: float, classes: Classes) -> str:
     return next(name for bound, name in classes if value < bound)
 
 
-def _sides(record: journal.Record) -> tuple[float, float] | None:
-    found = tuple(record["metadata"].get(k) for k in ("width", "height"))
-    return found if all(isinstance(v, int | float) and v > 0 for v in found) else None
+def _sides(record: Record) -> tuple[float, float] | None:
+    sides = [record.metadata.get(k) for k in ("width", "height")]
+    width, height = (v if isinstance(v, int | float) and v > 0 else None for v in sides)
+    return None if width is None or height is None else (width, height)
 
 
-def _object_size(record: journal.Record) -> str | None:
-    sides, box = _sides(record), record["target"]
-    if "iou" not in record["scores"] or sides is None or not isinstance(box, list) or len(box) != 4:
+def _object_size(record: Record) -> str | None:
+    sides, box = _sides(record), record.target
+    if "iou" not in record.scores or sides is None or not isinstance(box, list) or len(box) != 4:
         return None
     return _class((box[2] - box[0]) * (box[3] - box[1]) / (sides[0] * sides[1]), OBJECT_SIZES)
 
 
-def _image_area(record: journal.Record) -> str | None:
+def _image_area(record: Record) -> str | None:
     sides = _sides(record)
     return _class(sides[0] * sides[1], IMAGE_AREAS) if sides else None
 
 
-def _aspect(record: journal.Record) -> str | None:
+def _aspect(record: Record) -> str | None:
     sides = _sides(record)
     return _class(sides[0] / sides[1], ASPECTS) if sides else None
 
 
-def _visual_tokens(record: journal.Record) -> str | None:
-    return _class(record["tokens"]["vision_in"], VISUAL_TOKENS)
+def _visual_tokens(record: Record) -> str | None:
+    return _class(record.tokens.vision_in, VISUAL_TOKENS)
 
 
-DERIVED: Mapping[str, Callable[[journal.Record], str | None]] = {
+DERIVED: Mapping[str, Callable[[Record], str | None]] = {
     "object_size": _object_size,
     "image_area": _image_area,
     "aspect": _aspect,
@@ -108,47 +111,67 @@ def in_order(values: Iterable[str]) -> list[str]:
 
 def load_breakdown(output: str | Path, field: str) -> pd.DataFrame:
     """One row per cell and value of a metadata field, for the headline metric, with a 95 % interval
-    over clusters.
+    over clusters. Where the metric is a macro average, each value's is one too.
 
-    Columns: task, model, settings, metric, the field, value, ci_low, ci_high, n. Raises UsageError
-    with the fields that there are when no sample has this one.
+    Columns: task, model, adapter, data, settings, arm, partial (why not to quote the row; empty for
+    a whole cell), metric, the field, value, ci_low, ci_high, n. Raises UsageError with the fields
+    that there are when no sample has this one.
     """
     import pandas as pd
 
-    rows, known = [], set()
-    for cell in stored_cells(Path(output)):
-        if not cell.results["metrics"]:
+    rows: list[dict[str, Any]] = []
+    known: set[str] = set()
+    cells = some_cells(Path(output)).cells
+    models = model_labels(cells)
+    for cell in cells:
+        if not cell.results.metrics:
             continue
-        metric = cell.results["metrics"][0]
-        groups: dict[str, list[journal.Record]] = {}
-        for r in journal.read(cell.folder / "journal.jsonl").scored.values():
-            known |= r["metadata"].keys()
-            if metric["metric"] in r["scores"] and (value := value_of(r, field)) is not None:
+        metric = metric_of(cell.results.metrics[0])
+        groups: dict[str, list[Record]] = {}
+        for r in cell.scored().values():
+            known |= r.metadata.keys()
+            if metric.name in r.scores and (value := value_of(r, field)) is not None:
                 groups.setdefault(value, []).append(r)
+        # A value of the group itself holds one group: its macro average is a plain mean.
+        inside = replace(metric, group=None) if metric.group == field else metric
+        about = {
+            "task": cell.task,
+            "model": models[cell.path],
+            "adapter": cell.adapter,
+            "data": data_kind(cell),
+            "settings": cell.settings,
+            "arm": arm(cell),
+            "partial": partial_text(cell).strip(" ()"),
+            "metric": metric.name,
+        }
         for name in in_order(groups):
-            records = groups[name]
-            found = mean_interval(
-                [r["scores"][metric["metric"]] for r in records], [r["cluster"] for r in records]
-            )
-            scale = metric["scale"]
-            low, high = (None if v is None else v * scale for v in (found.low, found.high))
-            where = {
-                "task": cell.task,
-                "model": cell.run["model"],
-                "settings": cell.settings,
-                "metric": metric["metric"],
-            }
-            rows.append(
-                {
-                    **where,
-                    field: name,
-                    "value": found.value * scale,
-                    "ci_low": low,
-                    "ci_high": high,
-                    "n": len(records),
-                }
-            )
+            result = MetricResult.of(groups[name], inside)
+            assert result is not None  # every record of a group has the metric
+            numbers = {k: getattr(result, k) for k in ("value", "ci_low", "ci_high", "n")}
+            rows.append(about | {field: name} | numbers)
     if not rows:
         there = f"; there are: {', '.join(sorted(known | DERIVED.keys()))}" if known else ""
         raise UsageError(f"no sample under {Path(output) / 'runs'} has {field!r}{there}")
     return pd.DataFrame(rows)
+
+
+def metric_of(result: MetricResult) -> Metric:
+    """The metric behind a stored result."""
+    return Metric(result.metric, result.group, result.higher_is_better, result.scale)
+
+
+def breakdown_text(frame: pd.DataFrame, field: str) -> str:
+    """``load_breakdown``'s frame for a terminal."""
+    columns = "task model adapter data settings arm metric".split()
+    rows = [
+        (
+            *(r[c] for c in columns),
+            r[field],
+            value_text(r["value"]),
+            interval_text(r["ci_low"], r["ci_high"]),
+            r["n"],
+            r["partial"],
+        )
+        for r in frame.to_dict("records")
+    ]
+    return aligned((*columns, field, "value", "95 % interval", "n", ""), rows)

@@ -1,100 +1,155 @@
-"""Which cells there are under an output folder."""
+"""Which cells there are under an output folder, which of them the user means, and what tables call
+them.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from evalkit.cell import model_name
+from evalkit.adapter import digest
 from evalkit.errors import DataError, UsageError
-from evalkit.records import READABLE, SCHEMA_VERSION
+from evalkit.store import CellFolder, Selection, cells, display_names, model_name
+
+LOG = logging.getLogger("evalkit")
+MINI_NOTE = (
+    "`mini` subsets are small sets drawn by evalkit; their scores are not comparable "
+    "with those of the official subsets."
+)
+DATA_KINDS = {"hub": "official", "embedded": "mini"}
+"""How tables call the kinds of data that a source describes; any other kind is local."""
 
 
 @dataclass(frozen=True)
-class StoredCell:
-    """A cell on disk: its folder, run.json and results.json."""
+class Inventory:
+    """The cells under an output folder."""
 
-    folder: Path
-    run: Mapping[str, Any]
-    results: Mapping[str, Any]
-
-    @property
-    def task(self) -> str:
-        return f"{self.run['identity']['task']}:{self.run['identity']['subset']}"
-
-    @property
-    def fingerprint(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self.run["identity"]["fingerprint"]
-        return found
-
-    @property
-    def settings(self) -> str:
-        """What was set away from the defaults, and what bounds the pixels, in one line."""
-        parts = [f"{k}={v}" for k, v in self.results["switches"].items()]
-        budget = {
-            k: v
-            for k, v in self.run["identity"]["budget"].items()
-            if v is not None and k not in self.results["switches"]
-        }
-        parts += [f"{k}={v}" for k, v in budget.items()]
-        if self.fingerprint.get("dtype"):
-            parts.append(str(self.fingerprint["dtype"]))
-        return " ".join(parts)
+    cells: tuple[CellFolder, ...]
+    """Those that can be read, in the order of their folders."""
+    damaged: tuple[str, ...]
+    """Why each of the others can't be, in words that name its file."""
 
 
-def stored_cells(output: Path = Path("results")) -> list[StoredCell]:
-    """All cells with results under ``output/runs``, in the order of their folders. Damaged ones
-    raise DataError naming the file.
+def take_inventory(output: Path) -> Inventory:
+    """Reads run.json and results.json of every cell. A damaged cell costs the others nothing: it
+    is logged as a warning and left out.
+
+    Raises UsageError when there is no such folder.
     """
-    return [_stored(path.parent) for path in sorted((output / "runs").glob("*/*/results.json"))]
+    if not output.is_dir():
+        raise UsageError(f"{output}: no such folder")
+    whole, damaged = [], []
+    for cell in cells(output):
+        try:
+            _ = cell.run, cell.results
+            whole.append(cell)
+        except DataError as e:
+            LOG.warning("left out: %s", e)
+            damaged.append(str(e))
+    return Inventory(tuple(whole), tuple(damaged))
 
 
-def some_cells(output: Path) -> list[StoredCell]:
-    """``stored_cells``, of which there must be one. Raises UsageError."""
-    if not (cells := stored_cells(output)):
+def some_cells(output: Path) -> Inventory:
+    """``take_inventory`` of a folder that must hold at least one cell. Raises UsageError."""
+    found = take_inventory(output) if output.is_dir() else Inventory((), ())
+    if not found.cells and not found.damaged:
         raise UsageError(f"no results under {output / 'runs'}: run something first")
-    return cells
+    return found
 
 
-def find_cells(name: str, output: Path = Path("results")) -> list[StoredCell]:
-    """The cells that a word on the command line means: a cell folder, or all cells of a model.
-    Raises UsageError with what there is.
+def find_cells(name: str, output: Path = Path("results")) -> list[CellFolder]:
+    """Cells named on the command line: a cell's folder (its path or its name), or a model (all its
+    cells). Raises UsageError with what there is.
     """
-    if (Path(name) / "results.json").is_file():
-        return [_stored(Path(name))]
-    every = stored_cells(output)
-    found = [
-        c
-        for c in every
-        if model_name(name) == c.run["model"] or name in (c.folder.parent.name, c.folder.name)
-    ]
-    if not found:
-        known = sorted({c.folder.parent.name for c in every} | {c.folder.name for c in every})
+    if Path(name).is_dir() and (cell := CellFolder(Path(name))).exists:
+        _ = cell.run, cell.results
+        return [cell]
+    there = take_inventory(output).cells if output.is_dir() else ()
+    meant = [c for c in there if name in (c.name, c.model, c.path.parent.name)]
+    meant = meant or [c for c in there if model_name(name) == c.model]
+    if not meant:
+        known = sorted({c.path.parent.name for c in there} | {c.name for c in there})
         raise UsageError(
             f"{name}: no such cell or model under {output / 'runs'}; there are: "
             f"{', '.join(known) or 'none'}"
         )
-    return found
+    return meant
 
 
-def _stored(folder: Path) -> StoredCell:
-    parts = []
-    for name in ("run.json", "results.json"):
-        path = folder / name
-        try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as e:
-            raise DataError(
-                f"{path}: can't be read ({e}); repeat the run's command to make it again, or "
-                f"remove {folder}"
-            ) from e
-        if value.get("schema_version") not in READABLE:
-            raise DataError(
-                f"{path}: schema {value.get('schema_version')!r}, this evalkit reads "
-                f"{SCHEMA_VERSION}"
-            )
-        parts.append(value)
-    return StoredCell(folder, parts[0], parts[1])
+def data_kind(cell: CellFolder) -> str:
+    """``official`` (from the hub), ``local`` (a copy or a set of the user's own) or ``mini`` (drawn
+    by evalkit).
+    """
+    return DATA_KINDS.get(str(cell.run.identity.data.get("kind")), "local")
+
+
+def data_digest(cell: CellFolder) -> str:
+    """12 hex digits that tell one data set, revision or copy from another."""
+    return digest(cell.run.identity.data)
+
+
+def arm(cell: CellFolder) -> str:
+    """``inference probe`` when the weights ran with settings that they were not trained with,
+    ``trained arm`` when they were trained with settings other than the release's, else empty.
+    """
+    if cell.results.inference_probe:
+        return "inference probe"
+    return "trained arm" if cell.run.identity.fingerprint.get("trained_with") else ""
+
+
+def selection_text(selection: Selection) -> str:
+    """Which samples were taken, in words; empty for all of them."""
+    if selection.ids:
+        return f"{len(selection.ids)} by id"
+    if selection.drawn is not None:
+        return f"{selection.drawn} at random (seed {selection.seed})"
+    if selection.first is not None:
+        start, stop = selection.first
+        return f"first {stop}" if start == 0 else f"{start} to {stop}"
+    return ""
+
+
+def partial_text(cell: CellFolder) -> str:
+    """Why a cell's score is not to be quoted, in brackets; empty for a whole cell."""
+    if chosen := selection_text(cell.results.selection):
+        return f" (partial: {chosen}; do not quote)"
+    return "" if cell.results.complete else " (partial: stopped early; do not quote)"
+
+
+def model_labels(cells: Sequence[CellFolder]) -> dict[Path, str]:
+    """What tables call the model of each cell, by the cell's folder."""
+    return {c.path: name for c, name in zip(cells, display_names(cells))}
+
+
+def labels(cells: Sequence[CellFolder]) -> dict[Path, str]:
+    """What legends and lists call each cell, by its folder: model and settings, and then only what
+    it takes to tell it from the other cells of its task: adapter, data, task version, code, model
+    weights, and at last the folder's name.
+    """
+    models = model_labels(cells)
+    out = {c.path: ", ".join(filter(None, (models[c.path], c.settings))) for c in cells}
+    details: tuple[Callable[[CellFolder], str], ...] = (
+        lambda c: c.adapter,
+        lambda c: f"{data_kind(c)} data",
+        lambda c: f"data {data_digest(c)[:6]}",
+        lambda c: f"version {c.run.identity.task_version}",
+        lambda c: f"code {digest(c.run.identity.code)[:6]}" if c.run.identity.code else "",
+        lambda c: f"weights {str(c.run.identity.fingerprint.get('weights', ''))[:6]}",
+        lambda c: c.name,
+    )
+    for detail in details:
+        for alike in _alike(cells, out):
+            if len({detail(c) for c in alike}) > 1:
+                for c in alike:
+                    out[c.path] = ", ".join(filter(None, (out[c.path], detail(c))))
+    return out
+
+
+def _alike(cells: Sequence[CellFolder], names: Mapping[Path, str]) -> list[list[CellFolder]]:
+    """Cells of one task that still share a name."""
+    groups: dict[tuple[str, str], list[CellFolder]] = {}
+    for cell in cells:
+        groups.setdefault((cell.task, names[cell.path]), []).append(cell)
+    return [group for group in groups.values() if len(group) > 1]

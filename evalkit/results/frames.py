@@ -3,106 +3,154 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalkit import journal
 from evalkit.adapter import digest
-from evalkit.journal import SCHEMA_VERSION
-from evalkit.results.cells import StoredCell, stored_cells
+from evalkit.results.cells import (
+    arm,
+    data_digest,
+    data_kind,
+    model_labels,
+    selection_text,
+    take_inventory,
+)
+from evalkit.store import SCHEMA_VERSION, CellFolder, Record
 
 if TYPE_CHECKING:
     import pandas as pd
+
+RESULT_COLUMNS = (
+    "model adapter task metric value ci_low ci_high n n_total errors unparsed clusters "
+    "complete selection data arm step inference_probe settings switches task_version "
+    "data_digest weights fingerprint tokens_text_in tokens_vision_in tokens_out seconds created "
+    "rescored evalkit_version git_commit git_dirty command cell headline higher_is_better scale "
+    "schema_version"
+).split()
+SAMPLE_COLUMNS = (
+    "cell model adapter task settings data selection id cluster question target choices text "
+    "parsed unparsed error failed_in finish_reason prompt seconds tokens_text_in "
+    "tokens_vision_in tokens_out"
+).split()
 
 
 def load_results(output: str | Path = "results") -> pd.DataFrame:
     """One row per cell and metric.
 
     Columns: model, adapter, task (``name:subset``), metric, value, ci_low, ci_high (95 %, over
-    clusters; empty when it can't be told), n (scored), n_total, errors, unparsed, clusters,
-    complete, selection (empty: everything), step (of a training run), inference_probe, switches, settings, task_version,
-    data, weights, fingerprint, tokens_text_in, tokens_vision_in, tokens_out, seconds, created,
-    evalkit_version, git_commit, git_dirty, command, cell (the folder), headline (True for the
-    task's first metric), higher_is_better, schema_version.
+    clusters; empty when there is none), n (scored), n_total, errors, unparsed, clusters, complete
+    (every sample of the subset was asked: False for a selection too), selection (in words; empty:
+    all samples), data (official, local or mini), arm (inference probe, trained arm or
+    empty), step (of a training run), inference_probe, settings (switches and dtype in one line), switches (as JSON; each also
+    in a column ``switch_<name>``), task_version, data_digest, weights, fingerprint,
+    tokens_text_in, tokens_vision_in, tokens_out, seconds, created, rescored, evalkit_version,
+    git_commit, git_dirty, command, cell (the folder), headline (True for the task's first metric),
+    higher_is_better, scale, schema_version.
+
+    A damaged cell is logged and left out. Raises UsageError when there is no such folder.
     """
+    return results_frame(take_inventory(Path(output)).cells)
+
+
+def results_frame(cells: Sequence[CellFolder]) -> pd.DataFrame:
+    """``load_results`` of these cells."""
     import pandas as pd
 
-    rows = [row for cell in stored_cells(Path(output)) for row in _result_rows(cell)]
-    return pd.DataFrame(rows, columns=RESULT_COLUMNS)
+    models = model_labels(cells)
+    rows = [row for cell in cells for row in _result_rows(cell, models[cell.path])]
+    return pd.DataFrame(rows, columns=_with_switches(RESULT_COLUMNS, "switches", rows))
 
 
 def load_samples(output: str | Path = "results", errors: bool = True) -> pd.DataFrame:
     """One row per sample of every cell.
 
-    Columns: cell, model, task, id, cluster, target, text (the answer), parsed, unparsed, error,
-    finish_reason, prompt, seconds, tokens_text_in, tokens_vision_in, tokens_out, then
+    Columns: cell (the folder), model, adapter, task, settings, each switch as ``switch_<name>``,
+    data, selection, id, cluster, question (as sent; empty in results of evalkit 0.1), target,
+    choices, text (the answer), parsed, unparsed, error, failed_in (row, adapter, scoring),
+    finish_reason, prompt (a hash), seconds, tokens_text_in, tokens_vision_in, tokens_out, then
     ``metadata_*`` and ``score_*`` as the tasks name them. ``errors=False`` leaves out samples
-    without a score.
+    without a score. Raises UsageError when there is no such folder.
     """
     import pandas as pd
 
-    rows = []
-    for cell in stored_cells(Path(output)):
-        for r in journal.read(cell.folder / "journal.jsonl").records.values():
-            if errors or r.get("error") is None:
-                plain = {k: r.get(k) for k in SAMPLE_COLUMNS if k not in ("cell", "model", "task")}
-                tokens = {f"tokens_{k}": v for k, v in r.get("tokens", {}).items()}
-                named = {f"metadata_{k}": v for k, v in r.get("metadata", {}).items()}
-                scores = {f"score_{k}": v for k, v in r.get("scores", {}).items()}
-                where = {"cell": str(cell.folder), "model": cell.run["model"], "task": cell.task}
-                rows.append({**where, **plain, **tokens, **named, **scores})
-    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=SAMPLE_COLUMNS)
-
-
-SAMPLE_COLUMNS = "cell model task id cluster target text parsed unparsed error finish_reason prompt seconds".split()
-
-
-RESULT_COLUMNS = (
-    "model adapter task metric value ci_low ci_high n n_total errors unparsed clusters "
-    "complete selection step inference_probe switches "
-    "settings task_version data weights fingerprint tokens_text_in tokens_vision_in "
-    "tokens_out seconds created evalkit_version "
-    "git_commit git_dirty command cell headline higher_is_better schema_version"
-).split()
-
-
-def _result_rows(cell: StoredCell) -> Iterator[dict[str, Any]]:
-    run, results = cell.run, cell.results
-    git = run.get("git") or {}
-    for i, metric in enumerate(results["metrics"]):
-        yield {
-            "model": run["model"],
-            "adapter": cell.fingerprint.get("adapter"),
+    cells = take_inventory(Path(output)).cells
+    models = model_labels(cells)
+    rows: list[dict[str, Any]] = []
+    for cell in cells:
+        about = {
+            "cell": str(cell.path),
+            "model": models[cell.path],
+            "adapter": cell.adapter,
             "task": cell.task,
-            **{k: metric[k] for k in ("metric", "value", "ci_low", "ci_high", "n", "clusters")},
-            **{
-                k: results[k]
-                for k in (
-                    "n_total",
-                    "errors",
-                    "unparsed",
-                    "complete",
-                    "inference_probe",
-                    "seconds",
-                    "created",
-                )
-            },
-            "selection": json.dumps(results["selection"]) if results["selection"] else "",
-            "step": cell.fingerprint.get("step"),
-            "switches": json.dumps(results["switches"]) if results["switches"] else "",
             "settings": cell.settings,
-            "task_version": run["identity"]["task_version"],
-            "data": digest(run["identity"]["data"]),
-            "weights": str(cell.fingerprint.get("weights", ""))[:12],
-            "fingerprint": digest(cell.fingerprint),
-            **{f"tokens_{k}": v for k, v in results["tokens"].items()},
-            "evalkit_version": run["versions"].get("evalkit"),
-            "git_commit": git.get("commit"),
-            "git_dirty": git.get("dirty"),
-            "command": run["command"],
-            "cell": str(cell.folder),
-            "headline": i == 0,
-            "higher_is_better": metric["higher_is_better"],
-            "schema_version": SCHEMA_VERSION,
+            "data": data_kind(cell),
+            "selection": selection_text(cell.results.selection),
+            **_switch_columns(cell),
         }
+        rows += [about | _sample_row(r) for r in cell.records().values() if errors or r.scored]
+    return pd.DataFrame(rows, columns=_with_switches(SAMPLE_COLUMNS, "settings", rows))
+
+
+def _sample_row(record: Record) -> dict[str, Any]:
+    plain = {k: getattr(record, k) for k in SAMPLE_COLUMNS if k in Record.__dataclass_fields__}
+    return (
+        plain
+        | {f"tokens_{k}": v for k, v in asdict(record.tokens).items()}
+        | {f"metadata_{k}": v for k, v in record.metadata.items()}
+        | {f"score_{k}": v for k, v in record.scores.items()}
+    )
+
+
+def _result_rows(cell: CellFolder, model: str) -> Iterator[dict[str, Any]]:
+    run, results = cell.run, cell.results
+    about = {
+        "model": model,
+        "adapter": cell.adapter,
+        "task": cell.task,
+        "n_total": results.n_total,
+        "errors": results.errors,
+        "unparsed": results.unparsed,
+        "complete": not results.partial,
+        "selection": selection_text(results.selection),
+        "data": data_kind(cell),
+        "arm": arm(cell),
+        "step": run.identity.fingerprint.get("step"),
+        "inference_probe": results.inference_probe,
+        "settings": cell.settings,
+        "switches": json.dumps(results.switches) if results.switches else "",
+        **_switch_columns(cell),
+        "task_version": run.identity.task_version,
+        "data_digest": data_digest(cell),
+        "weights": str(run.identity.fingerprint.get("weights", ""))[:12],
+        "fingerprint": digest(run.identity.fingerprint),
+        **{f"tokens_{k}": v for k, v in asdict(results.tokens).items()},
+        "seconds": results.seconds,
+        "created": results.created,
+        "rescored": results.rescored or "",
+        "evalkit_version": run.versions.get("evalkit"),
+        "git_commit": run.git.commit if run.git else None,
+        "git_dirty": run.git.dirty if run.git else None,
+        "command": run.command,
+        "cell": str(cell.path),
+        "schema_version": SCHEMA_VERSION,
+    }
+    for i, metric in enumerate(results.metrics):
+        scores = {k: v for k, v in asdict(metric).items() if k != "group"}
+        yield about | scores | {"headline": i == 0}
+
+
+def _switch_columns(cell: CellFolder) -> dict[str, Any]:
+    return {f"switch_{k}": v for k, v in cell.results.switches.items()}
+
+
+def _with_switches(
+    columns: Sequence[str], after: str, rows: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """The fixed columns, the switches' behind ``after``, and at the end what tasks named."""
+    others = dict.fromkeys(key for row in rows for key in row if key not in columns)
+    switches = sorted(k for k in others if k.startswith("switch_"))
+    at = columns.index(after) + 1
+    rest = [k for k in others if k not in switches]
+    return [*columns[:at], *switches, *columns[at:], *rest]

@@ -1,103 +1,300 @@
-"""The leaderboard: every cell with its headline score."""
+"""The leaderboard: models down, tasks across, and below it every cell with its headline score."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalkit.journal import SCHEMA_VERSION
-from evalkit.results.frames import load_results
-from evalkit.results.tables import interval_text, markdown_table, replace_text
+from evalkit.adapter import digest
+from evalkit.files import replace
+from evalkit.results.cells import (
+    MINI_NOTE,
+    arm,
+    data_digest,
+    data_kind,
+    model_labels,
+    partial_text,
+    take_inventory,
+)
+from evalkit.results.frames import results_frame
+from evalkit.results.tables import (
+    aligned,
+    bold,
+    escaped,
+    interval_text,
+    markdown_table,
+    value_text,
+    write_csv,
+)
+from evalkit.store import SCHEMA_VERSION, CellFolder, MetricResult
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-MINI_NOTE = (
-    "`mini` subsets are small sets drawn by evalkit; their scores are not comparable "
-    "with those of the official subsets."
+LONG = (
+    "task",
+    "model",
+    "adapter",
+    "data",
+    "settings",
+    "metric",
+    "value",
+    "95 % interval",
+    "n",
+    "errors",
+    "unparsed",
+    "version",
+    "",
 )
+"""Columns of the table of all cells."""
+
+
+RowKey = tuple[str, str, str, str]
+ColumnKey = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Models down, tasks across, as text."""
+
+    columns: list[str]
+    rows: list[list[str]]
+    best: set[tuple[int, int]]
+    """(row, column) of the best score of each task; a score of a part of the samples is never the
+    best."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cell's headline score."""
+
+    cell: CellFolder
+    model: str
+    """The model as tables name it."""
+    score: MetricResult
+
+    @property
+    def row(self) -> RowKey:
+        """What a row of the overview stands for: model, adapter, its settings with what the weights
+        were trained with, and a digest of all that can change an answer.
+        """
+        settings = ", ".join(filter(None, (self.cell.settings, self.arm)))
+        return self.model, self.cell.adapter, settings, digest(self.cell.run.identity.fingerprint)
+
+    @property
+    def column(self) -> ColumnKey:
+        """What a column of the overview stands for: task, metric, and the data it is over. Local
+        copies of different bytes have columns of their own: their scores are of different rows.
+        """
+        kind = data_kind(self.cell)
+        where = f"local data {data_digest(self.cell)[:6]}" if kind == "local" else ""
+        return self.cell.task, self.score.metric, where
+
+    @property
+    def text(self) -> str:
+        """The score with its interval, an asterisk where it is of a part of the samples."""
+        mark = "*" if self.cell.results.partial else ""
+        return f"{value_text(self.score.value)}{mark} " + interval_text(
+            self.score.ci_low, self.score.ci_high
+        )
+
+    @property
+    def arm(self) -> str:
+        return arm(self.cell)
+
+    @property
+    def goodness(self) -> float:
+        """The value, turned round where less is better."""
+        return self.score.value if self.score.higher_is_better else -self.score.value
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """The headline scores of all cells, and what is missing from them."""
+
+    entries: tuple[Entry, ...]
+    frame: pd.DataFrame
+    """``load_results`` of the same cells: every metric."""
+    no_score: tuple[CellFolder, ...]
+    """Cells without any scored sample."""
+    damaged: tuple[str, ...]
+    """Why cells that can't be read are left out."""
+
+    @classmethod
+    def of(cls, output: Path) -> Leaderboard:
+        """Reads all cells under an output folder. Raises UsageError when there is no such
+        folder.
+        """
+        there = take_inventory(output)
+        models = model_labels(there.cells)
+        entries = tuple(
+            Entry(c, models[c.path], c.results.metrics[0]) for c in there.cells if c.results.metrics
+        )
+        empty = tuple(c for c in there.cells if not c.results.metrics)
+        return cls(entries, results_frame(there.cells), empty, there.damaged)
+
+    def overview(self) -> Overview:
+        """Models down and tasks across."""
+        tasks = sorted({e.column for e in self.entries})
+        rows = sorted({e.row for e in self.entries})
+        names = _row_names(rows)
+        places: dict[tuple[RowKey, ColumnKey], Entry] = {}
+        for entry in self.entries:
+            before = places.get((entry.row, entry.column))
+            if before is None or _preferred(entry, before):
+                places[entry.row, entry.column] = entry
+        best: dict[ColumnKey, float] = {}
+        for (_, task), entry in places.items():
+            if not entry.cell.results.partial:
+                best[task] = max(entry.goodness, best.get(task, entry.goodness))
+        body, marked = [], set()
+        for i, row in enumerate(rows):
+            line = [*names[row]]
+            for task in tasks:
+                one = places.get((row, task))
+                line.append(one.text if one else "")
+                if one and not one.cell.results.partial and one.goodness == best[task]:
+                    marked.add((i, len(line) - 1))
+            body.append(line)
+        heads = [f"{task} {metric}{f', {where}' if where else ''}" for task, metric, where in tasks]
+        width = len(names[rows[0]]) if rows else 1
+        return Overview([*("model", "adapter", "settings")[:width], *heads], body, marked)
+
+    def long(self) -> list[tuple[Any, ...]]:
+        """One row per cell, tasks together, the best first; columns LONG."""
+        ordered = sorted(self.entries, key=lambda e: (e.cell.task, -e.goodness))
+        return [
+            (
+                e.cell.task,
+                e.model,
+                e.cell.adapter,
+                data_kind(e.cell),
+                e.cell.settings,
+                e.score.metric,
+                value_text(e.score.value),
+                interval_text(e.score.ci_low, e.score.ci_high),
+                f"{e.score.n}{partial_text(e.cell)}",
+                e.cell.results.errors,
+                e.cell.results.unparsed,
+                e.cell.run.identity.task_version,
+                e.arm,
+            )
+            for e in ordered
+        ]
+
+    def notes(self) -> list[str]:
+        """What a reader has to know beside the numbers."""
+        out = []
+        if any(e.cell.results.partial for e in self.entries):
+            out.append("* a part of the samples: do not quote")
+        if any(data_kind(e.cell) == "mini" for e in self.entries):
+            out.append(MINI_NOTE)
+        if any(data_kind(e.cell) == "local" for e in self.entries):
+            out.append(
+                "local data: rows from a user's folder; nothing says that they are the official ones."
+            )
+        out += self._without_baseline()
+        out += [f"{c.task}, {c.model}: no score ({c.path})" for c in self.no_score]
+        return out + [f"left out: {why}" for why in self.damaged]
+
+    def _without_baseline(self) -> list[str]:
+        """How to run the no-vision baselines that are missing, by the settings with which each
+        adapter says that its model sees nothing.
+        """
+        missing: dict[tuple[str, str, tuple[tuple[str, Any], ...]], list[str]] = {}
+        baselines = {
+            (e.cell.task, e.model)
+            for e in self.entries
+            if (blind := e.cell.run.blind) and _includes(e.cell.results.switches, blind)
+        }
+        for e in self.entries:
+            if e.cell.run.blind and (e.cell.task, e.model) not in baselines:
+                key = (e.model, e.cell.adapter, tuple(e.cell.run.blind.items()))
+                missing.setdefault(key, [])
+                if e.cell.task not in missing[key]:
+                    missing[key].append(e.cell.task)
+        return [
+            f"no vision baseline of {model} ({adapter}) on {', '.join(sorted(tasks))}: run with "
+            + " ".join(f"--switch {k}={v}" for k, v in blind)
+            for (model, adapter, blind), tasks in missing.items()
+        ]
+
+    def text(self) -> str:
+        """For a terminal."""
+        view = self.overview()
+        shown = [
+            [
+                f"{v} <" if (i, j) in view.best and len(view.rows) > 1 else v
+                for j, v in enumerate(row)
+            ]
+            for i, row in enumerate(view.rows)
+        ]
+        best = ["< best of its column"] if len(view.rows) > 1 and view.best else []
+        return "\n\n".join(
+            [
+                aligned(view.columns, shown),
+                aligned(LONG, self.long()),
+                "\n".join(best + self.notes()),
+            ]
+        )
+
+    def markdown(self) -> str:
+        view = self.overview()
+        shown = [
+            [bold(v) if (i, j) in view.best else v for j, v in enumerate(row)]
+            for i, row in enumerate(view.rows)
+        ]
+        notes = "\n".join(f"- {escaped(note)}" for note in self.notes())
+        head = f"<!-- schema_version: {SCHEMA_VERSION}; made by `evalkit leaderboard` -->"
+        return (
+            f"{head}\n\n{markdown_table(view.columns, shown)}\n\nBest in bold; in brackets 95 % "
+            f"intervals over images and videos.\n\n## All cells\n\n"
+            f"{markdown_table(LONG, self.long())}\n\n{notes}\n"
+        )
+
+    def write(self, output: Path) -> tuple[Path, Path]:
+        """``write_leaderboard`` of what is read already."""
+        table = self.frame.assign(cell=[Path(c).name for c in self.frame["cell"]])
+        csv = write_csv(output / "leaderboard.csv", table)
+        markdown = output / "leaderboard.md"
+        replace(markdown, self.markdown(), durable=False)
+        return csv, markdown
+
+
+def _row_names(rows: Sequence[RowKey]) -> dict[RowKey, list[str]]:
+    """The first columns of each row: the model; adapter and settings where they differ; the digest
+    where all else is alike.
+    """
+    alike = [row[:3] for row in rows]
+    several = len({row[1:] for row in rows}) > 1
+    names = {}
+    for row in rows:
+        model, adapter, settings, identity = row
+        if alike.count(row[:3]) > 1:
+            settings = ", ".join(filter(None, (settings, identity[:6])))
+        names[row] = [model, adapter, settings] if several else [model]
+    return names
+
+
+def _preferred(one: Entry, other: Entry) -> bool:
+    """Of two cells that share a place in the overview (of other task versions or code): a whole one
+    before a part, then the later one.
+    """
+    return (not one.cell.results.partial, one.cell.results.created) > (
+        not other.cell.results.partial,
+        other.cell.results.created,
+    )
+
+
+def _includes(switches: Mapping[str, Any], blind: Mapping[str, Any]) -> bool:
+    return all(k in switches and switches[k] == v for k, v in blind.items())
 
 
 def write_leaderboard(output: Path = Path("results")) -> tuple[Path, Path]:
-    """Writes ``leaderboard.csv`` (every metric) and ``leaderboard.md`` (headline metrics) into
-    ``output``; returns both paths.
-
-    In the second, every model that has switches gets a row for its no-vision baseline,
-    ``vision_gate=0``, run or not.
+    """Writes ``leaderboard.csv`` (every metric) and ``leaderboard.md`` (headline scores) into
+    ``output``; returns both paths. Raises UsageError when there is no such folder, EvalkitError
+    when they can't be written.
     """
-    frame = load_results(output)
-    csv, markdown = output / "leaderboard.csv", output / "leaderboard.md"
-    replace_text(
-        csv,
-        frame.drop(columns=["cell"])
-        .assign(cell=[Path(c).name for c in frame["cell"]])
-        .to_csv(index=False),
-    )
-    heads = frame[frame["headline"].astype(bool)]
-    best_first = heads["value"].where(heads["higher_is_better"].astype(bool), -heads["value"])
-    heads = heads.assign(best=best_first).sort_values(
-        ["task", "best"], ascending=[True, False], kind="stable"
-    )
-    columns = (
-        "task",
-        "model",
-        "adapter",
-        "metric",
-        "value",
-        "95 % interval",
-        "n",
-        "errors",
-        "unparsed",
-        "settings",
-        "version",
-        "",
-    )
-    body = [
-        (
-            row["task"],
-            row["model"],
-            row["adapter"],
-            row["metric"],
-            f"{row['value']:.1f}",
-            interval_text(row["ci_low"], row["ci_high"]),
-            f"{row['n']}"
-            if row["complete"] and not row["selection"]
-            else f"{row['n']} (partial: do not quote)",
-            row["errors"],
-            row["unparsed"],
-            row["settings"],
-            f"{row['task_version']}",
-            "inference probe" if row["inference_probe"] else "",
-        )
-        for row in heads.to_dict("records")
-    ]
-    body = sorted([*body, *_no_vision(heads)], key=lambda r: r[0])
-    text = f"<!-- schema_version: {SCHEMA_VERSION}; made by `evalkit leaderboard` -->\n\n{markdown_table(columns, body)}\n\n{MINI_NOTE}\n"
-    replace_text(markdown, text)
-    return csv, markdown
-
-
-def _no_vision(heads: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
-    """Rows that stand for the no-vision baselines that were not run."""
-    reference = heads[heads["adapter"] == "reference"]
-    for (task, model), rows in reference.groupby(["task", "model"], sort=False):
-        gates = [json.loads(s).get("vision_gate") if s else None for s in rows["switches"]]
-        if 0 not in gates:
-            metric = rows["metric"].iloc[0]
-            yield (
-                task,
-                model,
-                "reference",
-                metric,
-                "–",
-                "–",
-                "–",
-                "–",
-                "–",
-                "vision_gate=0",
-                "–",
-                "no vision: run with --switch vision_gate=0",
-            )
+    return Leaderboard.of(output).write(output)

@@ -1,61 +1,255 @@
-"""Two cells compared on the samples that both scored."""
+"""Cells compared on the samples that both scored."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import TYPE_CHECKING
 
-from evalkit import journal
 from evalkit.errors import UsageError
-from evalkit.results.cells import StoredCell
-from evalkit.stats import compare, holm, mean
+from evalkit.results.cells import data_digest, labels, model_labels, partial_text
+from evalkit.results.tables import aligned, interval_text, p_text, value_text
+from evalkit.stats import compare, detectable, holm, mean
+from evalkit.store import CellFolder, MetricResult, Record
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
-def compare_cells(a: Sequence[StoredCell], b: Sequence[StoredCell]) -> list[dict[str, Any]]:
-    """One row per task and metric that both sides have: values on the common samples, the paired
-    difference a - b, its 95 % interval, the p-value of a sign-flip test over clusters, and Holm's
-    adjustment over all rows. Raises UsageError when nothing is in common."""
-    rows: list[dict[str, Any]] = []
-    for mine in a:
-        for theirs in b:
-            if mine.task == theirs.task and mine.folder != theirs.folder:
-                rows += _paired_rows(mine, theirs)
+TEXT_COLUMNS = (
+    "task",
+    "cell a",
+    "cell b",
+    "metric",
+    "a",
+    "b",
+    "a - b",
+    "95 % interval",
+    "p",
+    "p (Holm)",
+    "MDE",
+    "n",
+    "",
+)
+
+
+@dataclass(frozen=True)
+class PairedScores:
+    """One metric of two cells on their common samples, as people read it (scale applied)."""
+
+    metric: str
+    a: float
+    """Mean of the first cell's scores on the common samples (of the groups' means, where the
+    metric has a group)."""
+    b: float
+    """The same of the second cell."""
+    difference: float
+    """a - b."""
+    ci_low: float | None
+    """Lower end of the difference's 95 % interval over clusters."""
+    ci_high: float | None
+    """Upper end of it."""
+    p_value: float | None
+    """Of a two-sided sign-flip test over clusters; None with a single cluster."""
+    mde: float | None
+    """The minimum detectable effect: the true difference that so many clusters of this spread
+    would show as significant at 0.05 (uncorrected) in four of five repetitions."""
+    n: int
+    """Common samples."""
+    clusters: int
+    """Clusters that they fall into."""
+
+    @classmethod
+    def of(
+        cls, a: Mapping[str, Record], b: Mapping[str, Record], metric: MetricResult
+    ) -> PairedScores | None:
+        """``a`` and ``b``: scored records by id. None when no sample has the metric in both."""
+        name, scale = metric.metric, metric.scale
+        common = [id for id in a if id in b and name in a[id].scores and name in b[id].scores]
+        if not common:
+            return None
+        x, y = ([side[id].scores[name] for id in common] for side in (a, b))
+        clusters = [a[id].cluster for id in common]
+        groups = [str(a[id].metadata.get(metric.group)) for id in common] if metric.group else None
+        paired = compare(x, y, clusters, groups)
+        low, high = paired.difference.low, paired.difference.high
+        mde = detectable([i - j for i, j in zip(x, y)], clusters, groups)
+        return cls(
+            metric=name,
+            a=scale * mean(x, groups),
+            b=scale * mean(y, groups),
+            difference=scale * paired.difference.value,
+            ci_low=None if low is None else scale * low,
+            ci_high=None if high is None else scale * high,
+            p_value=paired.p_value,
+            mde=None if mde is None else scale * mde,
+            n=len(common),
+            clusters=len(set(clusters)),
+        )
+
+    @property
+    def same(self) -> bool:
+        """Whether every sample has the same score in both: there is nothing to test."""
+        return self.difference == 0 and not self.mde
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two cells of one task, compared by one metric."""
+
+    a: CellFolder
+    b: CellFolder
+    scores: PairedScores
+    p_holm: float | None
+    """p_value by Holm's correction for all differences that were tested together."""
+    remarks: tuple[str, ...]
+    """What else differs between the two, or is missing from them."""
+
+
+def compare_cells(a: Sequence[CellFolder], b: Sequence[CellFolder]) -> list[Pair]:
+    """Pairs of a cell of ``a`` and one of ``b``, one entry per metric that both have.
+
+    Like is compared with like: of each task, cells of equal settings and data, each pair once. A
+    task of which either side has a single cell is compared whatever its settings, and the pair's
+    remarks say what differs. Raises UsageError when the two are the same cell, when no task is in
+    common, or when it can't be told which of several cells are meant.
+    """
+    chosen = _pairs(a, b)
+    rows = [row for one, other in chosen for row in _compared(one, other)]
     if not rows:
         raise UsageError("the two have no scored samples of one task in common")
-    told = [r for r in rows if r["p_value"] is not None]
-    for row, adjusted in zip(told, holm([r["p_value"] for r in told])):
-        row["p_holm"] = adjusted
+    tested = [i for i, r in enumerate(rows) if r.scores.p_value is not None and not r.scores.same]
+    adjusted = holm([rows[i].scores.p_value or 0.0 for i in tested])
+    for i, p in zip(tested, adjusted):
+        rows[i] = replace(rows[i], p_holm=p)
     return rows
 
 
-def _paired_rows(a: StoredCell, b: StoredCell) -> Iterator[dict[str, Any]]:
-    left, right = (journal.read(c.folder / "journal.jsonl").scored for c in (a, b))
-    for metric in a.results["metrics"]:
-        name = metric["metric"]
-        group = metric.get("group")
-        common = [
-            id
-            for id in left
-            if id in right and name in left[id]["scores"] and name in right[id]["scores"]
-        ]
-        if not common:
-            continue
-        x, y = ([side[id]["scores"][name] for id in common] for side in (left, right))
-        groups = [str(left[id]["metadata"].get(group)) for id in common] if group else None
-        clusters = [left[id]["cluster"] for id in common]
-        found = compare(x, y, clusters, groups)
-        scale = metric["scale"]
-        yield {
-            "task": a.task,
-            "metric": name,
-            "a": scale * mean(x, groups),
-            "b": scale * mean(y, groups),
-            "difference": found.difference.value * scale,
-            "ci_low": None if found.difference.low is None else found.difference.low * scale,
-            "ci_high": None if found.difference.high is None else found.difference.high * scale,
-            "p_value": found.p_value,
-            "p_holm": None,
-            "n": found.n,
-            "cell_a": a.folder.name,
-            "cell_b": b.folder.name,
+def comparison_frame(pairs: Sequence[Pair]) -> pd.DataFrame:
+    """One row per pair and metric: task, metric, model_a, model_b, adapter_a, adapter_b,
+    settings_a, settings_b, a, b, difference, ci_low, ci_high, p_value, p_holm, mde, n, clusters,
+    remarks, cell_a, cell_b (folders).
+    """
+    import pandas as pd
+
+    models = model_labels([cell for p in pairs for cell in (p.a, p.b)])
+    rows = [
+        {
+            "task": p.a.task,
+            "metric": p.scores.metric,
+            "model_a": models[p.a.path],
+            "model_b": models[p.b.path],
+            "adapter_a": p.a.adapter,
+            "adapter_b": p.b.adapter,
+            "settings_a": p.a.settings,
+            "settings_b": p.b.settings,
+            "a": p.scores.a,
+            "b": p.scores.b,
+            "difference": p.scores.difference,
+            "ci_low": p.scores.ci_low,
+            "ci_high": p.scores.ci_high,
+            "p_value": p.scores.p_value,
+            "p_holm": p.p_holm,
+            "mde": p.scores.mde,
+            "n": p.scores.n,
+            "clusters": p.scores.clusters,
+            "remarks": "; ".join(p.remarks),
+            "cell_a": str(p.a.path),
+            "cell_b": str(p.b.path),
         }
+        for p in pairs
+    ]
+    return pd.DataFrame(rows)
+
+
+def comparison_text(pairs: Sequence[Pair]) -> str:
+    """For a terminal: one row per pair and metric, and what the numbers mean."""
+    models = model_labels([cell for p in pairs for cell in (p.a, p.b)])
+
+    def name(cell: CellFolder) -> str:
+        return ", ".join(filter(None, (models[cell.path], cell.adapter, cell.settings)))
+
+    rows = [
+        (
+            p.a.task,
+            name(p.a),
+            name(p.b),
+            p.scores.metric,
+            value_text(p.scores.a),
+            value_text(p.scores.b),
+            value_text(p.scores.difference, signed=True),
+            interval_text(p.scores.ci_low, p.scores.ci_high),
+            p_text(None if p.scores.same else p.scores.p_value),
+            p_text(p.p_holm),
+            value_text(p.scores.mde),
+            p.scores.n,
+            "; ".join(p.remarks),
+        )
+        for p in pairs
+    ]
+    return (
+        f"{aligned(TEXT_COLUMNS, rows)}\npaired on common samples, intervals by resampling images "
+        "and videos, p by sign flips of these; MDE: the true difference that so many samples "
+        "would show at p < 0.05 (uncorrected) four times in five"
+    )
+
+
+def _pairs(a: Sequence[CellFolder], b: Sequence[CellFolder]) -> list[tuple[CellFolder, CellFolder]]:
+    out: list[tuple[CellFolder, CellFolder]] = []
+    unclear: list[CellFolder] = []
+    for task in dict.fromkeys(c.task for c in a):
+        ours, theirs = ([c for c in side if c.task == task] for side in (a, b))
+        if not theirs:
+            continue
+        candidates: dict[frozenset[str], tuple[CellFolder, CellFolder]] = {}
+        for one, other in product(ours, theirs):
+            key = frozenset((str(one.path.resolve()), str(other.path.resolve())))
+            if len(key) == 2:
+                candidates.setdefault(key, (one, other))
+        alike = [p for p in candidates.values() if _likeness(p[0]) == _likeness(p[1])]
+        if alike:
+            out += alike
+        elif len(candidates) == 1:
+            out += candidates.values()
+        elif candidates:
+            unclear += [c for c in (*ours, *theirs) if c not in unclear]
+    if unclear and not out:
+        names = labels(unclear)
+        listed = "\n".join(f"  {c.task}: {names[c.path]}: {c.path}" for c in unclear)
+        raise UsageError(
+            f"no two of these cells have equal settings and data; name two folders:\n{listed}"
+        )
+    if not out and (same := {c.path.resolve() for c in a} & {c.path.resolve() for c in b}):
+        raise UsageError(f"the same cell twice: {', '.join(map(str, sorted(same)))}")
+    return out
+
+
+def _likeness(cell: CellFolder) -> tuple[str, str, int]:
+    """What two cells must share to be compared as like with like."""
+    return cell.settings, data_digest(cell), cell.run.identity.task_version
+
+
+def _compared(a: CellFolder, b: CellFolder) -> list[Pair]:
+    contents = a.contents(), b.contents()
+    remarks = [
+        f"{side}{text}" for side, cell in (("a", a), ("b", b)) if (text := partial_text(cell))
+    ]
+    for side, journal in zip("ab", contents):
+        if journal.faults:
+            remarks.append(f"{side}: {len(journal.faults)} damaged lines in its journal")
+    if data_digest(a) != data_digest(b):
+        remarks.append("other data")
+    if a.run.identity.task_version != b.run.identity.task_version:
+        remarks.append("other versions of the task")
+    missing = len(contents[0].records.keys() ^ contents[1].records.keys())
+    if missing and not any("partial" in r for r in remarks):
+        remarks.append(f"{missing} samples are in one of the two only")
+    theirs = {m.metric for m in b.results.metrics}
+    rows = []
+    for metric in a.results.metrics:
+        if metric.metric in theirs:
+            scores = PairedScores.of(contents[0].scored, contents[1].scored, metric)
+            if scores:
+                rows.append(Pair(a, b, scores, None, tuple(remarks)))
+    return rows

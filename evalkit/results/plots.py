@@ -1,219 +1,312 @@
 """Pictures of results, readable in print and by the colour-blind (Okabe and Ito's colours, a mark
 for each). Functions return a matplotlib figure, or None where the data have nothing to show;
-``save`` and ``svg`` write one."""
+``save`` and ``svg`` write one. Nothing global of matplotlib is changed.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import wraps
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from evalkit import journal
+from evalkit.errors import UsageError
 from evalkit.results.breakdown import in_order, value_of
-from evalkit.stats import mean_interval
-
-if TYPE_CHECKING:
-    import pandas as pd
+from evalkit.results.sweep_values import Finding, Kind
+from evalkit.store import MetricResult, Record
+from evalkit.task import Metric
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKS = "os^Dv*"
+GREY = "#888888"
 KINDS = {
-    "trained arm": ("s", COLOURS[0], "squares: trained arms"),
-    "inference probe": ("o", COLOURS[1], "circles: inference probes"),
-    "same weights": ("^", COLOURS[2], "triangles: the same weights"),
+    Kind.TRAINED: ("s", COLOURS[0], "squares: trained arms"),
+    Kind.PROBE: ("o", COLOURS[1], "circles: inference probes"),
+    Kind.SAME: ("^", COLOURS[2], "triangles: the same weights"),
+    Kind.BASELINE: ("D", "black", "diamonds: baselines"),
 }
-"""Mark and colour of each kind of cell in a sweep's table, and what the picture says of them."""
-MOST = len(COLOURS)
-"""Cells that one picture shows; the first ones of more."""
-Scored = Sequence[journal.Record]
+"""Mark and colour of each kind of cell in a sweep, and what the picture says of them."""
+OVERLAID = len(COLOURS)
+"""Cells that share one panel; more get a panel each."""
 GROUPS = ("lang", "type", "question_types", "duration", "object_size", "tier")
-"""Fields that are drawn as bars, where samples have them."""
+"""Fields by which scores are drawn, where samples have them."""
+BINS = 5
+"""Bins of equal counts in a curve over lengths."""
+Scored = Sequence[Record]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-def _axes(width: float, height: float, panels: int) -> tuple[Any, Any]:
-    """A figure of ``panels`` axes side by side, with one scale upwards."""
-    import matplotlib
+def _drawing(draw: Callable[P, R]) -> Callable[P, R]:
+    """Draws with dollar signs as they stand (names of settings may hold them). Raises UsageError
+    that says what to install where matplotlib is missing.
+    """
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    @wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            from matplotlib import rc_context
+        except ImportError:
+            raise UsageError("pictures need matplotlib: pip install 'evalkit[plots]'") from None
+        with rc_context({"text.parse_math": False}):
+            return draw(*args, **kwargs)
 
-    matplotlib.rcParams["text.parse_math"] = False
-    figure, axes = pyplot.subplots(
-        1, panels, sharey=True, squeeze=False, figsize=(width, height), layout="constrained"
-    )
-    for axis in axes[0]:
+    return drawn
+
+
+def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **share: Any) -> Any:
+    """(figure, axes [rows * columns]) with a light grid; ``share`` as of ``Figure.subplots``."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **share)
+    for axis in axes.flat:
         axis.grid(alpha=0.3)
         axis.set_axisbelow(True)
-    return figure, axes[0]
+        axis.tick_params(labelsize=8)
+    return figure, list(axes.flat)
 
 
 def _styles() -> Iterator[tuple[str, str]]:
     return cycle(zip(COLOURS, MARKS))
 
 
-def differences(frame: pd.DataFrame) -> Any | None:
-    """A forest plot of a sweep's differences to its baselines (the table of
-    ``evalkit.results.sweep_tables``), a panel for each task.
-    """
-    found = frame[(frame.kind != "baseline") & frame.difference.notna()]
-    if found.empty:
+@_drawing
+def differences(findings: Sequence[Finding]) -> Any | None:
+    """A forest plot of a sweep's differences to its baselines, a panel for each task."""
+    shown = [f for f in findings if f.kind is not Kind.BASELINE and f.scores is not None]
+    if not shown:
         return None
-    names = list(dict.fromkeys(zip(found.settings, found.against)))
+    names = list(dict.fromkeys((f.settings, f.against) for f in shown))
     one_baseline = len({against for _, against in names}) == 1
-    tasks = list(dict.fromkeys(found.task))
-    figure, axes = _axes(3.0 + 2.2 * len(tasks), 1.2 + 0.3 * len(names), len(tasks))
+    tasks = list(dict.fromkeys(f.task for f in shown))
+    figure, axes = _figure(
+        3.0 + 2.2 * len(tasks), 1.2 + 0.3 * len(names), 1, len(tasks), sharey=True
+    )
     for axis, task in zip(axes, tasks):
-        for r in found[found.task == task].to_dict("records"):
-            y = -names.index((r["settings"], r["against"]))
-            mark, colour, _ = KINDS[r["kind"]]
-            if r["ci_low"] is not None and r["ci_low"] == r["ci_low"]:
-                axis.plot([r["ci_low"], r["ci_high"]], [y, y], color=colour, lw=1.6)
-            axis.plot(r["difference"], y, mark, color=colour, mfc="white", ms=5)
+        mine = [f for f in shown if f.task == task]
+        for f in mine:
+            assert f.scores is not None
+            y = -names.index((f.settings, f.against))
+            mark, colour, _ = KINDS[f.kind]
+            if f.scores.ci_low is not None and f.scores.ci_high is not None:
+                axis.plot([f.scores.ci_low, f.scores.ci_high], [y, y], color=colour, lw=1.6)
+            axis.plot(f.scores.difference, y, mark, color=colour, mfc="white", ms=5)
         axis.axvline(0, color="black", lw=0.8)
-        axis.set_title(task, fontsize=9)
-        axis.tick_params(labelsize=8)
+        axis.set_title(f"{task}, {_range([f.scores.n for f in mine if f.scores])}", fontsize=9)
     axes[0].set_yticks(
         [-y for y in range(len(names))],
         [name if one_baseline else f"{name}\nagainst {against}" for name, against in names],
     )
     axes[0].set_ylim(0.6 - len(names), 0.6)
-    marks = "; ".join(said for kind, (_, _, said) in KINDS.items() if kind in set(found.kind))
+    marks = "; ".join(
+        text for kind, (_, _, text) in KINDS.items() if kind in {f.kind for f in shown}
+    )
     figure.supxlabel(f"points against the baseline, 95 % interval ({marks})", fontsize=8)
     return figure
 
 
-def score_by_tokens(frame: pd.DataFrame) -> Any | None:
-    """A sweep's headline scores against the mean visual tokens a sample, where these differ."""
-    if frame.empty or frame.groupby("task").visual_tokens.nunique().max() < 2:
-        return None
-    figure, (axis,) = _axes(6.5, 4, 1)
-    for (task, these), (colour, mark) in zip(frame.groupby("task", sort=False), _styles()):
-        these = these.sort_values("visual_tokens")
-        line = "-" if these.visual_tokens.is_unique else ""
-        axis.plot(these.visual_tokens, these.value, mark + line, color=colour, label=task, lw=1)
-    axis.set(xlabel="visual tokens a sample (mean)", ylabel="headline score")
-    _logarithmic(axis)
-    axis.legend(fontsize=8)
-    return figure
+def _range(counts: Sequence[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"n = {low}" if low == high else f"n = {low} to {high}"
 
 
-def group_bars(cells: Mapping[str, Scored], field: str, metric: str, scale: float) -> Any | None:
-    """Scores by a metadata field (language, question type), a bar for each cell, with 95 %
-    intervals over clusters.
+@_drawing
+def score_by_tokens(findings: Sequence[Finding]) -> Any | None:
+    """A sweep's headline scores against the mean visual tokens a sample, where these differ: a
+    panel for each task, a labelled point with its 95 % interval for each cell.
     """
-    shown = list(cells.items())[:MOST]
-    there = {g for _, records in shown for r in records if (g := value_of(r, field)) is not None}
-    names = in_order(there)
-    if len(names) < 2:
+    shown = [f for f in findings if f.visual_tokens is not None]
+    tasks = [
+        task
+        for task in dict.fromkeys(f.task for f in shown)
+        if len({f.visual_tokens for f in shown if f.task == task}) > 1
+    ]
+    if not tasks:
         return None
-    figure, (axis,) = _axes(min(1.8 + 0.28 * len(names) * (1 + len(shown)), 11), 3.4, 1)
-    width = 0.8 / len(shown)
-    for i, ((label, records), (colour, _)) in enumerate(zip(shown, _styles())):
-        for x, name in enumerate(names):
-            mine = [r for r in records if value_of(r, field) == name]
-            if not mine:
-                continue
-            found = mean_interval([r["scores"][metric] for r in mine], [r["cluster"] for r in mine])
-            at = x - 0.4 + width * (i + 0.5)
-            axis.bar(
-                at,
-                scale * found.value,
-                width,
-                color=colour,
-                label=label if name == names[0] else None,
+    figure, axes = _figure(1 + 4.2 * len(tasks), 4, 1, len(tasks))
+    for axis, task in zip(axes, tasks):
+        mine = [f for f in shown if f.task == task]
+        for f in mine:
+            mark, colour, _ = KINDS[f.kind]
+            if f.ci_low is not None and f.ci_high is not None:
+                axis.plot(
+                    [f.visual_tokens] * 2, [f.ci_low, f.ci_high], color=colour, lw=0.8, alpha=0.6
+                )
+            axis.plot(f.visual_tokens, f.value, mark, color=colour, mfc="white", ms=5)
+            axis.annotate(
+                f.settings,
+                (f.visual_tokens, f.value),
+                xytext=(4, 3),
+                textcoords="offset points",
+                fontsize=6,
             )
-            if found.low is not None and found.high is not None:
-                axis.plot([at, at], [scale * found.low, scale * found.high], color="black", lw=0.9)
-    axis.set_xticks(range(len(names)), names, fontsize=8)
-    axis.set(ylabel=metric, xlabel=field)
-    _legend(axis, len(shown))
+        axis.set_title(f"{task}, {_range([f.n for f in mine])}", fontsize=9)
+        axis.set_xlabel("visual tokens a sample (mean)", fontsize=8)
+        axis.set_ylabel(f"{mine[0].metric}, 95 % interval", fontsize=8)
+        axis.margins(x=0.25)
+        _logarithmic(axis)
     return figure
 
 
+@_drawing
+def by_group(cells: Mapping[str, Scored], field: str, metric: Metric) -> Any | None:
+    """Scores by a metadata field (language, question type) with 95 % intervals over clusters: a
+    panel for each value, a row for each cell.
+    """
+    there = {
+        g for records in cells.values() for r in records if (g := value_of(r, field)) is not None
+    }
+    values = in_order(there)
+    if len(values) < 2:
+        return None
+    figure, axes = _figure(
+        2.4 + 1.35 * len(values), 1.1 + 0.24 * len(cells), 1, len(values), sharey=True, sharex=True
+    )
+    for axis, value in zip(axes, values):
+        counts = []
+        for y, ((_, records), (colour, mark)) in enumerate(zip(cells.items(), _styles())):
+            mine = [r for r in records if value_of(r, field) == value]
+            result = MetricResult.of(mine, metric)
+            if result is None:
+                continue
+            counts.append(result.n)
+            if result.ci_low is not None and result.ci_high is not None:
+                axis.plot([result.ci_low, result.ci_high], [-y, -y], color=colour, lw=1.4)
+            axis.plot(result.value, -y, mark, color=colour, mfc="white", ms=5)
+        axis.set_title(f"{value}\n{_range(counts)}" if counts else value, fontsize=8)
+    axes[0].set_yticks([-y for y in range(len(cells))], list(cells))
+    axes[0].set_ylim(0.5 - len(cells), 0.5)
+    _from_nought(axes[0], "x", metric.scale)
+    figure.supxlabel(f"{metric.name} by {field}, 95 % interval", fontsize=8)
+    return figure
+
+
+def _from_nought(axis: Any, which: str, scale: float) -> None:
+    """Scores from 0 to their scale, or as far as they go when a metric goes beyond it."""
+    low, high = getattr(axis, f"get_{which}lim")()
+    if low >= -0.1 * scale and high <= 1.1 * scale:
+        getattr(axis, f"set_{which}lim")(-0.03 * scale, 1.03 * scale)
+
+
+@_drawing
 def iou_histogram(cells: Mapping[str, Scored]) -> Any | None:
     """The distribution of the IoU of predicted boxes, a line for each cell."""
-    shown = [
-        (label, [r["scores"]["iou"] for r in records if "iou" in r["scores"]])
+    overlaps = {
+        label: [r.scores["iou"] for r in records if "iou" in r.scores]
         for label, records in cells.items()
-    ][:MOST]
-    if not any(values for _, values in shown):
+    }
+    overlaps = {label: values for label, values in overlaps.items() if values}
+    if not overlaps:
         return None
-    figure, (axis,) = _axes(5.5, 3.4, 1)
     edges = np.linspace(0, 1, 21)
-    for (label, values), (colour, _) in zip(shown, _styles()):
-        counts, _ = np.histogram(values, edges)
-        axis.stairs(100 * counts / max(len(values), 1), edges, color=colour, label=label, lw=1.4)
-    axis.axvline(0.5, color="black", lw=0.8, ls=":")
-    axis.set(
-        xlabel="IoU of the predicted box (dotted: the threshold of 0.5)",
-        ylabel="% of expressions",
-        xlim=(0, 1),
-    )
-    _legend(axis, len(shown))
+
+    def line(axis: Any, label: str, style: tuple[str, str], behind: bool) -> None:
+        counts, _ = np.histogram(overlaps[label], edges)
+        share = 100 * counts / len(overlaps[label])
+        look: dict[str, Any] = {"ls": ":", "lw": 1} if behind else {"lw": 1.4}
+        axis.stairs(share, edges, color=GREY if behind else style[0], label=label, **look)
+
+    figure, axes = _curves({k: len(v) for k, v in overlaps.items()}, line)
+    for axis in axes:
+        axis.axvline(0.5, color="black", lw=0.8, ls=":")
+        axis.set_xlim(0, 1)
+    figure.supxlabel("IoU of the predicted box (dotted: the threshold of 0.5)", fontsize=8)
+    figure.supylabel("% of expressions", fontsize=8)
     return figure
 
 
-def length_curve(
-    cells: Mapping[str, Scored], metric: str, scale: float, bins: int = 5
-) -> Any | None:
+@_drawing
+def length_curve(cells: Mapping[str, Scored], metric: Metric) -> Any | None:
     """Score against the visual tokens of a sample, in bins of equal counts, with 95 % intervals
     over clusters.
     """
-    shown = list(cells.items())[:MOST]
-    every = np.array([r["tokens"]["vision_in"] for _, records in shown for r in records])
+    every = np.array([r.tokens.vision_in for records in cells.values() for r in records])
     if not len(every):
         return None
-    edges = np.unique(np.quantile(every, np.linspace(0, 1, bins + 1)))
+    edges = np.unique(np.quantile(every, np.linspace(0, 1, BINS + 1)))
     if len(edges) < 3:
         return None
-    figure, (axis,) = _axes(5.5, 3.4, 1)
-    for (label, records), (colour, mark) in zip(shown, _styles()):
+
+    def line(axis: Any, label: str, style: tuple[str, str], behind: bool) -> None:
         points = []
         for low, high in zip(edges, [*edges[1:-1], edges[-1] + 1]):
-            mine = [r for r in records if low <= r["tokens"]["vision_in"] < high]
-            if mine:
-                middle = float(np.mean([r["tokens"]["vision_in"] for r in mine]))
-                points.append(
-                    (
-                        middle,
-                        mean_interval(
-                            [r["scores"][metric] for r in mine], [r["cluster"] for r in mine]
-                        ),
-                    )
-                )
+            mine = [r for r in cells[label] if low <= r.tokens.vision_in < high]
+            if result := MetricResult.of(mine, metric):
+                points.append((float(np.mean([r.tokens.vision_in for r in mine])), result))
+        colour, mark = (GREY, "") if behind else style
         axis.plot(
             [x for x, _ in points],
-            [scale * f.value for _, f in points],
-            mark + "-",
+            [result.value for _, result in points],
+            mark + (":" if behind else "-"),
             color=colour,
             label=label,
             lw=1,
             ms=4,
         )
-        for x, f in points:
-            if f.low is not None and f.high is not None:
-                axis.plot([x, x], [scale * f.low, scale * f.high], color=colour, lw=0.9)
-    axis.set(xlabel="visual tokens of the sample", ylabel=metric)
-    _logarithmic(axis)
-    _legend(axis, len(shown))
+        for x, result in () if behind else points:
+            if result.ci_low is not None and result.ci_high is not None:
+                axis.plot([x, x], [result.ci_low, result.ci_high], color=colour, lw=0.9)
+
+    figure, axes = _curves({k: len(v) for k, v in cells.items()}, line)
+    for axis in axes:
+        _logarithmic(axis)
+    _from_nought(axes[0], "y", metric.scale)
+    figure.supxlabel("visual tokens of the sample", fontsize=8)
+    figure.supylabel(f"{metric.name}, 95 % interval", fontsize=8)
     return figure
 
 
-def of_task(cells: Mapping[str, Scored], metric: str, scale: float) -> Iterator[tuple[str, Any]]:
-    """(name, figure) of all pictures that the samples of one task have something to show for."""
+def _curves(
+    cells: Mapping[str, int], line: Callable[[Any, str, tuple[str, str], bool], None]
+) -> tuple[Any, list[Any]]:
+    """Lines of a few cells in one panel with a legend; of many, a panel each, with the first cell's
+    line dotted behind it. ``cells``: samples of each, by label.
+    """
+    if len(cells) <= OVERLAID:
+        figure, axes = _figure(6, 3.2 + 0.2 * len(cells))
+        for label, style in zip(cells, _styles()):
+            line(axes[0], label, style, False)
+        if len(cells) > 1:
+            legend = {"loc": "lower left", "bbox_to_anchor": (0, 1.01), "frameon": False}
+            axes[0].legend(**legend, borderaxespad=0, fontsize=7)
+        else:
+            axes[0].set_title(next(iter(cells)), fontsize=8)
+        return figure, axes
+    columns = min(4, len(cells))
+    rows = math.ceil(len(cells) / columns)
+    figure, axes = _figure(2.6 * columns, 0.6 + 1.9 * rows, rows, columns, sharex=True, sharey=True)
+    first = next(iter(cells))
+    for axis, (label, n) in zip(axes, cells.items()):
+        if label != first:
+            line(axis, first, (GREY, ""), True)
+        line(axis, label, (COLOURS[0], MARKS[0]), False)
+        axis.set_title(f"{label} (n = {n})", fontsize=7)
+    for axis in axes[len(cells) :]:
+        axis.set_visible(False)
+    return figure, axes[: len(cells)]
+
+
+def of_task(cells: Mapping[str, Scored], metric: Metric) -> Iterator[tuple[str, Any]]:
+    """(name, figure) of all pictures that the samples of one task have something to show for; a
+    cell without a sample that has the metric is left out.
+    """
     kept = {
-        label: [r for r in records if metric in r["scores"]] for label, records in cells.items()
+        label: mine
+        for label, records in cells.items()
+        if (mine := [r for r in records if metric.name in r.scores])
     }
     for field in GROUPS:
-        if figure := group_bars(kept, field, metric, scale):
+        if figure := by_group(kept, field, metric):
             yield f"by-{field}", figure
     if figure := iou_histogram(kept):
         yield "iou", figure
-    if figure := length_curve(kept, metric, scale):
+    if figure := length_curve(kept, metric):
         yield "length", figure
 
 
@@ -227,29 +320,18 @@ def _logarithmic(axis: Any) -> None:
     axis.xaxis.set_minor_formatter(ticker.NullFormatter())
 
 
-def _legend(axis: Any, cells: int) -> None:
-    if cells > 1:
-        axis.legend(
-            fontsize=7, loc="lower left", bbox_to_anchor=(0, 1.01), frameon=False, borderaxespad=0
-        )
-
-
 def save(figure: Any, path: Path) -> Path:
-    """Writes a PNG and lets the figure go."""
-    from matplotlib import pyplot
-
+    """Writes a PNG."""
     figure.savefig(path, dpi=130)
-    pyplot.close(figure)
     return path
 
 
 def svg(figure: Any) -> str:
-    """The figure as an ``<svg>`` element; lets the figure go."""
-    from matplotlib import pyplot, rc_context
+    """The figure as an ``<svg>`` element."""
+    from matplotlib import rc_context
 
     buffer = io.StringIO()
     with rc_context({"svg.hashsalt": "evalkit", "svg.fonttype": "none"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    pyplot.close(figure)
     text = buffer.getvalue()
     return text[text.index("<svg") :]

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from evalkit import journal
-from evalkit.adapter import digest
 from evalkit.code import code_of
 from evalkit.errors import ScoringError
-from evalkit.journal import Journal, write_json
-from evalkit.records import CellResults
-from evalkit.results.cells import StoredCell, _stored
-from evalkit.task import checked_score, load_task
+from evalkit.store import CellFolder, CellResults, Identity, Record
+from evalkit.task import Task, checked_score, load_task
 
 
-def rescore(cell: StoredCell) -> tuple[StoredCell, int]:
+def rescore(cell: CellFolder) -> tuple[CellFolder, int]:
     """Scores a journal's answers with the task as it is now: no model, no media. Returns the cell
     and how many scores changed.
 
@@ -23,43 +20,61 @@ def rescore(cell: StoredCell) -> tuple[StoredCell, int]:
     ones stay readable. A task of another version (a task file with other contents) has another
     cell, where a run of it will look: the scores go there, and the old cell stays. What that cell
     already has is kept. A part of the samples stays one: all that its journal holds is counted.
-    """
 
-    identity = dict(cell.run["identity"])
-    task = load_task(f"{cell.run.get('task_file') or identity['task']}:{identity['subset']}")
-    identity |= {"task_version": task.version}
-    code = {**identity.pop("code", {}), "task": code_of(task)}
-    if code := {k: v for k, v in code.items() if v}:
-        identity["code"] = code
-    folder = cell.folder.with_name(f"{cell.folder.name.rsplit('-', 1)[0]}-{digest(identity)[:8]}")
-    same, changed = folder == cell.folder, 0
-    with Journal(folder / "journal.jsonl", {"cell": cell.task, "folder": folder.name}) as target:
-        for id, record in journal.read(cell.folder / "journal.jsonl").records.items():
-            if not same and id in target.contents.records:
-                continue
-            new = record
-            if record.answered:
-                try:
-                    new = record.rescored(checked_score(task, record.sample(), record.completion()))
-                except ScoringError as e:
-                    new = record.rescored(str(e))
-            changed += (new.scores, new.error) != (record.scores, record.error)
-            if new != record or not same:
-                target.append(new)
-        target.flush()
-        records = list(target.contents.records.values())
-        if not same:
-            write_json(folder / "run.json", {**cell.run, "identity": identity})
-        about = CellResults.from_json(cell.results)
-        counted = replace(
-            CellResults.of(records, task.metrics, complete=about.complete),
-            created=about.created,
-            rescored=datetime.now(UTC).isoformat(timespec="seconds"),
-            selection=about.selection,
-            inference_probe=about.inference_probe,
-            switches=about.switches,
-            seconds=about.seconds,
-            stats=about.stats,
+    Raises EvalkitError when the task can't be loaded or the journal can't be written.
+    """
+    identity = cell.run.identity
+    task = load_task(f"{cell.run.task_file or identity.task}:{identity.subset}")
+    now = replace(identity, task_version=task.version, code=_code_now(identity, task))
+    target = cell if now == identity else cell.sibling(now)
+    old = cell.records()
+    with target.open_journal(cell.task) as journal:
+        new = {id: _rescored(task, record) for id, record in old.items()}
+        there = journal.contents.records
+        for id, record in new.items():
+            # In another cell, a record that is there already comes from a run of the task as it
+            # is now; in the same cell, only what changed is worth a line.
+            if (record != old[id]) if target is cell else (id not in there):
+                journal.append(record)
+        journal.flush()
+        changed = sum(_score(new[id]) != _score(record) for id, record in old.items())
+        again = changed or target is not cell
+        counted = CellResults.of(list(there.values()), task.metrics, complete=True)
+        if target is not cell:
+            target.write_run(replace(cell.run, identity=now, metrics=task.metrics))
+        target.write_results(
+            replace(
+                cell.results,
+                n=counted.n,
+                n_total=counted.n_total,
+                errors=counted.errors,
+                unparsed=counted.unparsed,
+                tokens=counted.tokens,
+                metrics=counted.metrics,
+                rescored=_now() if again else cell.results.rescored,
+            )
         )
-        write_json(folder / "results.json", counted.to_json())
-    return _stored(folder), changed
+    return target, changed
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _code_now(identity: Identity, task: Task) -> Mapping[str, str]:
+    """The identity's code with the task's as it is now; code without a hash is left out."""
+    return {k: v for k, v in {**identity.code, "task": code_of(task)}.items() if v}
+
+
+def _rescored(task: Task, record: Record) -> Record:
+    """A record with the score that its answer has now; one without an answer as it is."""
+    if not record.answered:
+        return record
+    try:
+        return record.rescored(checked_score(task, record.sample(), record.completion()))
+    except ScoringError as e:
+        return record.rescored(str(e))
+
+
+def _score(record: Record) -> tuple[Mapping[str, float], str | None]:
+    return record.scores, record.error

@@ -1,285 +1,366 @@
-"""What a sweep found: differences to the baseline on common samples, corrected for their number, in
-words, tables and pictures.
+"""What came out of a sweep: differences to the baseline on common samples, corrected for their
+number, in sentences, tables and pictures.
 """
 
 from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
+from dataclasses import replace as with_changes
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from evalkit import journal
+from evalkit.errors import DataError, UsageError
+from evalkit.files import replace
 from evalkit.results import plots
-from evalkit.results.tables import interval_text, markdown_table
-from evalkit.stats import compare, detectable, holm, mean
-from evalkit.sweeps import Planned, Sweep, describe, stored
+from evalkit.results.breakdown import metric_of
+from evalkit.results.pairs import PairedScores
+from evalkit.results.sweep_values import (
+    LEVEL,
+    SCHEMA_VERSION,
+    Arm,
+    Finding,
+    Findings,
+    Kind,
+    Verdict,
+    mde_of,
+)
+from evalkit.results.tables import (
+    NONE,
+    bold,
+    interval_text,
+    latex_table,
+    markdown_table,
+    p_text,
+    value_text,
+    write_csv,
+)
+from evalkit.stats import holm
+from evalkit.store import CellFolder, CellResults, Record
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Scored = Mapping[str, journal.Record]
-LEVEL = 0.05
-VERDICTS = HIGHER, LOWER, SAME, UNTOLD, NONE = (
-    "higher on",
-    "lower on",
-    "every score the same on",
-    "can't be told on",
-    "no sample in common on",
-)
 COLUMNS = (
-    "task settings kind against metric value baseline "
-    "difference ci_low ci_high p_value p_holm detectable n clusters visual_tokens seconds cell"
+    "task settings kind against metric value ci_low ci_high baseline difference difference_low "
+    "difference_high p_value p_holm mde n clusters visual_tokens seconds cell schema_version"
 ).split()
+MDE_NOTE = (
+    "MDE, the minimum detectable effect: a true difference of this size would be significant, at "
+    f"{LEVEL} corrected for all tests of the sweep, in four of five repetitions with as many "
+    "samples."
+)
+FINDINGS = "findings.json"
 
 
-def table(sweep: Sweep, planned: Sequence[Planned]) -> pd.DataFrame:
-    """One row per task and cell, for the headline metric, paired with its baseline's on the samples
-    that both scored.
+def compare_arms(
+    name: str, question: str, command: str, arms: Sequence[Arm], limit: int | None = None
+) -> Findings:
+    """Each arm's headline score, paired with its baseline's on the samples that both scored. An arm
+    that was not run is left out.
 
-    ``kind``: baseline, trained arm (other weights, run as they were trained), inference probe
-    (weights run as they were not trained) or same weights (run as they were trained). ``p_holm`` is
-    corrected over the whole sweep; ``detectable`` is the difference that this many clusters would
-    show four times in five. ``visual_tokens`` is the mean a sample. Columns: COLUMNS.
+    Holm's correction is over all differences of the sweep that could have been other than nothing:
+    an arm with the same score on every sample has nothing to test.
+    """
+    known: dict[Path, Mapping[str, Record]] = {}
+
+    def scored(cell: CellFolder) -> Mapping[str, Record]:
+        if cell.path not in known:
+            known[cell.path] = cell.scored()
+        return known[cell.path]
+
+    rows = [
+        _finding(arm, results, scored(arm.cell), scored(arm.baseline))
+        for arm in arms
+        if (results := _results(arm.cell)) and results.metrics
+    ]
+    tasks = list(dict.fromkeys(r.task for r in rows))
+    rows.sort(key=lambda r: tasks.index(r.task))
+    tested = [
+        i
+        for i, r in enumerate(rows)
+        if r.scores and r.scores.p_value is not None and not r.scores.same
+    ]
+    adjusted = holm([r.scores.p_value or 0.0 for i in tested if (r := rows[i]).scores])
+    for i, p in zip(tested, adjusted):
+        scores = rows[i].scores
+        assert scores is not None
+        rows[i] = with_changes(rows[i], p_holm=p, mde=mde_of(scores, len(tested)))
+    return Findings(name, question, command, limit, tuple(rows))
+
+
+def _results(cell: CellFolder) -> CellResults | None:
+    """None for a cell that was not run, or is damaged."""
+    try:
+        return cell.results if cell.exists else None
+    except DataError:
+        return None
+
+
+def _finding(
+    arm: Arm, results: CellResults, scored: Mapping[str, Record], base: Mapping[str, Record]
+) -> Finding:
+    metric = results.metrics[0]
+    fingerprint = arm.cell.run.identity.fingerprint
+    if arm.settings == arm.against:
+        kind = Kind.BASELINE
+    elif results.inference_probe:
+        kind = Kind.PROBE
+    elif _weights(arm.baseline) == fingerprint.get("weights"):
+        kind = Kind.SAME
+    else:
+        kind = Kind.TRAINED
+    tokens = [r.tokens.vision_in for r in scored.values()]
+    return Finding(
+        task=arm.cell.task,
+        settings=arm.settings,
+        kind=kind,
+        against=arm.against,
+        metric=metric.metric,
+        value=metric.value,
+        ci_low=metric.ci_low,
+        ci_high=metric.ci_high,
+        n=metric.n,
+        scores=None if kind is Kind.BASELINE else PairedScores.of(scored, base, metric),
+        p_holm=None,
+        mde=None,
+        visual_tokens=sum(tokens) / len(tokens) if tokens else None,
+        seconds=results.seconds,
+        cell=arm.cell.name,
+    )
+
+
+def _weights(cell: CellFolder) -> object:
+    try:
+        return cell.run.identity.fingerprint.get("weights")
+    except DataError:
+        return None
+
+
+def table(findings: Findings) -> pd.DataFrame:
+    """One row per task and cell, columns COLUMNS. ``value`` with ``ci_low`` and ``ci_high`` is the
+    cell's score, ``difference`` with ``difference_low`` and ``difference_high`` the one to the
+    baseline on common samples (``n``, ``clusters``).
     """
     import pandas as pd
 
-    rows: list[dict[str, Any]] = []
-    names = list(dict.fromkeys(p.cell.name for p in planned))
-    for p in sorted(planned, key=lambda p: names.index(p.cell.name)):
-        cell = stored(p)
-        if cell is None or not cell.results["metrics"]:
-            continue
-        base = next(b for b in planned if b.settings == p.baseline and b.cell.name == p.cell.name)
-        if p.settings == p.baseline:
-            kind = "baseline"
-        elif cell.results["inference_probe"]:
-            kind = "inference probe"
-        else:
-            kind = "same weights" if _weights(p) == _weights(base) else "trained arm"
-        scored, records = (journal.read(x.cell.folder / "journal.jsonl").scored for x in (p, base))
-        rows.append(_row(p, kind, cell.results, scored, records))
-    tested = [r for r in rows if r["p_value"] is not None]
-    for r, adjusted in zip(tested, holm([r["p_value"] for r in tested])):
-        r["p_holm"] = adjusted
+    rows = []
+    for f in findings.rows:
+        s = f.scores
+        rows.append(
+            {
+                "task": f.task,
+                "settings": f.settings,
+                "kind": f.kind.value,
+                "against": f.against,
+                "metric": f.metric,
+                "value": f.value,
+                "ci_low": f.ci_low,
+                "ci_high": f.ci_high,
+                "baseline": s.b if s else None,
+                "difference": s.difference if s else None,
+                "difference_low": s.ci_low if s else None,
+                "difference_high": s.ci_high if s else None,
+                "p_value": s.p_value if s else None,
+                "p_holm": f.p_holm,
+                "mde": f.mde,
+                "n": s.n if s else f.n,
+                "clusters": s.clusters if s else None,
+                "visual_tokens": f.visual_tokens,
+                "seconds": f.seconds,
+                "cell": f.cell,
+                "schema_version": SCHEMA_VERSION,
+            }
+        )
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _weights(p: Planned) -> Any:
-    return p.cell.identity["fingerprint"].get("weights")
-
-
-def _row(p: Planned, kind: str, results: Mapping[str, Any], a: Scored, b: Scored) -> dict[str, Any]:
-    metric = results["metrics"][0]
-    name, scale, group = metric["metric"], metric["scale"], metric["group"]
-    common = [id for id in a if id in b and name in a[id]["scores"] and name in b[id]["scores"]]
-    x, y = ([side[id]["scores"][name] for id in common] for side in (a, b))
-    clusters = [a[id]["cluster"] for id in common]
-    groups = [str(a[id]["metadata"].get(group)) for id in common] if group else None
-    tokens = [r["tokens"]["vision_in"] for r in a.values()]
-    row: dict[str, Any] = {
-        "task": p.cell.name,
-        "settings": describe(p.settings),
-        "kind": kind,
-        "against": describe(p.baseline),
-        "metric": name,
-        "value": scale * mean(x, groups) if x else None,
-        "baseline": scale * mean(y, groups) if y else None,
-        "n": len(common),
-        "clusters": len(set(clusters)),
-        "visual_tokens": sum(tokens) / len(tokens) if tokens else None,
-        "seconds": results["seconds"],
-        "cell": p.cell.folder.name,
-        **dict.fromkeys(("difference", "ci_low", "ci_high", "p_value", "p_holm", "detectable")),
-    }
-    if kind != "baseline" and common:
-        found = compare(x, y, clusters, groups)
-        low, high = (
-            None if v is None else scale * v for v in (found.difference.low, found.difference.high)
-        )
-        smallest = detectable([i - j for i, j in zip(x, y)], clusters)
-        row |= {
-            "difference": scale * found.difference.value,
-            "ci_low": low,
-            "ci_high": high,
-            "p_value": found.p_value,
-        }
-        row["detectable"] = None if smallest is None else scale * smallest
-    return row
-
-
-def words(frame: pd.DataFrame) -> list[str]:
-    """A sentence for each setting: on which tasks something was found, and where nothing could be
-    told at this n.
-    """
+def sentences(findings: Findings) -> list[str]:
+    """For each setting: on which tasks a difference was found, and where none is significant."""
+    groups: dict[tuple[str, Kind, str], dict[Verdict, list[str]]] = {}
+    for f in findings.compared:
+        verdicts = groups.setdefault((f.settings, f.kind, f.against), {})
+        verdicts.setdefault(f.verdict, []).append(f"{f.task}{_figures(f)}")
     out = []
-    for (settings, kind, against), rows in frame[frame.kind != "baseline"].groupby(
-        ["settings", "kind", "against"], sort=False
-    ):
-        said: dict[str, list[str]] = {}
-        for r in rows.to_dict("records"):
-            verdict, figures = _verdict(r)
-            said.setdefault(verdict, []).append(f"{r['task']}{figures}")
-        found = "; ".join(
-            f"{verdict} {', '.join(said[verdict])}" for verdict in VERDICTS if verdict in said
-        )
-        out.append(f"{settings} ({kind}, against {against}): {found}.")
+    for (settings, kind, against), verdicts in groups.items():
+        parts = [f"{v.value} {', '.join(verdicts[v])}" for v in Verdict if v in verdicts]
+        out.append(f"{settings} ({kind}, against {against}): {'; '.join(parts)}.")
     return out
 
 
-def _verdict(r: Mapping[str, Any]) -> tuple[str, str]:
-    """What is said of one comparison, and its figures."""
-    if r["difference"] is None or r["difference"] != r["difference"]:
-        return NONE, ""
-    if r["difference"] == 0 and not r["detectable"]:
-        return SAME, f" (n = {r['n']})"
-    size = f" {r['difference']:+.1f} {interval_text(r['ci_low'], r['ci_high'])} (n = {r['n']}, "
-    if r["p_holm"] is not None and r["p_holm"] < LEVEL:
-        return LOWER if r["difference"] < 0 else HIGHER, f"{size}p = {r['p_holm']:.4f})"
-    return UNTOLD, f"{size}{r['detectable']:.1f} would show)" if r[
-        "detectable"
-    ] else f"{size[:-2]})"
+def _figures(f: Finding) -> str:
+    """The numbers behind a verdict."""
+    if f.scores is None:
+        return ""
+    if f.verdict is Verdict.SAME:
+        return f" (n = {f.scores.n})"
+    size = value_text(f.scores.difference, signed=True)
+    interval = interval_text(f.scores.ci_low, f.scores.ci_high)
+    about = [f"n = {f.scores.n}"]
+    if f.verdict is not Verdict.OPEN:
+        about.append(f"p = {p_text(f.p_holm)}")
+    elif f.mde is not None:
+        about.append(f"MDE {f.mde:.1f}")
+    return f" {size} {interval} ({', '.join(about)})"
 
 
-def at_a_glance(frame: pd.DataFrame) -> str:
-    """A markdown table of the differences, settings down and tasks across; bold where Holm's p is
-    below 0.05.
+def at_a_glance(findings: Findings) -> str:
+    """A markdown table of the differences, settings down and tasks across; bold where they are
+    significant.
     """
-    compared = frame[frame.kind != "baseline"]
-    tasks = list(dict.fromkeys(compared.task))
-    rows = []
-    for (settings, kind, _), found in compared.groupby(["settings", "kind", "against"], sort=False):
-        brief = dict.fromkeys(tasks, "")
-        for r in found.to_dict("records"):
-            verdict, _ = _verdict(r)
-            size = f"{r['difference']:+.1f} {interval_text(r['ci_low'], r['ci_high'])}"
-            brief[r["task"]] = {SAME: "same", UNTOLD: size, NONE: "–"}.get(verdict, f"**{size}**")
-        rows.append((settings, kind, *brief.values()))
-    return markdown_table(("settings", "", *tasks), rows)
+    tasks = list(dict.fromkeys(f.task for f in findings.compared))
+    rows: dict[tuple[str, Kind, str], dict[str, str]] = {}
+    for f in findings.compared:
+        line = rows.setdefault((f.settings, f.kind, f.against), dict.fromkeys(tasks, ""))
+        line[f.task] = difference_text(f)
+        if f.significant:
+            line[f.task] = bold(line[f.task])
+    return markdown_table(
+        ("settings", "", *tasks), [(s, kind, *v.values()) for (s, kind, _), v in rows.items()]
+    )
 
 
-def write(sweep: Sweep, frame: pd.DataFrame, planned: Sequence[Planned], output: Path) -> Path:
-    """Writes long and wide CSV, markdown, LaTeX and pictures into ``output/<name>``; returns that
-    folder.
+def difference_text(f: Finding) -> str:
+    """``-10.0 [-15.0, -5.0]``, ``same``, or a dash."""
+    if f.scores is None:
+        return NONE
+    if f.verdict is Verdict.SAME:
+        return "same"
+    size = value_text(f.scores.difference, signed=True)
+    return f"{size} {interval_text(f.scores.ci_low, f.scores.ci_high)}"
+
+
+def write(findings: Findings, arms: Sequence[Arm], output: Path) -> Path:
+    """Writes long and wide CSV, markdown, LaTeX, pictures and the findings as JSON into
+    ``output/<name>``; returns that folder. Where matplotlib is missing, the page says so.
     """
-    folder = output / sweep.name
+    folder = output / findings.name
     folder.mkdir(parents=True, exist_ok=True)
-    command = f"evalkit sweep {sweep.name} --model {sweep.model}"
-    note = f"# schema_version: 1; made by: {command}\n"
+    try:
+        drawn = pictures(findings, arms, folder)
+        missing = ""
+    except UsageError as e:
+        drawn, missing = [], f"\n\nNo pictures: {e}."
+    return write_page(findings, [p.name for p in drawn], folder, missing)
+
+
+def write_page(findings: Findings, drawn: Sequence[str], folder: Path, missing: str = "") -> Path:
+    """``write`` but for the pictures, whose file names are given."""
+    frame = table(findings)
     wide = frame.pivot(index="settings", columns="task", values="value").loc[
         list(dict.fromkeys(frame.settings))
     ]
-    (folder / "table.csv").write_text(note + frame.to_csv(index=False), encoding="utf-8")
-    (folder / "wide.csv").write_text(note + wide.to_csv(), encoding="utf-8")
-    (folder / "table.tex").write_text(
-        f"% schema_version: 1; made by: {command}\n" + latex(wide), encoding="utf-8"
+    write_csv(folder / "table.csv", frame)
+    write_csv(folder / "wide.csv", wide.reset_index())
+    body = [[str(name), *map(value_text, row)] for name, row in wide.iterrows()]
+    replace(
+        folder / "table.tex",
+        f"% made by: {findings.command}\n" + latex_table(["", *wide.columns], body),
     )
-    shown = []
-    for r in frame.to_dict("records"):
-        diff = "" if r["kind"] == "baseline" else f"{r['difference']:+.1f}"
-        p = "" if r["p_holm"] is None or r["p_holm"] != r["p_holm"] else f"{r['p_holm']:.4f}"
-        tokens = f"{r['visual_tokens']:.0f}"
-        ci = "" if r["kind"] == "baseline" else interval_text(r["ci_low"], r["ci_high"])
-        against = "" if r["kind"] == "baseline" else r["against"]
-        shown.append(
-            (
-                r["task"],
-                r["settings"],
-                r["kind"],
-                against,
-                r["metric"],
-                f"{r['value']:.1f}",
-                diff,
-                ci,
-                p,
-                r["n"],
-                tokens,
-            )
-        )
-    columns = (
-        "task",
-        "settings",
-        "",
-        "against",
-        "metric",
-        "value",
-        "difference",
-        "95 % interval",
-        "p (Holm)",
-        "n",
-        "visual tokens a sample",
-    )
-    part = (
-        f"Only {sweep.limit} samples of each task, drawn at random: never quote these scores.\n\n"
-        if sweep.limit
-        else ""
-    )
-    findings = "\n".join(f"- {html.escape(w, quote=False)}" for w in words(frame))
-    first, *others = [f"\n![{p.stem}]({p.name})\n" for p in pictures(frame, planned, folder)] or [
-        ""
-    ]
-    text = (
-        f"<!-- schema_version: 1; made by: {command} -->\n# "
-        f"{sweep.name}\n\n{html.escape(sweep.question, quote=False)}\n\n"
-        f"{part}{at_a_glance(frame)}\n\n{findings}\n\n"
-        "Differences are in points (bold: p below 0.05), paired with those of `against` on "
-        "common samples; in brackets their 95 % "
-        'intervals, which resample images and videos; p by sign flips of these, corrected over the sweep (Holm). "Would show": the '
-        "difference that this n finds four times in "
-        f"five.\n{first}\n{markdown_table(columns, shown)}\n{''.join(others)}"
-    )
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    findings.save(folder / FINDINGS)
+    replace(folder / "README.md", page(findings, drawn) + missing)
     return folder
 
 
-def pictures(frame: pd.DataFrame, planned: Sequence[Planned], folder: Path) -> list[Path]:
+def page(findings: Findings, drawn: Sequence[str]) -> str:
+    """The sweep's README: the question, differences at a glance, sentences, pictures, and all
+    numbers.
+    """
+    part = (
+        f"Only {findings.limit} samples of each task, drawn at random: never quote these scores.\n\n"
+        if findings.limit
+        else ""
+    )
+    found = "\n".join(f"- {html.escape(s, quote=False)}" for s in sentences(findings))
+    first, *others = [f"\n![{Path(name).stem}]({name})\n" for name in drawn] or [""]
+    return (
+        f"<!-- made by: {findings.command} -->\n# {findings.name}\n\n"
+        f"{html.escape(findings.question, quote=False)}\n\n{part}{at_a_glance(findings)}\n\n"
+        f"{found}\n\n"
+        "Differences are in points, paired with those of `against` on common samples; in brackets "
+        "their 95 % intervals (each on its own, not corrected), which resample images and videos. "
+        f"Bold: p below {LEVEL}, by sign flips of images and videos, corrected over the "
+        f"{findings.tests} tests of the sweep (Holm); where every score is the same there is "
+        f"nothing to test. {MDE_NOTE}\n{first}\n"
+        f"{markdown_table(PAGE_COLUMNS, list(map(page_row, findings.rows)))}\n{''.join(others)}"
+    )
+
+
+PAGE_COLUMNS = (
+    "task",
+    "settings",
+    "",
+    "against",
+    "metric",
+    "value",
+    "difference",
+    "95 % interval",
+    "p (Holm)",
+    "MDE",
+    "n",
+    "visual tokens a sample",
+)
+
+
+def page_row(f: Finding) -> tuple[str, ...]:
+    """A row of the table of all numbers, columns PAGE_COLUMNS."""
+    s = f.scores
+    tokens = NONE if f.visual_tokens is None else f"{f.visual_tokens:.0f}"
+    if f.kind is Kind.BASELINE or s is None:
+        compared = ("", "", "", "", "")
+    else:
+        compared = (
+            value_text(s.difference, signed=True),
+            interval_text(s.ci_low, s.ci_high),
+            p_text(f.p_holm),
+            value_text(f.mde),
+            str(s.n),
+        )
+    against = "" if f.kind is Kind.BASELINE else f.against
+    difference, interval, p, mde, n = compared
+    return (
+        f.task,
+        f.settings,
+        f.kind,
+        against,
+        f.metric,
+        value_text(f.value),
+        difference,
+        interval,
+        p,
+        mde,
+        n or str(f.n),
+        tokens,
+    )
+
+
+def pictures(findings: Findings, arms: Sequence[Arm], folder: Path) -> list[Path]:
     """Writes the pictures of a sweep as PNG files: differences, score against visual tokens, and
-    for each task by group, IoU, length.
+    for each task by group, IoU, length, each with all cells. Raises UsageError without matplotlib.
     """
     out = []
     for name, figure in (
-        ("differences", plots.differences(frame)),
-        ("tokens", plots.score_by_tokens(frame)),
+        ("differences", plots.differences(findings.rows)),
+        ("tokens", plots.score_by_tokens(findings.rows)),
     ):
         if figure:
             out.append(plots.save(figure, folder / f"{name}.png"))
-    for task in dict.fromkeys(p.cell.name for p in planned):
-        mine = [(p, stored(p)) for p in planned if p.cell.name == task]
-        metric = next(
-            (c.results["metrics"][0] for _, c in mine if c and c.results["metrics"]), None
-        )
-        if metric:
-            cells = {
-                describe(p.settings): list(
-                    journal.read(p.cell.folder / "journal.jsonl").scored.values()
-                )
-                for p, _ in mine
-            }
-            for name, figure in plots.of_task(cells, metric["metric"], metric["scale"]):
-                out.append(
-                    plots.save(
-                        figure, folder / f"{task.replace(':', '-').replace('/', '-')}-{name}.png"
-                    )
-                )
+    run = [(arm, results) for arm in arms if (results := _results(arm.cell)) and results.metrics]
+    for task in dict.fromkeys(arm.cell.task for arm, _ in run):
+        mine = [(arm, results) for arm, results in run if arm.cell.task == task]
+        cells = {arm.settings: list(arm.cell.scored().values()) for arm, _ in mine}
+        stem = task.replace(":", "-").replace("/", "-")
+        for name, figure in plots.of_task(cells, metric_of(mine[0][1].metrics[0])):
+            out.append(plots.save(figure, folder / f"{stem}-{name}.png"))
     return out
 
 
-def latex(wide: pd.DataFrame) -> str:
-    """A booktabs table; what users named is escaped."""
-    special = {
-        **{c: f"\\{c}" for c in "&%$#_{}"},
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "\\": r"\textbackslash{}",
-    }
-
-    def safe(value: object) -> str:
-        return "".join(special.get(c, c) for c in str(value))
-
-    lines = [r"\begin{tabular}{l" + "r" * len(wide.columns) + "}", r"\toprule"]
-    lines += [" & ".join(["", *map(safe, wide.columns)]) + r" \\", r"\midrule"]
-    for name, row in wide.iterrows():
-        lines.append(
-            " & ".join([safe(name), *("--" if v != v else f"{v:.1f}" for v in row)]) + r" \\"
-        )
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+def load_findings(output: Path) -> tuple[list[Findings], list[str]]:
+    """The sweeps whose tables lie under an output folder, and why others can't be read."""
+    found, faults = [], []
+    for path in sorted(output.glob(f"*/{FINDINGS}")):
+        try:
+            found.append(Findings.load(path))
+        except DataError as e:
+            faults.append(str(e))
+    return found, faults

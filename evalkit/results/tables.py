@@ -1,40 +1,133 @@
-"""Tables as text: markdown, aligned columns, and intervals in words."""
+"""Tables as text: aligned for a terminal, markdown, LaTeX, CSV; and numbers as people read them."""
 
 from __future__ import annotations
 
 import html
+import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from evalkit.errors import EvalkitError
+from evalkit.files import replace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NONE = "–"
+"""Stands for a number that is not there."""
 
 
-def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A markdown table; what models and users wrote is escaped."""
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    return "\n".join(
-        lines + ["| " + " | ".join(_escaped(str(v)) for v in row) + " |" for row in rows]
-    )
+def value_text(value: float | None, signed: bool = False) -> str:
+    """``41.2`` or, signed, ``+41.2``; a dash for None or NaN."""
+    if value is None or value != value:
+        return NONE
+    return f"{value:+.1f}" if signed else f"{value:.1f}"
 
 
 def interval_text(low: float | None, high: float | None) -> str:
     """``[41.2, 55.0]``, or a dash when there is none."""
-    return "–" if low is None or high is None or low != low else f"[{low:.1f}, {high:.1f}]"
+    return NONE if low is None or high is None or low != low else f"[{low:.1f}, {high:.1f}]"
 
 
-def _escaped(text: str) -> str:
-    return html.escape(text, quote=False).replace("|", "\\|").replace("\n", " ")
+def p_text(p: float | None) -> str:
+    """Four decimals of a p-value; a dash for None or NaN."""
+    if p is None or p != p:
+        return NONE
+    return "<0.0001" if 0 <= p < 0.0001 else f"{p:.4f}"
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Writes a file that is either the old one or the new one. Raises EvalkitError when it can't be
-    written.
+def aligned(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table for a terminal: columns padded to their widest cell, numbers to the right. Control
+    characters that models and users wrote are shown escaped.
     """
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8", errors="replace")
-        part.replace(path)
-    except OSError as e:
-        raise EvalkitError(f"{path}: can't be written ({e.strerror})") from e
+    texts = [[printable(str(v)) for v in row] for row in (columns, *rows)]
+    widths = [max(_width(row[i]) for row in texts) for i in range(len(columns))]
+    numeric = [
+        bool(rows) and all(NUMBER.match(row[i]) for row in texts[1:]) for i in range(len(columns))
+    ]
+    lines = [
+        "  ".join(
+            " " * (w - _width(c)) + c if right else c + " " * (w - _width(c))
+            for c, w, right in zip(row, widths, numeric)
+        ).rstrip()
+        for row in texts
+    ]
+    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
+
+
+NUMBER = re.compile(r"[<+-]?\d[\d.,]*$|–$|$")
+
+
+def _width(text: str) -> int:
+    """Columns that a text takes on a terminal: East Asian wide characters take two."""
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )
+
+
+def printable(text: str) -> str:
+    """The text with control characters (escape sequences among them) as ``\\x1b``."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A markdown table; what models and users wrote is escaped, ``Markdown`` goes in as it is."""
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    return "\n".join(lines + ["| " + " | ".join(map(_cell, row)) + " |" for row in rows])
+
+
+class Markdown(str):
+    """Text that is markdown already, made by evalkit."""
+
+
+def bold(text: str) -> Markdown:
+    return Markdown(f"**{text}**")
+
+
+def _cell(value: Any) -> str:
+    return str(value) if isinstance(value, Markdown) else escaped(str(value))
+
+
+def escaped(text: str) -> str:
+    """Text that markdown shows as it stands: no markup, no links, no line breaks."""
+    text = html.escape(printable(text.replace("\n", " ")), quote=False)
+    return re.sub(r"([|\[\]`])", r"\\\1", text) if re.search(r"\]\(|[|`]", text) else text
+
+
+def latex_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A booktabs table: names in the first column, numbers to the right of it. What users named is
+    escaped.
+    """
+    lines = [r"\begin{tabular}{l" + "r" * (len(columns) - 1) + "}", r"\toprule"]
+    lines += [" & ".join(map(_latex, columns)) + r" \\", r"\midrule"]
+    lines += [" & ".join(map(_latex, row)) + r" \\" for row in rows]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+LATEX = {
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+    NONE: "--",
+}
+
+
+def _latex(text: str) -> str:
+    return "".join(LATEX.get(c, c) for c in text)
+
+
+def write_csv(path: Path, frame: pd.DataFrame) -> Path:
+    """Writes a frame that ``pandas.read_csv`` reads back. A text that a spreadsheet would take for
+    a formula gets an apostrophe before it. Raises EvalkitError when it can't be written.
+    """
+    texts = frame.select_dtypes(include=["object", "string"]).columns
+    safe = frame.assign(**{c: [_no_formula(v) for v in frame[c]] for c in texts})
+    replace(path, safe.to_csv(index=False), durable=False)
+    return path
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") else value

@@ -14,12 +14,13 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from evalkit import journal
 from evalkit.adapter import ModelAdapter, adapter_class, check_arguments, make_adapter
 from evalkit.cell import Cell, Selection
 from evalkit.config_files import Strict, find_shipped, read_yaml, yaml_quotes
 from evalkit.errors import EvalkitError, UsageError
-from evalkit.results.cells import StoredCell, stored_cells
+from evalkit.results.cells import take_inventory
+from evalkit.results.sweep_tables import compare_arms
+from evalkit.results.sweep_values import Arm, Findings
 from evalkit.runner import Outcome, run_cell
 from evalkit.task import load_task
 
@@ -186,21 +187,22 @@ def outlook(
     """
     speeds: dict[str, dict[str, float]] = {}
     totals: dict[str, int] = {}
-    for stored in stored_cells(output):
-        if stored.results["n"]:
-            speeds.setdefault(stored.task, {})[stored.folder.name] = (
-                stored.results["seconds"] / stored.results["n"]
+    for stored in take_inventory(output).cells if output.is_dir() else ():
+        if stored.results.n:
+            speeds.setdefault(stored.task, {})[stored.name] = (
+                stored.results.seconds / stored.results.n
             )
-            totals[stored.task] = max(totals.get(stored.task, 0), stored.results["n_total"])
+            totals[stored.task] = max(totals.get(stored.task, 0), stored.results.n_total)
     rows = []
     for p in planned:
-        done = len(journal.read(p.cell.folder / "journal.jsonl").scored)
-        results = p.cell.stored.finished()
+        cell = p.cell.stored
+        done = len(cell.scored())
+        results = cell.finished()
         if results and results.complete and results.selection == selection(sweep):
             rest = "0"
-        elif found := speeds.get(p.cell.name):
+        elif task_speeds := speeds.get(p.cell.name):
             left = max((sweep.limit or totals[p.cell.name]) - done, 0)
-            rest = f"{left * found.get(p.cell.folder.name, median(found.values())):.0f}"
+            rest = f"{left * task_speeds.get(cell.name, median(task_speeds.values())):.0f}"
         else:
             rest = "unknown"
         rows.append((p.cell.name, describe(p.settings), str(done), rest))
@@ -232,8 +234,21 @@ def run_sweep(sweep: Sweep, planned: Sequence[Planned], say: Callable[[str], Non
     return failed
 
 
-def stored(p: Planned) -> StoredCell | None:
-    """The results of a planned cell, None when there are none."""
-    folder = p.cell.stored
-    results = folder.finished()
-    return StoredCell(folder.path, folder.run.to_json(), results.to_json()) if results else None
+def arms(planned: Sequence[Planned]) -> list[Arm]:
+    """Each planned cell on disk beside the one that it is compared with, for the sweep's tables."""
+    bases = {(p.cell.name, describe(p.settings)): p.cell.stored for p in reversed(planned)}
+    return [
+        Arm(
+            describe(p.settings),
+            describe(p.baseline),
+            p.cell.stored,
+            bases[p.cell.name, describe(p.baseline)],
+        )
+        for p in planned
+    ]
+
+
+def findings(sweep: Sweep, planned: Sequence[Planned]) -> Findings:
+    """What came out of the cells that were run."""
+    command = f"evalkit sweep {sweep.name} --model {sweep.model}"
+    return compare_arms(sweep.name, sweep.question, command, arms(planned), sweep.limit)

@@ -8,15 +8,16 @@ import base64
 import hashlib
 import io
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image as PILImage
 
-from evalkit.errors import DataError, EvalkitError
+from evalkit.errors import reason
 from evalkit.media import decode_image, decode_video
-from evalkit.results.cells import StoredCell
+from evalkit.store import CellFolder, question_of
 from evalkit.task import load_task, read_samples
 from evalkit.types import Image, Sample, Text, Video
 
@@ -47,48 +48,58 @@ def none(name: str, picture: PILImage.Image) -> str:
     return ""
 
 
-class Gallery:
-    """Pictures, each made once for all samples that show it.
-
-    ``pictures``: ``{"src", "width", "height"}``, sizes those of the original (of the strip, for a
-    clip), or ``{"fault"}``.
+@dataclass(frozen=True)
+class Picture:
+    """One picture of the page: its address and the original's size in pixels (a strip's, for a
+    clip), or why there is none.
     """
+
+    src: str = ""
+    width: int = 0
+    height: int = 0
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a sample looked like: its question, and its media by their places in the gallery."""
+
+    question: str
+    media: tuple[int, ...] = ()
+
+
+class Gallery:
+    """Pictures, each made once for all samples that show it."""
 
     def __init__(self, keep: Keep) -> None:
         self.keep = keep
-        self.pictures: list[dict[str, Any]] = []
-        self.made: dict[str, int] = {}
+        self.pictures: list[Picture] = []
+        self.places: dict[str, int] = {}
 
-    def show(self, sample: Sample) -> dict[str, Any]:
-        """``{"question", "media"}`` of a sample, media by their places in ``pictures``."""
-        parts = [p for m in sample.messages for p in m.content]
-        question = "\n".join(p.text for p in parts if isinstance(p, Text))
-        return {
-            "question": question,
-            "media": [self._place(p) for p in parts if not isinstance(p, Text)],
-        }
+    def show(self, sample: Sample) -> Shown:
+        """A picture that can't be made, whatever the task put in its place, is said on the page."""
+        parts = [p for m in sample.messages for p in m.content if not isinstance(p, Text)]
+        return Shown(question_of(sample), tuple(map(self._place, parts)))
 
-    def _place(self, part: Image | Video) -> int:
+    def _place(self, part: Any) -> int:
         try:
             cut = f"{part.start}-{part.end}" if isinstance(part, Video) else ""
             key = hashlib.sha256(f"{part.digest}{cut}".encode()).hexdigest()[:16]
-        except OSError as e:
-            key = f"unreadable: {e}"
-        if key not in self.made:
-            self.made[key] = len(self.pictures)
+        except Exception as e:
+            key = f"no digest: {reason(e)}"
+        if key not in self.places:
+            self.places[key] = len(self.pictures)
             self.pictures.append(self._picture(part, key))
-        return self.made[key]
+        return self.places[key]
 
-    def _picture(self, part: Image | Video, key: str) -> dict[str, Any]:
+    def _picture(self, part: Any, key: str) -> Picture:
         try:
+            if not isinstance(part, Image | Video):
+                return Picture(fault=f"{type(part).__name__} is not an Image or a Video")
             picture = decode_image(part) if isinstance(part, Image) else strip(part)
-            return {
-                "src": self.keep(key, picture),
-                "width": picture.width,
-                "height": picture.height,
-            }
-        except (DataError, OSError) as e:
-            return {"fault": str(e)}
+            return Picture(self.keep(key, picture), picture.width, picture.height)
+        except Exception as e:  # any library may fail on any data; the page is for looking at it
+            return Picture(fault=reason(e))
 
 
 def strip(clip: Video) -> PILImage.Image:
@@ -119,25 +130,25 @@ def webp(picture: PILImage.Image) -> bytes:
 
 
 def questions(
-    cell: StoredCell, ids: set[str], gallery: Gallery, data: Path | None
-) -> tuple[Mapping[str, dict[str, Any]], str]:
-    """What ``Gallery.show`` gives for the samples of a cell that are among ``ids``; and why some
-    are missing, if any are.
+    cell: CellFolder, ids: set[str], gallery: Gallery, data: Path | None
+) -> tuple[Mapping[str, Shown], str]:
+    """What the samples of a cell that are among ``ids`` looked like, and why some are missing, if
+    any are.
 
-    Reads the task's data until all are found; a row that can't be used is passed over, as in the
-    run.
+    Reads the task's data, by default from where the cell's run had them, until all samples are
+    there. Whatever goes wrong there costs the page its pictures, not more.
     """
-    found: dict[str, dict[str, Any]] = {}
+    shown: dict[str, Shown] = {}
+    run = cell.run
     try:
-        task = load_task(
-            f"{cell.run.get('task_file') or cell.run['identity']['task']}:{cell.run['identity']['subset']}"
-        )
-        for sample in read_samples(task, data):
+        task = load_task(f"{run.task_file or run.identity.task}:{run.identity.subset}")
+        where = data or (Path(run.data_path).expanduser() if run.data_path else None)
+        for sample in read_samples(task, where):
             if isinstance(sample, Sample) and sample.id in ids:
-                found[sample.id] = gallery.show(sample)
-            if len(found) == len(ids):
+                shown[sample.id] = gallery.show(sample)
+            if len(shown) == len(ids):
                 break
-    except (EvalkitError, OSError, ValueError) as e:
-        return found, f"{cell.task}: questions and pictures are not shown: {e}"
-    absent = len(ids) - len(found)
-    return found, f"{cell.task}: {absent} samples are no longer in the data" if absent else ""
+    except (Exception, SystemExit) as e:
+        return shown, f"{cell.task}: questions and pictures are not shown: {reason(e)}"
+    absent = len(ids) - len(shown)
+    return shown, f"{cell.task}: {absent} samples are no longer in the data" if absent else ""

@@ -19,7 +19,7 @@ function theme(dark) {
 function start() {
   holds = JSON.parse($("contents").textContent);
   $("contents").remove();
-  byPlace = holds.cells.map((cell) => new Map(cell.answers.map((answer) => [answer[0], answer])));
+  byPlace = holds.cells.map((cell) => new Map(cell.answers.map((answer) => [answer.sample, answer])));
   for (const [i, cell] of holds.cells.entries()) {
     $("a").append(new Option(`${holds.tasks[cell.task].name}: ${cell.label}`, i));
   }
@@ -42,14 +42,14 @@ function task() {
 }
 
 function fits(kind, answer, other, best, worst) {
-  const [, , score, , unparsed, error] = answer;
+  const { score, unparsed, error } = answer;
   switch (kind) {
     case "wrong": return score === worst;
     case "right": return score === best;
-    case "partly": return score !== null && score !== undefined && score !== best && score !== worst;
-    case "unparsed": return unparsed;
+    case "partly": return score !== undefined && score !== best && score !== worst;
+    case "unparsed": return Boolean(unparsed);
     case "error": return Boolean(error);
-    case "changed": return other !== undefined && (other[2] !== score || other[1] !== answer[1]);
+    case "changed": return other !== undefined && (other.score !== score || other.text !== answer.text);
     default: return true;
   }
 }
@@ -62,14 +62,13 @@ function searchable(place) {
 
 function filter() {
   const cell = holds.cells[state.a];
-  const [best, worst] = cell.higher_is_better ? [1, 0] : [0, 1];
   const kind = $("only").value, words = $("words").value.toLowerCase();
   const others = state.b >= 0 ? byPlace[state.b] : new Map();
-  const kept = state.shown[state.at]?.[0];
+  const kept = state.shown[state.at]?.sample;
   state.shown = cell.answers.filter((answer) =>
-    fits(kind, answer, others.get(answer[0]), best, worst)
-    && (!words || searchable(answer[0]).includes(words) || (answer[1] ?? "").toLowerCase().includes(words)));
-  state.at = Math.max(0, state.shown.findIndex((answer) => answer[0] === kept));
+    fits(kind, answer, others.get(answer.sample), cell.best, cell.worst)
+    && (!words || searchable(answer.sample).includes(words) || (answer.text ?? "").toLowerCase().includes(words)));
+  state.at = Math.max(0, state.shown.findIndex((answer) => answer.sample === kept));
   $("count").textContent = `${state.shown.length} of ${cell.answers.length}`;
   $("rows").style.height = `${state.shown.length * ROW}px`;
   $("list").scrollTop = Math.max(0, state.at * ROW - 5 * ROW);
@@ -88,9 +87,9 @@ function paint() {
     row.style.top = `${i * ROW}px`;
     row.setAttribute("role", "option");
     row.setAttribute("aria-selected", i === state.at);
-    row.append(node("span", task().samples[answer[0]].id, "id"), node("span", score(answer), "score"));
-    if (state.b >= 0) row.append(node("span", score(byPlace[state.b].get(answer[0])), "score said-b"));
-    row.append(node("span", answer[5] ? `error: ${answer[5]}` : answer[1], "said"));
+    row.append(node("span", task().samples[answer.sample].id, "id"), node("span", score(answer), "score"));
+    if (state.b >= 0) row.append(node("span", score(byPlace[state.b].get(answer.sample)), "score said-b"));
+    row.append(node("span", answer.error ? `error: ${answer.error}` : answer.text, "said"));
     row.addEventListener("click", () => go(i));
     rows.push(row);
   }
@@ -99,9 +98,8 @@ function paint() {
 
 function score(answer) {
   if (!answer) return "–";
-  if (answer[5]) return "error";
-  const value = answer[2];
-  return value === null || value === undefined ? "–" : value.toFixed(2) + (answer[4] ? "?" : "");
+  if (answer.error) return "error";
+  return answer.score === undefined ? "–" : answer.score.toFixed(2) + (answer.unparsed ? "?" : "");
 }
 
 function go(i) {
@@ -159,13 +157,13 @@ function detail() {
   const place = $("detail");
   const answer = state.shown[state.at];
   if (!answer) { place.replaceChildren(node("p", "No sample fits.")); return; }
-  const sample = task().samples[answer[0]];
-  const other = state.b >= 0 ? byPlace[state.b].get(answer[0]) : undefined;
+  const sample = task().samples[answer.sample];
+  const other = state.b >= 0 ? byPlace[state.b].get(answer.sample) : undefined;
   const boxes = [];
-  if (answer[3] !== null || (other && other[3] !== null)) {
+  if (task().boxes) {
     if (isBox(sample.target)) boxes.push(box(sample.target, "truth", false));
-    if (isBox(answer[3])) boxes.push(box(answer[3], "said", true));
-    if (other && isBox(other[3])) boxes.push(box(other[3], "other", true));
+    if (isBox(answer.box)) boxes.push(box(answer.box, "said", true));
+    if (other && isBox(other.box)) boxes.push(box(other.box, "other", true));
   }
   const parts = sample.media.map((place, i) => picture(holds.pictures[place], i === 0 ? boxes : []));
   parts.push(field("question", sample.question ?? "(not in the data at hand)"));
@@ -176,8 +174,9 @@ function detail() {
   for (const [which, said, classes] of [[state.a, answer, "said-a"], [state.b, other, "said-b"]]) {
     if (!said) continue;
     const cell = holds.cells[which];
-    const how = said[5] ? "error" : `${cell.metric} ${score(said)}${said[4] ? " unparsed" : ""}`;
-    answers.append(field(`${cell.label}: ${how}`, said[5] ?? said[1], classes));
+    const all = said.scores ? Object.entries(said.scores).map(([name, value]) => `${name} ${value.toFixed(2)}`).join(", ") : `${cell.metric} ${score(said)}`;
+    const how = said.error ? "error" : `${all}${said.unparsed ? ", unparsed" : ""}`;
+    answers.append(field(`${cell.label}: ${how}`, said.error ?? said.text, classes));
   }
   parts.push(answers, field("sample", `${sample.id}, cluster ${sample.cluster}, ${JSON.stringify(sample.metadata)}`));
   place.replaceChildren(...parts);

@@ -1,0 +1,155 @@
+"""What a sweep came to, as values: they go into the sweep's page, into its tables and pictures, and,
+through a JSON file beside these, into the report.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from evalkit.errors import DataError
+from evalkit.files import replace_json
+from evalkit.results.pairs import PairedScores
+from evalkit.stats import corrected
+from evalkit.store import CellFolder
+
+SCHEMA_VERSION = 2
+LEVEL = 0.05
+"""Of the tests, after Holm's correction over a sweep."""
+
+
+class Kind(StrEnum):
+    """What a cell of a sweep is, beside the one that it is compared with."""
+
+    BASELINE = "baseline"
+    TRAINED = "trained arm"
+    """Other weights, run as they were trained."""
+    PROBE = "inference probe"
+    """Weights run as they were not trained."""
+    SAME = "same weights"
+    """The baseline's weights, run as they were trained."""
+
+
+class Verdict(StrEnum):
+    """What can be said of one comparison, as the beginning of a sentence."""
+
+    HIGHER = "higher on"
+    LOWER = "lower on"
+    SAME = "every score the same on"
+    OPEN = "not significant on"
+    NONE = "no sample in common on"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A cell of a sweep on disk, and the one that it is compared with."""
+
+    settings: str
+    """Its settings in words."""
+    against: str
+    """Those of its baseline."""
+    cell: CellFolder
+    baseline: CellFolder
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The headline score of one cell of a sweep, beside its baseline's."""
+
+    task: str
+    settings: str
+    kind: Kind
+    against: str
+    """The baseline's settings in words."""
+    metric: str
+    value: float
+    """The cell's score, over all of its samples."""
+    ci_low: float | None
+    """Lower end of the score's 95 % interval over clusters."""
+    ci_high: float | None
+    """Upper end of it."""
+    n: int
+    """Samples with a score."""
+    scores: PairedScores | None
+    """The two on their common samples; None for a baseline, and where there are none."""
+    p_holm: float | None
+    """The p-value by Holm's correction over the sweep; None where there is nothing to test."""
+    mde: float | None
+    """The minimum detectable effect at 0.05 corrected for the number of tests in the sweep."""
+    visual_tokens: float | None
+    """Mean of a sample's visual tokens."""
+    seconds: float
+    """Wall-clock time of the cell's last run."""
+    cell: str
+    """Name of the cell's folder."""
+
+    @property
+    def verdict(self) -> Verdict:
+        if self.scores is None:
+            return Verdict.NONE
+        if self.scores.same:
+            return Verdict.SAME
+        if self.p_holm is not None and self.p_holm < LEVEL:
+            return Verdict.LOWER if self.scores.difference < 0 else Verdict.HIGHER
+        return Verdict.OPEN
+
+    @property
+    def significant(self) -> bool:
+        """Whether a difference was found; never without an interval."""
+        found = self.verdict in (Verdict.HIGHER, Verdict.LOWER)
+        return found and self.scores is not None and self.scores.ci_low is not None
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A sweep's question and what came out of it."""
+
+    name: str
+    question: str
+    command: str
+    """What makes all this again."""
+    limit: int | None
+    """So many samples of each task, drawn at random; None for all."""
+    rows: tuple[Finding, ...]
+    """Tasks together, the baseline of each first."""
+
+    @property
+    def compared(self) -> tuple[Finding, ...]:
+        return tuple(f for f in self.rows if f.kind is not Kind.BASELINE)
+
+    @property
+    def tests(self) -> int:
+        """Differences that Holm's correction is over."""
+        return sum(f.p_holm is not None for f in self.rows)
+
+    def save(self, path: Path) -> None:
+        """Writes the JSON that ``load`` reads. Raises EvalkitError."""
+        replace_json(path, {"schema_version": SCHEMA_VERSION, **asdict(self)})
+
+    @classmethod
+    def load(cls, path: Path) -> Findings:
+        """Raises DataError when the file is damaged or of another schema."""
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+            if value.pop("schema_version") != SCHEMA_VERSION:
+                raise ValueError("written by another evalkit")
+            return cls(**value | {"rows": tuple(map(_finding, value["rows"]))})
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
+            raise DataError(f"{path}: can't be read ({e}); repeat the sweep's command") from e
+
+
+def _finding(value: Mapping[str, Any]) -> Finding:
+    scores = value["scores"]
+    return Finding(
+        **dict(value)
+        | {"kind": Kind(value["kind"]), "scores": PairedScores(**scores) if scores else None}
+    )
+
+
+def mde_of(scores: PairedScores, tests: int) -> float | None:
+    """The minimum detectable effect at LEVEL corrected for ``tests`` tests, from that of one."""
+    return None if scores.mde is None else scores.mde * corrected(LEVEL, max(tests, 1))

@@ -1,0 +1,59 @@
+"""Cells on disk as a run would have left them, for tests that only read; no model, no data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from evalkit.store import CellFolder, CellResults, Identity, Record, RunInfo
+from evalkit.task import Metric
+from evalkit.types import MediaBudget, TokenCounts
+
+ACCURACY = Metric("accuracy")
+
+
+def record(id: object, score: float, **changes: Any) -> Record:
+    """A scored record; ``metric`` names its score, ``tokens`` counts its visual tokens."""
+    metric = changes.pop("metric", "accuracy")
+    tokens = TokenCounts(text_in=5, vision_in=changes.pop("tokens", 64), out=2)
+    values: dict[str, Any] = {"cluster": str(id), "text": "x", "prompt": "0" * 16}
+    scores = changes.pop("scores", {metric: score})
+    return Record(str(id), **values | {"scores": scores, "tokens": tokens} | changes)
+
+
+def cell(
+    output: Path,
+    records: Iterable[Record],
+    *,
+    task: str = "quiz:all",
+    model: str = "model",
+    metrics: tuple[Metric, ...] = (ACCURACY,),
+    data: Mapping[str, Any] | None = None,
+    budget: MediaBudget = MediaBudget(),
+    fingerprint: Mapping[str, Any] | None = None,
+    run: Mapping[str, Any] | None = None,
+    **results: Any,
+) -> CellFolder:
+    """Writes a finished cell. ``run`` and ``results`` are further fields of its two files."""
+    name, _, subset = task.partition(":")
+    identity = Identity(
+        task=name,
+        subset=subset,
+        task_version=1,
+        data=data or {"kind": "hub", "repository": name},
+        budget=budget,
+        max_new_tokens=8,
+        rank=False,
+        fingerprint={"adapter": "fake", "weights": "w"} | dict(fingerprint or {}),
+    )
+    folder = CellFolder.of(output, model, identity)
+    about: dict[str, Any] = {"model": model, "identity": identity, "metrics": metrics}
+    folder.write_run(RunInfo(**about | dict(run or {})))
+    kept = list(records)
+    with folder.open_journal(task) as journal:
+        for r in kept:
+            journal.append(r)
+    fields: dict[str, Any] = {"complete": True, "created": "2026-01-01T00:00:00+00:00"}
+    folder.write_results(CellResults.of(kept, metrics, **fields | results))
+    return CellFolder(folder.path)
