@@ -21,7 +21,11 @@ ANIMATED = ("GIF", "WEBP", "PNG")
 
 
 def add_parser(verbs: Verbs) -> None:
-    parser = verbs.add_parser("ask", help="ask a model one question about images or videos")
+    parser = verbs.add_parser(
+        "ask",
+        usage="evalkit ask [FILE ...] QUESTION [options]",
+        help="ask a model one question about images or videos",
+    )
     parser.add_argument(
         "words",
         nargs="+",
