@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("evalkit")
 
-ERRORS_SHOWN = 5
 SMALL = 2000
 """Rows of a data set that is small enough to be looked through for what a limit leaves out."""
 
@@ -443,7 +442,7 @@ def _alike(samples: Sequence[Sample | RowError], start: int, stop: int) -> str:
     return ", ".join(
         f"{key} {value}"
         for key, value in inside[0].items()
-        if isinstance(value, str | int)
+        if isinstance(value, str)
         and all(m.get(key) == value for m in inside)
         and any(m.get(key) != value for m in outside)
     )
@@ -538,11 +537,9 @@ def sweep(
 
 def _lost(outcome: Outcome) -> Iterator[str]:
     """The first samples without a score, and why."""
-    cell = outcome.cell.stored
-    lost = [r for r in cell.records().values() if not r.scored]
-    yield from (f"{r.id}: {r.error}" for r in lost[:ERRORS_SHOWN])
-    if len(lost) > ERRORS_SHOWN:
-        yield f"... all in {cell.journal_path}"
+    yield from (f"{r.id}: {r.error}" for r in outcome.failures)
+    if outcome.results.errors > len(outcome.failures):
+        yield f"... all in {outcome.cell.stored.journal_path}"
 
 
 def build_adapter(

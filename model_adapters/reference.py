@@ -129,11 +129,11 @@ class ReferenceAdapter(ModelAdapter):
     def code(self) -> tuple[str, ...]:
         return (type(self).__module__, self.family.__name__)  # type: ignore[attr-defined]
 
-    @cached_property
+    @property
     def fingerprint(self) -> Mapping[str, Any]:
         return {
             "adapter": self.name,
-            "weights": weights_digest(self.folder) if self.live is None else self._live_digest(),
+            "weights": self._folder_digest if self.live is None else self._live_digest(),
             "dtype": self.dtype,
             "switches": self.changed,
             "trained_with": dict(self.config.trained_with),
@@ -141,8 +141,13 @@ class ReferenceAdapter(ModelAdapter):
             "generation": self.chat.generation,
         }
 
+    @cached_property
+    def _folder_digest(self) -> str:
+        return weights_digest(self.folder)
+
     def _live_digest(self) -> str:
-        about = repr(self.config), weights_digest(self.folder)
+        """Of the weights as they are now: a model in memory may have been trained since."""
+        about = repr(self.config), self._folder_digest
         return tensors_digest(self.live.state_dict(), *about)
 
     @property

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import evalkit
+from evalkit.adapter import adapter_class
 from evalkit.api import Limit, tasks_of
 from evalkit.errors import UsageError
 from evalkit.store import CellFolder, cells
@@ -40,7 +41,7 @@ def test_an_evaluation_prints_nothing(tmp_path: Path, capsys: pytest.CaptureFixt
     assert (out.out, out.err) == ("", "")
 
 
-def test_a_repeated_evaluation_asks_nothing(tmp_path: Path) -> None:
+def test_a_repeated_evaluation_asks_nothing_unless_it_is_to_be_fresh(tmp_path: Path) -> None:
     adapter = Adder("m")
     asked: list[str] = []
     answer = adapter.answer
@@ -48,6 +49,9 @@ def test_a_repeated_evaluation_asks_nothing(tmp_path: Path) -> None:
     for _ in range(2):
         evalkit.evaluate(Sums, adapter=adapter, output=tmp_path, progress=False)
     assert len(asked) == 40
+    evalkit.evaluate(Sums, adapter=adapter, output=tmp_path, progress=False, fresh=True)
+    assert len(asked) == 80
+    assert len(cells(tmp_path)) == 1
 
 
 def test_the_recorded_command_is_a_python_call_that_repeats_it(tmp_path: Path) -> None:
@@ -190,3 +194,44 @@ def test_the_public_names_are_there_and_light(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stderr
     assert all(getattr(evalkit, name) is not None for name in dir(evalkit))
+
+
+def test_a_model_in_memory_scores_as_its_checkpoint_and_trains_on(tmp_path: Path) -> None:
+    import torch
+
+    from evalkit.models.qwen2_vl.checkpoint import load
+    from evalkit.nano import shipped
+
+    model = load(shipped()["nano"]).train()
+    model.visual.eval()  # a part of its own mode
+    model.requires_grad_(True)
+    weights = {k: v.clone() for k, v in model.state_dict().items()}
+    live = evalkit.evaluate("docvqa", model, output=tmp_path / "a", limit=3, step=7, progress=False)
+    named = evalkit.evaluate("docvqa", "nano", output=tmp_path / "b", limit=3, progress=False)
+    assert list(live.samples["text"]) == list(named.samples["text"])
+    assert list(live["step"]) == [7, 7]
+    assert model.training and not model.visual.training
+    assert all(torch.equal(weights[k], v) for k, v in model.state_dict().items())
+    assert all(p.requires_grad for p in model.parameters())
+    model.lm_head(torch.ones(1, model.config.text.hidden_size)).sum().backward()
+
+
+def test_another_state_of_a_model_in_memory_is_asked_anew(tmp_path: Path) -> None:
+    import torch
+
+    from evalkit.models.qwen2_vl.checkpoint import load
+    from evalkit.nano import shipped
+
+    model = load(shipped()["nano"])
+    adapter = adapter_class("reference")(model)
+
+    def made() -> int:
+        evaluation = evalkit.evaluate(
+            "docvqa", adapter=adapter, output=tmp_path, limit=1, progress=False
+        )
+        return evaluation.outcomes[0].made
+
+    assert [made(), made()] == [1, 0]
+    with torch.no_grad():
+        next(model.parameters()).mul_(0.5)
+    assert made() == 1

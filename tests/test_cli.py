@@ -303,7 +303,7 @@ def test_ask_answers_one_question_about_a_picture(
     assert unboxed.code == 1 and "no box" in unboxed.err
     (tmp_path / "bad.png").write_bytes(b"rubbish")
     bad = evalkit("ask", "bad.png", "What?", *settings)
-    assert bad.code == 1 and "unreadable image" in bad.err
+    assert bad.code == 1 and "neither an image nor a video" in bad.err
 
 
 def test_ask_takes_several_files_none_and_goes_by_their_content(

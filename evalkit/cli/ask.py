@@ -84,22 +84,28 @@ def _media(files: Sequence[str], question: str) -> list[Image | Video]:
 
 def _medium(file: Path) -> Image | Video:
     """An image or a video by what the file holds, not by its name; a GIF of one frame is an image.
-    What Pillow does not know is left to the video decoder.
+    Raises EvalkitError for what is neither.
     """
     from PIL import Image as Pillow
-    from PIL import UnidentifiedImageError
 
+    from evalkit.formats import HEAD, media_type
     from evalkit.types import Image, Video
 
     try:
+        with file.open("rb") as opened:
+            kind = media_type(opened.read(HEAD))
+    except OSError as e:
+        raise EvalkitError(f"{file}: can't be read ({e.strerror})") from e
+    if kind is None:
+        raise EvalkitError(f"{file}: neither an image nor a video in a known format")
+    if kind == "video":
+        return Video(file)
+    try:
         with Pillow.open(file) as picture:
-            frames = getattr(picture, "n_frames", 1)
-    except UnidentifiedImageError:
-        named_image = file.suffix.lower() in Pillow.registered_extensions()
-        return Image(file) if named_image else Video(file)
+            moves = picture.format in ANIMATED and getattr(picture, "n_frames", 1) > 1
     except Exception:  # damaged: decoding says how
-        return Image(file)
-    return Video(file) if frames > 1 and picture.format in ANIMATED else Image(file)
+        moves = False
+    return Video(file) if moves else Image(file)
 
 
 def _check_save(save: Path, media: Sequence[Image | Video]) -> None:
