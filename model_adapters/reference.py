@@ -270,6 +270,7 @@ class ReferenceAdapter(ModelAdapter):
             part.digest,
             getattr(part, "start", None),
             getattr(part, "end", None),
+            part.upright,
             budget,
         )
         if isinstance(part, Image):
@@ -282,8 +283,15 @@ class ReferenceAdapter(ModelAdapter):
             seconds.append((chosen[-1] - chosen[0]) / max(len(chosen) - 1, 1) / fps)
             return chosen
 
-        frames = decode_video(part, choose)
-        patches, media = self.processor.video_patches(frames, task, seconds[-1])
+        resize = getattr(self.processor, "resize_frame", None)
+        if resize is None:
+            patches, media = self.processor.video_patches(
+                decode_video(part, choose), task, seconds[-1]
+            )
+        else:
+            frames = decode_video(part, choose, lambda frame, total: resize(frame, total, task))
+            resized: Any = self.processor.video_patches
+            patches, media = resized(frames, task, seconds[-1], resized=True)
         return Visual(patches, media, key, self.processor.normalise)
 
     def _completion(

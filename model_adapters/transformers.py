@@ -232,13 +232,13 @@ class Qwen2VLInputs:
         tokens: dict[str, list[int]] = {"<|image_pad|>": [], "<|video_pad|>": []}
         for part in media_of(request.messages):
             task = _limits(request.budget)
-            pixels = _decoded(part, self.processor, task)
+            pixels = _decoded(part, self.processor, task, resize=True)
             if isinstance(part, Image):
                 patches, grid = self._image(pixels, task)
                 names = ("pixel_values", "image_grid_thw", "<|image_pad|>")
             else:
-                patches, thw = self.processor.video(pixels, task)
-                grid = torch.tensor([thw])
+                levels, media = self.processor.video_patches(pixels, task, resized=True)
+                patches, grid = self.processor.normalise(levels), torch.tensor([media.grid])
                 names = ("pixel_values_videos", "video_grid_thw", "<|video_pad|>")
             made.setdefault(names[0], []).append(patches)
             made.setdefault(names[1], []).append(grid)
@@ -344,11 +344,17 @@ def _limits(budget: MediaBudget) -> Limits:
     return Limits(budget.min_pixels, budget.max_pixels, budget.fps, budget.max_frames)
 
 
-def _decoded(part: Image | Video, processor: Processor, task: Limits) -> Any:
-    """A PIL image, or the frames [frames, height, width, 3] that are shown of a video."""
+def _decoded(part: Image | Video, processor: Processor, task: Limits, resize: bool = False) -> Any:
+    """A PIL image, or the frames [frames, height, width, 3] that are shown of a video; with
+    ``resize`` at the size at which Qwen2-VL sees them.
+    """
     if isinstance(part, Image):
         return decode_image(part)
-    return decode_video(part, lambda total, fps: processor.frames(total, fps, task))
+    return decode_video(
+        part,
+        lambda total, fps: processor.frames(total, fps, task),
+        (lambda frame, total: processor.resize_frame(frame, total, task)) if resize else None,
+    )
 
 
 def _check_loaded(folder: Path, info: Mapping[str, Any]) -> None:

@@ -261,3 +261,19 @@ def test_pixel_bounds_of_the_video_settings_make_no_difference(tmp_path: Path) -
     video = {"size": {"shortest_edge": 3136, "longest_edge": 12845056}, "do_sample_frames": False}
     settings(tmp_path, "video_preprocessor_config.json", **video, fps=None)
     assert ProcessorConfig.load(tmp_path) == before
+
+
+def test_frames_resized_one_by_one_are_those_resized_together() -> None:
+    rng = np.random.default_rng(0)
+    for height, width in ((48, 64), (120, 90), (300, 200)):
+        frames = rng.integers(0, 256, (4, height, width, 3), dtype=np.uint8)
+        processor, task = Processor(), Limits(3136, 84 * 112)
+        small = np.stack([processor.resize_frame(f, len(frames), task) for f in frames])
+        size = torch.Size(small.shape[1:3])
+        clip = torch.from_numpy(frames).permute(0, 3, 1, 2).float()
+        together = torch.nn.functional.interpolate(clip, size, mode="bicubic", antialias=True)
+        assert (small == together.clamp(0, 255).round().permute(0, 2, 3, 1).numpy()).all()
+        one_by_one, media = processor.video_patches(small, task, resized=True)
+        whole, again = processor.video_patches(frames, task)
+        assert torch.equal(one_by_one, whole)
+        assert media == again

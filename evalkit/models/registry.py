@@ -76,6 +76,10 @@ class Processor(Protocol):
     ) -> tuple[Tensor, Media]:
         """Patches [patches, ...] of sampled frames [frames, height, width, 3], ``seconds`` apart."""
 
+    # A processor may also offer ``resize_frame(frame, total, task) -> frame``, applied to each frame
+    # [height, width, 3] of ``total`` while a clip is decoded, so that frames of full size are never
+    # held together; ``video_patches`` is then called with ``resized=True``.
+
     def normalise(self, patches: Tensor) -> Tensor:
         """What the model reads [patches, ...] of patches that waited, on their device."""
 

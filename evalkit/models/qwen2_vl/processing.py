@@ -332,26 +332,35 @@ class Processor:
         patches, media = self.video_patches(frames, task)
         return self.normalise(patches), media.grid
 
+    def resize_frame(self, frame: Frames, total: int, task: Limits = Limits()) -> Frames:
+        """One frame [height, width, 3] of ``total`` that are shown, at the size at which the model
+        sees it: a long clip is resized while it is decoded. Raises DataError.
+        """
+        height, width = frame.shape[:2]
+        size = target_size(height, width, self.switches, task, Limits(*frame_pixels(total)))
+        if frame.shape[:2] == size:
+            return frame
+        pixels = torch.from_numpy(frame).permute(2, 0, 1)[None].float()  # [1, 3, height, width]
+        wide = F.interpolate(pixels, size, mode="bicubic", antialias=True)
+        return wide.clamp_(0, 255).round_().to(torch.uint8)[0].permute(1, 2, 0).numpy()
+
     def video_patches(
-        self, frames: Frames, task: Limits = Limits(), seconds: float | None = None
+        self,
+        frames: Frames,
+        task: Limits = Limits(),
+        seconds: float | None = None,
+        resized: bool = False,
     ) -> tuple[Tensor, Media]:
         """Patches [t * h * w, 3, 2, 196] (uint8) of frames that are ``seconds`` apart, not yet
         normalised, and their media; under the switch ``tube=per_frame`` [..., 3, 1, 196].
+        ``resized``: the frames went through ``resize_frame``.
         """
-        size = target_size(
-            frames.shape[1],
-            frames.shape[2],
-            self.switches,
-            task,
-            Limits(*frame_pixels(len(frames))),
-        )
+        if not resized:
+            frames = np.stack([self.resize_frame(f, len(frames), task) for f in frames])
         clip = torch.from_numpy(frames).permute(0, 3, 1, 2)  # [frames, 3, height, width]
         pair = self.switches.tube != "per_frame"
         if pair and len(clip) % FRAME_FACTOR:
             clip = torch.cat((clip, clip[-1:]))
-        if tuple(clip.shape[-2:]) != size:
-            wide = F.interpolate(clip.float(), size, mode="bicubic", antialias=True)
-            clip = wide.clamp_(0, 255).round_().to(torch.uint8)
         patches, grid = cut(clip, pair)
         step = seconds if seconds is None or not pair else FRAME_FACTOR * seconds
         return patches, Media(grid, is_video=True, seconds_per_step=step)
