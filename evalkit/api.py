@@ -475,17 +475,21 @@ def _samples_at_hand(cell: Cell, most: int | None = None) -> list[Sample | RowEr
     return samples if most is None or len(samples) <= most else None
 
 
-def compare(a: str | Path, b: str | Path, output: str | Path = "results") -> pd.DataFrame:
-    """Paired differences between two cells (their folders) or models (their names), one row per
-    task and metric: values on the common samples, a - b, its 95 % interval, p-values. Raises
-    UsageError when nothing can be paired.
+def compare(
+    a: Evaluation | str | Path, b: Evaluation | str | Path, output: str | Path = "results"
+) -> pd.DataFrame:
+    """Paired differences between two evaluations, cells (their folders) or models (their names),
+    one row per task and metric: values on the common samples, a - b, its 95 % interval, p-values.
+    Raises UsageError when nothing can be paired.
     """
     from evalkit.results import compare_cells, comparison_frame, find_cells
 
-    where = _path(output)
-    return comparison_frame(
-        compare_cells(find_cells(str(_path(a)), where), find_cells(str(_path(b)), where))
-    )
+    def cells(side: Evaluation | str | Path) -> Sequence[CellFolder]:
+        if isinstance(side, Evaluation):
+            return side.cells
+        return find_cells(str(_path(side)), _path(output))
+
+    return comparison_frame(compare_cells(cells(a), cells(b)))
 
 
 def leaderboard(output: str | Path = "results") -> pd.DataFrame:
