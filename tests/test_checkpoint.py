@@ -323,6 +323,22 @@ def test_a_tensor_in_two_shards_is_refused(tiny: Path, tmp_path: Path) -> None:
         load(tmp_path)
 
 
+@pytest.mark.parametrize("prefix", ["base_model.model.", "module.", "_orig_mod."])
+def test_weights_saved_inside_a_wrapper_say_so(tiny: Path, tmp_path: Path, prefix: str) -> None:
+    folder = copy(tiny, tmp_path)
+    state = load_file(folder / "model.safetensors")
+    save_file({prefix + k: v for k, v in state.items()}, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=f"begin with '{prefix}'.*inside a wrapper"):
+        load(folder)
+
+
+def test_weights_with_an_unmerged_adapter_say_so(tiny: Path, tmp_path: Path) -> None:
+    name = "model.layers.0.self_attn.q_proj.lora_A.default.weight"
+    folder = rewrite(copy(tiny, tmp_path), **{name: torch.zeros(2, 2)})
+    with pytest.raises(CheckpointError, match="merge it"):
+        load(folder)
+
+
 @pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
 def test_quantised_tensors_are_refused(tiny: Path, tmp_path: Path, dtype: torch.dtype) -> None:
     folder = copy(tiny, tmp_path)

@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 PATCH_EMBED = "visual.patch_embed.proj.weight"
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 ASIDE = ".saving-"
+WRAPPERS = ("base_model.model.", "module.", "_orig_mod.", "_fsdp_wrapped_module.")
 _RENAMES = (
     (re.compile(r"^model\.visual\."), "visual."),
     (re.compile(r"^model\.language_model\."), "model."),
@@ -80,7 +81,9 @@ def load(
     if name not in DTYPES:
         raise CheckpointError(f"dtype {name!r}: expected one of {', '.join(DTYPES)}")
     files = weight_files(folder)
-    _check_layers(folder, config, {_hub_name(n) for n in names(files)})
+    there = names(files)
+    _check_wrapper(folder, there)
+    _check_layers(folder, config, {_hub_name(n) for n in there})
     with _NoInit(), torch.device("meta"):
         model = Qwen2VL(config, switches)
     wanted = {k: v.shape for k, v in model.state_dict().items()}
@@ -131,6 +134,24 @@ def load(
     model.config = replace(config, tie_word_embeddings=tied)
     model.folder = folder
     return model.eval().requires_grad_(False)
+
+
+def _check_wrapper(folder: Path, there: list[str]) -> None:
+    """Raises CheckpointError for weights that were saved inside something else: said in a line,
+    where all their names would be surplus.
+    """
+    if any("lora_" in n or ".base_layer." in n for n in there):
+        raise CheckpointError(
+            f"{folder}: the weights of an adapter (LoRA) beside those of the model; merge it (peft: "
+            "merge_and_unload) and save the result"
+        )
+    for prefix in WRAPPERS:
+        if there and all(n.startswith(prefix) for n in there):
+            raise CheckpointError(
+                f"{folder}: the names of all weights begin with {prefix!r}: the model was saved "
+                "inside a wrapper (peft, DistributedDataParallel, torch.compile); save the model "
+                "itself"
+            )
 
 
 def _check_layers(folder: Path, config: Qwen2VLConfig, there: set[str]) -> None:
