@@ -17,7 +17,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar
 
-from evalkit.errors import UsageError
+from evalkit.errors import DataError, UsageError
 from evalkit.models.switch import Switch
 from evalkit.plugin import classes_in
 from evalkit.types import BoxSpace, Completion, Image, Message, Request, Text, Video
@@ -124,6 +124,17 @@ def chat_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
 def media_of(messages: Iterable[Message]) -> list[Image | Video]:
     """Images and videos in the order in which a conversation shows them."""
     return [p for m in messages for p in m.content if isinstance(p, Image | Video)]
+
+
+def check_length(tokens: int, most: int) -> None:
+    """Raises DataError for a prompt of more ``tokens`` than the ``most`` that a model is made for:
+    what it answers beyond them is noise, and no score of it.
+    """
+    if tokens > most:
+        raise DataError(
+            f"a prompt of {tokens:,} tokens: the model is made for {most:,}; show it less (switches "
+            "max_pixels, fps, max_frames), or take a checkpoint made for longer prompts"
+        )
 
 
 def digest(fingerprint: Mapping[str, Any]) -> str:

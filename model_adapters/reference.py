@@ -18,9 +18,10 @@ from evalkit.adapter import (
     ModelAdapter,
     chat_messages,
     check_arguments,
+    check_length,
     media_of,
 )
-from evalkit.errors import CheckpointError, DataError, UsageError, reason
+from evalkit.errors import CheckpointError, UsageError, reason
 from evalkit.malloc import Tidy
 from evalkit.media import decode_image, decode_video
 from evalkit.models.limits import Limits
@@ -239,7 +240,8 @@ class ReferenceAdapter(ModelAdapter):
                 self.chat.render(chat_messages(request.messages)), images, videos
             )
             choices = tuple(tuple(self.chat.encode(c)) for c in request.choices)
-            self._check_length(len(ids) + max(map(len, choices), default=0))
+            longest_choice = max(map(len, choices), default=0)
+            check_length(len(ids) + longest_choice, self.config.max_tokens)
             # Prompts with the same media and the same text before them share what they have up to
             # the last visual token.
             prefix = len(ids) - next(
@@ -252,14 +254,6 @@ class ReferenceAdapter(ModelAdapter):
             raise
         except Exception as e:
             return request, Completion(request.id, finish_reason="error", error=reason(e))
-
-    def _check_length(self, tokens: int) -> None:
-        if tokens > self.config.max_tokens:
-            raise DataError(
-                f"a prompt of {tokens:,} tokens: the model is made for {self.config.max_tokens:,}; "
-                "show it less (switches max_pixels, fps, max_frames), or take a checkpoint made "
-                "for longer prompts"
-            )
 
     def _process(self, part: Image | Video, budget: MediaBudget) -> Visual:
         from evalkit.engine import Visual

@@ -9,6 +9,7 @@ time.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
@@ -24,6 +25,7 @@ from evalkit.adapter import (
     ModelAdapter,
     chat_messages,
     check_arguments,
+    check_length,
     media_of,
 )
 from evalkit.errors import CheckpointError, DataError, UsageError, reason
@@ -170,7 +172,9 @@ class TransformersAdapter(ModelAdapter):
             ready: list[tuple[Request, Inputs]] = []
             for request in group:
                 try:
-                    ready.append((request, self.inputs.prepare(request)))
+                    inputs = self.inputs.prepare(request)
+                    check_length(inputs["input_ids"].shape[1], _max_tokens(self.config))
+                    ready.append((request, inputs))
                 except CheckpointError:
                     raise
                 except Exception as e:
@@ -208,6 +212,17 @@ class TransformersAdapter(ModelAdapter):
                 seconds,
                 box_space=self.box_space,
             )
+
+
+def _max_tokens(config: Any) -> int:
+    """Tokens of the longest prompt that a model of `transformers` is made for; YaRN and its like
+    extend what ``max_position_embeddings`` says.
+    """
+    text = config.get_text_config()
+    most = getattr(text, "max_position_embeddings", None) or sys.maxsize
+    rope = getattr(text, "rope_parameters", None) or {}
+    original = rope.get("original_max_position_embeddings")
+    return max(most, round(original * (rope.get("factor") or 1))) if original else int(most)
 
 
 class Qwen2VLInputs:
