@@ -13,6 +13,7 @@ from pathlib import Path
 from evalkit.adapter import ModelAdapter, digest
 from evalkit.code import code_of
 from evalkit.errors import UsageError
+from evalkit.sources import table_files
 from evalkit.store import CellFolder, Identity, Selection, model_name, model_path
 from evalkit.task import Task
 
@@ -106,8 +107,8 @@ class Cell:
 
 
 def identity_of_0_1(identity: Identity, data: Path | None) -> Identity | None:
-    """What evalkit 0.1 took for the identity of the same cell: it named local data by their folder,
-    and knew no digests of media. None for data that it would have read otherwise.
+    """What evalkit 0.1 took for the identity of the same cell: it named local data by their folder
+    and files, and knew no digests of media. None for data that it would have read otherwise.
     """
     known = {"kind", "name", "repository", "config", "split", "revision", "files", "sha256"}
     if identity.data.keys() - known - {"media"}:
@@ -115,4 +116,7 @@ def identity_of_0_1(identity: Identity, data: Path | None) -> Identity | None:
     described = {k: v for k, v in identity.data.items() if k in known}
     if data is not None:
         described["name"] = data.name
+        if "files" not in described and {"config", "split"} <= described.keys():
+            files = table_files(data, described["config"], described["split"])
+            described["files"] = [f.name for f in files]
     return replace(identity, data=described)

@@ -32,7 +32,7 @@ from evalkit.files import replace_json
 
 ANSWER_MAKING = tuple(
     f"evalkit.{name}"
-    for name in "models engine media model_adapters tasks metrics sources rows clips".split()
+    for name in "models engine media model_adapters tasks metrics protocols sources rows clips formats".split()
 )
 """Modules and packages whose code can change an answer or a score."""
 RECORDED = Path(__file__).with_name("code_versions.json")

@@ -77,9 +77,12 @@ def image_size(picture: Image) -> tuple[int, int]:
 
 
 def _turned(opened: PILImage.Image) -> tuple[int, int]:
-    """The size after the EXIF orientation (tag 274): 5 to 8 lie on their side."""
+    """The size after the EXIF orientation (tag 274): 5 to 8 lie on their side. Pillow turns TIFF
+    by itself, in any case.
+    """
     width, height = opened.size
-    return (height, width) if opened.getexif().get(274, 1) in (5, 6, 7, 8) else (width, height)
+    on_side = opened.format != "TIFF" and opened.getexif().get(274, 1) in (5, 6, 7, 8)
+    return (height, width) if on_side else (width, height)
 
 
 def sides(picture: Image) -> dict[str, int]:

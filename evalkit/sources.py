@@ -411,6 +411,11 @@ class _Saved(_Table):
             raise DataError(f"{self.folder}: can't be loaded: {type(e).__name__}: {e}") from e
 
 
+def table_files(root: Path, config: str | None, split: str) -> list[Path]:
+    """The files that a local copy of a split is read from, in order. Raises DataError."""
+    return list(_local_table(root, config, split).files)
+
+
 def _local_table(root: Path, config: str | None, split: str) -> _Table:
     saved = _saved_folder(root, split) if root.is_dir() else None
     return _Saved(saved) if saved else _Parquet(_parquet_files(root, config, split))

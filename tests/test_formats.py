@@ -18,6 +18,7 @@ from evalkit.adapter import make_adapter
 from evalkit.cell import Cell, identity_of_0_1
 from evalkit.results import load_results, load_samples
 from evalkit.runner import run_cell
+from evalkit.sources import EMBEDDED
 from evalkit.store import CellFolder, Selection, cells
 from evalkit.task import load_task
 from tests.runs import run
@@ -130,6 +131,13 @@ def test_local_data_had_their_folder_in_the_identity_of_0_1(nano_cell: Cell) -> 
     identity = replace(nano_cell.identity, data={**local, "media": "cd"})
     before = identity_of_0_1(identity, Path("there/mine"))
     assert before is not None and before.data == {**local, "name": "mine"}
+    task = load_task("docvqa")
+    copy = EMBEDDED / "docvqa"  # files had names in the identity, too
+    cell = Cell.make(task, nano_cell.adapter, "nano", nano_cell.output, copy)
+    before = identity_of_0_1(cell.identity, copy)
+    assert "files" not in cell.identity.data
+    assert before is not None
+    assert before.data["files"] == ["validation-00000-of-00001.parquet"]
     cut = replace(nano_cell.identity, data={**local, "rows": 5})
     assert identity_of_0_1(cut, None) is None
 

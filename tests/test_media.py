@@ -264,6 +264,19 @@ def test_pictures_are_seen_as_stored_unless_their_data_say_upright() -> None:
     assert max(decode_image(turned).getpixel((4, 2))) < 20
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("tag", range(1, 9))
+def test_the_size_in_the_header_is_that_of_the_picture_seen(kind: str, tag: int) -> None:
+    exif = PILImage.Exif()
+    exif[274] = tag
+    data = encoded(PILImage.new("RGB", (16, 8)), kind, exif=exif)
+    for upright in (False, True):
+        picture = Image(data, upright=upright)
+        assert image_size(picture) == decode_image(picture).size
+    on_side = upright and tag >= 5
+    assert decode_image(picture).size == ((8, 16) if on_side else (16, 8))
+
+
 def test_clips_are_seen_as_stored_unless_their_data_say_upright() -> None:
     data = on_its_side(clip("mp4"))
     assert decode_video(Video(data), every).shape[1:3] == (48, 64)
