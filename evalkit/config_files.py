@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from evalkit.errors import UsageError
 
@@ -15,9 +17,42 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class Strict(BaseModel):
-    """A value of a file: unknown fields are faults, and it does not change."""
+    """A value of a file: unknown fields are faults, true and false are no numbers, and it does not
+    change. What a field means stands in the string below it, from which its documentation is made.
+    """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        kind = str(cls.model_fields[str(info.field_name)].annotation)
+        if isinstance(value, bool) and not re.search(r"\b(bool|Any)\b", kind):
+            raise ValueError(f"{str(value).lower()} is neither a number nor a text")
+        return value
+
+
+class Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """YAML as people write it in files for others: no key twice in a mapping, and no aliases, whose
+    few bytes may stand for billions of values.
+    """
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"{_place(self.peek_event())}aliases are not read")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if key.value in seen:
+                raise yaml.YAMLError(f"{_place(key)}{key.value!r} is given twice")
+            seen.add(str(key.value))
+        return dict(super().construct_mapping(node, deep))
+
+
+def _place(thing: Any) -> str:
+    return f"line {thing.start_mark.line + 1}: "
 
 
 def read_yaml(path: Path, kind: type[M], **replaced: Any) -> M:
@@ -26,15 +61,17 @@ def read_yaml(path: Path, kind: type[M], **replaced: Any) -> M:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        found = yaml.safe_load(text)
+        content = yaml.load(text, Loader)
     except OSError as e:
         raise UsageError(f"{path}: {e.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as e:
         raise UsageError(f"{path}: not YAML: {e}") from None
-    if not isinstance(found, dict):
+    except RecursionError:
+        raise UsageError(f"{path}: not YAML: nested too deeply") from None
+    if not isinstance(content, dict):
         raise UsageError(f"{path}: expected a mapping of {', '.join(kind.model_fields)}")
     try:
-        return kind.model_validate(found | replaced)
+        return kind.model_validate(content | replaced)
     except UsageError as e:
         raise UsageError(f"{path}: {e}") from None
     except ValidationError as e:
@@ -44,6 +81,10 @@ def read_yaml(path: Path, kind: type[M], **replaced: Any) -> M:
 def _fault(text: str, fault: Any) -> str:
     field = ".".join(map(str, fault["loc"]))
     message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] in ("tuple_type", "list_type"):
+        message = f"expected a list, such as [{fault['input']}]"
+    elif fault["type"] in ("dict_type", "model_type"):
+        message = "expected a mapping, such as {name: value}"
     if not field:
         return str(message)
     line = next(
@@ -69,3 +110,55 @@ def yaml_quotes(settings: Mapping[str, Any]) -> str:
     """The hint for settings that YAML read as true or false where words were meant; else empty."""
     words = [name for name, value in settings.items() if isinstance(value, bool)]
     return f" (in YAML with quotes: {words[0]}: 'on' or 'off')" if words else ""
+
+
+def yaml_reference(kind: type[BaseModel]) -> str:
+    """A markdown table of the keys of a file or of a part of one: kind of value, default, meaning."""
+    lines = ["| key | value | default | meaning |", "|---|---|---|---|"]
+    for name, field in kind.model_fields.items():
+        default = (
+            "required"
+            if field.is_required()
+            else _shown(field.get_default(call_default_factory=True, validated_data={}))
+        )
+        about = " ".join((field.description or "").split())
+        lines.append(f"| `{name}` | {_kind(field.annotation)} | {default} | {about} |")
+    return "\n".join(lines)
+
+
+def _kind(annotation: Any) -> str:
+    """A type in words: ``list of texts``."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kind(args[0])
+    if origin is Literal:
+        return ", ".join(f"`{a}`" for a in args)
+    if origin in (Union, UnionType):
+        return _kind(next(a for a in args if a is not type(None)))
+    if origin in (tuple, list):
+        if origin is tuple and args[1:] != (...,):
+            return f"{len(args)} numbers"
+        return f"list of {_plural(args[0])}"
+    if origin is dict:
+        return "mapping" if args[1] is Any else f"mapping to {_plural(args[1])}"
+    simple = {str: "text", int: "whole number", float: "number", bool: "true or false"}
+    if annotation in simple:
+        return simple[annotation]
+    return {Any: "any value", Path: "path"}.get(annotation, f"{annotation.__name__}, below")
+
+
+def _plural(annotation: Any) -> str:
+    words = _kind(annotation)
+    if words.startswith(("list", "mapping")):
+        return words.replace("list", "lists", 1).replace("mapping", "mappings", 1)
+    return words if words.endswith(("below", "`")) else f"{words}s"
+
+
+def _shown(value: Any) -> str:
+    if value is None or value in ((), {}, [], ""):
+        return "–"
+    if isinstance(value, tuple):
+        value = list(value)
+    if isinstance(value, BaseModel):
+        return "its defaults"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"

@@ -11,10 +11,13 @@ import pandas as pd
 import pytest
 
 from evalkit.cli import main
+from evalkit.config_files import Strict, yaml_reference
 from evalkit.errors import UsageError
+from evalkit.nano.recipe import Ladder, ModelSize, Recipe, Stage
+from evalkit.nano.twins import Condition, Twins
 from evalkit.results.sweep_tables import COLUMNS
 from evalkit.results.sweep_values import Kind
-from evalkit.sweeps import Sweep, find_sweep, findings, load_sweep, outlook, plan, run_sweep
+from evalkit.sweeps import Group, Sweep, find_sweep, findings, load_sweep, outlook, plan, run_sweep
 
 
 def sweep(**changes: Any) -> Sweep:
@@ -67,7 +70,31 @@ def test_grid_combines_axes_paired_walks_along_them() -> None:
             "name: x\nquestion: y\ntasks: [docvqa]\naxes: {position: [2020-01-01]}\n",
             "expected one of mrope",
         ),
-        ("name: x\nquestion: y\ntasks: [docvqa]\naxes: {model: [5]}\n", "model: 5 is not a name"),
+        (
+            "name: x\nquestion: y\ntasks: [docvqa]\naxes: {model: [5]}\n",
+            "model: 5 is not a name or",
+        ),
+        ("name: x\nquestion: y\ntasks: docvqa\n", r"line 3: tasks: expected a list.*\[docvqa\]"),
+        ("name: x\nquestion: y\ntasks: [docvqa]\naxes: {fps: 2}\n", r"axes.fps: expected a list"),
+        ("name: x\nquestion: y\ntasks: [docvqa]\naxes: [fps]\n", "axes: expected a mapping"),
+        ("name: x\nquestion: y\ntasks: [docvqa]\naxes: {fps: []}\n", "at least 1 item"),
+        ("name: x\nquestion: y\ntasks: [docvqa]\nlimit: true\n", "line 4: limit: true is neither"),
+        ("name: x\nquestion: y\nname: z\n", "line 3: 'name' is given twice"),
+        ("name: x\nbaseline: {fps: 1, fps: 2}\n", "line 2: 'fps' is given twice"),
+        ("name: &a x\nquestion: *a\n", "line 2: aliases are not read"),
+        (f"name: {'[' * 5000}", "not YAML"),
+        (
+            "name: x\nquestion: y\ntasks: [docvqa]\naxes:\n"
+            + "".join(f"  {n}: [{', '.join(map(str, range(1, 101)))}]\n" for n in ("fps", "theta"))
+            + "  max_frames: [2, 4]\n",
+            "20,000 combinations; at most 2,000",
+        ),
+        (
+            "name: x\nquestion: y\ntasks: [docvqa]\ndata: {refcoco:mini: .}\n",
+            "data: refcoco:mini is not among the sweep's tasks: docvqa:mini",
+        ),
+        ("name: x\nquestion: y\ntasks: [docvqa]\nadapter: nothing\n", "unknown adapter 'nothing'"),
+        ("name: x\nquestion: y\ntasks: [docvqa]\nmodel_args: {wrokers: 1}\n", "mean workers"),
         ("- name\n", "expected a mapping"),
         ("name: [\n", "not YAML"),
     ],
@@ -77,13 +104,13 @@ def test_a_fault_in_a_file_is_named_with_file_line_and_field(
 ) -> None:
     path = tmp_path / "sweep.yaml"
     path.write_text(text)
-    with pytest.raises(UsageError, match=rf"sweep\.yaml: .*{fault}"):
+    with pytest.raises(UsageError, match=rf"sweep\.yaml: (?s:.*){fault}"):
         load_sweep(path)
 
 
 def test_shipped_sweeps_are_valid_and_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(
-        UsageError, match="shipped sweeps: .*dynamic_resolution.*mrope.*seed_claims"
+        UsageError, match="shipped sweeps: contested_claims, .*dynamic_resolution.*mrope"
     ):
         find_sweep("nothing")
     for path in find_sweep("mrope").parent.glob("*.yaml"):
@@ -143,3 +170,76 @@ def test_a_group_is_compared_with_its_own_baseline_on_its_own_tasks(tmp_path: Pa
     wrong = sweep(groups=[group | {"baseline": {"rope": 1}}])
     with pytest.raises(UsageError, match="unknown argument rope"):
         plan(wrong, tmp_path)
+
+
+def test_an_adapter_of_ones_own_is_swept_over_its_own_arguments(tmp_path: Path) -> None:
+    adapter = tmp_path / "parrot.py"
+    adapter.write_text(PARROT)
+    path = tmp_path / "parrot.yaml"
+    path.write_text(
+        f"name: parrot\nquestion: Which word?\ntasks: [docvqa]\nadapter: {adapter}\nlimit: 3\n"
+        "model_args: {times: 2}\nbaseline: {word: 'no'}\naxes: {word: ['no', 'yes']}\n"
+    )
+    config = load_sweep(path)
+    planned = plan(config, tmp_path / "out")
+    assert [p.cell.adapter.fingerprint for p in planned] == [
+        {"word": "no", "times": 2},
+        {"word": "yes", "times": 2},
+    ]
+    assert run_sweep(config, planned, say=lambda _: None) == []
+    assert [len(p.cell.stored.scored()) for p in planned] == [3, 3]
+    path.write_text(path.read_text().replace("word", "wrod"))
+    with pytest.raises(UsageError, match="unknown argument wrod .*mean word.*word, times"):
+        load_sweep(path)
+
+
+PARROT = """
+from evalkit.adapter import ModelAdapter
+from evalkit.types import Completion
+
+class Parrot(ModelAdapter):
+    name = "parrot"
+
+    def __init__(self, model, *, word="", times=1):
+        self.word, self.times = word, times
+
+    @property
+    def fingerprint(self):
+        return {"word": self.word, "times": self.times}
+
+    def generate(self, requests):
+        for r in requests:
+            yield Completion(r.id, " ".join([self.word] * self.times))
+"""
+
+
+def test_one_model_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = sweep(tasks=["docvqa", "refcoco"], include=[{"fps": 1}, {"fps": 2}], limit=1)
+    planned = plan(config, tmp_path)
+    held = []
+    for p in planned:
+        monkeypatch.setattr(
+            p.cell.adapter, "close", lambda a=p.cell.adapter: (held.append(a), type(a).close(a))
+        )
+    assert run_sweep(config, planned, say=lambda _: None) == []
+    assert held == [p.cell.adapter for p in planned[:3]]
+    assert not any("engine" in vars(p.cell.adapter) for p in planned)
+
+
+def test_the_command_of_a_sweep_repeats_it(tmp_path: Path) -> None:
+    path = tmp_path / "my sweep.yaml"
+    path.write_text("name: x\nquestion: y\ntasks: [docvqa]\n")
+    assert load_sweep(path).command == f"evalkit sweep '{path}' --model nano"
+    assert load_sweep(find_sweep("mrope")).command == "evalkit sweep mrope --model nano"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [Sweep, Group, Twins, Condition, Recipe, ModelSize, Ladder, Stage],
+    ids=lambda k: k.__name__,
+)
+def test_the_keys_of_yaml_files_are_documented(kind: type[Strict]) -> None:
+    """Otherwise put ``yaml_reference(kind)`` below the marker with its name."""
+    assert all(field.description for field in kind.model_fields.values())
+    page = (Path(__file__).parent.parent / "docs" / "sweeps.md").read_text()
+    assert f"<!-- {kind.__name__} -->\n\n{yaml_reference(kind)}\n" in page

@@ -229,7 +229,10 @@ def switch_table(
             about = f"{s.help}{_condition(s)}"
             lines.append(f"| `{s.name}` | {values} | {about} | `{s.read_in}` | {s.source} |")
         return "\n".join(lines)
-    rows = [(s.name, ", ".join(_shown(s)), f"{s.help}{_condition(s)}") for s in switches.values()]
+    rows = [
+        (s.name, ", ".join(_shown(s)).replace("`", ""), f"{s.help}{_condition(s)}")
+        for s in switches.values()
+    ]
     wide = [max((len(r[i]) for r in rows), default=0) for i in range(2)]
     return "\n".join(f"{a:<{wide[0]}}  {b:<{wide[1]}}  {c}".rstrip() for a, b, c in rows)
 

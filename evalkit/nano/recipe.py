@@ -20,44 +20,56 @@ class ModelSize(Strict):
     """
 
     vision_depth: int = Field(default=4, ge=1)
+    """Layers of the vision tower."""
     vision_width: int = Field(default=128, ge=16)
+    """Its hidden size."""
     vision_heads: int = Field(default=4, ge=1)
+    """Its attention heads."""
     depth: int = Field(default=4, ge=1)
+    """Layers of the decoder."""
     width: int = Field(default=192, ge=16)
+    """Its hidden size."""
     heads: int = Field(default=3, ge=1)
+    """Its attention heads."""
     kv_heads: int = Field(default=1, ge=1)
+    """Its key-value heads."""
     intermediate: int = Field(default=512, ge=16)
+    """Width of its MLPs."""
     rope_theta: float = Field(default=10.0, gt=1)
+    """The base of its RoPE."""
 
 
 class Ladder(Strict):
-    """Where a family's difficulty starts, and the accuracy above which it rises; without a gate it
-    stays.
-
-    ``near``: the share of scenes within 0.15 below that difficulty; the others are spread evenly
-    from 0 up to it. ``seconds``: shortest and longest clip, in half seconds, instead of lengths
-    that go with the difficulty (clips only).
-    """
+    """How the difficulty of a family's scenes rises as the model learns."""
 
     start: float = Field(default=0.0, ge=0, le=1)
+    """The difficulty at the beginning."""
     gate: float | None = Field(default=0.55, gt=0, lt=1)
+    """The accuracy above which it rises; null: it stays."""
     near: float = Field(default=0.75, ge=0, le=1)
+    """The share of scenes within 0.15 below the difficulty; the others are spread evenly from 0."""
     seconds: tuple[float, float] | None = None
+    """Shortest and longest clip, in steps of half a second; by default lengths that go with the
+    difficulty (clips only)."""
 
 
 class Stage(Strict):
-    """A part of the run: how often each family is drawn, and how fast each half of the model learns
-    (0: frozen).
+    """A part of the run: which data, and which parameter groups learn.
 
-    The halves are the paper's (section 2.2): the vision tower and the language model. The merger
+    The groups are the paper's (section 2.2): the vision tower and the language model. The merger
     between them learns with the faster.
     """
 
     name: str
+    """Of the stage."""
     steps: int = Field(gt=0)
+    """How many."""
     weights: dict[Family, Annotated[float, Field(gt=0)]] = Field(min_length=1)
+    """How often each family is drawn, in proportion."""
     vision: float = Field(default=1.0, ge=0, le=1)
+    """Factor on the vision tower's learning rate; 0: frozen."""
     language: float = Field(default=1.0, ge=0, le=1)
+    """Factor on the language model's learning rate; 0: frozen."""
 
     @model_validator(mode="after")
     def _learns(self) -> Stage:
@@ -67,32 +79,41 @@ class Stage(Strict):
 
 
 class Recipe(Strict):
-    """One training run.
-
-    ``learning_rate`` is AdamW's; with ``muon`` set, matrices inside the blocks are Muon's, at that
-    rate. Both are constant until the share ``decay_from`` of the steps, then fall. ``batch``:
-    scenes a step, all of one family, drawn ``ahead`` steps before they are needed with the
-    difficulties of that time. ``bfloat16``: mixed precision, where it need not be emulated.
-    ``compile`` fuses element-wise parts: a tenth less time a step, measured on two CPU threads, for
-    half a minute at the start. ``switches`` are ablation switches that the model is trained under.
-    """
+    """One training run."""
 
     schema_version: Literal[2] = 2
+    """Of this layout."""
     name: str
+    """Of the run."""
     seed: int = Field(default=0, ge=0)
+    """Decides initial weights and data."""
     batch: int = Field(default=24, gt=0)
+    """Scenes a step, all of one family."""
     ahead: int = Field(default=6, gt=1)
+    """Scenes are drawn so many steps before they are needed, with the difficulties of that time."""
     learning_rate: float = Field(default=5e-4, gt=0)
+    """AdamW's; constant until `decay_from`, then it falls."""
     muon: float | None = Field(default=2.5e-3, gt=0)
+    """Muon's learning rate, for the matrices inside the blocks; null: AdamW for all."""
     warmup: int = Field(default=200, ge=0)
+    """Steps in which the learning rates rise."""
     decay_from: float = Field(default=0.5, ge=0, lt=1)
+    """The share of the steps after which the learning rates fall."""
     weight_decay: float = Field(default=0.01, ge=0)
+    """Of all matrices."""
     bfloat16: bool = True
+    """Mixed precision, where it need not be emulated."""
     compile: bool = False
+    """Fuses element-wise parts: a tenth less time a step, measured on two CPU threads, for half a
+    minute at the start."""
     model: ModelSize = ModelSize()
+    """Widths and depths."""
     families: dict[Family, Ladder]
+    """Kinds of scenes, and their difficulty."""
     stages: tuple[Stage, ...] = Field(min_length=1)
+    """Parts of the run, one after the other."""
     switches: dict[str, Any] = Field(default_factory=dict)
+    """Ablation switches that the model is trained with."""
 
     @property
     def steps(self) -> int:

@@ -36,29 +36,39 @@ from .train import train
 
 
 class Condition(Strict):
-    """Scenes on which the arms are compared; ``seconds`` makes clips of that length."""
+    """Scenes on which the arms are compared."""
 
     family: Family
+    """What kind of scene."""
     difficulty: float = Field(ge=0, le=1)
+    """From 0, the easiest, to 1."""
     seconds: float | None = Field(default=None, gt=0)
+    """Length of the clips (clips only); goes with the difficulty by default."""
     scenes: int = Field(default=200, gt=0)
+    """How many, drawn from a seed of their own."""
 
 
 class Twins(Strict):
-    """``arms`` change single fields of ``recipe``, which has everything but a name and a seed.
-
-    ``note`` stands above the tables: what a reader must know before quoting them.
-    """
+    """A file of twins: models that are trained alike but for one thing."""
 
     schema_version: Literal[1] = 1
+    """Of this layout."""
     name: str
+    """Of the folder that the tables go to."""
     question: str
+    """What the twins are to answer, shown above the tables."""
     note: str = ""
+    """What a reader must know before quoting the tables, shown above them."""
     seeds: tuple[int, ...] = (0, 1, 2)
+    """Every arm is trained once with each."""
     recipe: dict[str, Any]
+    """A training recipe without name and seed, shared by all arms."""
     arms: dict[str, dict[str, Any]] = Field(min_length=2)
+    """Arms by name, each with the fields of the recipe that it replaces."""
     baseline: str
+    """The arm that the others are compared with."""
     conditions: dict[str, Condition] = Field(min_length=1)
+    """Scenes to measure on, by name."""
 
     def arm(self, name: str, seed: int) -> Recipe:
         return Recipe.model_validate(

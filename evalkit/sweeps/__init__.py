@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from evalkit.adapter import ModelAdapter, adapter_class, check_arguments, make_adapter
 from evalkit.cell import Cell, Selection
@@ -30,53 +32,79 @@ Settings = Mapping[str, Any]
 """
 
 
+MOST_CELLS = 2000
+"""Combinations of settings in one sweep."""
+
+
 class Group(Strict):
     """Cells with a baseline and tasks of their own, as trained arms have: they are compared with
     each other, not with the sweep's.
     """
 
     baseline: dict[str, Any]
+    """The settings that the others are compared with."""
     include: tuple[dict[str, Any], ...]
+    """The settings of the others."""
     tasks: tuple[str, ...] = Field(min_length=1)
+    """Tasks, as `evalkit run` takes them."""
 
 
 class Sweep(Strict):
-    """A sweep's file.
-
-    ``axes`` maps a switch (or ``model``) to its values; ``grid`` takes all combinations, ``paired``
-    the first values together, then the second, and so on. ``baseline`` and what ``include`` lists
-    are added, what an entry of ``exclude`` fits is left out. ``groups`` stand beside all that.
-    ``limit``: only so many samples of each task, drawn at random. ``adapter``, ``dtype``,
-    ``device``, ``model_args`` and ``data`` are what the options of ``evalkit run`` are.
-    """
+    """A sweep's file. Settings are switches, arguments of the adapter, `model` and `adapter`."""
 
     schema_version: Literal[1] = 1
+    """Of this layout."""
     name: str = Field(pattern=r"^[\w-]+$")
+    """Of the folder that the tables go to: letters, digits, `-` and `_`."""
     question: str
+    """What the sweep is to answer, shown above its tables."""
     model: str = "nano"
+    """A shipped name, a checkpoint folder or a hub id."""
     adapter: str = "reference"
+    """An installed adapter, or a file `./my_adapter.py`."""
     dtype: str | None = None
+    """As `--dtype` of `evalkit run`."""
     device: str | None = None
+    """As `--device` of `evalkit run`."""
     model_args: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the adapter that all cells share, as `--model-args`."""
     data: dict[str, Path] = Field(default_factory=dict)
+    """Local copies of subsets' data, `docvqa:val: folder`, as `--data`."""
     tasks: tuple[str, ...] = Field(min_length=1)
-    axes: dict[str, list[Any]] = Field(default_factory=dict)
+    """Tasks, as `evalkit run` takes them."""
+    axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
+    """Settings by name, each with a list of values."""
     mode: Literal["grid", "paired"] = "grid"
+    """`grid`: all combinations of the axes' values; `paired`: the first values of all axes, then
+    the second, and so on."""
     baseline: dict[str, Any] = Field(default_factory=dict)
+    """The settings that all others are compared with; none: as trained."""
     include: tuple[dict[str, Any], ...] = ()
+    """Settings beside those of the axes."""
     exclude: tuple[dict[str, Any], ...] = ()
+    """Combinations that have all settings of one of these are left out."""
     groups: tuple[Group, ...] = ()
+    """Cells with a baseline and tasks of their own."""
     limit: int | None = Field(default=None, gt=0)
+    """Only so many samples of each task, drawn at random; all by default."""
+    _file: str = PrivateAttr("")
+
+    @property
+    def command(self) -> str:
+        """The command that repeats this sweep."""
+        return shlex.join(["evalkit", "sweep", self._file or self.name, "--model", self.model])
 
     @model_validator(mode="after")
     def _fits(self) -> Sweep:
+        axes = {name: len(values) for name, values in self.axes.items()}
+        if self.mode == "grid" and (count := math.prod(axes.values())) > MOST_CELLS:
+            raise ValueError(f"axes: {count:,} combinations; at most {MOST_CELLS:,} are swept")
         if self.mode == "paired" and len({len(v) for v in self.axes.values()}) > 1:
             raise ValueError("axes: paired mode needs as many values on every axis")
         for settings in self.every():
-            if not isinstance(settings.get("model", ""), str):
-                raise ValueError(
-                    f"model: {settings['model']!r} is not a name, a folder or a hub id"
-                )
+            for name in ("model", "adapter"):
+                if not isinstance(settings.get(name, ""), str):
+                    raise ValueError(f"{name}: {settings[name]!r} is not a name or a path")
         return self
 
     def every(self) -> list[Settings]:
@@ -104,7 +132,7 @@ class Sweep(Strict):
         chosen = [
             s
             for s in (*swept, *self.include)
-            if not any(e.items() <= s.items() for e in self.exclude)
+            if not any(all(k in s and s[k] == v for k, v in e.items()) for e in self.exclude)
         ]
         out: dict[str, Settings] = {}
         for settings in (self.baseline, *chosen):
@@ -122,11 +150,18 @@ def load_sweep(path: Path, model: str | None = None) -> Sweep:
     file, line and field.
     """
     sweep = read_yaml(path, Sweep, **({"model": model} if model else {}))
+    sweep._file = path.stem if path.parent == Path(__file__).parent else str(path)
     for settings in sweep.every():
         try:
             check_settings(sweep, settings)
         except UsageError as e:
             raise UsageError(f"{path}: {e}{yaml_quotes(settings)}") from None
+    tasks = (*sweep.tasks, *(t for g in sweep.groups for t in g.tasks))
+    names = dict.fromkeys(load_task(t).full_name for t in tasks)
+    if strange := sorted(set(sweep.data) - set(names)):
+        raise UsageError(
+            f"{path}: data: {', '.join(strange)} is not among the sweep's tasks: {', '.join(names)}"
+        )
     return sweep
 
 
@@ -164,13 +199,6 @@ def plan(sweep: Sweep, output: Path) -> list[Planned]:
         ]
 
     data = {name: path.expanduser() for name, path in sweep.data.items()}
-    named = {
-        load_task(t).full_name for t in (*sweep.tasks, *(t for g in sweep.groups for t in g.tasks))
-    }
-    if strange := sorted(set(data) - named):
-        raise UsageError(
-            f"data: {', '.join(strange)} is not among the sweep's tasks: {', '.join(sorted(named))}"
-        )
     own = [p for g in sweep.groups for p in cells(g.tasks, (g.baseline, *g.include))]
     return [*cells(sweep.tasks, sweep.cells()), *own]
 
@@ -219,7 +247,10 @@ def run_sweep(sweep: Sweep, planned: Sequence[Planned], say: Callable[[str], Non
     does not stop the others.
     """
     failed = []
-    for i, p in enumerate(planned, 1):
+    adapters = list(dict.fromkeys(id(p.cell.adapter) for p in planned))
+    # All cells of an adapter one after the other, so that one model is in memory at a time.
+    ordered = sorted(planned, key=lambda p: adapters.index(id(p.cell.adapter)))
+    for i, (p, following) in enumerate(zip(ordered, [*ordered[1:], None]), 1):
         say(f"{i} of {len(planned)}: {p.cell.name}, {describe(p.settings)}")
         try:
             outcome: Outcome = run_cell(p.cell, selection(sweep))
@@ -231,6 +262,8 @@ def run_sweep(sweep: Sweep, planned: Sequence[Planned], say: Callable[[str], Non
         if outcome.stopped or outcome.results["errors"]:
             why = outcome.stopped or f"{outcome.results['errors']} samples have no score"
             failed.append(f"{p.cell.name}, {describe(p.settings)}: {why}")
+        if following is None or following.cell.adapter is not p.cell.adapter:
+            p.cell.adapter.close()
     return failed
 
 
@@ -250,5 +283,4 @@ def arms(planned: Sequence[Planned]) -> list[Arm]:
 
 def findings(sweep: Sweep, planned: Sequence[Planned]) -> Findings:
     """What came out of the cells that were run."""
-    command = f"evalkit sweep {sweep.name} --model {sweep.model}"
-    return compare_arms(sweep.name, sweep.question, command, arms(planned), sweep.limit)
+    return compare_arms(sweep.name, sweep.question, sweep.command, arms(planned), sweep.limit)
