@@ -133,7 +133,7 @@ def test_a_sweep_runs_writes_its_folder_and_is_not_run_twice(
     folder = tmp_path / "out" / "s"
     page = (folder / "README.md").read_text()
     assert (
-        "evalkit sweep s --model nano" in page
+        f"evalkit sweep {path} --model nano" in page
         and "never quote" in page
         and "inference probe" in page
     )
