@@ -467,8 +467,8 @@ def _need_all_parts(files: Sequence[Path]) -> None:
                 f"{names}. Fetch them, or give one file by its name to use it alone"
             )
     if len(parts) > 1:
-        found = " and ".join(f"{name}-*-of-{total}" for name, total in parts)
-        raise DataError(f"{files[0].parent}: two sets of files: {found}; remove one")
+        sets = " and ".join(f"{name}-*-of-{total}" for name, total in parts)
+        raise DataError(f"{files[0].parent}: two sets of files: {sets}; remove one")
 
 
 def _saved_folder(root: Path, split: str) -> Path | None:

@@ -120,9 +120,9 @@ class Sample:
     """One question of a task: what is asked, and what counts as right.
 
     ``id`` is unique in its task subset and stable over versions of evalkit; left out, it is the
-    number of the sample's row. ``cluster`` names what the sample shares with others (its image, its video):
-    intervals are computed over clusters, and a sample without one is a cluster of its own.
-    ``metadata`` is JSON and goes into the journal; its keys become columns to group by.
+    number of the sample's row. ``cluster`` names what the sample shares with others (its image,
+    its video): intervals are computed over clusters, and a sample without one is a cluster of its
+    own. ``metadata`` is JSON and goes into the journal; its keys become columns to group by.
     """
 
     id: str = ""

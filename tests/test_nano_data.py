@@ -73,8 +73,8 @@ def test_alike_objects_differ_in_colour_alone_or_in_shape_alone() -> None:
 
 
 def test_training_never_shows_a_shipped_picture() -> None:
-    """Two digits on four cells recur by chance, so training draws anew what the manifest lists; 60
-    batches at the easiest show it.
+    """Two digits on four cells recur by chance, so training draws anew what the manifest lists.
+    Each of these batches at the easiest would show such a picture.
     """
     recipe = Recipe.model_validate(
         {
@@ -86,16 +86,19 @@ def test_training_never_shows_a_shipped_picture() -> None:
     shipped = {
         digest(s)
         for key, count, make in mini.SUBSETS.values()
-        for _, _, s in mini.scenes(key, min(count, 10), make)
+        for _, _, s in mini.scenes(key, min(count, 3), make)
     }
     assert shipped <= set(MANIFEST["pictures"])
     seen: list[Scene] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batches, "collate", lambda family, scenes, switches: seen.extend(scenes))
-        for step in range(60):
+        for step in (0, 16, 23):
             batches.make_batch(recipe, step, {"words": 0.1, "clips": 0.05})
-    assert len(seen) == 60 * 24
-    assert not {digest(s) for s in seen} & set(MANIFEST["pictures"])
+        assert len(seen) == 3 * 24
+        assert not {digest(s) for s in seen} & set(MANIFEST["pictures"])
+        patch.setattr(batches, "shipped_pictures", frozenset)  # the guard is what prevents it
+        batches.make_batch(recipe, 0, {"words": 0.1, "clips": 0.05})
+    assert {digest(s) for s in seen} & set(MANIFEST["pictures"])
 
 
 AXES = {"left": (0, -1), "right": (0, 1), "top": (1, -1), "bottom": (1, 1)}
@@ -140,7 +143,7 @@ def fitting(text: str, things: list[Thing]) -> list[Thing]:
 def test_every_expression_fits_one_object_alone(style: str) -> None:
     rng = np.random.default_rng(0)
     kinds = set()
-    for _ in range(1500):
+    for _ in range(500):
         d = float(rng.uniform(0, 1))
         things = _scatter(*grounding._canvas(d, rng), d, rng)
         for i, thing in enumerate(things):
@@ -152,7 +155,7 @@ def test_every_expression_fits_one_object_alone(style: str) -> None:
 
 
 def test_boxes_lie_in_the_picture_and_are_written_in_thousandths() -> None:
-    for seed in range(200):
+    for seed in range(60):
         rng = np.random.default_rng(seed)
         scene = draw_grounding(float(rng.uniform(0, 1)), rng)
         assert scene.image is not None

@@ -27,10 +27,10 @@ def parse_box(text: str, space: Space, width: int, height: int) -> Box | None:
     fractions of 1. None when the answer has no box, or when the first one is flipped or has no
     area. Corners outside the image are kept as they are written.
     """
-    found = _BOX.search(text)
-    if not found:
+    match = _BOX.search(text)
+    if not match:
         return None
-    x1, y1, x2, y2 = (float(number) for number in found.groups())
+    x1, y1, x2, y2 = (float(number) for number in match.groups())
     if x1 >= x2 or y1 >= y2:
         return None
     if space == "pixel":

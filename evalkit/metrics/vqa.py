@@ -15,12 +15,14 @@ from typing import Literal
 Variant = Literal["evalai", "fixed"]
 
 _WHOLE = """
-ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've he's how'd
-how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've needn't not've o'clock oughtn't 'ow's'at
-shan't she'd've should've shouldn't shouldn't've somebody'd've somebody'll somebody's someone'd someone'd've someone'll someone's
-something'd something'd've something'll that's there'd there'd've there're there's they'd they'd've they'll they're they've 'twas
-wasn't we'd've we've weren't what'll what're what's what've when's where'd where's where've who'd who'd've who'll who's who've
-why'll why're why's won't would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've
+ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't
+haven't he'd he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've
+might've mustn't must've needn't not've o'clock oughtn't 'ow's'at shan't she'd've should've
+shouldn't shouldn't've somebody'd've somebody'll somebody's someone'd someone'd've someone'll
+someone's something'd something'd've something'll that's there'd there'd've there're there's
+they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll what're what's
+what've when's where'd where's where've who'd who'd've who'll who's who've why'll why're why's
+won't would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've
 """.split()
 _CONTRACTIONS = {w[:i] + w[i + 1 :]: w for w in _WHOLE for i, c in enumerate(w) if c == "'"} | {
     "somebody'd": "somebodyd"
@@ -48,8 +50,8 @@ def vqa_accuracy(prediction: str, answers: Sequence[str], variant: Variant = "ev
         raise ValueError(
             "vqa_accuracy needs at least two answers: each is compared with the others"
         )
-    given = [normalise(answer, variant) for answer in answers]
-    matches = [answer == normalise(prediction, variant) for answer in given]
+    references = [normalise(answer, variant) for answer in answers]
+    matches = [answer == normalise(prediction, variant) for answer in references]
     return sum(min(1.0, (sum(matches) - match) / 3) for match in matches) / len(matches)
 
 

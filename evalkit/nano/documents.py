@@ -17,7 +17,10 @@ KEYS = (
     "TEAM RANK STEP ZONE PORT FLAT ROAD BANK FUND COST LOAN DUTY FINE RENT WAGE DEBT GOAL "
     "LIMIT SPEED LEVEL"
 ).split()
-WORDS = "RED BLUE GREEN NORTH SOUTH EAST WEST OPEN SHUT FULL HALF NEW OLD GOOD FAST SLOW HIGH LOW IRON WOOD".split()
+WORDS = (
+    "RED BLUE GREEN NORTH SOUTH EAST WEST OPEN SHUT FULL HALF NEW OLD GOOD FAST SLOW HIGH LOW "
+    "IRON WOOD"
+).split()
 ROWS = "BOLT NUT NAIL SCREW PIPE WIRE LAMP FUSE GEAR BELT".split()
 COLUMNS = "PRICE STOCK SOLD SIZE MASS".split()
 
@@ -37,6 +40,7 @@ def value(difficulty: float, rng: np.random.Generator) -> str:
 
 
 def draw(difficulty: float, rng: np.random.Generator) -> Scene:
+    """A form or receipt; from 0.5 on also tables, and from 0.7 on sums of two entries."""
     if difficulty >= 0.5 and rng.random() < 0.4:
         return _table(difficulty, rng)
     most = 2 if difficulty < 0.05 else 3 if difficulty <= 0.15 else 6 if difficulty < 0.4 else 10

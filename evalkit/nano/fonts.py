@@ -18,8 +18,10 @@ def font(name: str, size: int) -> ImageFont.FreeTypeFont:
     built without it.
     """
     if not features.check("raqm"):
-        missing = "Pillow finds no raqm: Arabic can't be shaped; install a Pillow wheel from PyPI, and the system's libfribidi0"
-        raise RuntimeError(missing)
+        raise RuntimeError(
+            "Pillow finds no raqm: Arabic can't be shaped; install a Pillow wheel from PyPI, and "
+            "the system's libfribidi0"
+        )
     return ImageFont.truetype(
         str(FOLDER / f"{name}.ttf"), size, layout_engine=ImageFont.Layout.RAQM
     )

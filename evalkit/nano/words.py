@@ -65,6 +65,7 @@ def text(lang: str, difficulty: float, rng: np.random.Generator) -> str:
 
 
 def draw(difficulty: float, rng: np.random.Generator) -> Scene:
+    """One to five lines in one language; a question asks for one of them."""
     most = 1 if difficulty < 0.06 else 2 if difficulty <= 0.15 else 5
     n = int(rng.integers(1, most + 1))
     lang = language(difficulty, rng)
