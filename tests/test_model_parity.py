@@ -226,6 +226,22 @@ def test_yarn_gives_the_logits_of_transformers(extra: dict) -> None:
     assert difference.abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("kind", ["default", "yarn"])
+def test_the_nested_layout_of_transformers_5_is_the_same_model(kind: str) -> None:
+    from transformers import Qwen2VLConfig as HFConfig
+
+    plain = random_config(np.random.default_rng(1))
+    scaling = {"rope_type": kind, "mrope_section": list(plain.text.mrope_section)}
+    if kind == "yarn":
+        scaling |= {"factor": 2.0, "original_max_position_embeddings": 512}
+    raw = plain.to_dict() | {"rope_scaling": scaling}
+    nested = HFConfig(**raw).to_dict()
+    assert "rope_parameters" in nested["text_config"]
+    ours, theirs = Qwen2VLConfig.from_dict(raw), Qwen2VLConfig.from_dict(nested)
+    assert (ours.text, ours.vision) == (theirs.text, theirs.vision)
+    assert (ours.text.yarn is None) == (kind == "default")
+
+
 def test_yarn_raises_the_limit_on_tokens() -> None:
     config = random_config(np.random.default_rng(0))
     assert config.text.max_tokens == config.text.max_position_embeddings

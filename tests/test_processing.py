@@ -207,6 +207,7 @@ def settings(folder: Path, file: str, **values: object) -> Path:
         ("preprocessor_config.json", {"do_normalize": False}, "do_normalize is False"),
         ("preprocessor_config.json", {"resample": 2}, "resample is 2"),
         ("preprocessor_config.json", {"rescale_factor": 1.0}, "rescale_factor of 1/255"),
+        ("preprocessor_config.json", {"size": {"height": 224, "width": 224}}, "size is"),
         ("preprocessor_config.json", {"do_center_crop": True}, "do_center_crop: unknown here"),
         ("preprocessor_config.json", {"image_processor_type": "CLIPImageProcessor"}, "a CLIPImage"),
         ("processor_config.json", {"image_processor": {"patch_size": 16}}, "patch_size is 16"),

@@ -20,8 +20,12 @@ def checked_device(name: str | None) -> str:
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError:
-        raise UsageError(f"device {name!r}: expected cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        device = torch.device("meta")  # a name that torch doesn't know, refused with the others
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"device {name!r}: expected cpu, cuda or cuda:N")
+    if device.type == "cpu":
+        return "cpu"
+    if (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(
             f"device {name!r}: torch {torch.__version__} sees {torch.cuda.device_count()} "
             "CUDA devices here"

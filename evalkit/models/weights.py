@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from evalkit.cache_dir import cache_dir
+from evalkit.digests import file_digest
 from evalkit.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -219,36 +218,14 @@ def names(files: list[Path]) -> list[str]:
 
 def weights_digest(folder: Path) -> str:
     """SHA-256 (hex) over config, weights, tokenizer, templates and processor settings: the identity
-    of a checkpoint.
-
-    Reading gigabytes takes seconds, so each file's hash is remembered in the user's cache folder,
-    by path, size and both times: that of the content can be set back, that of the inode can't.
+    of a checkpoint. Files that have not changed are read once.
     """
     files = [folder / n for n in IDENTITY if (folder / n).is_file()]
     files += [f for n in TEMPLATE_FOLDERS for f in sorted((folder / n).glob("*.jinja"))]
     files += weight_files(folder)
-    cache_file = cache_dir() / "digests.json"
-    try:
-        cache = json.loads(cache_file.read_text(encoding="utf-8"))
-        known = dict(cache)
-    except (OSError, ValueError, TypeError):
-        cache, known = {}, {}
     total = hashlib.sha256()
     for file in files:
-        stat = file.stat()
-        key = f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"
-        if key not in known:
-            with file.open("rb") as f:
-                known[key] = hashlib.file_digest(f, "sha256").hexdigest()
-        total.update(f"{file.relative_to(folder).as_posix()}:{known[key]}\n".encode())
-    if known != cache:
-        try:
-            cache_file.parent.mkdir(parents=True, exist_ok=True)
-            part = cache_file.with_suffix(f".{os.getpid()}")
-            part.write_text(json.dumps(known), encoding="utf-8")
-            part.replace(cache_file)
-        except OSError:
-            pass
+        total.update(f"{file.relative_to(folder).as_posix()}:{file_digest(file)}\n".encode())
     return total.hexdigest()
 
 

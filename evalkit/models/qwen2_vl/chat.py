@@ -199,13 +199,10 @@ def _special_tokens(folder: Path) -> dict[str, str]:
     """The tokenizer's special tokens by their role (``eos_token``, ...), which templates may
     write.
     """
-    out: dict[str, str] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        for role, token in (read_json(folder / name) if (folder / name).is_file() else {}).items():
-            text = token.get("content") if isinstance(token, dict) else token
-            if role.endswith("_token") and isinstance(text, str):
-                out[role] = text
-    return out
+    path = folder / "tokenizer_config.json"
+    raw = read_json(path) if path.is_file() else {}
+    tokens = {k: v.get("content") if isinstance(v, dict) else v for k, v in raw.items()}
+    return {k: v for k, v in tokens.items() if k.endswith("_token") and isinstance(v, str)}
 
 
 def stop_ids(folder: Path, eos: int | Sequence[int] | None) -> frozenset[int]:

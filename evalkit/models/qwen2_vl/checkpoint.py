@@ -79,7 +79,7 @@ def load(
     config = Qwen2VLConfig.load(folder)
     name = dtype or config.dtype
     if name not in DTYPES:
-        raise CheckpointError(f"dtype {name!r}: expected one of {', '.join(DTYPES)}")
+        raise CheckpointError(f"{folder}: dtype {name!r}: expected one of {', '.join(DTYPES)}")
     files = weight_files(folder)
     there = names(files)
     _check_wrapper(folder, there)

@@ -134,6 +134,11 @@ class ProcessorConfig:
         if not kind.startswith("Qwen2VL"):
             raise CheckpointError(f"{path}: the processor is a {kind}, not one of Qwen2-VL")
         size = given.get("size", {})
+        edges = {"shortest_edge", "longest_edge"}
+        if not isinstance(size, dict) or {k for k in size if size[k] is not None} - edges:
+            raise CheckpointError(
+                f"{path}: size is {size}; expected areas as shortest_edge and longest_edge"
+            )
         default = cls()
         try:
             low = int(given.get("min_pixels") or size.get("shortest_edge") or default.min_pixels)
