@@ -38,7 +38,7 @@ from evalkit.models.qwen2_vl.rope import grid_tokens
 from evalkit.models.qwen2_vl.switches import Switches
 from evalkit.models.registry import FAMILIES, family
 from evalkit.models.switch import Switch
-from evalkit.models.weights import read_json, weights_digest
+from evalkit.models.weights import read_json, refuse_adapter, weights_digest
 from evalkit.nano import checkpoint_folder
 from evalkit.types import BoxSpace, Completion, Image, MediaBudget, Request, TokenCounts, Video
 
@@ -79,6 +79,7 @@ class TransformersAdapter(ModelAdapter):
         from transformers import AutoConfig
 
         self.folder = checkpoint_folder(model)
+        refuse_adapter(self.folder)
         try:
             self.config = AutoConfig.from_pretrained(
                 self.folder, trust_remote_code=trust_remote_code

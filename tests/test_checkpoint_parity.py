@@ -13,6 +13,7 @@ from PIL import Image as PILImage
 from safetensors.torch import load_file, save_file
 
 from evalkit.adapter import make_adapter
+from evalkit.errors import CheckpointError
 from evalkit.types import Completion, Image, Message, Request, Text
 from tests.tiny import write_tiny
 
@@ -129,3 +130,13 @@ def test_a_prompt_longer_than_the_model_is_made_for_is_that_samples_error(
     yarn(folder)  # to 4 * 32
     assert length <= 4 * 32
     answer(adapter, folder)
+
+
+@pytest.mark.parametrize("adapter", ["reference", "transformers"])
+def test_a_model_with_an_unmerged_adapter_beside_it_is_not_scored(
+    tmp_path: Path, adapter: str
+) -> None:
+    folder = write_tiny(tmp_path)
+    change(folder, "adapter_config.json", base_model_name_or_path="some/base")
+    with pytest.raises(CheckpointError, match=r"LoRA\) for some/base.*merge"):
+        complete(adapter, folder)

@@ -96,19 +96,27 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def refuse_adapter(folder: Path) -> None:
+    """Raises CheckpointError for a folder with an adapter (LoRA), whether or not a whole model lies
+    beside it: it would be answered by the model without the adapter.
+    """
+    path = folder / "adapter_config.json"
+    if path.is_file():
+        base = read_json(path).get("base_model_name_or_path")
+        raise CheckpointError(
+            f"{folder}: an adapter (LoRA) for {base or 'another model'}, not a whole model: merge "
+            "it (peft: merge_and_unload) and save the result. If it is merged already, remove "
+            "adapter_config.json"
+        )
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """``config.json`` of a folder with a whole model in plain float weights.
 
     Raises CheckpointError that says what the folder is instead: an adapter (LoRA), a GGUF file,
     quantised weights, or no model at all.
     """
-    if (folder / "adapter_config.json").is_file():
-        base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
-        raise CheckpointError(
-            f"{folder}: an adapter (LoRA) for {base or 'another model'}, not a whole model: merge "
-            "it (peft: merge_and_unload) and save the result. If it is merged already, remove "
-            "adapter_config.json"
-        )
+    refuse_adapter(folder)
     path = folder / "config.json"
     if not path.is_file():
         hint = "the folder of a checkpoint in the Hugging Face format is needed"
