@@ -283,7 +283,7 @@ def page(twins: Twins, scores: pd.DataFrame, table: pd.DataFrame) -> str:
             )
             continue
         told = (
-            "can't be told from none"
+            "not significant"
             if row["ci_low"] <= 0 <= row["ci_high"]
             else "better"
             if row["difference"] > 0
