@@ -24,7 +24,7 @@ from evalkit.models.switch import written
 from evalkit.nano.batches import HEAD, collate, encode
 from evalkit.nano.families import draw
 from evalkit.nano.scene import stream
-from tests.test_engine import CPU, of_kind, prompt
+from tests.prompts import CPU, of_kind, prompt
 from tests.tiny import write_tiny
 
 

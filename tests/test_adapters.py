@@ -19,6 +19,7 @@ from PIL import Image as PILImage
 from evalkit.errors import CheckpointError, UsageError
 from evalkit.prefetch import prefetch
 from evalkit.types import Completion, Image, MediaBudget, Message, Request, Text, Video
+from tests.pictures import png
 from tests.tiny import write_tiny
 
 
@@ -27,11 +28,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(write_tiny(tmp_path_factory.mktemp("tiny")))
 
 
-def png(width: int, height: int, seed: int = 0) -> Image:
-    rng = np.random.default_rng(seed)
-    buffer = io.BytesIO()
-    PILImage.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(buffer, "PNG")
-    return Image(buffer.getvalue())
+def picture(width: int, height: int, seed: int = 0) -> Image:
+    return Image(png(width, height, None, seed))
 
 
 def mp4(frames: int = 12, size: int = 112) -> Video:
@@ -57,11 +55,11 @@ def collect(completions: object) -> dict[str, Completion]:
 
 REQUESTS = [
     ask("text", Text("Bonjour, 你好")),
-    ask("image", png(120, 90), Text("What is it?")),
-    ask("two", png(60, 60), Text("and"), png(200, 40, 1), Text("?")),
+    ask("image", picture(120, 90), Text("What is it?")),
+    ask("two", picture(60, 60), Text("and"), picture(200, 40, 1), Text("?")),
     ask("clip", mp4(), Text("What happens?")),
-    ask("mixed", mp4(), png(90, 120, 2), Text("Both?")),
-    ask("budget", png(400, 300, 3), Text("Small?"), budget=MediaBudget(max_pixels=20_000)),
+    ask("mixed", mp4(), picture(90, 120, 2), Text("Both?")),
+    ask("budget", picture(400, 300, 3), Text("Small?"), budget=MediaBudget(max_pixels=20_000)),
 ]
 
 
@@ -81,12 +79,12 @@ def test_a_bad_request_is_its_own_error_and_no_others(tiny: str) -> None:
     assert isinstance(clip.source, bytes)
     requests = [
         ask("rubbish", Image(b"no image"), Text("?")),
-        ask("cut", Image(png(90, 90).source[:900]), Text("?")),  # type: ignore[index]
+        ask("cut", Image(picture(90, 90).source[:900]), Text("?")),  # type: ignore[index]
         ask("gone", Image(Path("/no/such/file.png")), Text("?")),
         ask("clip", Video(clip.source[: len(clip.source) // 2]), Text("?")),
-        ask("spoof", png(60, 60), Text("a <|image_pad|> of my own")),
-        ask("thin", png(2, 900), Text("?")),
-        ask("good", png(60, 60), Text("?")),
+        ask("spoof", picture(60, 60), Text("a <|image_pad|> of my own")),
+        ask("thin", picture(2, 900), Text("?")),
+        ask("good", picture(60, 60), Text("?")),
     ]
     for adapter in (ReferenceAdapter(tiny), TransformersAdapter(tiny)):
         out = collect(adapter.generate(requests))
@@ -183,7 +181,7 @@ def test_a_trained_arm_runs_as_it_was_trained(tiny: str, tmp_path: Path) -> None
 
 
 def test_ranking_takes_the_likeliest_choice(tiny: str) -> None:
-    request = ask("r", png(60, 60), Text("?"), choices=("A", "B", "a longer one"))
+    request = ask("r", picture(60, 60), Text("?"), choices=("A", "B", "a longer one"))
     out = next(iter(ReferenceAdapter(tiny).rank([request])))
     assert len(out.logprobs) == 3
     assert out.text == request.choices[out.logprobs.index(max(out.logprobs))]
@@ -256,7 +254,7 @@ def test_another_architecture_runs_through_its_own_processor(tiny: str, tmp_path
     adapter = TransformersAdapter(str(tmp_path))
     out = collect(
         adapter.generate(
-            [ask("image", png(80, 60), Text("What?")), ask("bad", Image(b"x"), Text("?"))]
+            [ask("image", picture(80, 60), Text("What?")), ask("bad", Image(b"x"), Text("?"))]
         )
     )
     assert out["image"].error is None and out["image"].tokens.vision_in == 16

@@ -4,66 +4,28 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalkit.engine import Budget, Engine, Media, Prompt, Visual, decode
+from evalkit.engine import Budget, Engine, Prompt, decode
 from evalkit.engine.cache import KVCache
 from evalkit.models.qwen2_vl.attention import full_attention
 from evalkit.models.qwen2_vl.checkpoint import load
 from evalkit.models.qwen2_vl.fused import compile_parts, fuse
 from evalkit.models.qwen2_vl.model import Qwen2VL
-from evalkit.models.qwen2_vl.processing import Processor, cut, normalised
-from evalkit.models.qwen2_vl.rope import grid_tokens
 from evalkit.models.qwen2_vl.switches import Switches
 from tests.oracle import hf_model
+from tests.prompts import CPU, of_kind, prompt
 from tests.tiny import write_tiny
-
-CPU = torch.device("cpu")
-NORMALISE = partial(normalised, lookup=Processor().lookup)
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Qwen2VL:
     return load(write_tiny(tmp_path_factory.mktemp("tiny"), heads=2, kv_heads=1))
-
-
-def prompt(model: Qwen2VL, seed: int, kinds: str, limit: int = 12) -> Prompt:
-    """Random text with images ('i') and two-pair clips ('v') of random size."""
-    rng = np.random.default_rng(seed)
-    c = model.config
-    ids = [int(x) for x in rng.integers(0, 256, rng.integers(1, 9))]
-    visuals = []
-    for kind in kinds:
-        h, w = (28 * int(x) for x in rng.integers(1, 6, 2))
-        frames = rng.integers(0, 256, (2 if kind == "i" else 4, 3, h, 2 * w), dtype=np.uint8)
-        pixels, grid = cut(torch.from_numpy(frames))
-        media, key = Media(grid, kind == "v"), (seed, kind, len(visuals))
-        if rng.integers(2):
-            visuals.append(Visual(pixels, media, key, NORMALISE))
-        else:
-            visuals.append(Visual(NORMALISE(pixels), media, key))
-        token = c.video_token_id if kind == "v" else c.image_token_id
-        ids += [
-            c.vision_start_token_id,
-            *[token] * grid_tokens(grid),
-            c.vision_end_token_id,
-        ]
-        ids += [int(x) for x in rng.integers(0, 256, rng.integers(1, 5))]
-    prefix = max(
-        (i + 1 for i, t in enumerate(ids) if t in (c.image_token_id, c.video_token_id)), default=0
-    )
-    return Prompt(str(seed), tuple(ids), tuple(visuals), limit, prefix=prefix)
-
-
-def of_kind(p: Prompt, is_video: bool) -> list[Visual]:
-    return [v for v in p.visuals if v.media.is_video == is_video]
 
 
 def answers(engine: Engine, prompts: list[Prompt]) -> dict[str, tuple[int, ...]]:

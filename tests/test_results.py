@@ -35,8 +35,8 @@ from evalkit.store import CellFolder, Selection
 from evalkit.task import Metric, Task, load_task
 from evalkit.types import Completion, Sample, Score
 from tests.plugins.adder import Adder
+from tests.runs import SUMS, run
 from tests.stored import cell, record
-from tests.test_runner import SUMS, run
 
 
 def cells_in(output: Path) -> list[CellFolder]:

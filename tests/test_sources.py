@@ -4,7 +4,6 @@ do.
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import zipfile
@@ -15,7 +14,6 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image as PILImage
 
 from evalkit import sources
 from evalkit.clips import ClipIndex
@@ -24,21 +22,20 @@ from evalkit.errors import DataError
 from evalkit.rows import ask, identifier, image, string, strings, tier, video
 from evalkit.sources import Embedded, Folder, Hub, JsonLines
 from evalkit.types import Image, Text
+from tests.pictures import png
 
 COLUMNS = ("id", "image", "text")
 
 
-def png(shade: int) -> bytes:
-    stream = io.BytesIO()
-    PILImage.new("L", (4, 3), shade).save(stream, "PNG")
-    return stream.getvalue()
+def picture(shade: int) -> bytes:
+    return png(4, 3, shade)
 
 
 def rows_of(number: int) -> list[dict[str, Any]]:
     return [
         {
             "id": i,
-            "image": {"bytes": png(i), "path": f"{i}.png"},
+            "image": {"bytes": picture(i), "path": f"{i}.png"},
             "text": f"row {i}",
             "surplus": "x" * 1000,
         }
@@ -97,7 +94,7 @@ def test_parts_of_a_split_are_read_in_order(tmp_path: Path) -> None:
 def test_images_stay_encoded(tmp_path: Path) -> None:
     as_dataset(1).save_to_disk(str(tmp_path / "saved"))
     (row,) = source().rows(tmp_path / "saved")
-    assert image(row).read() == png(0)
+    assert image(row).read() == picture(0)
 
 
 @pytest.mark.parametrize("value", [None, {"bytes": None, "path": None}, b"", 7])
@@ -285,15 +282,15 @@ def test_two_sets_of_files_of_one_split_are_refused(tmp_path: Path) -> None:
 def test_a_picture_by_path_lies_beside_its_table(tmp_path: Path) -> None:
     data = tmp_path / "data"
     (data / "img").mkdir(parents=True)
-    (data / "img" / "1.png").write_bytes(png(7))
-    (tmp_path / "secret.png").write_bytes(png(8))
+    (data / "img" / "1.png").write_bytes(picture(7))
+    (tmp_path / "secret.png").write_bytes(picture(8))
     paths = ["img/1.png", "img/2.png", "../secret.png", str(tmp_path / "secret.png"), "img"]
     table = [
         {"id": i, "image": {"bytes": None, "path": p}, "text": "x"} for i, p in enumerate(paths)
     ]
     pq.write_table(pa.Table.from_pylist(table), data / "val.parquet")
     first, *others = source().rows(data)
-    assert image(first).read() == png(7)
+    assert image(first).read() == picture(7)
     for row, complaint in zip(
         others, ["img/2.png: no such file", "lies outside", "lies outside", "not a regular file"]
     ):
@@ -304,12 +301,12 @@ def test_a_picture_by_path_lies_beside_its_table(tmp_path: Path) -> None:
 def test_media_beside_a_table_are_part_of_what_data_are(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
-    (data / "1.png").write_bytes(png(7))
+    (data / "1.png").write_bytes(picture(7))
     rows = [{"id": 1, "image": {"bytes": None, "path": "1.png"}, "text": "x"}]
     pq.write_table(pa.Table.from_pylist(rows), data / "val.parquet")
     before = source().describe(data)
     assert source().describe(shutil.copytree(data, tmp_path / "renamed")) == before
-    replace_keeping_times(data / "1.png", png(8))
+    replace_keeping_times(data / "1.png", picture(8))
     assert source().describe(data) != before
 
 
@@ -458,16 +455,16 @@ def test_a_cache_that_cannot_be_written_says_which_setting(
 
 def test_json_lines_are_rows(tmp_path: Path) -> None:
     (tmp_path / "img").mkdir()
-    (tmp_path / "img" / "a.png").write_bytes(png(1))
+    (tmp_path / "img" / "a.png").write_bytes(picture(1))
     file = tmp_path / "qa.jsonl"
     file.write_text('{"image": "img/a.png", "q": "x"}\n\n{"image": "../a.png", "q": "y"}\n')
     lines = JsonLines(file)
     first, second = lines.rows()
-    assert (image(first).read(), first["q"], lines.count()) == (png(1), "x", 2)
+    assert (image(first).read(), first["q"], lines.count()) == (picture(1), "x", 2)
     with pytest.raises(DataError, match="lies outside"):
         image(second)
     before = lines.describe()
-    (tmp_path / "img" / "a.png").write_bytes(png(2))
+    (tmp_path / "img" / "a.png").write_bytes(picture(2))
     assert lines.describe() != before
     assert next(JsonLines("absent.jsonl").rows(file)) == first
     file.write_text('{"q": 1}\n[1]\n')
@@ -479,21 +476,21 @@ def test_json_lines_are_rows(tmp_path: Path) -> None:
 
 def test_a_folder_of_pictures_is_a_source(tmp_path: Path) -> None:
     (tmp_path / "warm").mkdir()
-    (tmp_path / "warm" / "red.png").write_bytes(png(1))
-    (tmp_path / "blue.png").write_bytes(png(2))
+    (tmp_path / "warm" / "red.png").write_bytes(picture(1))
+    (tmp_path / "blue.png").write_bytes(picture(2))
     (tmp_path / "notes.txt").write_text("none")
     folder = Folder(tmp_path, "**/*.png")
     rows = list(folder.rows())
     assert [(r["name"], r["folder"], image(r).read()) for r in rows] == [
-        ("blue", "", png(2)),
-        ("red", "warm", png(1)),
+        ("blue", "", picture(2)),
+        ("red", "warm", picture(1)),
     ]
     states = [folder.describe()]
-    (tmp_path / "blue.png").write_bytes(png(3))
+    (tmp_path / "blue.png").write_bytes(picture(3))
     states.append(folder.describe())
     (tmp_path / "blue.png").rename(tmp_path / "green.png")
     states.append(folder.describe())
-    (tmp_path / "black.png").write_bytes(png(4))
+    (tmp_path / "black.png").write_bytes(picture(4))
     states.append(folder.describe())
     assert len({s["sha256"] for s in states}) == 4
     with pytest.raises(DataError, match="absent: no such folder"):

@@ -4,7 +4,6 @@ answers become scores.
 
 from __future__ import annotations
 
-import io
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from PIL import Image as PILImage
 
 from evalkit.errors import DataError, UsageError
 from evalkit.task import (
@@ -27,18 +25,18 @@ from evalkit.task import (
     task_class,
 )
 from evalkit.types import Completion, Image, Message, Sample, Score, Text, Video
+from tests.pictures import png
 
 
-def png(width: int = 40, height: int = 20) -> dict[str, Any]:
-    stream = io.BytesIO()
-    PILImage.new("RGB", (width, height)).save(stream, "PNG")
-    return {"bytes": stream.getvalue(), "path": "x.png"}
+def column(width: int = 40, height: int = 20) -> dict[str, Any]:
+    """A picture as a column of parquet holds it."""
+    return {"bytes": png(width, height), "path": "x.png"}
 
 
 DOCVQA = {
     "questionId": "17",
     "question": "What is the total?",
-    "image": png(),
+    "image": column(),
     "ucsf_document_id": "easy-0012",
     "ucsf_document_page_no": "3",
     "answers": ["7890", "7,890"],
@@ -46,7 +44,7 @@ DOCVQA = {
 }
 REFCOCO = {
     "question_id": "9",
-    "image": png(),
+    "image": column(),
     "answer": ["the red circle", "left circle"],
     "bbox": [10.0, 5.0, 20.0, 10.0],
     "file_name": "medium_0007.png",
@@ -69,7 +67,7 @@ VIDEOMME = {
     "task_type": "Recognition",
 }
 MTVQA = {
-    "image": png(),
+    "image": column(),
     "qa_pairs": (
         "[{'question': 'What?', 'answer': 'чай'}, {'question': 'Where?', 'answer': 'дома'}]"
     ),
@@ -78,12 +76,12 @@ MTVQA = {
 }
 
 
-CHARTQA = {"type": "human_test", "question": "How many?", "answer": "42", "image": png()}
+CHARTQA = {"type": "human_test", "question": "How many?", "answer": "42", "image": column()}
 TEXTVQA = {
     "image_id": "ab",
     "question_id": 34,
     "question": "Which brand?",
-    "image": png(),
+    "image": column(),
     "answers": ["coke"] * 8 + ["pepsi"] * 2,
 }
 OCRBENCH = {
@@ -91,7 +89,7 @@ OCRBENCH = {
     "question": "what is written?",
     "question_type": "Regular Text Recognition",
     "answer": ["stop"],
-    "image": png(),
+    "image": column(),
 }
 SUFFIX = "\nPlease try to answer the question with short words or phrases if possible."
 
@@ -189,7 +187,7 @@ def test_infographics_have_their_own_columns() -> None:
     row = {
         "questionId": 3,
         "question": "Who?",
-        "image": png(),
+        "image": column(),
         "image_url": "http://x/1.png",
         "answers": ["Ann"],
         "answer_type": ["span"],
@@ -419,7 +417,7 @@ def test_charts_are_scored_within_five_per_cent() -> None:
     assert sample.metadata == {"type": "human_test", "width": 40, "height": 20}
     for answer, value in (("42", 1.0), ("44", 1.0), ("45", 0.0), ("forty two", 0.0)):
         assert set(task.score(sample, said(answer)).values.values()) == {value}
-    other = only(task, CHARTQA | {"image": png(50, 20)})
+    other = only(task, CHARTQA | {"image": column(50, 20)})
     assert sample.cluster == only(task, CHARTQA | {"question": "Why?"}).cluster != other.cluster
 
 
