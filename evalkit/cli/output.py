@@ -8,19 +8,12 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from typing import Any, TextIO, cast
 
 PLAIN = {"–": "-", "—": "-", "…": "...", "×": "x", "±": "+-", "≥": ">=", "≤": "<="}
 """What stands for a sign that a terminal's encoding lacks."""
-
-
-def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table for a terminal, columns padded to their widest cell."""
-    widths = [max(len(r[i]) for r in (columns, *rows)) for i in range(len(columns))]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths)).rstrip() for r in (columns, *rows)]
-    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
 
 
 def print_json(rows: Iterable[Mapping[str, Any]]) -> None:

@@ -15,8 +15,9 @@ from evalkit.cli.options import (
     share,
     talk_options,
 )
-from evalkit.cli.output import aligned, print_error, print_json
+from evalkit.cli.output import print_error, print_json
 from evalkit.errors import EvalkitError
+from evalkit.results.tables import aligned
 
 if TYPE_CHECKING:
     from evalkit.api import Evaluation, Plan

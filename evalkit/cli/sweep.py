@@ -6,7 +6,8 @@ import argparse
 from typing import TYPE_CHECKING
 
 from evalkit.cli.options import name_or_path, output_option, talk_options
-from evalkit.cli.output import aligned, print_json
+from evalkit.cli.output import print_json
+from evalkit.results.tables import aligned
 
 if TYPE_CHECKING:
     from evalkit.cli.parser import Verbs

@@ -8,8 +8,9 @@ from dataclasses import asdict, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from evalkit.cli.options import name_or_path, talk_options
-from evalkit.cli.output import aligned, print_json
+from evalkit.cli.output import print_json
 from evalkit.errors import EvalkitError
+from evalkit.results.tables import aligned
 
 if TYPE_CHECKING:
     from evalkit.cli.parser import Verbs

@@ -132,8 +132,7 @@ def load_breakdown(output: str | Path, field: str) -> pd.DataFrame:
             known |= r.metadata.keys()
             if metric.name in r.scores and (value := value_of(r, field)) is not None:
                 groups.setdefault(value, []).append(r)
-        # A value of the group itself holds one group: its macro average is a plain mean.
-        inside = replace(metric, group=None) if metric.group == field else metric
+        inside = metric_inside(metric, field)
         about = {
             "task": cell.task,
             "model": models[cell.path],
@@ -153,6 +152,13 @@ def load_breakdown(output: str | Path, field: str) -> pd.DataFrame:
         there = f"; there are: {', '.join(sorted(known | DERIVED.keys()))}" if known else ""
         raise UsageError(f"no sample under {Path(output) / 'runs'} has {field!r}{there}")
     return pd.DataFrame(rows)
+
+
+def metric_inside(metric: Metric, field: str) -> Metric:
+    """The metric among samples of one value of a field. Where that is the field whose values a
+    macro average is over, one group is left, and its mean is a plain one.
+    """
+    return replace(metric, group=None) if metric.group == field else metric
 
 
 def metric_of(result: MetricResult) -> Metric:

@@ -35,6 +35,8 @@ SAMPLE_COLUMNS = (
     "tokens_vision_in tokens_out"
 ).split()
 
+RECORD_COLUMNS = tuple(c for c in SAMPLE_COLUMNS if c in Record.__dataclass_fields__)
+
 
 def load_results(output: str | Path = "results") -> pd.DataFrame:
     """One row per cell and metric.
@@ -94,10 +96,15 @@ def load_samples(output: str | Path = "results", errors: bool = True) -> pd.Data
 
 
 def _sample_row(record: Record) -> dict[str, Any]:
-    plain = {k: getattr(record, k) for k in SAMPLE_COLUMNS if k in Record.__dataclass_fields__}
+    plain = {k: getattr(record, k) for k in RECORD_COLUMNS}
+    tokens = record.tokens
     return (
         plain
-        | {f"tokens_{k}": v for k, v in asdict(record.tokens).items()}
+        | {
+            "tokens_text_in": tokens.text_in,
+            "tokens_vision_in": tokens.vision_in,
+            "tokens_out": tokens.out,
+        }
         | {f"metadata_{k}": v for k, v in record.metadata.items()}
         | {f"score_{k}": v for k, v in record.scores.items()}
     )

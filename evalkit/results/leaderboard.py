@@ -236,7 +236,7 @@ class Leaderboard:
             [
                 aligned(view.columns, shown),
                 aligned(LONG, self.long()),
-                "\n".join(best + self.notes()),
+                "\n".join(best + self.notes()).replace("`", ""),
             ]
         )
 

@@ -16,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 
 from evalkit.errors import UsageError
-from evalkit.results.breakdown import in_order, value_of
+from evalkit.results.breakdown import in_order, metric_inside, value_of
 from evalkit.results.sweep_values import Finding, Kind
 from evalkit.store import MetricResult, Record
 from evalkit.task import Metric
@@ -35,6 +35,8 @@ OVERLAID = len(COLOURS)
 """Cells that share one panel; more get a panel each."""
 GROUPS = ("lang", "type", "question_types", "duration", "object_size", "tier")
 """Fields by which scores are drawn, where samples have them."""
+MOST = 24
+"""Cells that one picture shows; a page says how many more there are."""
 BINS = 5
 """Bins of equal counts in a curve over lengths."""
 Scored = Sequence[Record]
@@ -172,7 +174,7 @@ def by_group(cells: Mapping[str, Scored], field: str, metric: Metric) -> Any | N
         counts = []
         for y, ((_, records), (colour, mark)) in enumerate(zip(cells.items(), _styles())):
             mine = [r for r in records if value_of(r, field) == value]
-            result = MetricResult.of(mine, metric)
+            result = MetricResult.of(mine, metric_inside(metric, field))
             if result is None:
                 continue
             counts.append(result.n)
@@ -294,11 +296,11 @@ def _curves(
 
 def of_task(cells: Mapping[str, Scored], metric: Metric) -> Iterator[tuple[str, Any]]:
     """(name, figure) of all pictures that the samples of one task have something to show for; a
-    cell without a sample that has the metric is left out.
+    cell without a sample that has the metric is left out, and so are all after the first MOST.
     """
     kept = {
         label: mine
-        for label, records in cells.items()
+        for label, records in list(cells.items())[:MOST]
         if (mine := [r for r in records if metric.name in r.scores])
     }
     for field in GROUPS:

@@ -5,6 +5,7 @@ number, in sentences, tables and pictures.
 from __future__ import annotations
 
 import html
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace as with_changes
 from pathlib import Path
@@ -266,6 +267,10 @@ def page(findings: Findings, drawn: Sequence[str]) -> str:
     """The sweep's README: the question, differences at a glance, sentences, pictures, and all
     numbers.
     """
+    cells = max(Counter(f.task for f in findings.rows).values(), default=0)
+    first_cells = ""
+    if cells > plots.MOST:
+        first_cells = f" By group, overlap and length: the first {plots.MOST} of {cells} cells."
     part = (
         f"Only {findings.limit} samples of each task, drawn at random: never quote these scores.\n\n"
         if findings.limit
@@ -281,7 +286,7 @@ def page(findings: Findings, drawn: Sequence[str]) -> str:
         "their 95 % intervals (each on its own, not corrected), which resample images and videos. "
         f"Bold: p below {LEVEL}, by sign flips of images and videos, corrected over the "
         f"{findings.tests} tests of the sweep (Holm); where every score is the same there is "
-        f"nothing to test. {MDE_NOTE}\n{first}\n"
+        f"nothing to test. {MDE_NOTE}{first_cells}\n{first}\n"
         f"{markdown_table(PAGE_COLUMNS, list(map(page_row, findings.rows)))}\n{''.join(others)}"
     )
 

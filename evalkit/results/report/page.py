@@ -298,6 +298,10 @@ def _pictures(parts: Sequence[Part]) -> tuple[str, list[str]]:
             return "", [str(e)]
         if figures:
             drawn = "".join(f"<figure>{f}</figure>" for f in figures)
-            out.append(f"<h3>{html.escape(part.name)}</h3><div class=figures>{drawn}</div>")
-    head = "<section><h2>By group, overlap and length</h2>"
-    return f"{head}{''.join(out)}</section>" if out else "", []
+            more = ""
+            if len(shown) > plots.MOST:
+                more = f" (the first {plots.MOST} of {len(shown)} cells)"
+            head = html.escape(f"{part.name}{more}")
+            out.append(f"<h3>{head}</h3><div class=figures>{drawn}</div>")
+    title = "<section><h2>By group, overlap and length</h2>"
+    return f"{title}{''.join(out)}</section>" if out else "", []
