@@ -134,6 +134,9 @@ def load(folder: Path, dtype: Any = None, device: str = "cpu", switches: Any = N
     return model.to(device, getattr(torch, dtype or model.config.dtype)).requires_grad_(False)
 
 
+def compile_parts(model: Model) -> None: ...
+
+
 def write(folder: Path, seed: int = 0) -> Path:
     """A checkpoint with random weights; returns the folder."""
     torch.manual_seed(seed)
