@@ -25,6 +25,7 @@ from pathlib import Path
 
 from evalkit.nano import shipped
 from evalkit.nano.mini import HERE
+from evalkit.store import cells
 
 TASK = """
 task: docvqa_mini
@@ -103,8 +104,8 @@ def main() -> None:
                 capture_output=True,
                 env=env,
             )
-            results = json.loads(next(out.rglob("results.json")).read_text())
-            return next(m["value"] for m in results["metrics"] if m["metric"] == "anls")
+            (cell,) = cells(out)
+            return next(m.value for m in cell.results.metrics if m.metric == "anls")
 
         def theirs(n: int, batch: str) -> float:
             out = folder / f"lmms{n}-{batch}"

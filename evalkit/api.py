@@ -528,7 +528,7 @@ def sweep(
     where = _path(output)
     config = load_sweep(find_sweep(_expanded(sweep)), model and _expanded(model))
     planned = plan(config, where)
-    errors = run_sweep(config, planned, say=logger.info)
+    errors = run_sweep(config, planned)
     for error in errors:
         logger.error("%s", error)
     found = findings(config, planned)

@@ -14,10 +14,8 @@ from evalkit.adapter import ModelAdapter, digest
 from evalkit.code import code_of
 from evalkit.errors import UsageError
 from evalkit.sources import table_files
-from evalkit.store import CellFolder, Identity, Selection, model_name, model_path
+from evalkit.store import CellFolder, Identity, model_name, model_path
 from evalkit.task import Task
-
-__all__ = ["Cell", "Selection", "model_name"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,6 @@ class Cell:
             budget=task.subset.budget,
             max_new_tokens=task.max_new_tokens,
             rank=task.rank,
-            upright=task.subset.upright,
             fingerprint=fingerprint,
             code={k: v for k, v in code.items() if v},
         )

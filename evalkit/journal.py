@@ -25,10 +25,7 @@ from types import TracebackType
 from typing import Any
 
 from evalkit.errors import DataError, EvalkitError
-from evalkit.files import replace_json as write_json
 from evalkit.records import SCHEMA_VERSION, Record
-
-__all__ = ["SCHEMA_VERSION", "Contents", "Journal", "Record", "read", "write_json"]
 
 BATCH = 256
 """Lines that one fsync covers at most."""

@@ -36,22 +36,8 @@ FailedIn = Literal["row", "adapter", "scoring"]
 answer could not be scored."""
 
 
-class _Keys:
-    """Reading by key, while callers move to attributes."""
-
-    def to_json(self) -> dict[str, Any]:
-        raise NotImplementedError
-
-    def __getitem__(self, key: str) -> Any:
-        return self.to_json()[key]
-
-    def get(self, key: str, default: Any = None) -> Any:
-        value = self.to_json().get(key)
-        return default if value is None else value
-
-
 @dataclass(frozen=True)
-class Record(_Keys):
+class Record:
     """One sample of a cell: what was asked, what came back, and how it scored. A journal's line."""
 
     id: str
@@ -228,7 +214,7 @@ def question_of(sample: Sample) -> str:
 
 
 @dataclass(frozen=True)
-class Selection(_Keys):
+class Selection:
     """Which samples of a subset a run takes; all of them when nothing is set."""
 
     first: tuple[int, int] | None = None
@@ -255,8 +241,6 @@ class Selection(_Keys):
         chosen = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items() if v}
         return chosen if self.partial else {}
 
-    describe = to_json
-
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Selection:
         first = value.get("first")
@@ -269,7 +253,7 @@ class Selection(_Keys):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Identity(_Keys):
+class Identity:
     """Everything that can change an answer or a score of a cell; its digest names the folder."""
 
     task: str
@@ -287,8 +271,6 @@ class Identity(_Keys):
     """Limit of an answer's length."""
     rank: bool
     """True when choices are ranked by log-likelihood, not generated."""
-    upright: bool = False
-    """True when pictures and clips are turned as their orientation tags say; absent otherwise."""
     fingerprint: Mapping[str, Any]
     """What the adapter says can change an answer: weights, switches, dtype, generation."""
     code: Mapping[str, str] = field(default_factory=dict)
@@ -302,7 +284,7 @@ class Identity(_Keys):
             "fingerprint": dict(self.fingerprint),
             "code": dict(self.code),
         }
-        return {k: v for k, v in out.items() if v or k not in ("code", "upright")}
+        return {k: v for k, v in out.items() if v or k != "code"}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Identity:
@@ -314,14 +296,13 @@ class Identity(_Keys):
             budget=MediaBudget(**_typed(value, "budget", Mapping)),
             max_new_tokens=_typed(value, "max_new_tokens", int),
             rank=_typed(value, "rank", bool),
-            upright=_typed(value, "upright", bool, False),
             fingerprint=dict(_typed(value, "fingerprint", Mapping)),
             code=dict(_typed(value, "code", Mapping, {})),
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Session(_Keys):
+class Session:
     """One run of a cell; a cell that was resumed has several."""
 
     created: str = ""
@@ -425,7 +406,7 @@ class RunInfo(Session):
 
 
 @dataclass(frozen=True)
-class MetricResult(_Keys):
+class MetricResult:
     """One metric of a cell, as people read it: ``scale`` has been applied."""
 
     metric: str
@@ -489,7 +470,7 @@ class MetricResult(_Keys):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CellResults(_Keys):
+class CellResults:
     """results.json: what came out of a cell. Derived from its journal, and can be made again."""
 
     created: str = ""

@@ -253,7 +253,8 @@ class _Stream:
         self.reused = self.made = 0
         self.running = _RunningScore(cell)
         self.broken: Exception | None = None
-        self.seen = self.rows_read = 0  # samples and rows of the data so far
+        self.seen = 0  # samples of the data so far
+        self.rows_read = self.in_rows = 0  # rows that were read to their end, and their samples
         whole = before is not None and before.complete and not before.selection.partial
         self.known = before.n_total if before and whole else None
         count = getattr(cell.task.source, "count", None)
@@ -322,7 +323,7 @@ class _Stream:
                 start, stop = self.selection.first
                 return f"samples {start} to {stop} were asked for, and there are {self.seen}"
             return f"{cell.task.full_name} has no rows: nothing was asked"
-        if self.made and dict(cell.task.source.describe(cell.data)) != cell.identity.data:
+        if self.made and cell.task.describe_data(cell.data) != cell.identity.data:
             return "the data changed while they were read: repeat the run"
         return None
 
@@ -365,7 +366,7 @@ class _Stream:
             return len(chosen.ids)
         every = self.known
         if every is None and self.rows is not None and self.rows_read:
-            every = round(self.rows * self.seen / self.rows_read)
+            every = round(self.rows * self.in_rows / self.rows_read)
         if chosen.drawn is not None:
             return min(chosen.drawn, every if every is not None else chosen.drawn)
         if chosen.first:
@@ -399,13 +400,13 @@ class _Stream:
                     yield sample
 
     def _all(self) -> Iterator[Sample | RowError]:
-        self.seen = self.rows_read = 0
-        for sample in read_samples(self.cell.task, self.cell.data, self._count_row):
+        self.seen = 0
+        for sample in read_samples(self.cell.task, self.cell.data, self._begin_row):
             self.seen += 1
             yield sample
 
-    def _count_row(self, number: int) -> None:
-        self.rows_read = number + 1
+    def _begin_row(self, number: int) -> None:
+        self.rows_read, self.in_rows = number, self.seen
 
     def _append(self, record: Record) -> None:
         try:

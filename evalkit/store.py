@@ -91,20 +91,20 @@ class CellFolder:
 
     @property
     def exists(self) -> bool:
-        return any((self.path / name).is_file() for name in (RUN, JOURNAL))
+        return self.run_path.is_file() or self.journal_path.is_file()
 
     @cached_property
     def run(self) -> RunInfo:
         """What was run. Raises DataError when run.json is missing or damaged."""
-        return self._read(RUN, RunInfo.from_json)
+        return self._read(self.run_path, RunInfo.from_json)
 
     @cached_property
     def results(self) -> CellResults:
         """What came out: results.json, or the same worked out from the journal when a killed run
         left none. Raises DataError when it is damaged.
         """
-        if (self.path / RESULTS).is_file():
-            return self._read(RESULTS, CellResults.from_json)
+        if self.results_path.is_file():
+            return self._read(self.results_path, CellResults.from_json)
         records = list(self.records().values())
         fingerprint = self.run.identity.fingerprint
         return CellResults.of(
@@ -120,7 +120,7 @@ class CellFolder:
     def finished(self) -> CellResults | None:
         """results.json as it lies there; None when there is none, or none that can be read."""
         try:
-            return self._read(RESULTS, CellResults.from_json)
+            return self._read(self.results_path, CellResults.from_json)
         except DataError:
             return None
 
@@ -170,6 +170,16 @@ class CellFolder:
         """The journal's file."""
         return self.path / JOURNAL
 
+    @property
+    def run_path(self) -> Path:
+        """The file of ``run``."""
+        return self.path / RUN
+
+    @property
+    def results_path(self) -> Path:
+        """The file of ``results``."""
+        return self.path / RESULTS
+
     def open_journal(self, task: str) -> Journal:
         """The journal, open for writing; ``task`` (``name:subset``) goes into its header. Raises
         EvalkitError when another run is writing to it.
@@ -188,27 +198,27 @@ class CellFolder:
             return
         with self.open_journal(""):
             self.journal_path.rename(self.path / f"journal.{datetime.now(UTC):%Y%m%dT%H%M%S}.jsonl")
-            (self.path / RESULTS).unlink(missing_ok=True)
+            self.results_path.unlink(missing_ok=True)
         self._forget("run", "results")
 
     def remove(self) -> None:
         """Removes a cell that holds no answer, and its model's folder when nothing else is there;
         journals that were set aside stay.
         """
-        for name in (JOURNAL, RUN, RESULTS):
-            (self.path / name).unlink(missing_ok=True)
+        for path in (self.journal_path, self.run_path, self.results_path):
+            path.unlink(missing_ok=True)
         with suppress(OSError):  # not empty
             self.path.rmdir()
             self.path.parent.rmdir()
 
     def write_run(self, run: RunInfo) -> None:
         """Raises EvalkitError when it can't be written."""
-        replace_json(self.path / RUN, run.to_json())
+        replace_json(self.run_path, run.to_json())
         self._forget("run")
 
     def write_results(self, results: CellResults) -> None:
         """Raises EvalkitError when it can't be written."""
-        replace_json(self.path / RESULTS, results.to_json())
+        replace_json(self.results_path, results.to_json())
         self._forget("results")
 
     def _forget(self, *names: str) -> None:
@@ -216,8 +226,7 @@ class CellFolder:
         for name in names:
             self.__dict__.pop(name, None)
 
-    def _read(self, name: str, from_json: Callable[[Mapping[str, Any]], T]) -> T:
-        path = self.path / name
+    def _read(self, path: Path, from_json: Callable[[Mapping[str, Any]], T]) -> T:
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
             version = value["schema_version"]
@@ -288,7 +297,7 @@ def _distinct(name: str, path: str, others: set[str]) -> str:
 
 def _is_path(text: str) -> bool:
     """Whether a model was named by its path; a hub id looks like one that is not there."""
-    hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+(@.+)?", text)
+    hub_id = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(@.+)?", text)
     return ("/" in text or text.startswith((".", "~"))) and (not hub_id or Path(text).exists())
 
 

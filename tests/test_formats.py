@@ -17,6 +17,7 @@ from evalkit import provenance, records, types
 from evalkit.adapter import make_adapter
 from evalkit.cell import Cell, identity_of_0_1
 from evalkit.results import load_results, load_samples
+from evalkit.results.rescore import rescore
 from evalkit.runner import run_cell
 from evalkit.sources import EMBEDDED
 from evalkit.store import CellFolder, Selection, cells
@@ -103,6 +104,15 @@ def test_results_of_0_1_are_read(old: CellFolder) -> None:
     frame = load_results(old.path.parents[2])
     assert frame["value"].tolist() == [100.0, 100.0]
     assert len(load_samples(old.path.parents[2])) == 7
+
+
+def test_results_of_0_1_are_rescored_where_there_is_an_answer(
+    old: CellFolder,
+    recorded: Path,
+) -> None:
+    new, changed = rescore(old)
+    assert (new.path, changed) == (old.path, 1)
+    assert len(new.scored()) == 5 and new.results.n == 5
 
 
 @pytest.fixture

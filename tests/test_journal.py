@@ -178,6 +178,29 @@ def test_rubbish_never_stops_a_run(
     assert list(read(path).records) == ["a"]
 
 
+def test_a_journal_of_schema_1_that_is_gone_on_with_says_so(tmp_path: Path) -> None:
+    old = (
+        '{"schema_version": 1, "cell": "t", "folder": "t-1"}\n'
+        '{"id": "a", "scores": {"x": 1.0}, "tokens": {"text_in": 1, "vision_in": 0, "out": 2}}\n'
+        '{"id": "b", "cluster": "b", "metadata": {}, "error": "row 3: no answer"}\n'
+    )
+    (tmp_path / "j").write_text(old)
+    with Journal(tmp_path / "j", {"cell": "t", "folder": "t-1"}) as journal:
+        journal.append(Record("c"))
+    assert (tmp_path / "j").read_text().startswith(old)
+    contents = read(tmp_path / "j")
+    assert contents.header == {"schema_version": 2, "cell": "t", "folder": "t-1"}
+    assert list(contents.records) == ["a", "b", "c"] and not contents.faults
+    assert contents.records["b"].failed_in == "row"
+
+
+def test_a_journal_that_is_removed_under_a_run_is_an_error(tmp_path: Path) -> None:
+    path = filled(tmp_path / "j")
+    with pytest.raises(EvalkitError, match="was removed while"), Journal(path, {}) as journal:
+        path.unlink()
+        journal.append(Record("new"))
+
+
 def test_a_withdrawn_id_is_gone_until_it_is_recorded_again(tmp_path: Path) -> None:
     with Journal(filled(tmp_path / "j"), {}) as journal:
         journal.withdraw("3")

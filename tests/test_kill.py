@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from evalkit.store import CellFolder, cells
+
 PLUGINS = Path(__file__).parent / "plugins"
 COMMAND = [
     sys.executable,
@@ -37,12 +39,15 @@ def start(output: Path) -> subprocess.Popen[str]:
     )
 
 
-def journal_of(output: Path) -> Path:
-    return next(output.glob("runs/*/*/journal.jsonl"))
+def cell_in(output: Path) -> CellFolder:
+    """The only cell under an output folder, read anew."""
+    (cell,) = cells(output)
+    return cell
 
 
-def metrics_of(output: Path) -> object:
-    return json.loads((journal_of(output).parent / "results.json").read_text())["metrics"]
+def lines(output: Path) -> int:
+    """Whole lines that the journal has so far; 0 before there is a cell."""
+    return sum(c.journal_path.read_bytes().count(b"\n") for c in cells(output))
 
 
 def kill_and_resume(output: Path, kills: int, seed: int) -> str:
@@ -53,11 +58,7 @@ def kill_and_resume(output: Path, kills: int, seed: int) -> str:
     for _ in range(kills):
         process = start(output)
         deadline = time.monotonic() + 60
-        while (
-            not list(output.glob("runs/*/*/run.json"))
-            and time.monotonic() < deadline
-            and process.poll() is None
-        ):
+        while not cells(output) and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.01)
         time.sleep(rng.uniform(0.0, 0.9))
         process.send_signal(signal.SIGKILL)
@@ -73,40 +74,38 @@ def test_a_killed_run_ends_in_the_table_of_an_undisturbed_one(tmp_path: Path, ki
     quiet = start(tmp_path / "quiet")
     assert quiet.wait(timeout=120) == 0
     kill_and_resume(tmp_path / "killed", kills, seed=kills)
-    assert metrics_of(tmp_path / "killed") == metrics_of(tmp_path / "quiet")
-    ids = [
-        json.loads(line)["id"]
-        for line in journal_of(tmp_path / "killed").read_text().splitlines()[1:]
-    ]
-    assert sorted(ids) == sorted(f"sum/{i}" for i in range(40))
+    killed, whole = cell_in(tmp_path / "killed"), cell_in(tmp_path / "quiet")
+    assert killed.results.metrics == whole.results.metrics
+    written = killed.journal_path.read_text().splitlines()[1:]
+    assert sorted(json.loads(line)["id"] for line in written) == sorted(
+        f"sum/{i}" for i in range(40)
+    )
 
 
 def test_a_line_cut_short_is_removed_and_said(tmp_path: Path) -> None:
     assert start(tmp_path).wait(timeout=120) == 0
-    path = journal_of(tmp_path)
-    whole = metrics_of(tmp_path)
-    path.write_bytes(path.read_bytes()[:-25])
-    (path.parent / "results.json").unlink()
+    cell = cell_in(tmp_path)
+    whole = cell.results.metrics
+    cell.journal_path.write_bytes(cell.journal_path.read_bytes()[:-25])
+    cell.results_path.unlink()
     again = start(tmp_path)
     _, err = again.communicate(timeout=120)
     assert again.returncode == 0
     assert "cut short by a crash; removed" in err
-    assert metrics_of(tmp_path) == whole
+    assert cell_in(tmp_path).results.metrics == whole
 
 
 def test_ctrl_c_keeps_what_was_scored_and_prints_how_to_go_on(tmp_path: Path) -> None:
     process = start(tmp_path)
-    while (
-        not list(tmp_path.glob("runs/*/*/journal.jsonl"))
-        or len(journal_of(tmp_path).read_bytes().splitlines()) < 5
-    ):
+    while lines(tmp_path) < 5:
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert f"evalkit run --tasks {PLUGINS / 'sums.py'}" in err
-    assert len(journal_of(tmp_path).read_bytes().splitlines()) >= 5
+    assert lines(tmp_path) >= 5
+    assert cell_in(tmp_path).results.partial
 
 
 def test_ctrl_c_ends_a_run_of_the_model_whose_requests_are_prepared_in_threads(
@@ -123,10 +122,7 @@ def test_ctrl_c_ends_a_run_of_the_model_whose_requests_are_prepared_in_threads(
         str(tmp_path),
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while (
-        not list(tmp_path.glob("runs/*/*/journal.jsonl"))
-        or len(journal_of(tmp_path).read_bytes().splitlines()) < 5
-    ):
+    while lines(tmp_path) < 5:
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)

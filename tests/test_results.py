@@ -232,14 +232,14 @@ def test_one_damaged_cell_is_named_left_out_and_told_by_the_exit_code(
     output: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     damaged, whole = cells_in(output)
-    (damaged.path / "run.json").write_text("{")
+    damaged.run_path.write_text("{")
     assert [c.path for c in cells_in(output)] == [whole.path]
-    assert "run.json" in caplog.text
+    assert str(damaged.run_path) in caplog.text
     assert len(evalkit.load_results(output)) == 2 and len(evalkit.load_samples(output)) == 40
     for verb in ("leaderboard", "report", "rescore"):
         assert main([verb, "--output", str(output)]) == 1, verb
-    assert "run.json" in (output / "leaderboard.md").read_text()
-    (damaged.path / "run.json").write_text('{"schema_version": 99}')
+    assert damaged.run_path.name in (output / "leaderboard.md").read_text()
+    damaged.run_path.write_text('{"schema_version": 99}')
     assert "schema 99" in take_inventory(output).damaged[0]
 
 

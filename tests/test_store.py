@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,16 @@ import pytest
 from evalkit.errors import DataError, EvalkitError
 from evalkit.files import PART, remove_parts
 from evalkit.files import replace as replace_file
-from evalkit.store import CellFolder, CellResults, Record, RunInfo, cells
+from evalkit.store import (
+    CellResults,
+    Record,
+    RunInfo,
+    cells,
+    display_names,
+    model_name,
+    model_path,
+    shown_path,
+)
 from evalkit.types import Completion, Message, Sample, Score, Text, TokenCounts
 from tests.runs import run
 
@@ -84,7 +95,7 @@ def test_the_cell_of_a_killed_run_is_partial_and_counts_what_its_journal_holds(
     tmp_path: Path,
 ) -> None:
     whole = run(tmp_path).cell.stored
-    (whole.path / "results.json").unlink()
+    whole.results_path.unlink()
     killed = cells(tmp_path)[0]
     assert killed.results.partial and not killed.results.complete
     assert killed.results.metrics == whole.results.metrics
@@ -92,17 +103,17 @@ def test_the_cell_of_a_killed_run_is_partial_and_counts_what_its_journal_holds(
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema_version": 2, "model": 3}', "{" * 9999])
 def test_a_damaged_run_json_is_named(tmp_path: Path, text: str) -> None:
-    folder = run(tmp_path).cell.stored.path
-    (folder / "run.json").write_text(text)
-    with pytest.raises(DataError, match=r"run\.json"):
-        _ = CellFolder(folder).run
+    folder = run(tmp_path).cell.stored
+    folder.run_path.write_text(text)
+    with pytest.raises(DataError, match=re.escape(str(folder.run_path))):
+        _ = folder.run
 
 
 def test_a_newer_schema_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    folder = run(tmp_path).cell.stored.path
-    (folder / "run.json").write_text('{"schema_version": 99}')
+    folder = run(tmp_path).cell.stored
+    folder.run_path.write_text('{"schema_version": 99}')
     with pytest.raises(DataError, match="update evalkit"):
-        _ = CellFolder(folder).run
+        _ = folder.run
 
 
 def test_a_file_is_replaced_whole_and_leaves_no_part(tmp_path: Path) -> None:
@@ -122,7 +133,79 @@ def test_a_file_that_cant_be_replaced_keeps_its_contents(tmp_path: Path) -> None
 
 
 def test_parts_of_killed_writers_are_removed(tmp_path: Path) -> None:
-    (tmp_path / f"run.json.0{PART}").touch()
-    (tmp_path / "run.json").touch()
+    (tmp_path / f"x.json.0{PART}").touch()
+    (tmp_path / "x.json").touch()
     remove_parts(tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_journal_of_another_cell_is_refused(tmp_path: Path) -> None:
+    own, other = run(tmp_path).cell.stored, run(tmp_path, wrong=4).cell.stored
+    shutil.copy(other.journal_path, own.journal_path)
+    with pytest.raises(DataError, match=f"is the journal of {other.name}"):
+        own.records()
+    with pytest.raises(DataError, match=f"is the journal of {other.name}"):
+        own.open_journal("sums:all")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("nano", "nano"),
+        ("Qwen/Qwen2-VL-2B", "Qwen/Qwen2-VL-2B"),
+        ("/a/b/mine/", "mine"),
+        ("/runs/025bfe18cee9/model", "025bfe18cee9"),
+        ("./model", Path.cwd().name),
+    ],
+)
+def test_tables_name_models_without_the_folders_of_a_machine(text: str, name: str) -> None:
+    assert model_name(text) == name
+
+
+def test_models_of_one_name_show_as_much_of_their_paths_as_it_takes(tmp_path: Path) -> None:
+    paths = ("/a/runA/checkpoint-500", "/a/runB/checkpoint-500", "/b/runB/checkpoint-500", "/c/x")
+    folders = []
+    for i, path in enumerate(paths):
+        folder = run(tmp_path / str(i)).cell.stored
+        folder.write_run(replace(folder.run, model=Path(path).name, model_path=path))
+        folders.append(folder)
+    assert display_names(folders) == [
+        "runA/checkpoint-500",
+        "a/runB/checkpoint-500",
+        "b/runB/checkpoint-500",
+        "x",
+    ]
+    assert display_names(folders[:1]) == ["checkpoint-500"]
+
+
+def test_paths_are_kept_resolved_and_without_the_name_of_a_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert shown_path(tmp_path / "a" / ".." / "b") == "~/b"
+    assert shown_path("/x/y") == "/x/y"
+    assert (model_path("nano"), model_path("Qwen/Qwen2-VL-2B")) == ("", "")
+    assert model_path(str(tmp_path / "b")) == "~/b"
+
+
+def test_folders_named_like_a_shipped_model_or_a_hub_id_change_no_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nano").mkdir()
+    (tmp_path / "mine" / "checkpoint-500").mkdir(parents=True)
+    assert model_name("nano") == "nano"
+    assert model_name("mine/checkpoint-500") == "checkpoint-500"
+    assert model_path("mine/checkpoint-500").endswith("mine/checkpoint-500")
+
+
+def test_one_module_alone_names_the_files_of_a_cell() -> None:
+    root = Path(__file__).parents[1]
+    names = [f'"{stem}"' for stem in ("journal.jsonl", "run" + ".json", "results" + ".json")]
+    places = {
+        str(file.relative_to(root))
+        for folder in ("evalkit", "tasks", "model_adapters", "tests", "benchmarks")
+        for file in (root / folder).rglob("*.py")
+        if file != Path(__file__) and any(n in file.read_text(encoding="utf-8") for n in names)
+    }
+    assert places == {"evalkit/store.py"}

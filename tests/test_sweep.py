@@ -17,6 +17,7 @@ from evalkit.nano.recipe import Ladder, ModelSize, Recipe, Stage
 from evalkit.nano.twins import Condition, Twins
 from evalkit.results.sweep_tables import COLUMNS
 from evalkit.results.sweep_values import Kind
+from evalkit.store import cells
 from evalkit.sweeps import Group, Sweep, find_sweep, findings, load_sweep, outlook, plan, run_sweep
 
 
@@ -144,9 +145,9 @@ def test_a_sweep_runs_writes_its_folder_and_is_not_run_twice(
     ).read_text()
     assert "anls" in (tmp_path / "out" / "report.html").read_text()
     planned = plan(load_sweep(path), tmp_path / "out")
-    journals = {p: p.read_bytes() for p in (tmp_path / "out").rglob("journal.jsonl")}
-    assert run_sweep(load_sweep(path), planned, say=lambda _: None) == []
-    assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("journal.jsonl")} == journals
+    journals = {c.path: c.journal_path.read_bytes() for c in cells(tmp_path / "out")}
+    assert run_sweep(load_sweep(path), planned) == []
+    assert {c.path: c.journal_path.read_bytes() for c in cells(tmp_path / "out")} == journals
     assert {row[3] for row in outlook(load_sweep(path), planned, tmp_path / "out")} == {"0"}
 
 
@@ -163,7 +164,7 @@ def test_a_group_is_compared_with_its_own_baseline_on_its_own_tasks(tmp_path: Pa
         ("video_qa:mini", {"fps": 1}, {"fps": 1}),
         ("video_qa:mini", {"fps": 1, "vision_gate": 0.0}, {"fps": 1}),
     ]
-    assert run_sweep(config, planned, say=lambda _: None) == []
+    assert run_sweep(config, planned) == []
     found = findings(config, planned).rows
     assert [f.kind for f in found] == [Kind.BASELINE, Kind.BASELINE, Kind.PROBE]
     assert [f.against for f in found] == ["as trained", "fps=1", "fps=1"]
@@ -186,7 +187,7 @@ def test_an_adapter_of_ones_own_is_swept_over_its_own_arguments(tmp_path: Path) 
         {"word": "no", "times": 2},
         {"word": "yes", "times": 2},
     ]
-    assert run_sweep(config, planned, say=lambda _: None) == []
+    assert run_sweep(config, planned) == []
     assert [len(p.cell.stored.scored()) for p in planned] == [3, 3]
     path.write_text(path.read_text().replace("word", "wrod"))
     with pytest.raises(UsageError, match="unknown argument wrod .*mean word.*word, times"):
@@ -221,7 +222,7 @@ def test_one_model_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.setattr(
             p.cell.adapter, "close", lambda a=p.cell.adapter: (held.append(a), type(a).close(a))
         )
-    assert run_sweep(config, planned, say=lambda _: None) == []
+    assert run_sweep(config, planned) == []
     assert held == [p.cell.adapter for p in planned[:3]]
     assert not any("engine" in vars(p.cell.adapter) for p in planned)
 

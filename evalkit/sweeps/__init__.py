@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import math
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -17,14 +18,17 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PrivateAttr, model_validator
 
 from evalkit.adapter import ModelAdapter, adapter_class, check_arguments, make_adapter
-from evalkit.cell import Cell, Selection
+from evalkit.cell import Cell
 from evalkit.config_files import Strict, find_shipped, read_yaml, yaml_quotes
 from evalkit.errors import EvalkitError, UsageError
 from evalkit.results.cells import take_inventory
 from evalkit.results.sweep_tables import compare_arms
 from evalkit.results.sweep_values import Arm, Findings
 from evalkit.runner import Outcome, run_cell
+from evalkit.store import Selection
 from evalkit.task import load_task
+
+logger = logging.getLogger(__name__)
 
 Settings = Mapping[str, Any]
 """What makes a cell: values of switches and of the adapter's other arguments; ``model`` and
@@ -242,7 +246,7 @@ def describe(settings: Settings) -> str:
     return " ".join(f"{k}={v}" for k, v in settings.items()) or "as trained"
 
 
-def run_sweep(sweep: Sweep, planned: Sequence[Planned], say: Callable[[str], None]) -> list[str]:
+def run_sweep(sweep: Sweep, planned: Sequence[Planned]) -> list[str]:
     """Runs what is missing of every cell; returns what went wrong, cell by cell. A cell that fails
     does not stop the others.
     """
@@ -251,7 +255,7 @@ def run_sweep(sweep: Sweep, planned: Sequence[Planned], say: Callable[[str], Non
     # All cells of an adapter one after the other, so that one model is in memory at a time.
     ordered = sorted(planned, key=lambda p: adapters.index(id(p.cell.adapter)))
     for i, (p, following) in enumerate(zip(ordered, [*ordered[1:], None]), 1):
-        say(f"{i} of {len(planned)}: {p.cell.name}, {describe(p.settings)}")
+        logger.info("%d of %d: %s, %s", i, len(planned), p.cell.name, describe(p.settings))
         try:
             outcome: Outcome = run_cell(p.cell, selection(sweep))
         except UsageError:
@@ -259,8 +263,8 @@ def run_sweep(sweep: Sweep, planned: Sequence[Planned], say: Callable[[str], Non
         except EvalkitError as e:
             failed.append(f"{p.cell.name}, {describe(p.settings)}: {e}")
             continue
-        if outcome.stopped or outcome.results["errors"]:
-            why = outcome.stopped or f"{outcome.results['errors']} samples have no score"
+        if outcome.stopped or outcome.results.errors:
+            why = outcome.stopped or f"{outcome.results.errors} samples have no score"
             failed.append(f"{p.cell.name}, {describe(p.settings)}: {why}")
         if following is None or following.cell.adapter is not p.cell.adapter:
             p.cell.adapter.close()
