@@ -1,10 +1,10 @@
-"""The engine measured: items and tokens a second, time by stage, share of the floor, beside
+"""The engine measured: items and tokens a second, time by stage, fraction of the roofline, beside
 `transformers` in the same run, in turn.
 
-The floor is the time that the linear layers alone would take, each image and shared prefix once, at
-the rate that a 2048-cubed product (8192 on a GPU) reaches on this device in the same run. Pixels
-and prompts are random; both sides get the same patches, the same ids and the same number of new
-tokens, and the answers are compared.
+The roofline is that of the linear layers: the time that they alone would take, each image and
+shared prefix once, at the rate that a 2048-cubed product (8192 on a GPU) reaches on this device in
+the same run. Pixels and prompts are random; both sides get the same patches, the same ids and the
+same number of new tokens, and the answers are compared.
 """
 
 from __future__ import annotations
@@ -25,15 +25,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from evalkit.engine import Engine, Prompt, Visual
+from evalkit.engine import Engine, EngineModel, Prompt, Visual
 from evalkit.errors import UsageError
 from evalkit.models.device import DTYPES
-from evalkit.models.qwen2_vl.checkpoint import PATCH_EMBED, load
-from evalkit.models.qwen2_vl.config import RELEASED
-from evalkit.models.qwen2_vl.fused import fuse
-from evalkit.models.qwen2_vl.model import Qwen2VL
-from evalkit.models.qwen2_vl.processing import Processor
-from evalkit.models.qwen2_vl.rope import grid_tokens
+from evalkit.models.limits import Limits
+from evalkit.models.registry import FAMILIES, Bench, LinearWeights, family, family_of
 
 Answers = dict[str, tuple[int, ...]]
 PAGES = {"documents": (1092, 1372, 10), "questions": (448, 616, 10), "decode": (224, 224, 256)}
@@ -55,75 +51,73 @@ class Load:
     items: int
     seed: int = 0
 
-    def prompts(self, model: Qwen2VL) -> list[Prompt]:
+    def prompts(self, family: Bench, config: Any) -> list[Prompt]:
+        """The prompts, for models of that family and configuration."""
         rng = np.random.default_rng(self.seed)
         out: list[Prompt] = []
         while len(out) < self.items:
             if self.name == "images":
                 w, h = int(rng.integers(224, 801)), int(rng.integers(224, 601))
-                out.append(
-                    _ask(model, rng, _page(rng, h, w, len(out)), len(out), int(rng.integers(4, 49)))
-                )
-            else:
-                height, width, new = PAGES[self.name]
-                page = _page(rng, height, width, len(out))
-                head = [int(x) for x in rng.integers(0, 250, 20)]
-                for _ in range(
-                    min(QUESTIONS, self.items - len(out)) if self.name == "questions" else 1
-                ):
-                    out.append(_ask(model, rng, page, len(out), new, head))
+                page, new = _page(family, rng, h, w, len(out)), int(rng.integers(4, 49))
+                out.append(_ask(family, config, rng, page, len(out), new))
+                continue
+            height, width, new = PAGES[self.name]
+            page = _page(family, rng, height, width, len(out))
+            head = _text(rng, 20)
+            questions = QUESTIONS if self.name == "questions" else 1
+            for _ in range(min(questions, self.items - len(out))):
+                out.append(_ask(family, config, rng, page, len(out), new, head))
         return out
 
 
-def _page(rng: np.random.Generator, height: int, width: int, key: int) -> Visual:
+def _page(family: Bench, rng: np.random.Generator, height: int, width: int, key: int) -> Visual:
     small = rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
-    processor = Processor()
-    patches, media = processor.image_patches(Image.fromarray(small).resize((width, height)))
+    processor = family.processor()
+    image = Image.fromarray(small).resize((width, height))
+    patches, media = processor.image_patches(image, Limits())
     return Visual(patches, media, key, processor.normalise)
 
 
 def _ask(
-    model: Qwen2VL,
+    family: Bench,
+    config: Any,
     rng: np.random.Generator,
     page: Visual,
     number: int,
     new: int,
     head: Sequence[int] | None = None,
 ) -> Prompt:
-    c, n = model.config, grid_tokens(page.media.grid)
-    before = head or [int(x) for x in rng.integers(0, 250, 20)]
-    after = [int(x) for x in rng.integers(0, 250, 30)]
-    ids = (*before, c.vision_start_token_id, *[c.image_token_id] * n, c.vision_end_token_id, *after)
-    return Prompt(str(number), ids, (page,), new, prefix=21 + n)
+    before, after = head or _text(rng, 20), _text(rng, 30)
+    visual = family.placeholders(config, page.media)
+    prefix = len(before) + len(visual)
+    return Prompt(str(number), (*before, *visual, *after), (page,), new, prefix=prefix)
 
 
-def model_of(name: str, dtype: str, device: str) -> Qwen2VL:
-    """A checkpoint folder, or a released size (``2B``) with random weights."""
-    if name in RELEASED:
-        with torch.device("meta"):
-            model = Qwen2VL(RELEASED[name]).to(DTYPES[dtype])
-        model = model.to_empty(device=device)
-        generator = torch.Generator(device).manual_seed(0)
-        with torch.no_grad():
-            for key, p in model.named_parameters():
-                if key.endswith("norm.weight") or ".norm" in key or "ln_q" in key:
-                    p.fill_(1.0 if key.endswith("weight") else 0.0)
-                else:
-                    p.normal_(0, 0.02, generator=generator)
-        return model.eval().requires_grad_(False)
+def _text(rng: np.random.Generator, tokens: int) -> list[int]:
+    return [int(x) for x in rng.integers(0, 250, tokens)]
+
+
+def model_of(name: str, dtype: str, device: str) -> tuple[Any, Bench]:
+    """A checkpoint folder's model, or one of a released size (``2B``) with random weights, and how
+    its family is measured. Raises UsageError.
+    """
+    families = [own for f in FAMILIES if (own := getattr(family(f), "bench", None))]
+    for own in families:
+        if name in own.sizes:
+            return own.random_model(own.sizes[name], dtype, device), own
     if not Path(name).is_dir():
-        raise UsageError(f"{name}: neither a checkpoint folder nor one of {', '.join(RELEASED)}")
-    return load(Path(name), dtype, device)
+        sizes = ", ".join(size for own in families for size in own.sizes)
+        raise UsageError(f"{name}: neither a checkpoint folder nor one of {sizes}")
+    own = getattr(family_of(Path(name)), "bench", None)
+    if own is None:
+        raise UsageError(f"{name}: its model family has no benchmark")
+    return own.load(Path(name), dtype, device), own
 
 
-def linear_flop(model: Qwen2VL, prompts: list[Prompt], shared: bool) -> float:
+def linear_flop(weights: LinearWeights, prompts: list[Prompt], shared: bool) -> float:
     """Floating-point operations of the linear layers, logits only where a token is chosen;
     ``shared``: each image and prefix once.
     """
-
-    def weights(module: torch.nn.Module) -> int:
-        return sum(p.numel() for p in module.parameters() if p.ndim == 2)
-
     seen: set[Any] = set()
     patches = tokens = 0
     for p in prompts:
@@ -134,15 +128,9 @@ def linear_flop(model: Qwen2VL, prompts: list[Prompt], shared: bool) -> float:
             else:
                 patches += len(v.patches)
             seen.add(v.key)
-    merger = weights(model.visual.merger)
-    chosen = sum(p.max_new_tokens for p in prompts)
-    trunk = weights(model.visual) - merger
-    head = model.lm_head.weight.numel()
+    new = sum(p.max_new_tokens for p in prompts)
     return 2.0 * (
-        trunk * patches
-        + merger * patches / 4
-        + weights(model.model.layers) * tokens
-        + head * chosen
+        weights.per_patch * patches + weights.per_token * tokens + weights.per_new_token * new
     )
 
 
@@ -169,36 +157,6 @@ def _best(work: Callable[[], object]) -> float:
     return best
 
 
-def transformers_answers(hf: Any, prompts: list[Prompt], batch_size: int, pad: int) -> Answers:
-    """generate() as harnesses call it: arrival order, left padding, each batch to its longest
-    answer, cut per row.
-
-    Patches are normalised already.
-    """
-    out: Answers = {}
-    for start in range(0, len(prompts), batch_size):
-        batch = prompts[start : start + batch_size]
-        longest = max(len(p.ids) for p in batch)
-        ids = torch.tensor(
-            [[pad] * (longest - len(p.ids)) + list(p.ids) for p in batch], device=hf.device
-        )
-        mask = torch.tensor(
-            [[0] * (longest - len(p.ids)) + [1] * len(p.ids) for p in batch], device=hf.device
-        )
-        limit = max(p.max_new_tokens for p in batch)
-        new = hf.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            mm_token_type_ids=(ids == hf.config.image_token_id).int(),
-            pixel_values=torch.cat([v.patches for p in batch for v in p.visuals]).to(hf.device),
-            image_grid_thw=torch.tensor([m.grid for p in batch for m in p.media], device=hf.device),
-            max_new_tokens=limit,
-            do_sample=False,
-        )[:, longest:].tolist()
-        out |= {p.id: tuple(row[: p.max_new_tokens]) for p, row in zip(batch, new)}
-    return out
-
-
 def peak_memory(device: str) -> int:
     """Bytes at the highest so far: of the device's memory, or resident in this process."""
     if device != "cpu":
@@ -206,77 +164,65 @@ def peak_memory(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def transformers_model(model: Qwen2VL) -> Any:
-    """The same weights in `transformers`."""
-    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+@dataclass(frozen=True)
+class Measured:
+    """One benchmark's numbers.
 
-    weight = model.lm_head.weight
-    with torch.device("meta"):
-        hf = Qwen2VLForConditionalGeneration(Qwen2VLConfig(**model.config.to_dict())).to(
-            weight.dtype
-        )
-    hf = hf.to_empty(device=weight.device).eval()
-    for part in hf.modules():  # what is computed, not stored
-        if hasattr(part, "inv_freq"):
-            fresh = type(part)(part.dim) if not hasattr(part, "config") else type(part)(part.config)
-            part.inv_freq = fresh.inv_freq.to(weight.device)
-            if hasattr(part, "original_inv_freq"):
-                part.original_inv_freq = part.inv_freq
-    state = {}
-    for key, tensor in model.state_dict().items():
-        if key == PATCH_EMBED:
-            tensor = tensor.unflatten(1, (3, 2, 14, 14))
-        state[
-            "model." + key
-            if key.startswith("visual.")
-            else key.replace("model.", "model.language_model.", 1)
-        ] = tensor
-    hf.load_state_dict(state, strict=True)
-    hf.generation_config.eos_token_id = None  # both sides write all their tokens
-    return hf
-
-
-def bench(
-    name: str, load_: Load, dtype: str, device: str, rounds: int, sizes: Sequence[int]
-) -> str:
-    """Measures and returns a page of markdown. ``sizes``: batch sizes of `transformers`; with none
-    it is left out.
+    times: seconds of every round, and answers of the last, by side.
+    engine: evalkit's, after its last round.
+    rate, copied: operations and bytes a second that this device reaches.
+    flop: of the linear layers, with every image and shared prefix once, and without sharing.
+    peak: bytes of memory before a peer ran.
     """
-    model = model_of(name, dtype, device)
-    prompts, never = load_.prompts(model), frozenset[int]()
-    hf, pad = transformers_model(model) if sizes else None, model.config.bos_token_id
-    flop = {shared: linear_flop(model, prompts, shared) for shared in (True, False)}
-    fuse(model)
+
+    prompts: list[Prompt]
+    firsts: list[Prompt]
+    times: dict[str, list[float]]
+    answers: dict[str, Answers]
+    engine: Engine
+    rate: float
+    copied: float
+    flop: tuple[float, float]
+    weights: LinearWeights
+    peak: int
+    visual_tokens: int
+
+    def seconds(self, side: str) -> float:
+        return statistics.median(self.times[side])
+
+
+def measure(
+    name: str, load_: Load, dtype: str, device: str, rounds: int, sizes: Sequence[int]
+) -> Measured:
+    """Runs every side ``rounds`` times, in turn. ``sizes``: batch sizes of `transformers`; with
+    none it is left out.
+    """
+    model, family = model_of(name, dtype, device)
+    prompts = load_.prompts(family, model.config)
+    firsts = prompts[::QUESTIONS] if load_.name == "questions" else prompts
+    peer = family.peer(model) if sizes else None
+    weights = family.linear_weights(model)
+    family.fuse(model)
     last: list[Engine] = []
 
-    def ours(model: Qwen2VL, prompts: list[Prompt] = prompts) -> Answers:
-        last[:] = [Engine(model, never)]
+    def ours(model: EngineModel, prompts: list[Prompt]) -> Answers:
+        last[:] = [Engine(model, frozenset())]
         return {o.id: o.ids for o in last[0].generate(prompts)}
 
     sides: dict[str, Callable[[], Answers]] = {}
-    if dtype != "float32" and device == "cpu" and name not in RELEASED:
-        sides["evalkit, float32"] = partial(ours, fuse(model_of(name, "float32", device)))
-    firsts = prompts[::QUESTIONS] if load_.name == "questions" else prompts
+    if dtype != "float32" and device == "cpu" and Path(name).is_dir():
+        single = family.fuse(model_of(name, "float32", device)[0])
+        sides["evalkit, float32"] = partial(ours, single, prompts)
     if len(firsts) < len(prompts):
         sides[FIRST] = partial(ours, model, firsts)
-    sides["evalkit"] = partial(
-        ours, model
-    )  # the last of ours: its engine is the one that is looked into
+    # the last of ours: its engine is the one that is looked into
+    sides["evalkit"] = partial(ours, model, prompts)
     with torch.inference_mode():
-        ours(model)
+        ours(model, prompts)
     peak = peak_memory(device)
-    ready = [
-        replace(
-            p,
-            visuals=tuple(
-                replace(v, patches=v.pixels(torch.device("cpu")), normalise=None) for v in p.visuals
-            ),
-        )
-        for p in prompts
-    ]
-    sides |= {
-        f"transformers, batch {n}": partial(transformers_answers, hf, ready, n, pad) for n in sizes
-    }
+    if peer:
+        ready = [replace(p, visuals=tuple(map(_normalised, p.visuals))) for p in prompts]
+        sides |= {f"transformers, batch {n}": partial(peer, ready, n) for n in sizes}
     times: dict[str, list[float]] = {side: [] for side in sides}
     answers: dict[str, Answers] = {}
     rates = []
@@ -287,71 +233,78 @@ def bench(
                 started = time.perf_counter()
                 answers[side] = work()
                 times[side].append(time.perf_counter() - started)
-    rate, copied = statistics.median(rates), copy_rate(device)
-    floor = flop[True] / rate
-    page = _head(name, load_, dtype, device, rounds, prompts)
-    page += [
-        f"{flop[True] / 1e12:.2f} TFLOP in linear layers with every image and shared prefix "
-        f"once ({flop[False] / 1e12:.2f} without",
-        f"sharing); a large product reaches {rate / 1e9:,.0f} GFLOP/s, a copy "
-        f"{copied / 1e9:.1f} GB/s: floor {floor:.3g} s.",
-        "",
-    ]
-    page += [
-        "| | seconds | items/s | tokens in/s | tokens out/s | share of the floor | answers "
-        "as evalkit's |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    tokens_in, tokens_out = sum(len(p.ids) for p in prompts), sum(p.max_new_tokens for p in prompts)
-    first = times.pop(FIRST, None)
-    for side, spent in times.items():
-        t = statistics.median(spent)
-        same = sum(answers[side][p.id] == answers["evalkit"][p.id] for p in prompts)
-        page.append(
-            f"| {side} | {t:.2f} | {len(prompts) / t:.1f} | {tokens_in / t:,.0f} | "
-            f"{tokens_out / t:,.0f} | {floor / t:.0%} "
-            f"| {same} of {len(prompts)} |"
-        )
-    if first:
-        one, every = statistics.median(first), statistics.median(times["evalkit"])
-        further = (every - one) / (len(prompts) - len(firsts)) / (one / len(firsts))
-        page += [
-            "",
-            f"The first question of every page alone takes {one:.2f} s: a further question "
-            f"of a page costs {further:.0%} of the first.",
-        ]
-    return "\n".join([*page, "", *_stages(last[0], model, DTYPES[dtype], copied, peak, device), ""])
+    return Measured(
+        prompts=prompts,
+        firsts=firsts,
+        times=times,
+        answers=answers,
+        engine=last[0],
+        rate=statistics.median(rates),
+        copied=copy_rate(device),
+        flop=(linear_flop(weights, prompts, True), linear_flop(weights, prompts, False)),
+        weights=weights,
+        peak=peak,
+        visual_tokens=sum(family.visual_tokens(m) for p in prompts for m in p.media),
+    )
 
 
-def _head(
-    name: str, load_: Load, dtype: str, device: str, rounds: int, prompts: list[Prompt]
-) -> list[str]:
-    visual = sum(grid_tokens(m.grid) for p in prompts for m in p.media)
+def _normalised(visual: Visual) -> Visual:
+    return replace(visual, patches=visual.pixels(torch.device("cpu")), normalise=None)
+
+
+def bench(
+    name: str, load_: Load, dtype: str, device: str, rounds: int, sizes: Sequence[int]
+) -> str:
+    """``measure`` as a page of markdown."""
+    m = measure(name, load_, dtype, device, rounds, sizes)
+    prompts, roofline = m.prompts, m.flop[0] / m.rate
     new = sum(p.max_new_tokens for p in prompts)
+    tokens_in = sum(len(p.ids) for p in prompts)
     chip = (
         torch.cuda.get_device_name()
         if device != "cpu"
         else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
     )
-    return [
+    page = [
         f"# {Path(name).name}, {dtype}, load {load_.name}: {len(prompts)} questions, "
-        f"{visual:,} visual tokens, {new:,} new tokens",
+        f"{m.visual_tokens:,} visual tokens, {new:,} new tokens",
         "",
         f"{datetime.now(UTC):%Y-%m-%d}, {chip}, torch {torch.__version__}, transformers "
-        f"{version('transformers')}; "
-        f"median of {rounds} rounds in turn.",
+        f"{version('transformers')}; median of {rounds} rounds in turn.",
         "",
+        f"{m.flop[0] / 1e12:.2f} TFLOP in linear layers with every image and shared prefix "
+        f"once ({m.flop[1] / 1e12:.2f} without",
+        f"sharing); a large product reaches {m.rate / 1e9:,.0f} GFLOP/s, a copy "
+        f"{m.copied / 1e9:.1f} GB/s: roofline {roofline:.3g} s.",
+        "",
+        "| | seconds | items/s | tokens in/s | tokens out/s | fraction of roofline | answers as "
+        "evalkit's |",
+        "|---|---|---|---|---|---|---|",
     ]
+    for side in m.times:
+        if side == FIRST:
+            continue
+        t = m.seconds(side)
+        same = sum(m.answers[side][p.id] == m.answers["evalkit"][p.id] for p in prompts)
+        page.append(
+            f"| {side} | {t:.2f} | {len(prompts) / t:.1f} | {tokens_in / t:,.0f} | "
+            f"{new / t:,.0f} | {roofline / t:.0%} | {same} of {len(prompts)} |"
+        )
+    if FIRST in m.times:
+        one, every = m.seconds(FIRST), m.seconds("evalkit")
+        further = (every - one) / (len(prompts) - len(m.firsts)) / (one / len(m.firsts))
+        page += [
+            "",
+            f"The first question of every page alone takes {one:.2f} s: a further question "
+            f"of a page costs {further:.0%} of the first.",
+        ]
+    return "\n".join([*page, "", *_stages(m, DTYPES[dtype], device), ""])
 
 
-def _stages(
-    engine: Engine, model: Qwen2VL, dtype: torch.dtype, copied: float, peak: int, device: str
-) -> list[str]:
-    s = engine.stats
+def _stages(m: Measured, dtype: torch.dtype, device: str) -> list[str]:
+    s = m.engine.stats
     steps = max(s.decode_steps, 1)
-    weights = dtype.itemsize * (
-        sum(p.numel() for p in model.model.layers.parameters()) + model.lm_head.weight.numel()
-    )
+    read = dtype.itemsize * (m.weights.per_token + m.weights.per_new_token)
     return [
         "| stage of evalkit | seconds | |",
         "|---|---|---|",
@@ -362,8 +315,8 @@ def _stages(
         f"| decode | {s.decode_seconds:.2f} | {s.decode_steps} steps of "
         f"{s.rows_decoded / steps:.1f} rows, "
         f"{1e3 * s.decode_seconds / steps:.1f} ms each; reading the weights once takes "
-        f"{2e3 * weights / copied:.1f} ms |",
+        f"{2e3 * read / m.copied:.1f} ms |",
         "",
-        f"Peak memory before a peer ran: {peak / 2**20:,.0f} MiB "
+        f"Peak memory before a peer ran: {m.peak / 2**20:,.0f} MiB "
         f"{'on the device' if device != 'cpu' else 'resident'}.",
     ]

@@ -537,3 +537,22 @@ def test_ranking_refuses_what_can_not_be_run_too(model: Qwen2VL) -> None:
     wrong = [replace(good, id="ids", ids=()), replace(good, id="choice", choices=((7,), (999,)))]
     outputs = {o.id: o for o in Engine(model, STOP).rank([wrong[0], good, wrong[1], good])}
     assert "empty" in str(outputs["ids"].error) and "999" in str(outputs["choice"].error)
+
+
+@torch.no_grad()
+def test_in_bfloat16_neighbours_change_an_answer_only_where_two_tokens_are_all_but_equal(
+    model: Qwen2VL,
+) -> None:
+    """Products of a larger batch round differently; fp32 is exact (first test of this file)."""
+    half = copy.deepcopy(model).bfloat16()
+    prompts = [prompt(model, i, k, limit=8) for i, k in enumerate(["", "i", "v", "ii", "i", ""])]
+    together = answers(Engine(half, frozenset()), prompts)
+    assert together == answers(Engine(half, frozenset()), prompts)
+    for p in prompts:
+        alone = answers(Engine(half, frozenset()), [p])[p.id]
+        differ = [i for i, (a, b) in enumerate(zip(alone, together[p.id])) if a != b]
+        if differ:
+            at = differ[0]
+            ranked = replace(p, choices=(alone[: at + 1], together[p.id][: at + 1]))
+            one, other = next(Engine(half, frozenset()).rank([ranked])).logprobs
+            assert abs(one - other) < 0.1

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def add_parser(verbs: Verbs) -> None:
     parser = verbs.add_parser(
-        "bench", help="measure the engine on this device, beside transformers, against the floor"
+        "bench", help="measure the engine on this device, beside transformers and its roofline"
     )
     parser.add_argument(
         "--model",

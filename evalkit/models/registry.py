@@ -6,7 +6,8 @@ call of ``register`` from anywhere. Modules are imported on use.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from evalkit.engine.interface import EngineModel, Media
+    from evalkit.engine.sequence import Prompt
 
 FAMILIES = {"qwen2_vl": "evalkit.models.qwen2_vl.family"}
 """The module of every family, by ``model_type``."""
@@ -115,6 +117,54 @@ class Chat(Protocol):
         """The text of generated ids."""
 
 
+@dataclass(frozen=True)
+class LinearWeights:
+    """Weights of a model's linear layers; each costs two floating-point operations for every patch,
+    token, or new token (logits) that passes it. Those that see merged patches count in part.
+    """
+
+    per_patch: float
+    per_token: int
+    per_new_token: int
+
+
+class Bench(Protocol):
+    """What the benchmark asks of a family, beyond running it: a module.
+
+    sizes: configurations by a short name, of which it measures random weights.
+    """
+
+    sizes: Mapping[str, Any]
+
+    def load(self, folder: Path, dtype: str, device: str) -> Any:
+        """A checkpoint's model as ``peer`` and ``linear_weights`` read it. Raises
+        CheckpointError.
+        """
+
+    def random_model(self, config: Any, dtype: str, device: str) -> Any:
+        """A model of one of ``sizes``, in the same form."""
+
+    def fuse(self, model: Any) -> Any:
+        """Makes a model ready for inference, in place."""
+
+    def processor(self) -> Processor:
+        """With the settings of the release."""
+
+    def placeholders(self, config: Any, media: Media) -> tuple[int, ...]:
+        """Token ids that stand for an image or video in a prompt, its delimiters included."""
+
+    def visual_tokens(self, media: Media) -> int:
+        """Visual tokens of an image or video."""
+
+    def linear_weights(self, model: Any) -> LinearWeights:
+        """What the linear layers cost."""
+
+    def peer(self, model: Any) -> Callable[[Sequence[Prompt], int], dict[str, tuple[int, ...]]]:
+        """The same weights in `transformers`: a function from prompts with normalised patches and a
+        batch size to answers by id, without stop tokens.
+        """
+
+
 class Family(Protocol):
     """What a family's module offers, as attributes of the module.
 
@@ -124,6 +174,7 @@ class Family(Protocol):
     blind: the switch values that hide all media from the model; None where there are none.
     box_space: the frame in which its models write boxes (``evalkit.types.BoxSpace``); None where
         they write none.
+    bench: for ``evalkit bench``; may be absent.
     """
 
     Config: type[Config]
@@ -133,6 +184,7 @@ class Family(Protocol):
     Model: type[Any]
     blind: Mapping[str, Any] | None
     box_space: Any
+    bench: Bench
 
     def load(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,8 @@ def compile_parts(model: Qwen2VL) -> None:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "bench":
+        return import_module("evalkit.models.qwen2_vl.bench")
     if name == "Chat":
         from evalkit.models.qwen2_vl.chat import Chat
 
