@@ -35,17 +35,17 @@ def answers(engine: Engine, prompts: list[Prompt]) -> dict[str, tuple[int, ...]]
 STOP = frozenset(range(0, 256, 16))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.data())
 def test_answers_do_not_depend_on_batch_size_packing_or_order(
     model: Qwen2VL, data: st.DataObject
 ) -> None:
-    kinds = data.draw(st.lists(st.sampled_from(["", "i", "v", "ii", "iv"]), min_size=2, max_size=9))
+    kinds = data.draw(st.lists(st.sampled_from(["", "i", "v", "ii", "iv"]), min_size=2, max_size=6))
     prompts = []
     for i, k in enumerate(kinds):
-        first = prompt(model, i, k, limit=data.draw(st.integers(1, 14)))
+        first = prompt(model, i, k, limit=data.draw(st.integers(1, 9)))
         more = data.draw(
-            st.lists(st.lists(st.integers(0, 255), min_size=1, max_size=5), max_size=3)
+            st.lists(st.lists(st.integers(0, 255), min_size=1, max_size=5), max_size=2)
         )
         prompts += [
             first,
@@ -190,24 +190,6 @@ def test_a_prompt_longer_than_every_budget_still_runs(model: Qwen2VL) -> None:
     tight = Engine(model, STOP, Budget(4, 4, 8))
     assert (
         answers(tight, [p, prompt(model, 12, "")])[p.id] == answers(Engine(model, STOP), [p])[p.id]
-    )
-
-
-@pytest.mark.parametrize(
-    "switches", [{}, {"position": "mrope"}, {"vision_gate": 1.0}, {"resolution": "dynamic"}]
-)
-@torch.no_grad()
-def test_switches_at_their_default_are_bit_identical_to_the_release(
-    tmp_path: Path, switches: dict
-) -> None:
-    folder = write_tiny(tmp_path)
-    p = prompt(load(folder), 2, "iv")
-    image, video = p.visuals
-    grids = {"image_grid_thw": [image.media.grid], "video_grid_thw": [video.media.grid]}
-    pixels = {"pixel_values": image.pixels(CPU), "pixel_values_videos": video.pixels(CPU)}
-    plain = load(folder)(torch.tensor([p.ids]), **grids, **pixels)
-    assert torch.equal(
-        plain, load(folder, switches=Switches(**switches))(torch.tensor([p.ids]), **grids, **pixels)
     )
 
 
@@ -545,7 +527,8 @@ def test_in_bfloat16_neighbours_change_an_answer_only_where_two_tokens_are_all_b
 ) -> None:
     """Products of a larger batch round differently; fp32 is exact (first test of this file)."""
     half = copy.deepcopy(model).bfloat16()
-    prompts = [prompt(model, i, k, limit=8) for i, k in enumerate(["", "i", "v", "ii", "i", ""])]
+    base = replace(prompt(model, 1, "i", limit=6), prefix=0)  # one length: kernels are made once
+    prompts = [replace(base, id=str(i), ids=(*base.ids[:-1], 65 + i)) for i in range(6)]
     together = answers(Engine(half, frozenset()), prompts)
     assert together == answers(Engine(half, frozenset()), prompts)
     for p in prompts:
