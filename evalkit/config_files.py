@@ -9,11 +9,16 @@ from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from evalkit.errors import UsageError
-
-M = TypeVar("M", bound=BaseModel)
 
 
 class Strict(BaseModel):
@@ -23,6 +28,16 @@ class Strict(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
+    _file: Path | None = PrivateAttr(None)
+
+    def file(self, shipped: Path) -> str | None:
+        """How a command names the file that this was read from: by its path, or, when it ships in
+        the folder ``shipped``, by its name. None for one that was not read.
+        """
+        if self._file is None:
+            return None
+        return self._file.stem if self._file.parent == shipped else str(self._file)
+
     @field_validator("*", mode="before")
     @classmethod
     def _no_number(cls, value: Any, info: ValidationInfo) -> Any:
@@ -30,6 +45,9 @@ class Strict(BaseModel):
         if isinstance(value, bool) and not re.search(r"\b(bool|Any)\b", kind):
             raise ValueError(f"{str(value).lower()} is neither a number nor a text")
         return value
+
+
+M = TypeVar("M", bound=Strict)
 
 
 class Loader(yaml.SafeLoader):  # type: ignore[misc]
@@ -71,11 +89,13 @@ def read_yaml(path: Path, kind: type[M], **replaced: Any) -> M:
     if not isinstance(content, dict):
         raise UsageError(f"{path}: expected a mapping of {', '.join(kind.model_fields)}")
     try:
-        return kind.model_validate(content | replaced)
+        value = kind.model_validate(content | replaced)
     except UsageError as e:
         raise UsageError(f"{path}: {e}") from None
     except ValidationError as e:
         raise UsageError(f"{path}: {'; '.join(_fault(text, f) for f in e.errors())}") from None
+    value._file = path
+    return value
 
 
 def _fault(text: str, fault: Any) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +34,8 @@ from .families import Family, draw
 from .recipe import Recipe
 from .scene import Question, Scene, stream
 from .train import train
+
+SHIPPED = Path(__file__).parent / "recipes" / "twins"
 
 
 class Condition(Strict):
@@ -70,6 +73,11 @@ class Twins(Strict):
     conditions: dict[str, Condition] = Field(min_length=1)
     """Scenes to measure on, by name."""
 
+    @property
+    def command(self) -> str:
+        """The command that repeats these twins."""
+        return shlex.join(["evalkit", "twins", self.file(SHIPPED) or self.name])
+
     def arm(self, name: str, seed: int) -> Recipe:
         return Recipe.model_validate(
             self.recipe | self.arms[name] | {"name": self.name, "seed": seed}
@@ -98,7 +106,7 @@ class Twins(Strict):
 
 def find_twins(name: str) -> Path:
     """The file of shipped twins, or the given file. Raises UsageError with the shipped names."""
-    return find_shipped(name, Path(__file__).parent / "recipes" / "twins", "twins")
+    return find_shipped(name, SHIPPED, "twins")
 
 
 def load_twins(path: Path) -> Twins:
@@ -135,6 +143,7 @@ def run_twins(twins: Twins, out: Path, say: Callable[[str], None] = print) -> pd
                         "arm": arm,
                         "run_as": run_as,
                         "seed": seed,
+                        "model": f"runs/{folder.name}/model",
                         "condition": name,
                         "n_scenes": condition.scenes,
                     }
@@ -244,7 +253,7 @@ def differences(scores: pd.DataFrame, twins: Twins) -> pd.DataFrame:
 def page(twins: Twins, scores: pd.DataFrame, table: pd.DataFrame) -> str:
     """The findings in markdown: scores by seed, differences, and in words what could be told."""
     lines = [
-        f"<!-- schema_version: 1; made by: evalkit twins {twins.name} -->",
+        f"<!-- schema_version: 1; made by: {twins.command} -->",
         f"# {twins.name}",
         "",
         twins.question,

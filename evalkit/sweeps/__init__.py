@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, model_validator
 
 from evalkit.adapter import ModelAdapter, adapter_class, check_arguments, make_adapter
 from evalkit.cell import Cell
@@ -36,6 +36,7 @@ Settings = Mapping[str, Any]
 """
 
 
+SHIPPED = Path(__file__).parent
 MOST_CELLS = 2000
 """Combinations of settings in one sweep."""
 
@@ -91,12 +92,12 @@ class Sweep(Strict):
     """Cells with a baseline and tasks of their own."""
     limit: int | None = Field(default=None, gt=0)
     """Only so many samples of each task, drawn at random; all by default."""
-    _file: str = PrivateAttr("")
 
     @property
     def command(self) -> str:
         """The command that repeats this sweep."""
-        return shlex.join(["evalkit", "sweep", self._file or self.name, "--model", self.model])
+        file = self.file(SHIPPED) or self.name
+        return shlex.join(["evalkit", "sweep", file, "--model", self.model])
 
     @model_validator(mode="after")
     def _fits(self) -> Sweep:
@@ -146,7 +147,7 @@ class Sweep(Strict):
 
 def find_sweep(name: str) -> Path:
     """The file of a shipped sweep, or the given file. Raises UsageError with the shipped names."""
-    return find_shipped(name, Path(__file__).parent, "sweeps")
+    return find_shipped(name, SHIPPED, "sweeps")
 
 
 def load_sweep(path: Path, model: str | None = None) -> Sweep:
@@ -154,7 +155,6 @@ def load_sweep(path: Path, model: str | None = None) -> Sweep:
     file, line and field.
     """
     sweep = read_yaml(path, Sweep, **({"model": model} if model else {}))
-    sweep._file = path.stem if path.parent == Path(__file__).parent else str(path)
     for settings in sweep.every():
         try:
             check_settings(sweep, settings)
