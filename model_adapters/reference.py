@@ -277,15 +277,10 @@ class ReferenceAdapter(ModelAdapter):
             seconds.append((chosen[-1] - chosen[0]) / max(len(chosen) - 1, 1) / fps)
             return chosen
 
-        resize = getattr(self.processor, "resize_frame", None)
-        if resize is None:
-            patches, media = self.processor.video_patches(
-                decode_video(part, choose), task, seconds[-1]
-            )
-        else:
-            frames = decode_video(part, choose, lambda frame, total: resize(frame, total, task))
-            resized: Any = self.processor.video_patches
-            patches, media = resized(frames, task, seconds[-1], resized=True)
+        frames = decode_video(
+            part, choose, lambda frame, total: self.processor.resize_frame(frame, total, task)
+        )
+        patches, media = self.processor.video_patches(frames, seconds[-1])
         return Visual(patches, media, key, self.processor.normalise)
 
     def _completion(

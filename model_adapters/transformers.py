@@ -253,7 +253,7 @@ class Qwen2VLInputs:
                 patches, grid = self._image(pixels, task)
                 names = ("pixel_values", "image_grid_thw", "<|image_pad|>")
             else:
-                levels, media = self.processor.video_patches(pixels, task, resized=True)
+                levels, media = self.processor.video_patches(pixels)
                 patches, grid = self.processor.normalise(levels), torch.tensor([media.grid])
                 names = ("pixel_values_videos", "video_grid_thw", "<|video_pad|>")
             made.setdefault(names[0], []).append(patches)

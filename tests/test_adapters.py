@@ -5,18 +5,25 @@ honest fingerprints.
 from __future__ import annotations
 
 import io
+import json
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 
 import av
 import numpy as np
 import pytest
+import torch
 from evalkit.model_adapters.reference import ReferenceAdapter
 from evalkit.model_adapters.transformers import TransformersAdapter
 from PIL import Image as PILImage
+from safetensors.torch import load_file, save_file
 
 from evalkit.errors import CheckpointError, UsageError
+from evalkit.models.qwen2_vl.checkpoint import load
+from evalkit.models.qwen2_vl.switches import Switches
 from evalkit.prefetch import prefetch
 from evalkit.types import Completion, Image, MediaBudget, Message, Request, Text, Video
 from tests.pictures import png
@@ -165,9 +172,6 @@ def test_a_switch_away_from_training_makes_an_inference_probe(tiny: str) -> None
 
 
 def test_a_trained_arm_runs_as_it_was_trained(tiny: str, tmp_path: Path) -> None:
-    import json
-    import shutil
-
     shutil.copytree(tiny, tmp_path / "arm")
     path = tmp_path / "arm" / "config.json"
     config = json.loads(path.read_text())
@@ -317,3 +321,139 @@ def test_without_overlap_nothing_is_begun_while_the_model_runs() -> None:
         assert len(begun) == before
         ahead = max(ahead, before - 1 - n)
     assert sorted(begun) == list(range(60)) and ahead <= 20
+
+
+def config_of(folder: str, tmp_path: Path, **changes: object) -> str:
+    """A copy of a checkpoint whose config.json differs."""
+    copy = tmp_path / "changed"
+    shutil.copytree(folder, copy)
+    path = copy / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return str(copy)
+
+
+def renamed(folder: str, tmp_path: Path, rename: Callable[[str], str | None]) -> str:
+    """A copy of a checkpoint with other names for its tensors; None leaves one out."""
+    copy = tmp_path / "renamed"
+    shutil.copytree(folder, copy)
+    file = copy / "model.safetensors"
+    weights = {rename(name): tensor for name, tensor in load_file(file).items()}
+    weights.pop(None, None)
+    save_file(weights, file, metadata={"format": "pt"})  # type: ignore[arg-type]
+    return str(copy)
+
+
+@pytest.mark.parametrize(
+    ("rename", "fault"),
+    [
+        (lambda n: f"base_model.model.{n}", "missing .*surplus .*base_model.model"),
+        (lambda n: None if n.endswith("layers.0.mlp.up_proj.weight") else n, "1 missing"),
+        (lambda n: n.replace("layers.1.", "layers.7."), "surplus"),
+    ],
+    ids=["wrapped", "one absent", "one layer misnamed"],
+)
+def test_transformers_never_answers_with_random_weights(
+    tiny: str, tmp_path: Path, rename: Callable[[str], str | None], fault: str
+) -> None:
+    adapter = TransformersAdapter(renamed(tiny, tmp_path, rename))
+    with pytest.raises(CheckpointError, match=f"not those of the model .*{fault}"):
+        list(adapter.generate([ask("a", Text("?"))]))
+
+
+def test_transformers_refuses_weights_of_another_shape(tiny: str, tmp_path: Path) -> None:
+    adapter = TransformersAdapter(config_of(tiny, tmp_path, intermediate_size=640))
+    with pytest.raises(CheckpointError):
+        list(adapter.generate([ask("a", Text("?"))]))
+
+
+def test_transformers_refuses_weights_trained_as_it_cant_run_them(
+    tiny: str, tmp_path: Path
+) -> None:
+    trained = {"schema_version": 1, "trained_with": {"position": "rope1d", "max_pixels": 7840}}
+    folder = config_of(tiny, tmp_path, evalkit=trained)
+    with pytest.raises(UsageError, match="trained with position=rope1d.*the reference adapter can"):
+        TransformersAdapter(folder)
+
+
+def test_budgets_that_weights_were_trained_with_hold_in_both_adapters(
+    tiny: str, tmp_path: Path
+) -> None:
+    budgets = {"max_pixels": 7840, "fps": 1.0, "max_frames": 4}
+    trained = {"schema_version": 1, "trained_with": budgets}
+    folder = config_of(tiny, tmp_path, evalkit=trained)
+    asked = [ask("image", picture(300, 200)), ask("clip", mp4(24))]
+    plain = collect(ReferenceAdapter(tiny, **budgets).generate(asked))
+    for adapter in (ReferenceAdapter(folder), TransformersAdapter(folder)):
+        out = collect(adapter.generate(asked))
+        assert {i: c.tokens.vision_in for i, c in out.items()} == {
+            i: c.tokens.vision_in for i, c in plain.items()
+        }
+        assert not adapter.fingerprint["switches"] and not adapter.fingerprint["inference_probe"]
+    assert ReferenceAdapter(folder).details["max_pixels"] == 7840
+
+
+def test_a_switch_at_its_trained_value_is_the_same_cell(tiny: str) -> None:
+    base = ReferenceAdapter(tiny).fingerprint
+    for same in (
+        {"position": "mrope"},
+        {"vision_gate": 1},
+        {"theta": 1_000_000.0},
+        {"resolution": "dynamic"},
+        {"fps": None},
+    ):
+        assert ReferenceAdapter(tiny, **same).fingerprint == base, same
+
+
+@pytest.mark.parametrize("kind", ["generate", "rank"])
+def test_a_prompt_beyond_the_context_is_its_own_error(tiny: str, tmp_path: Path, kind: str) -> None:
+    adapter = ReferenceAdapter(config_of(tiny, tmp_path, max_position_embeddings=64))
+    asked = [
+        ask("long", Text("x" * 100), choices=("A", "B")),
+        ask("short", Text("x"), choices=("A", "B")),
+    ]
+    out = collect(getattr(adapter, kind)(asked))
+    assert out["short"].error is None
+    assert "tokens" in str(out["long"].error) and "64" in str(out["long"].error)
+
+
+def test_a_model_in_memory_answers_as_its_checkpoint(tiny: str) -> None:
+    model = load(Path(tiny)).train()
+    live = ReferenceAdapter(model)
+    stored = ReferenceAdapter(tiny, dtype=str(model.dtype).removeprefix("torch."))
+    theirs = collect(stored.generate(REQUESTS))
+    assert {i: c.text for i, c in collect(live.generate(REQUESTS)).items()} == {
+        i: c.text for i, c in theirs.items()
+    }
+    before = live.fingerprint
+    assert before["inference_probe"] is False and before["switches"] == {}
+    with torch.no_grad():
+        model.lm_head.weight[0] += 1
+    assert ReferenceAdapter(model).fingerprint != before
+    assert ReferenceAdapter(model, max_pixels=7840).fingerprint["switches"] == {"max_pixels": 7840}
+
+
+def test_a_model_in_memory_says_what_it_lacks(tiny: str) -> None:
+    model = load(Path(tiny))
+    model.folder = None
+    with pytest.raises(UsageError, match="companions=FOLDER"):
+        ReferenceAdapter(model)
+    assert ReferenceAdapter(model, companions=tiny).chat.stop_ids
+    with pytest.raises(UsageError, match="position: a model in memory runs under the switches"):
+        ReferenceAdapter(model, companions=tiny, position="rope1d")
+    with pytest.raises(UsageError, match="a model in memory is run as it is"):
+        ReferenceAdapter(model, companions=tiny, dtype="float32")
+    with pytest.raises(UsageError, match="companions: only for a model in memory"):
+        ReferenceAdapter(tiny, companions=tiny)
+    with pytest.raises(UsageError, match="torch.nn.modules.linear.Linear"):
+        ReferenceAdapter(torch.nn.Linear(1, 1))
+    probe = load(Path(tiny), switches=Switches(theta=1e6, vision_gate=0.5))
+    assert ReferenceAdapter(probe).fingerprint["inference_probe"] is True
+
+
+def test_a_closed_adapter_takes_its_model_again(tiny: str) -> None:
+    adapter = ReferenceAdapter(tiny)
+    asked = [ask("text", Text("Bonjour"))]
+    first = collect(adapter.generate(asked))["text"].text
+    adapter.close()
+    assert "engine" not in vars(adapter)
+    assert collect(adapter.generate(asked))["text"].text == first

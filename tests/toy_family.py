@@ -77,9 +77,12 @@ class Processor:
         return [total // 2]
 
     def image_patches(self, image: Any, task: Limits) -> tuple[Tensor, Media]:
-        return self.video_patches(np.asarray(image.convert("RGB")), task)
+        return self.video_patches(np.asarray(image.convert("RGB")))
 
-    def video_patches(self, frames: Any, task: Limits, seconds: Any = None) -> tuple[Tensor, Media]:
+    def resize_frame(self, frame: Any, total: int, task: Limits) -> Any:
+        return frame
+
+    def video_patches(self, frames: Any, seconds: Any = None) -> tuple[Tensor, Media]:
         mean = torch.from_numpy(frames.reshape(-1, 3).mean(0, keepdims=True))  # [1, 3]
         return mean.to(torch.uint8), Media((1, 1, 1))
 

@@ -73,14 +73,15 @@ class Processor(Protocol):
     def image_patches(self, image: Image.Image, task: Limits) -> tuple[Tensor, Media]:
         """Patches [patches, ...] of an image within a task's bounds, as they wait on the CPU."""
 
-    def video_patches(
-        self, frames: NDArray[np.uint8], task: Limits, seconds: float | None
-    ) -> tuple[Tensor, Media]:
-        """Patches [patches, ...] of sampled frames [frames, height, width, 3], ``seconds`` apart."""
+    def resize_frame(self, frame: NDArray[np.uint8], total: int, task: Limits) -> NDArray[np.uint8]:
+        """A frame [height, width, 3] of ``total`` that are shown, at the size at which the model
+        sees it. Called while a clip is decoded, so that large frames are never held together.
+        """
 
-    # A processor may also offer ``resize_frame(frame, total, task) -> frame``, applied to each frame
-    # [height, width, 3] of ``total`` while a clip is decoded, so that frames of full size are never
-    # held together; ``video_patches`` is then called with ``resized=True``.
+    def video_patches(
+        self, frames: NDArray[np.uint8], seconds: float | None
+    ) -> tuple[Tensor, Media]:
+        """Patches [patches, ...] of resized frames [frames, height, width, 3], ``seconds`` apart."""
 
     def normalise(self, patches: Tensor) -> Tensor:
         """What the model reads [patches, ...] of patches that waited, on their device."""

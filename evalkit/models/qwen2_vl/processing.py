@@ -334,7 +334,8 @@ class Processor:
         """Patches [t * h * w, 1176] and grid (t, h, w) of sampled frames; an odd last frame is
         repeated. Raises DataError.
         """
-        patches, media = self.video_patches(frames, task)
+        resized = np.stack([self.resize_frame(f, len(frames), task) for f in frames])
+        patches, media = self.video_patches(resized)
         return self.normalise(patches), media.grid
 
     def resize_frame(self, frame: Frames, total: int, task: Limits = Limits()) -> Frames:
@@ -349,19 +350,11 @@ class Processor:
         wide = F.interpolate(pixels, size, mode="bicubic", antialias=True)
         return wide.clamp_(0, 255).round_().to(torch.uint8)[0].permute(1, 2, 0).numpy()
 
-    def video_patches(
-        self,
-        frames: Frames,
-        task: Limits = Limits(),
-        seconds: float | None = None,
-        resized: bool = False,
-    ) -> tuple[Tensor, Media]:
-        """Patches [t * h * w, 3, 2, 196] (uint8) of frames that are ``seconds`` apart, not yet
-        normalised, and their media; under the switch ``tube=per_frame`` [..., 3, 1, 196].
-        ``resized``: the frames went through ``resize_frame``.
+    def video_patches(self, frames: Frames, seconds: float | None = None) -> tuple[Tensor, Media]:
+        """Patches [t * h * w, 3, 2, 196] (uint8) of frames that ``resize_frame`` gave and that are
+        ``seconds`` apart, not yet normalised, and their media; under the switch ``tube=per_frame``
+        [..., 3, 1, 196].
         """
-        if not resized:
-            frames = np.stack([self.resize_frame(f, len(frames), task) for f in frames])
         clip = torch.from_numpy(frames).permute(0, 3, 1, 2)  # [frames, 3, height, width]
         pair = self.switches.tube != "per_frame"
         if pair and len(clip) % FRAME_FACTOR:
