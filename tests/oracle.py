@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evalkit.models.qwen2_vl.checkpoint import PATCH_EMBED
+from evalkit.models.qwen2_vl.checkpoint import transformers_state
 from evalkit.models.qwen2_vl.model import Qwen2VL
 
 
@@ -27,17 +27,7 @@ def hf_model(model: Qwen2VL, config: Any = None) -> Any:
 
     config = config or Qwen2VLConfig(**model.config.to_dict())
     hf = Qwen2VLForConditionalGeneration(config).float().eval()
-    state = {}
-    for key, tensor in model.state_dict().items():
-        if key == PATCH_EMBED:
-            tensor = tensor.unflatten(1, (3, 2, 14, 14))
-        key = (
-            key.replace("visual.", "model.visual.", 1)
-            if key.startswith("visual.")
-            else key.replace("model.", "model.language_model.", 1)
-        )
-        state[key] = tensor
-    hf.load_state_dict(state, strict=True)
+    hf.load_state_dict(transformers_state(model), strict=True)
     return hf
 
 

@@ -25,7 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from evalkit.errors import CheckpointError
 from evalkit.models.device import DTYPES
-from evalkit.models.qwen2_vl.config import Qwen2VLConfig
+from evalkit.models.qwen2_vl.config import Qwen2VLConfig, VisionConfig
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen2_vl.switches import Switches
 from evalkit.models.weights import (
@@ -41,6 +41,13 @@ from evalkit.models.weights import (
 log = logging.getLogger(__name__)
 
 PATCH_EMBED = "visual.patch_embed.proj.weight"
+KERNEL = (
+    VisionConfig.in_channels,
+    VisionConfig.temporal_patch_size,
+    VisionConfig.patch_size,
+    VisionConfig.patch_size,
+)
+"""Shape of a filter of the released Conv3d, which here is a row of a matrix."""
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 ASIDE = ".saving-"
 WRAPPERS = ("base_model.model.", "module.", "_orig_mod.", "_fsdp_wrapped_module.")
@@ -191,9 +198,7 @@ def save(
     tied = model.config.tie_word_embeddings and torch.equal(state[HEAD], state[EMBEDDING])
     if tied:
         del state[HEAD]
-    c = model.config.vision
-    shape = (c.in_channels, c.temporal_patch_size, c.patch_size, c.patch_size)
-    state[PATCH_EMBED] = state[PATCH_EMBED].unflatten(1, shape).contiguous()
+    state[PATCH_EMBED] = state[PATCH_EMBED].unflatten(1, KERNEL).contiguous()
     folder.mkdir(parents=True, exist_ok=True)
     for left_over in folder.glob(f"{ASIDE}*"):
         shutil.rmtree(left_over, ignore_errors=True)
@@ -215,6 +220,20 @@ def save(
     old = {f.name for f in folder.iterdir() if SHARD.fullmatch(f.name)} | {SINGLE, INDEX}
     for file in (old | set(companion_files(folder) if copied else ())) - written:
         (folder / file).unlink(missing_ok=True)
+
+
+def transformers_state(model: Qwen2VL) -> dict[str, Tensor]:
+    """The weights of a model under the names, and in the shapes, that transformers 5 has in memory;
+    none is copied.
+    """
+    state = model.state_dict()
+    state[PATCH_EMBED] = state[PATCH_EMBED].unflatten(1, KERNEL)
+    return {
+        "model." + key
+        if key.startswith("visual.")
+        else key.replace("model.", "model.language_model.", 1): tensor
+        for key, tensor in state.items()
+    }
 
 
 def _shards(state: Mapping[str, Tensor], shard_bytes: int) -> list[dict[str, Tensor]]:
