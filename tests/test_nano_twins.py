@@ -85,7 +85,7 @@ def test_a_run_writes_its_page_and_trains_nothing_twice(
         and "mrope run as flat (inference probe)" in page
         and "flat - mrope" in page
     )
-    scores = pd.read_csv(tmp_path / "t" / "scores.csv", comment="#")
+    scores = pd.read_csv(tmp_path / "t" / "scores.csv")
     assert set(zip(scores.arm, scores.run_as)) == {
         ("mrope", "mrope"),
         ("mrope", "flat"),

@@ -22,6 +22,7 @@ from scipy import stats
 
 from evalkit.config_files import Strict, find_shipped, read_yaml
 from evalkit.engine import Engine, Media, Prompt, Visual
+from evalkit.files import replace
 from evalkit.metrics.boxes import from_xywh, iou, parse_box
 from evalkit.models.qwen2_vl.checkpoint import load
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig
@@ -151,12 +152,9 @@ def run_twins(twins: Twins, out: Path, say: Callable[[str], None] = print) -> pd
     scores = pd.DataFrame(rows)
     table = differences(scores, twins)
     folder = out / twins.name
-    folder.mkdir(parents=True, exist_ok=True)
     for name, frame in (("scores", scores), ("differences", table)):
-        (folder / f"{name}.csv").write_text(
-            "# schema_version: 1\n" + frame.round(3).to_csv(index=False), encoding="utf-8"
-        )
-    (folder / "README.md").write_text(page(twins, scores, table), encoding="utf-8")
+        replace(folder / f"{name}.csv", frame.round(3).to_csv(index=False))
+    replace(folder / "README.md", page(twins, scores, table))
     return table
 
 
@@ -251,7 +249,7 @@ def differences(scores: pd.DataFrame, twins: Twins) -> pd.DataFrame:
 
 
 def page(twins: Twins, scores: pd.DataFrame, table: pd.DataFrame) -> str:
-    """The findings in markdown: scores by seed, differences, and in words what could be told."""
+    """The findings in markdown: scores by seed, differences, and in words which are significant."""
     lines = [
         f"<!-- schema_version: 1; made by: {twins.command} -->",
         f"# {twins.name}",
@@ -288,10 +286,10 @@ def page(twins: Twins, scores: pd.DataFrame, table: pd.DataFrame) -> str:
         if row["ci_low"] is None:
             lines.append(
                 f"| {row['condition']} | {name} | {row['difference']:+.1f} | – | one seed: "
-                "nothing can be told |"
+                "no interval |"
             )
             continue
-        told = (
+        verdict = (
             "not significant"
             if row["ci_low"] <= 0 <= row["ci_high"]
             else "better"
@@ -300,7 +298,7 @@ def page(twins: Twins, scores: pd.DataFrame, table: pd.DataFrame) -> str:
         )
         interval = f"[{row['ci_low']:+.1f}, {row['ci_high']:+.1f}]"
         lines.append(
-            f"| {row['condition']} | {name} | {row['difference']:+.1f} | {interval} | {told} |"
+            f"| {row['condition']} | {name} | {row['difference']:+.1f} | {interval} | {verdict} |"
         )
     recipe_text = yaml.safe_dump(twins.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     return "\n".join([*lines, "", "```yaml", recipe_text.strip(), "```", ""])

@@ -134,23 +134,32 @@ def score_by_tokens(findings: Sequence[Finding]) -> Any | None:
     figure, axes = _figure(1 + 4.2 * len(tasks), 4, 1, len(tasks))
     for axis, task in zip(axes, tasks):
         mine = [f for f in shown if f.task == task]
+        usual = mine[0].visual_tokens
         for f in mine:
             mark, colour, _ = KINDS[f.kind]
+            # of the cells with as many tokens as the baseline, only that one has a label
+            plain = f.visual_tokens == usual and f is not mine[0]
+            colour = GREY if plain else colour
             if f.ci_low is not None and f.ci_high is not None:
                 axis.plot(
                     [f.visual_tokens] * 2, [f.ci_low, f.ci_high], color=colour, lw=0.8, alpha=0.6
                 )
             axis.plot(f.visual_tokens, f.value, mark, color=colour, mfc="white", ms=5)
-            axis.annotate(
-                f.settings,
-                (f.visual_tokens, f.value),
-                xytext=(4, 3),
-                textcoords="offset points",
-                fontsize=6,
-            )
+            if not plain:
+                axis.annotate(
+                    f.settings,
+                    (f.visual_tokens, f.value),
+                    xytext=(4, 3),
+                    textcoords="offset points",
+                    fontsize=6,
+                )
         axis.set_title(f"{task}, {_range([f.n for f in mine])}", fontsize=9)
-        axis.set_xlabel("visual tokens a sample (mean)", fontsize=8)
-        axis.set_ylabel(f"{mine[0].metric}, 95 % interval", fontsize=8)
+        grey = sum(f.visual_tokens == usual for f in mine) > 1
+        note = "\n(grey: cells with as many as the baseline)" if grey else ""
+        axis.set_xlabel(f"visual tokens a sample (mean){note}", fontsize=8)
+        interval = ", 95 % interval" if any(f.ci_low is not None for f in mine) else ""
+        axis.set_ylabel(f"{mine[0].metric}{interval}", fontsize=8)
+        axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
         axis.margins(x=0.25)
         _logarithmic(axis)
     return figure
