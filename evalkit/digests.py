@@ -27,21 +27,16 @@ def file_digest(path: Path) -> str:
     not a regular file (a pipe would never end).
     """
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: no such file" if not path.exists() else f"{path}: no file"
-        )
+        raise OSError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
     stat = path.stat()
     key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"
-    if key in _memory:
-        return _memory[key]
-    stored = _stored() if stat.st_size >= LARGE else {}
-    if key not in stored:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if stat.st_size >= LARGE:
-            _store({**stored, key: digest})
-        _memory[key] = digest
-    else:
+    if key not in _memory:
+        stored = _stored() if stat.st_size >= LARGE else {}
+        if key not in stored:
+            with path.open("rb") as file:
+                stored[key] = hashlib.file_digest(file, "sha256").hexdigest()
+            if stat.st_size >= LARGE:
+                _store(stored)
         _memory[key] = stored[key]
     return _memory[key]
 

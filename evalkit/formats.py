@@ -12,7 +12,7 @@ IMAGE_FORMATS = (
 )  # fmt: skip
 VIDEO_FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,asf,mpegts,mpeg,mpegvideo,m4v,h264,hevc,mjpeg,"
-    "ogg,gif,apng,webp_pipe"
+    "ogg,gif,apng"
 )
 """Names of ffmpeg's demuxers: all that read a single file and open no other."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -37,6 +38,17 @@ def image(row: Row, column: str = "image") -> Image:
     or a path. Raises DataError when there is none.
     """
     return _media(Image, row, column, "image")
+
+
+def images(row: Row, column: str = "images") -> list[Image]:
+    """The encoded images of a column that holds a list of them, each as ``image`` reads it. Raises
+    DataError when it is no list, or is empty.
+    """
+    value = row[column]
+    if not isinstance(value, list | tuple) or not value:
+        raise DataError(f"{column!r} is {_shown(value)}, not a list of images")
+    upright = getattr(row, "upright", False)
+    return [replace(_media(Image, {column: v}, column, "image"), upright=upright) for v in value]
 
 
 def video(row: Row, column: str = "clip") -> Video:

@@ -19,7 +19,7 @@ from evalkit import sources
 from evalkit.clips import ClipIndex
 from evalkit.digests import content_hash
 from evalkit.errors import DataError
-from evalkit.rows import ask, identifier, image, string, strings, tier, video
+from evalkit.rows import ask, identifier, image, images, string, strings, tier, video
 from evalkit.sources import Embedded, Folder, Hub, JsonLines
 from evalkit.types import Image, Text
 from tests.pictures import png
@@ -101,6 +101,14 @@ def test_images_stay_encoded(tmp_path: Path) -> None:
 def test_a_row_without_an_image_is_a_data_error(value: object) -> None:
     with pytest.raises(DataError, match="'image' holds no image, but "):
         image({"image": value})
+
+
+def test_a_column_may_hold_several_images() -> None:
+    row = {"images": [picture(1), {"bytes": picture(2), "path": None}]}
+    assert [image.read() for image in images(row)] == [picture(1), picture(2)]
+    for value in (None, [], picture(1), [picture(1), None], ["absent.png"]):
+        with pytest.raises(DataError, match="'images' "):
+            images({"images": value})
 
 
 def test_a_lone_string_is_not_a_list_of_its_characters() -> None:
