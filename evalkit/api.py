@@ -542,7 +542,7 @@ def sweep(
 def _lost(outcome: Outcome) -> Iterator[str]:
     """The first samples without a score, and why."""
     yield from (f"{r.id}: {r.error}" for r in outcome.failures)
-    if outcome.results.errors > len(outcome.failures):
+    if outcome.results.errors > len(outcome.failures) and outcome.cell.stored.exists:
         yield f"... all in {outcome.cell.stored.journal_path}"
 
 

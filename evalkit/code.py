@@ -25,6 +25,7 @@ from functools import lru_cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from evalkit.errors import UsageError
@@ -106,14 +107,11 @@ def _edited(files: dict[str, Path]) -> dict[str, str]:
 def _unreleased(name: str, cls: type) -> dict[str, str]:
     """Hashes of the code of a module outside evalkit: of its file, of what that imports from its
     folder, and of what is edited in the part of evalkit that it imports. Nothing for an installed
-    package, which has releases. In a notebook, where there is no file, of the class.
+    package, which has releases. In a notebook, where there is no file, of what the class runs.
     """
     file = getattr(sys.modules.get(name), "__file__", None)
     if file is None:
-        try:
-            return {name: hashlib.sha256(inspect.getsource(cls).encode()).hexdigest()}
-        except (OSError, TypeError):
-            return {}
+        return {name: _hash_of_class(cls)}
     path = Path(file)
     if any(path.is_relative_to(sysconfig.get_path(key)) for key in ("purelib", "platlib")):
         return {}
@@ -131,6 +129,37 @@ def _unreleased(name: str, cls: type) -> dict[str, str]:
             base = path.parent.joinpath(*imported.split("."))
             waiting += [f for f in (base.with_suffix(".py"), base / "__init__.py") if f.is_file()]
     return hashes | _edited(closure(of_evalkit))
+
+
+def _hash_of_class(cls: type) -> str:
+    """SHA-256 of the compiled methods of a class without a file, and of the functions of its module
+    that they call.
+    """
+    classes = [c for c in cls.__mro__ if c.__module__ == cls.__module__]
+    waiting = [m for c in classes for m in vars(c).values()]
+    texts: dict[str, str] = {}
+    while waiting:
+        item = waiting.pop()
+        function = getattr(item, "__func__", getattr(item, "fget", item))
+        if not inspect.isfunction(function) or function.__qualname__ in texts:
+            continue
+        names: list[str] = []
+        texts[function.__qualname__] = _text(function.__code__, names)
+        called = (function.__globals__.get(name) for name in names)
+        waiting += [f for f in called if getattr(f, "__module__", None) == cls.__module__]
+    return hashlib.sha256(repr(sorted(texts.items())).encode()).hexdigest()
+
+
+def _text(code: CodeType, names: list[str]) -> str:
+    """Compiled code as text that is the same in every process; ``names`` takes what it looks up."""
+    names += code.co_names
+    inner = [
+        _text(c, names)
+        if isinstance(c, CodeType)
+        else repr(sorted(map(repr, c)) if isinstance(c, frozenset) else c)
+        for c in code.co_consts
+    ]
+    return f"{code.co_code.hex()} {code.co_names} {inner}"
 
 
 def _hash(file: Path) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -75,6 +77,37 @@ def test_a_task_file_is_another_one_when_what_it_uses_of_evalkit_was_edited(
     before = code_of(load_task(str(plugin)))
     forget(recorded, "evalkit.metrics.anls")
     assert code_of(load_task(str(plugin))) != before
+
+
+NOTEBOOK = """
+def helper(text):
+    return text.strip()
+class Mine:
+    rows = object()
+    def score(self, sample, completion):
+        return [helper(t) for t in completion]
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("text.strip()", "text.lower()", False),
+        ("[helper(t)", "[2 * helper(t)", False),
+        ("def score", "def scores", False),
+        ("rows = object()", "rows = object()  # a comment", True),
+    ],
+)
+def test_a_class_of_a_notebook_is_known_by_what_it_runs(
+    monkeypatch: pytest.MonkeyPatch, old: str, new: str, same: bool
+) -> None:
+    def run(text: str) -> str:
+        module = ModuleType("notebook")
+        monkeypatch.setitem(sys.modules, "notebook", module)
+        exec(text, vars(module))
+        return code_of(module.Mine())
+
+    assert (run(NOTEBOOK.replace(old, new)) == run(NOTEBOOK)) is same
 
 
 def test_line_ends_are_no_change(plugin: Path, recorded: Path) -> None:

@@ -77,7 +77,7 @@ def test_arms_of_a_seed_share_initial_weights_and_data() -> None:
 def test_a_run_writes_its_page_and_trains_nothing_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = run_twins(pair(), tmp_path, say=lambda _: None)
+    table = run_twins(pair(), tmp_path)
     assert list(table["arm"]) == ["flat", "flat"] and list(table["seeds"]) == [2, 2]
     page = (tmp_path / "t" / "README.md").read_text()
     assert (
@@ -93,7 +93,7 @@ def test_a_run_writes_its_page_and_trains_nothing_twice(
     }
     assert len(list((tmp_path / "runs").iterdir())) == 4
     monkeypatch.setattr(twins, "train", lambda *_: pytest.fail("trained again"))
-    assert run_twins(pair(), tmp_path, say=lambda _: None).equals(table)
+    assert run_twins(pair(), tmp_path).equals(table)
 
 
 def test_the_interval_over_seeds_is_student_s() -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +37,7 @@ from .recipe import Recipe
 from .scene import Question, Scene, stream
 from .train import train
 
+logger = logging.getLogger(__name__)
 SHIPPED = Path(__file__).parent / "recipes" / "twins"
 
 
@@ -115,7 +117,7 @@ def load_twins(path: Path) -> Twins:
     return read_yaml(path, Twins)
 
 
-def run_twins(twins: Twins, out: Path, say: Callable[[str], None] = print) -> pd.DataFrame:
+def run_twins(twins: Twins, out: Path) -> pd.DataFrame:
     """Trains what is not trained yet, measures, and writes ``scores.csv``, ``differences.csv`` and
     ``README.md`` to ``out/<name>``.
 
@@ -129,7 +131,7 @@ def run_twins(twins: Twins, out: Path, say: Callable[[str], None] = print) -> pd
             recipe = twins.arm(arm, seed)
             folder = out / "runs" / digest(recipe)
             if not (folder / "model" / "model.safetensors").is_file():
-                say(f"{twins.name}: {arm}, seed {seed}: {folder}")
+                logger.info("%s: %s, seed %d: %s", twins.name, arm, seed, folder)
                 train(recipe, folder)
             probes = (
                 {a: twins.arm(a, seed).switches for a in twins.arms if a != arm}
