@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -186,9 +188,6 @@ def test_a_name_is_what_tables_call_the_model(tmp_path: Path) -> None:
 
 
 def test_the_public_names_are_there_and_light(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
     heavy = "{'torch', 'pandas', 'datasets', 'transformers', 'pyarrow', 'scipy', 'PIL'}"
     code = f"import sys, evalkit; evalkit.Task, evalkit.ModelAdapter, evalkit.evaluate; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
@@ -235,3 +234,13 @@ def test_another_state_of_a_model_in_memory_is_asked_anew(tmp_path: Path) -> Non
     with torch.no_grad():
         next(model.parameters()).mul_(0.5)
     assert made() == 1
+
+
+def test_the_training_loop_example_gives_a_curve(tmp_path: Path) -> None:
+    sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+    try:
+        import training_loop
+    finally:
+        sys.path.pop(0)
+    assert len(training_loop.main(tmp_path, steps=1, every=1)) == 2
+    assert list(evalkit.load_results(tmp_path)["model"].unique()) == ["relearning"]
