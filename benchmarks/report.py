@@ -26,10 +26,12 @@ from tests.report_data import write_results
 TIMED = """(work) => new Promise((done) => { const from = performance.now(); eval(work);
   requestAnimationFrame(() => setTimeout(() => done(performance.now() - from))); })"""
 FILTERS = {
-    "filter: wrong": "document.getElementById('only').value = 'wrong'; document.getElementById('only').dispatchEvent(new Event('change'))",
+    "filter: wrong": "document.getElementById('only').value = 'wrong'; "
+    "document.getElementById('only').dispatchEvent(new Event('change'))",
     "filter: changed between two cells": "document.getElementById('only').value = 'changed'; "
     "document.getElementById('only').dispatchEvent(new Event('change'))",
-    "search in all texts": "document.getElementById('only').value = 'all'; document.getElementById('words').value = '99'; "
+    "search in all texts": "document.getElementById('only').value = 'all'; "
+    "document.getElementById('words').value = '99'; "
     "document.getElementById('words').dispatchEvent(new Event('input'))",
     "next sample": "dispatchEvent(new KeyboardEvent('keydown', {key: 'j'}))",
 }

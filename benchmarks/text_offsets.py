@@ -128,7 +128,8 @@ def score(
         shared = [*head, *pad * len(feature), *vision_end, *ask]
         parts = [Span(len(head)), Span(len(feature), grid), Span(99)]
         whole = ids(parts).float()
-        # the options lie one behind the other; each sees the prompt and itself, and stands where it would alone
+        # the options lie one behind the other; each sees the prompt and itself, and stands where it
+        # would alone
         tokens, owner, places, at = list(shared), [-1] * len(shared), [whole[:, : len(shared)]], []
         for j, option in enumerate(options):
             at.append([len(shared) - 1, *range(len(tokens), len(tokens) + len(option) - 1)])

@@ -132,8 +132,8 @@ def check_length(tokens: int, most: int) -> None:
     """
     if tokens > most:
         raise DataError(
-            f"a prompt of {tokens:,} tokens: the model is made for {most:,}; show it less (switches "
-            "max_pixels, fps, max_frames), or take a checkpoint made for longer prompts"
+            f"a prompt of {tokens:,} tokens: the model is made for {most:,}; show it less "
+            "(switches max_pixels, fps, max_frames), or take a checkpoint made for longer prompts"
         )
 
 
@@ -199,7 +199,8 @@ def make_adapter(
     adapter: str | type[ModelAdapter], model: Any, arguments: Mapping[str, Any]
 ) -> ModelAdapter:
     """An adapter (a name, a file or a class) for a model, named or, where the adapter takes one, in
-    memory, its arguments checked. Raises UsageError for arguments that it does not take, with those that it does.
+    memory, its arguments checked. Raises UsageError for arguments that it does not take, with
+    those that it does.
     """
     cls = adapter_class(adapter) if isinstance(adapter, str) else adapter
     check_arguments(cls, model, arguments)

@@ -155,8 +155,8 @@ class SweepResult:
 
 @dataclass(frozen=True)
 class Plan:
-    """An evaluation that is ready to begin: its cells, what each takes of its samples, and the tasks
-    that have no cell, with the reason.
+    """An evaluation that is ready to begin: its cells, what each takes of its samples, and the
+    tasks that have no cell, with the reason.
     """
 
     cells: tuple[Cell, ...]
@@ -243,7 +243,8 @@ def evaluate(
     model: a shipped name, a checkpoint folder, a hub id; or a model of a family that evalkit knows,
         as it is in memory: it is evaluated without gradients and in eval mode, and given back in
         the mode it had.
-    adapter: the name of one, a file, a class, or an object that is ready to use; ``model`` then only
+    adapter: the name of one, a file, a class, or an object that is ready to use; ``model`` then
+        only
         names it in tables.
     output: the folder where results are kept.
     limit: the first N samples (``100``), those from A up to B (``"50-100"``), or a share (``0.1``,
@@ -354,7 +355,7 @@ def _task_object(item: object) -> Task:
 
 @dataclass(frozen=True)
 class Limit:
-    """Which samples are asked for, before a data set is known: its fields are as in ``evaluate``."""
+    """Which samples are asked for, before a data set is known; fields as in ``evaluate``."""
 
     first: tuple[int, int] | None = None
     share: float | None = None

@@ -33,7 +33,9 @@ from evalkit.files import replace_json
 
 ANSWER_MAKING = tuple(
     f"evalkit.{name}"
-    for name in "models engine media model_adapters tasks metrics protocols sources rows clips formats".split()
+    for name in (
+        "models engine media model_adapters tasks metrics protocols sources rows clips formats"
+    ).split()
 )
 """Modules and packages whose code can change an answer or a score."""
 RECORDED = Path(__file__).with_name("code_versions.json")

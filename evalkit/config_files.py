@@ -133,7 +133,7 @@ def yaml_quotes(settings: Mapping[str, Any]) -> str:
 
 
 def yaml_reference(kind: type[BaseModel]) -> str:
-    """A markdown table of the keys of a file or of a part of one: kind of value, default, meaning."""
+    """A markdown table of the keys of a file or a part of one: kind of value, default, meaning."""
     lines = ["| key | value | default | meaning |", "|---|---|---|---|"]
     for name, field in kind.model_fields.items():
         default = (

@@ -1,4 +1,4 @@
-"""Writing whole files: a reader finds the old one or the new one, whatever happens to the writer."""
+"""Writing whole files: a reader finds the old one or the new, whatever happens to the writer."""
 
 from __future__ import annotations
 

@@ -79,7 +79,8 @@ def run_cell(
     command: str = "",
 ) -> Outcome:
     """Runs what is missing of a cell and writes its results. What goes wrong with a sample is
-    journaled with it, and the rest goes on. A cell in which nothing was answered is not left behind.
+    journaled with it, and the rest goes on. A cell in which nothing was answered is not left
+    behind.
 
     ``fresh`` asks everything again: the old journal is set aside under a dated name. ``command``
     repeats the run and is kept with it. Raises UsageError for a selection of ids that are not

@@ -20,7 +20,7 @@ from evalkit.types import Completion, Image, Request, Text, TokenCounts
 
 
 class ChatServer(ModelAdapter):
-    """``concurrency`` requests at a time; each is tried again after a refusal, ``retries`` times."""
+    """``concurrency`` requests at a time; each is tried again, ``retries`` times, if refused."""
 
     name = "chat_server"
     box_space = "norm1000"  # how the model writes boxes: here as Qwen2-VL does
@@ -98,7 +98,7 @@ class ChatServer(ModelAdapter):
 
 
 def content(part: Any) -> Mapping[str, Any]:
-    """A part of a message in the server's format. Raises ValueError for what it has no place for."""
+    """A part of a message in the server's format. Raises ValueError for what has no place there."""
     if isinstance(part, Text):
         return {"type": "text", "text": part.text}
     if isinstance(part, Image):

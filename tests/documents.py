@@ -1,8 +1,8 @@
 """Reads the fenced blocks of a Markdown file, and runs them as a reader would, one after another.
 
-``sh``: each command is run, ``evalkit`` and Python files in this process; of ``make`` and ``pip`` the
-targets and extras are checked. ``python``: run; all blocks of a document share their names. A block
-with a ``title="FILE"`` is written to that file. Other languages are for the eye only.
+``sh``: each command is run, ``evalkit`` and Python files in this process; of ``make`` and ``pip``
+the targets and extras are checked. ``python``: run; all blocks of a document share their names. A
+block with a ``title="FILE"`` is written to that file. Other languages are for the eye only.
 
 A comment above a block marks it: ``<!-- slow -->`` is run by ``make test-all`` only;
 ``<!-- no-run -->`` needs the hub, a GPU or a browser, and must parse, no more.

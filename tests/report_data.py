@@ -40,7 +40,9 @@ class Boxes(Task):
         picture = io.BytesIO()
         Picture.new("RGB", (100, 60), (i % 256, i // 256 % 256, 99)).save(picture, "PNG")
         parts = (Image(picture.getvalue()), Text(f"Where is thing {i}? <b>"))
-        yield Sample(str(i), (Message("user", parts),), [10.0, 10.0, 50.0, 40.0], (), str(i), {"lang": "<i>" if i % 2 else "$&"})
+        metadata = {"lang": "<i>" if i % 2 else "$&"}
+        box = [10.0, 10.0, 50.0, 40.0]
+        yield Sample(str(i), (Message("user", parts),), box, (), str(i), metadata)
     def score(self, sample, completion):
         if completion.text == "?":
             return Score({"acc@0.5": 0.0, "iou": 0.0}, unparsed=True)

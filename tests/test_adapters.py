@@ -253,7 +253,10 @@ def test_another_architecture_runs_through_its_own_processor(tiny: str, tmp_path
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         image_token="<image>",
-        chat_template="{% for c in messages[0].content %}{{ c.text if c.type == 'text' else '<image>' }}{% endfor %}",
+        chat_template=(
+            "{% for c in messages[0].content %}"
+            "{{ c.text if c.type == 'text' else '<image>' }}{% endfor %}"
+        ),
     ).save_pretrained(tmp_path)
     adapter = TransformersAdapter(str(tmp_path))
     out = collect(

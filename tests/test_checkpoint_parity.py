@@ -1,4 +1,4 @@
-"""Checkpoints that people have: evalkit's model answers as transformers does, or neither answers."""
+"""Checkpoints that people have: evalkit answers as transformers does, or neither answers."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def test_text_is_moved_clamped_and_pushed_away_as_asked() -> None:
 
 
 def test_ceilings_are_what_an_ideal_observer_reaches() -> None:
-    """Against a Monte Carlo count of the same scenes, and 1 in 3.. for a view that knows the grid."""
+    """Against a Monte Carlo count of the scenes, and 1 in 3.. for a view that knows the grid."""
     cells, limits = Range(), (6, 4, 4)
     tops = voxels.ceilings(cells, limits)
     rng, seen = np.random.default_rng(0), {k: [0, 0] for k in KINDS[:3]}

@@ -47,9 +47,17 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 BANS: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
     (("metrics", "stats"), ("files", "malloc", "config_files", "data"), "pure functions"),
     (("models", "engine"), ("files", "config_files", "stats", "metrics"), "they know no harness"),
-    (("tasks", "task", "sources", "rows", "clips"), ("adapter", "model_adapters", "models", "engine", "nano"), "a task never sees a model"),
-    (("adapter", "model_adapters"), ("task", "tasks", "sources", "rows", "clips", "metrics"), "an adapter never sees a metric or a task"),
-)  # fmt: skip
+    (
+        ("tasks", "task", "sources", "rows", "clips"),
+        ("adapter", "model_adapters", "models", "engine", "nano"),
+        "a task never sees a model",
+    ),
+    (
+        ("adapter", "model_adapters"),
+        ("task", "tasks", "sources", "rows", "clips", "metrics"),
+        "an adapter never sees a metric or a task",
+    ),
+)
 FAMILY_READERS = ("models", "model_adapters", "nano")  # who may import a model family by name
 NO_TORCH = (
     "api cli engine.scheduler metrics models.switch results stats store sweeps task tasks types"
@@ -95,9 +103,9 @@ def layer(name: str) -> int | None:
 
 def families(modules: Mapping[str, str]) -> tuple[str, ...]:
     """Packages under ``models`` that hold a configuration of their own."""
-    return tuple(
-        local(m).removesuffix(".config") for m in modules if local(m).startswith("models.") and m.endswith(".config")
-    )  # fmt: skip
+    names = [local(m) for m in modules]
+    configs = [n for n in names if n.startswith("models.") and n.endswith(".config")]
+    return tuple(n.removesuffix(".config") for n in configs)
 
 
 def violations(modules: Mapping[str, str]) -> list[str]:

@@ -1,5 +1,5 @@
-"""A second model family, about as small as one can be: a token is a byte, an image or a frame is one
-token that holds its mean colour, and the decoder is two layers of attention.
+"""A second model family, about as small as one can be: a token is a byte, an image or a frame is
+one token that holds its mean colour, and the decoder is two layers of attention.
 
 It registers itself on import. Nothing of evalkit knows it.
 """

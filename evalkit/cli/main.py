@@ -30,7 +30,7 @@ from evalkit.cli.parser import Parser
 from evalkit.errors import EvalkitError, UsageError
 
 EXAMPLES = """examples:
-  evalkit run --tasks docvqa,refcoco                          the embedded data and model, no network
+  evalkit run --tasks docvqa,refcoco                          the embedded data and model
   evalkit run --tasks docvqa:val --model Qwen/Qwen2-VL-2B-Instruct --device cuda
   evalkit run --tasks docvqa --switch position=rope1d         an ablation
   evalkit run --tasks docvqa:val --data docvqa:val=FOLDER --model FOLDER --limit 100

@@ -35,7 +35,7 @@ VERB_WORDS = {
 """Words that other tools use for a verb."""
 
 ELSEWHERE = {
-    "num-fewshot": "prompts are zero-shot, as the benchmarks define them; examples belong into a task",
+    "num-fewshot": "prompts are zero-shot, as benchmarks define them; examples belong in a task",
     "fewshot-as-multiturn": "prompts are zero-shot, as the benchmarks define them",
     "log-samples": "every answer is always journaled; read them with evalkit.load_samples()",
     "log-samples-suffix": "every answer is always journaled, in the cell's own folder",
@@ -43,7 +43,7 @@ ELSEWHERE = {
     "gen-kwargs": "answers are greedy; their length is the task's max_new_tokens",
     "max-new-tokens": "an answer's length is the task's max_new_tokens: part of what is measured",
     "temperature": "answers are greedy, so that a score can be repeated",
-    "system-instruction": "the prompt is the task's; give ./my_task.py with the message that you want",
+    "system-instruction": "the prompt is the task's; give ./my_task.py with your own message",
     "apply-chat-template": "the checkpoint's own chat template is always applied",
     "wandb-args": "no tracker is built in; log what evalkit.load_results() returns",
     "wandb-log-samples": "no tracker is built in; log what evalkit.load_samples() returns",
@@ -58,7 +58,7 @@ ELSEWHERE = {
     "write-out": "evalkit tasks NAME shows a prompt; evalkit report shows all of them",
     "show-config": "evalkit tasks NAME shows a task's settings",
     "verbosity": "use -v for more, -q for less",
-    "trust-remote-code": "give it to the adapter that knows it: --model-args trust_remote_code=true",
+    "trust-remote-code": "give it to its adapter: --model-args trust_remote_code=true",
     "max-batch-size": "the batch is chosen from free memory; --batch-size bounds it",
     "bootstrap-iters": "intervals are always computed, over images or clips",
     "random-seed": "answers are greedy; --seed draws which samples are asked",

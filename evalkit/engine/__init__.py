@@ -1,4 +1,4 @@
-"""Offline inference over any model of ``interface.EngineModel``: ``engine``, and what it is made of.
+"""Offline inference over any ``interface.EngineModel``: ``engine``, and what it is made of.
 
 ``interface``: what it asks of a model; ``sequence``: a request on its way; ``scheduler``: what
 runs next; ``runner``: running it; ``cache``, ``features``: what is kept; ``decode``: one step.

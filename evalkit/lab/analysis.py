@@ -102,8 +102,8 @@ class Tested:
 def test(study: Study, runs: Sequence[Finished]) -> list[Tested]:
     """Every hypothesis of a study, Bonferroni over their number: all intervals hold together.
 
-    ``below: x`` held when the interval lies under x, is refuted when it lies above it. ``within: x``
-    held when the interval lies between -x and x, is refuted when it lies outside.
+    ``below: x`` held when the interval lies under x, is refuted when it lies above it. ``within:
+    x`` held when the interval lies between -x and x, is refuted when it lies outside.
     """
     level = LEVEL / max(len(study.hypotheses), 1)
     out = []
@@ -125,7 +125,7 @@ def verdict(h: Hypothesis, e: Effect) -> Verdict:
 def mean_nll(
     runs: Sequence[Finished], arm: Arm, condition: str, kind: Kind
 ) -> tuple[float, float, float] | None:
-    """Mean over seeds of NLL, its standard deviation over seeds, and mean share right; None if none."""
+    """Mean and standard deviation over seeds of NLL, and mean share right; None if none."""
     found = [
         f.result.conditions[condition][kind]
         for f in runs
@@ -140,7 +140,7 @@ def mean_nll(
 
 
 def steps_to(runs: Sequence[Finished], arm: Arm, kind: Kind, right: float = 0.8) -> float | None:
-    """Median over seeds of the step at which training answers pass this share right; None: never."""
+    """Median over seeds of the step at which training answers pass this share; None: never."""
     reached = []
     for f in runs:
         if f.arm == arm and f.run.rate == 1:
@@ -153,8 +153,8 @@ def steps_to(runs: Sequence[Finished], arm: Arm, kind: Kind, right: float = 0.8)
 def best_rate(
     study: Study, runs: Sequence[Finished], arm: Arm, condition: str
 ) -> tuple[float, float]:
-    """The learning-rate factor with the lowest NLL summed over kinds (first seed), and by how much it
-    is lower than at factor 1.
+    """The learning-rate factor with the lowest NLL summed over kinds (first seed), and by how much
+    it is lower than at factor 1.
     """
     first = [f for f in runs if f.arm == arm and f.run.seed == 0]
     sums = {f.run.rate: sum(m.nll for m in f.result.conditions[condition].values()) for f in first}

@@ -32,7 +32,7 @@ CHANCE_MARGIN = 0.03
 
 
 def write(study: Study, runs: Sequence[Finished], folder: Path, command: str) -> Path:
-    """Writes ``README.md``, ``effects.csv``, ``scores.csv`` and figures; returns the page's path."""
+    """Writes ``README.md``, ``effects.csv``, ``scores.csv`` and figures; returns the page."""
     tested = analysis.test(study, runs)
     pictures = figures(study, runs, tested, folder)
     replace(folder / "effects.csv", effects_csv(study, runs))
@@ -182,7 +182,7 @@ def _cell(found: tuple[float, float, float] | None) -> str:
 
 
 def control_sentences(study: Study, runs: Sequence[Finished]) -> list[str]:
-    """Whether the views that hide places are at chance, and whether the whole view reaches its ceiling."""
+    """Whether views that hide places are at chance, and the whole view reaches its ceiling."""
     lines = []
     for name, condition in study.conditions.items():
         if condition.view not in ("shuffled", "blind"):

@@ -1,7 +1,7 @@
 """The phase table: how far each axis turns the rotary frequencies over the trained span.
 
-Under half a thousandth of a turn neighbouring places look alike; over one turn they come round again.
-An axis has usable positions where some of its frequencies lie between.
+Under half a thousandth of a turn neighbouring places look alike; over one turn they come round
+again. An axis has usable positions where some of its frequencies lie between.
 """
 
 from __future__ import annotations

@@ -70,7 +70,8 @@ class Loss(nn.Module):
 def train_stacked(
     runs: Sequence[Run], conditions: Mapping[str, Condition], device: str = "cpu"
 ) -> list[Result]:
-    """``trainer.train`` of every run, in one stack. Raises UsageError for runs that can't share one.
+    """``trainer.train`` of every run, in one stack. Raises UsageError for runs that can't share
+    one.
 
     Learning curves are left empty: reading losses back would stop the device at every step.
     """

@@ -35,14 +35,15 @@ SIZE = ModelSize(
 
 
 class Level(Strict):
-    """What a level of a factor sets: switches of the model, or how far text is moved in training."""
+    """What a level of a factor sets: switches of the model, or how far training moves text."""
 
     switches: dict[str, Any] = Field(default_factory=dict)
     text_jitter: int | None = Field(default=None, ge=0)
 
 
 class Hypothesis(Strict):
-    """A claim about NLL in nats: arm ``a`` minus arm ``b`` on one kind of question in one condition.
+    """A claim about NLL in nats: arm ``a`` minus arm ``b`` on one kind of question in one
+    condition.
 
     ``below: x``: the difference is under x. ``within: x``: it is no larger than x either way. The
     bound is the smallest effect of interest. Arms are named by factor and level; factors left out
@@ -160,7 +161,7 @@ class Study(Strict):
 
 
 class Arm(Strict):
-    """One combination of levels. ``name`` says those that are not defaults of factors off the grid."""
+    """One combination of levels. ``name`` says all but defaults of factors off the grid."""
 
     name: str
     levels: tuple[tuple[str, str], ...]

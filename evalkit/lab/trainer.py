@@ -209,7 +209,7 @@ def answer_logits(model: Any, batch: Batch, glyphs: Tensor) -> tuple[Tensor, Ten
 
 
 def hidden_states(model: Any, batch: Batch, glyphs: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """[scenes, tokens, hidden]. The tower sees nine cells in all, each alone; scenes look them up."""
+    """[scenes, tokens, hidden]. The tower sees nine cells, each alone; scenes look them up."""
     with sdpa_kernel(
         SDPBackend.MATH
     ):  # the kernel that has a batching rule, and the faster one here

@@ -118,7 +118,7 @@ class Batch:
 
     @property
     def mask(self) -> Tensor:
-        """Who sees whom [scenes, 1, tokens, tokens]: earlier tokens, shared or of one's own question."""
+        """Who sees whom [scenes, 1, tokens, tokens]: earlier ones, shared or its own question's."""
         same = (self.owner[:, None, :] == -1) | (self.owner[:, None, :] == self.owner[:, :, None])
         n = self.owner.shape[1]
         earlier = torch.ones(n, n, dtype=torch.bool, device=same.device).tril()
@@ -179,7 +179,7 @@ def glyph_image() -> Image.Image:
 
 
 class IdsOf(Protocol):
-    """A position scheme: ids [components, 1 + cells + 1 + text] of a scene and the text after it."""
+    """A position scheme: ids [components, 1 + cells + 1 + text] of a scene and its text."""
 
     def __call__(self, grid: Cells, text: int) -> Tensor: ...
 
@@ -219,7 +219,8 @@ def make_batch(
     """Scenes of these grids with one mark each, and up to four questions on each.
 
     ``jitter``: the text of each scene starts 0 to so many steps further away, drawn for the scene.
-    ``limits``: places from these on are not asked for (their digits were never answers in training).
+    ``limits``: places from these on are not asked for (their digits were never answers in
+    training).
     """
     colours, digits, kinds, begin, end, item = _words()
     rows: list[tuple[list[int], list[int], list[int], list[int], list[int], Tensor]] = []

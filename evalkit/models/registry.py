@@ -81,7 +81,7 @@ class Processor(Protocol):
     def video_patches(
         self, frames: NDArray[np.uint8], seconds: float | None
     ) -> tuple[Tensor, Media]:
-        """Patches [patches, ...] of resized frames [frames, height, width, 3], ``seconds`` apart."""
+        """Patches [patches, ...] of frames [frames, height, width, 3], ``seconds`` apart."""
 
     def normalise(self, patches: Tensor) -> Tensor:
         """What the model reads [patches, ...] of patches that waited, on their device."""

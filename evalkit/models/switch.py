@@ -1,8 +1,9 @@
 """Ablation switches of a model family: named settings with a default, a check and a source, stated
 once.
 
-A family's switches are the fields of one frozen dataclass, each made with ``switch(...)``. From that
-one statement come the checks, the help of the command line, and the table in the documentation.
+A family's switches are the fields of one frozen dataclass, each made with ``switch(...)``. From
+that one statement come the checks, the help of the command line, and the table in the
+documentation.
 """
 
 from __future__ import annotations
@@ -131,8 +132,8 @@ def switch(default: Any, **about: Any) -> Any:
 class SwitchSet:
     """All switches of a family with their values; its defaults are the released model.
 
-    Subclasses are frozen dataclasses of ``switch(...)`` fields. Every value is checked as the set is
-    built, so one that exists is one that the model can run.
+    Subclasses are frozen dataclasses of ``switch(...)`` fields. Every value is checked as the set
+    is built, so one that exists is one that the model can run.
     """
 
     def __post_init__(self) -> None:

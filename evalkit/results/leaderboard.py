@@ -193,7 +193,7 @@ class Leaderboard:
             out.append(MINI_NOTE)
         if any(data_kind(e.cell) == "local" for e in self.entries):
             out.append(
-                "local data: rows from a user's folder; nothing says that they are the official ones."
+                "local data: rows from a folder; nothing says that they are the official ones."
             )
         out += self._without_baseline()
         out += [f"{c.task}, {c.model}: no score ({c.path})" for c in self.no_score]

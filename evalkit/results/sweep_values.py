@@ -1,5 +1,5 @@
-"""What a sweep came to, as values: they go into the sweep's page, into its tables and pictures, and,
-through a JSON file beside these, into the report.
+"""What a sweep came to, as values: they go into the sweep's page, into its tables and pictures,
+and, through a JSON file beside these, into the report.
 """
 
 from __future__ import annotations

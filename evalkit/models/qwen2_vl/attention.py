@@ -1,8 +1,8 @@
 """Attention backends: how queries meet keys, apart from the layers that make them.
 
-The decoder's are ``Attend`` functions over [batch, tokens, heads, head_dim] (``causal``, ``Masked``,
-and ``CrossModal`` around another; the engine has its own for packs and for the cache). The vision
-tower's is ``Segments`` over packed patches [patches, heads, head_dim].
+The decoder's are ``Attend`` functions over [batch, tokens, heads, head_dim] (``causal``,
+``Masked``, and ``CrossModal`` around another; the engine has its own for packs and for the cache).
+The vision tower's is ``Segments`` over packed patches [patches, heads, head_dim].
 """
 
 from __future__ import annotations

@@ -149,8 +149,8 @@ def _check_wrapper(folder: Path, there: list[str]) -> None:
     """
     if any("lora_" in n or ".base_layer." in n for n in there):
         raise CheckpointError(
-            f"{folder}: the weights of an adapter (LoRA) beside those of the model; merge it (peft: "
-            "merge_and_unload) and save the result"
+            f"{folder}: the weights of an adapter (LoRA) beside those of the model; merge it "
+            "(peft: merge_and_unload) and save the result"
         )
     for prefix in WRAPPERS:
         if there and all(n.startswith(prefix) for n in there):

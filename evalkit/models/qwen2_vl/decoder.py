@@ -19,7 +19,7 @@ from evalkit.models.qwen2_vl.rope import rotate
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * weight over the last dimension (arXiv 1910.07467), in fp32 whatever the dtype."""
+    """x / rms(x) * weight over the last dimension (arXiv 1910.07467), always in fp32."""
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()

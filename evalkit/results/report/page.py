@@ -62,8 +62,8 @@ def write_report(
     words.
 
     ``place``: pictures inside the file, in the folder ``<file's stem>_media`` beside it, or none.
-    ``data`` maps ``task:subset`` to a local copy, where it is not that of the run. Raises UsageError
-    when there are no results, EvalkitError when the file can't be written.
+    ``data`` maps ``task:subset`` to a local copy, where it is not that of the run. Raises
+    UsageError when there are no results, EvalkitError when the file can't be written.
     """
     there = some_cells(output)
     parts, faults = _parts(there.cells)
@@ -216,7 +216,8 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     def line(tag: str, values: Sequence[Any]) -> str:
         return "<tr>" + "".join(f"<{tag}>{html.escape(str(v))}</{tag}>" for v in values) + "</tr>"
 
-    return f"<div class=wide><table>{line('th', columns)}{''.join(line('td', r) for r in rows)}</table></div>"
+    body = line("th", columns) + "".join(line("td", r) for r in rows)
+    return f"<div class=wide><table>{body}</table></div>"
 
 
 SCORES = (
