@@ -140,7 +140,7 @@ def score(
         mask = ((own[None, :] == -1) | (own[:, None] == own)) & torch.ones(
             len(own), len(own)
         ).tril().bool()
-        x = model.embed(torch.tensor([tokens]), None, feature)
+        x = model.embed(torch.tensor([tokens]), feature)
         cos_sin = model.rotary(torch.cat(places, dim=1)[:, None])
         hidden = model.model(x, *cos_sin, MaskedProduct(mask[None, None]))[0]
         logits = [model.lm_head(hidden[a]).float().log_softmax(-1) for a in at]
@@ -199,7 +199,7 @@ def main() -> None:
     ]
     for name in ("twin-mrope", "twin-rope1d"):
         model = load(shipped()[name], "float32", "cpu")
-        processor = Processor(ablation=model.ablation)
+        processor = Processor(switches=model.switches)
         for seconds in map(int, args.seconds.split(",")):
             scenes = [s for kind in KINDS for s in draw(kind, seconds, args.scenes)]
             features = []

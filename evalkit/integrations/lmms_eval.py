@@ -1,9 +1,9 @@
-"""evalkit's Qwen2-VL as a model of lmms-eval: `lmms-eval --model evalkit --model_args
+"""evalkit's models inside lmms-eval: `lmms-eval --model evalkit --model_args
 pretrained=FOLDER,position=rope1d --tasks NAME`.
 
 lmms-eval 0.7 finds it by the entry point group ``lmms_eval.models``. Its tasks, prompts and metrics
-stay its own; images reach the model as they are (nothing is re-encoded), answers don't depend on
-batch size, and every switch of ``Ablation`` is an argument.
+stay its own; images reach the model as they are (nothing is re-encoded), and the arguments of the
+reference adapter, switches included, are the model's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lmms_eval.api.model import lmms
 from lmms_eval.models.registry_v2 import ModelManifest
 from PIL import Image as PILImage
 
-from evalkit.adapter import adapter_class
+from evalkit.adapter import make_adapter
 from evalkit.errors import DataError, UsageError
 from evalkit.types import Image, Message, Request, Text, Video
 
@@ -36,7 +36,7 @@ class Evalkit(lmms):  # type: ignore[misc]
 
     ``pretrained`` is a shipped name, a folder or a hub id; other arguments are those of
     ``ReferenceAdapter``, switches included. ``batch_size`` and ``max_batch_size`` are not read: the
-    engine chooses, and answers don't depend on it.
+    engine chooses how much runs at once.
     """
 
     is_simple = False
@@ -50,7 +50,7 @@ class Evalkit(lmms):  # type: ignore[misc]
         **arguments: Any,
     ) -> None:
         super().__init__()
-        self.adapter = adapter_class("reference")(pretrained, device=device, **arguments)
+        self.adapter = make_adapter("reference", pretrained, {"device": device, **arguments})
 
     def generate_until(self, requests: Sequence[Instance]) -> list[GenerationResult]:
         """One answer a request, in order, cut before the first of the task's ``until``. Raises
