@@ -108,8 +108,9 @@ def _edited(files: dict[str, Path]) -> dict[str, str]:
 
 def _unreleased(name: str, cls: type) -> dict[str, str]:
     """Hashes of the code of a module outside evalkit: of its file, of what that imports from its
-    folder, and of what is edited in the part of evalkit that it imports. Nothing for an installed
-    package, which has releases. In a notebook, where there is no file, of what the class runs.
+    folder or package, and of what is edited in the part of evalkit that it imports. Nothing for an
+    installed package, which has releases. In a notebook, where there is no file, of what the class
+    runs.
     """
     file = getattr(sys.modules.get(name), "__file__", None)
     if file is None:
@@ -117,18 +118,21 @@ def _unreleased(name: str, cls: type) -> dict[str, str]:
     path = Path(file)
     if any(path.is_relative_to(sysconfig.get_path(key)) for key in ("purelib", "platlib")):
         return {}
+    # The folder that the module's full name begins in: of `mine.parts.adapter` two above its own.
+    root = path.parents[min(name.count(".") + (path.name == "__init__.py"), len(path.parents) - 1)]
     hashes: dict[str, str] = {}
     of_evalkit: set[str] = set()
     waiting = [path]
     while waiting:
         one = waiting.pop()
-        if (key := str(one.relative_to(path.parent))) in hashes:
+        if (key := str(one.relative_to(root))) in hashes:
             continue
         hashes[key] = _hash(one)
-        for imported in _imports(one, one.stem):
+        for imported in _imports(one, ".".join(one.relative_to(root).with_suffix("").parts)):
             if imported.split(".")[0] == "evalkit":
                 of_evalkit.add(imported)
-            base = path.parent.joinpath(*imported.split("."))
+                continue
+            base = root.joinpath(*imported.split("."))
             waiting += [f for f in (base.with_suffix(".py"), base / "__init__.py") if f.is_file()]
     return hashes | _edited(closure(of_evalkit))
 
@@ -172,7 +176,10 @@ def _imports(file: Path, module: str) -> Iterator[str]:
     """Full names of what a module imports; of ``from a import b`` both ``a`` and ``a.b``, since the
     second may be a module.
     """
-    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    if file.name == "__init__.py":
+        package = module.removesuffix("__init__").rstrip(".")
+    else:
+        package = module.rpartition(".")[0]
     for level, name in _read(str(file), *_state(file))[1]:
         if not level:
             yield name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -77,6 +78,45 @@ def test_a_task_file_is_another_one_when_what_it_uses_of_evalkit_was_edited(
     before = code_of(load_task(str(plugin)))
     forget(recorded, "evalkit.metrics.anls")
     assert code_of(load_task(str(plugin))) != before
+
+
+@pytest.mark.parametrize(
+    ("file", "same"),
+    [
+        ("parts/adapter.py", False),
+        ("parts/near.py", False),
+        ("parts/again.py", False),
+        ("far.py", False),
+        ("unrelated.py", True),
+    ],
+)
+def test_an_adapter_of_a_package_that_is_not_installed_is_known_by_what_it_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: Path, file: str, same: bool
+) -> None:
+    package = tmp_path / "mine"
+    (package / "parts").mkdir(parents=True)
+    for name in ("__init__.py", "far.py", "unrelated.py", "parts/again.py", "parts/__init__.py"):
+        (package / name).write_text("")
+    (package / "parts" / "near.py").write_text("from . import again\n")
+    (package / "parts" / "adapter.py").write_text(
+        "import mine.far\nfrom .near import again\nclass Mine: pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [n for n in sys.modules if n.split(".")[0] == "mine"]:
+        monkeypatch.delitem(sys.modules, name)
+    plugin = importlib.import_module("mine.parts.adapter").Mine()
+    before = code_of(plugin)
+    edit(package / file)
+    assert (code_of(plugin) == before) is same
+
+
+def test_a_task_file_beside_a_clone_of_evalkit_does_not_hash_the_clone(
+    plugin: Path, recorded: Path
+) -> None:
+    before = code_of(load_task(str(plugin)))
+    (plugin.parent / "evalkit").mkdir()
+    (plugin.parent / "evalkit" / "task.py").write_text("")
+    assert code_of(load_task(str(plugin))) == before
 
 
 NOTEBOOK = """
