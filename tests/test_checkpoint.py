@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -236,6 +238,40 @@ def test_saving_replaces_the_model_that_was_there(tiny: Path, tmp_path: Path) ->
     save(old, tmp_path, shard_bytes=200_000)
     assert not (tmp_path / "model.safetensors").exists()
     assert torch.equal(load(tmp_path).lm_head.weight, old.lm_head.weight)
+
+
+@pytest.mark.parametrize("shard_bytes", [5 << 30, 1 << 20])
+def test_saving_broken_off_anywhere_leaves_one_model_or_none(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard_bytes: int
+) -> None:
+    old, new = load(tiny), load(write_tiny(tmp_path / "other", seed=5))
+    new.config = replace(new.config, bos_token_id=7)
+    real_replace, real_unlink = Path.replace, Path.unlink
+    steps = 0
+
+    def step() -> None:
+        nonlocal steps
+        steps -= 1
+        if steps < 0:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", lambda path, to: (step(), real_replace(path, to)))
+    monkeypatch.setattr(Path, "unlink", lambda path: (step(), real_unlink(path)))
+    outcomes = []
+    for allowed in range(12):
+        folder, steps = copy(tiny, tmp_path / str(allowed)), allowed
+        with contextlib.suppress(KeyboardInterrupt):
+            save(new, folder, shard_bytes=shard_bytes)
+        try:
+            loaded = load(folder)
+        except CheckpointError:
+            outcomes.append("none")
+            continue
+        is_new = loaded.config.bos_token_id == 7
+        outcomes.append("new" if is_new else "old")
+        assert torch.equal(loaded.lm_head.weight, (new if is_new else old).lm_head.weight)
+    assert outcomes == sorted(outcomes, key=["old", "none", "new"].index)
+    assert set(outcomes) == {"old", "none", "new"}
 
 
 def test_saving_replaces_tokenizer_and_settings_too(tiny: Path, tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ def save(
     """Writes ``config.json`` and the weights under hub names, in shards of at most ``shard_bytes``,
     into ``folder``, in place of the model that it holds.
 
-    Everything is written aside and then renamed. A head that equals the embedding is written once,
+    Everything is written aside and then moved. A head that equals the embedding is written once,
     as released. Tokenizer and processor files are copied from the folder ``companions``, and others
     that ``folder`` has are removed.
     """
@@ -213,13 +213,18 @@ def save(
                 (new / file).parent.mkdir(exist_ok=True)
                 shutil.copyfile(copied / file, new / file)
         written = {str(f.relative_to(new)) for f in new.rglob("*") if f.is_file()}
-        # The index last: until then a reader finds a whole set of shards, or a refusal.
-        for file in sorted(written, key=lambda n: n == INDEX):
+        # The old weights go first and the new ones come last: broken off at any point, the folder
+        # holds the old model, the new one, or none, but never parts of both.
+        old = [f.name for f in folder.iterdir() if _is_weights(f.name)]
+        for file in (*old, *(companion_files(folder) if copied else ())):
+            (folder / file).unlink()
+        for file in sorted(written, key=_is_weights):
             (folder / file).parent.mkdir(exist_ok=True)
             (new / file).replace(folder / file)
-    old = {f.name for f in folder.iterdir() if SHARD.fullmatch(f.name)} | {SINGLE, INDEX}
-    for file in (old | set(companion_files(folder) if copied else ())) - written:
-        (folder / file).unlink(missing_ok=True)
+
+
+def _is_weights(name: str) -> bool:
+    return name in (SINGLE, INDEX) or SHARD.fullmatch(name) is not None
 
 
 def transformers_state(model: Qwen2VL) -> dict[str, Tensor]:
