@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from evalkit.models.switch import Switch as Switch
     from evalkit.models.switch import SwitchSet as SwitchSet
     from evalkit.models.switch import switch as switch
+    from evalkit.sources import Folder as Folder
     from evalkit.sources import Hub as Hub
+    from evalkit.sources import JsonLines as JsonLines
     from evalkit.task import Metric as Metric
     from evalkit.task import Row as Row
     from evalkit.task import Subset as Subset
@@ -49,7 +51,7 @@ _MODULES = {
     "api": "Evaluation compare evaluate leaderboard load_results load_samples sweep",
     "errors": "DataError EvalkitError UsageError",
     "models.switch": "Switch SwitchSet switch",
-    "sources": "Hub",
+    "sources": "Folder Hub JsonLines",
     "task": "Metric Row Subset Task",
     "types": "Completion Image MediaBudget Message Request Sample Score Text TokenCounts Video",
 }

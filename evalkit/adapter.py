@@ -195,13 +195,22 @@ def read_switches(adapter: type[ModelAdapter], model: Any, given: Iterable[str])
     return out
 
 
+def full_dtype(name: str) -> str:
+    """``bfloat16`` for ``bf16``, and so on; other names as they are."""
+    return {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "half": "float16"}.get(
+        name.lower(), name
+    )
+
+
 def make_adapter(
     adapter: str | type[ModelAdapter], model: Any, arguments: Mapping[str, Any]
 ) -> ModelAdapter:
     """An adapter (a name, a file or a class) for a model, named or, where the adapter takes one, in
-    memory, its arguments checked. Raises UsageError for arguments that it does not take, with
-    those that it does.
+    memory, its arguments checked; a ``dtype`` may be given in short (``bf16``). Raises UsageError
+    for arguments that it does not take, with those that it does.
     """
+    if isinstance(dtype := arguments.get("dtype"), str):
+        arguments = {**arguments, "dtype": full_dtype(dtype)}
     cls = adapter_class(adapter) if isinstance(adapter, str) else adapter
     check_arguments(cls, model, arguments)
     return cls(model, **arguments)

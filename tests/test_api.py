@@ -11,7 +11,7 @@ import pytest
 
 import evalkit
 from evalkit.adapter import adapter_class
-from evalkit.api import Limit, tasks_of
+from evalkit.api import Limit, build_adapter, tasks_of
 from evalkit.errors import UsageError
 from evalkit.store import CellFolder, cells
 from tests.plugins.adder import Adder
@@ -139,6 +139,10 @@ def test_a_limit_is_a_number_a_range_or_a_share(limit: object, expected: Limit) 
 def test_what_is_no_limit_is_refused(limit: object) -> None:
     with pytest.raises(UsageError, match="expected N, A-B"):
         Limit.of(limit)  # type: ignore[arg-type]
+
+
+def test_a_dtype_may_be_given_in_short() -> None:
+    assert build_adapter("reference", "nano", {"dtype": "bf16"}).fingerprint["dtype"] == "bfloat16"
 
 
 def test_tasks_are_named_by_pattern_case_and_all() -> None:

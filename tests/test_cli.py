@@ -212,6 +212,14 @@ def test_light_verbs_import_nothing_heavy(args: tuple[str, ...], tmp_path: Path)
     assert imported(args, heavy, tmp_path) == "[]"
 
 
+@pytest.mark.parametrize("args", [("switches",), ("leaderboard",)])
+def test_what_was_run_and_can_be_switched_is_shown_without_torch(
+    args: tuple[str, ...], evalkit: Evalkit, tmp_path: Path
+) -> None:
+    assert evalkit(*RUN_SUMS, "--limit", "2").code == 0
+    assert imported(args, "{'torch', 'transformers', 'datasets'}", tmp_path) == "[]"
+
+
 def imported(args: tuple[str, ...], modules: str, cwd: Path) -> str:
     """Which of the modules a command line imports."""
     code = (

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from evalkit.cli.options import DTYPES, dtype, name_or_path, path, talk_options, whole
+from evalkit.adapter import full_dtype
+from evalkit.cli.options import name_or_path, path, talk_options, whole
 from evalkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("--rounds", type=whole, default=3)
     parser.add_argument("--threads", type=whole, default=2)
     parser.add_argument("--device", help="cpu or cuda; a GPU if there is one")
-    parser.add_argument("--dtype", type=dtype, default="float32", choices=DTYPES)
+    parser.add_argument(
+        "--dtype", type=full_dtype, default="float32", choices=("float32", "bfloat16", "float16")
+    )
     parser.add_argument("--save", type=path, metavar="FILE", help="write the table there too")
     talk_options(parser, table=False)
     parser.set_defaults(main=main)

@@ -100,18 +100,7 @@ def model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", help="cpu, cuda, cuda:1; a GPU if there is one")
     group.add_argument(
         "--dtype",
-        type=dtype,
         help="float32, bfloat16, float16; the checkpoint's own, float32 on a CPU without bfloat16",
-    )
-
-
-DTYPES = ("float32", "bfloat16", "float16")
-
-
-def dtype(text: str) -> str:
-    """A dtype by its name or a short form of it."""
-    return {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "half": "float16"}.get(
-        text.lower(), text
     )
 
 

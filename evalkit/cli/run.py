@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evalkit.cli.options import (
@@ -88,11 +89,13 @@ def main(args: argparse.Namespace) -> int:
         return _dry_run(plan, args.json)
     line = command(args.argv)
     evaluation = plan.run(progress=args.verbosity >= 0, command=line)
-    _write_leaderboard(args)
+    written = _write_leaderboard(args)
     if args.json:
         print_json(evaluation.frame.to_dict("records"))
     else:
         _show(evaluation)
+        if evaluation.outcomes and written:
+            print(f"leaderboard: {written}")
     failed = evaluation.failed(args.fail_on_error)
     if failed:
         print(
@@ -118,13 +121,16 @@ def _dry_run(plan: Plan, as_json: bool) -> int:
     return int(bool(plan.unable))
 
 
-def _write_leaderboard(args: argparse.Namespace) -> None:
+def _write_leaderboard(args: argparse.Namespace) -> Path | None:
+    """The leaderboard with the new results, written before a word is printed."""
     from evalkit.results import write_leaderboard
 
     try:
-        write_leaderboard(args.output)
+        _, markdown = write_leaderboard(args.output)
+        return markdown
     except EvalkitError as e:
         print(f"evalkit: the leaderboard was not written: {e}", file=sys.stderr)
+        return None
 
 
 def _show(evaluation: Evaluation) -> None:
