@@ -89,7 +89,7 @@ def main(args: argparse.Namespace) -> int:
         return _dry_run(plan, args.json)
     line = command(args.argv)
     evaluation = plan.run(progress=args.verbosity >= 0, command=line)
-    written = _write_leaderboard(args)
+    written = _write_leaderboard(args) if evaluation.outcomes else None
     if args.json:
         print_json(evaluation.frame.to_dict("records"))
     else:
