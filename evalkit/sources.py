@@ -285,7 +285,12 @@ def _below(root: Path, value: object) -> object:
     if not isinstance(value, str) or not value:
         return value
     path = root / value
-    if not path.resolve().is_relative_to(root.resolve()):
+    try:
+        inside = path.resolve().is_relative_to(root.resolve())
+        path.is_file()
+    except (OSError, ValueError, RuntimeError) as e:  # too long, a NUL, a circle of links
+        return DataError(f"{value!r:.80} is no path: {e}")
+    if not inside:
         return DataError(f"{value!r} lies outside {root}: media are read from below it only")
     return path
 

@@ -26,7 +26,6 @@ from evalkit.models.qwen2_vl.switches import Switches
 from evalkit.protocols import LETTER_ANSWER, detect, short_answer
 
 from . import tokenizer as nano_tokenizer
-from .clips import draw as draw_clip
 from .families import Family, draw
 from .recipe import Recipe
 from .scene import Question, Scene, digest, stream
@@ -148,11 +147,11 @@ def make_batch(
             difficulty = float(
                 rng.uniform(max(0.0, top - 0.15), top) if near else rng.uniform(0.0, top)
             )
+            seconds: float | None = None
             if ladder.seconds:
                 shortest, longest = (round(2 * s) for s in ladder.seconds)
-                scene = draw_clip(difficulty, rng, float(rng.integers(shortest, longest + 1)) / 2)
-            else:
-                scene = draw(family, difficulty, rng)
+                seconds = float(rng.integers(shortest, longest + 1)) / 2
+            scene = draw(family, difficulty, rng, seconds)
             if digest(scene) not in shipped_pictures():
                 break
         scenes.append(scene)

@@ -33,8 +33,14 @@ DRAW: Mapping[Family, Draw] = {
 }
 
 
-def draw(family: Family, difficulty: float, rng: np.random.Generator) -> Scene:
-    """A scene of the family; difficulty in [0, 1]."""
+def draw(
+    family: Family, difficulty: float, rng: np.random.Generator, seconds: float | None = None
+) -> Scene:
+    """A scene of the family; difficulty in [0, 1]. ``seconds``: the length of a clip, instead of
+    one that goes with the difficulty.
+    """
+    if seconds is not None and family == "clips":
+        return clips.draw(difficulty, rng, seconds)
     return DRAW[family](difficulty, rng)
 
 

@@ -30,7 +30,7 @@ from evalkit.models.qwen2_vl.config import Qwen2VLConfig
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen2_vl.processing import Processor, visual_tokens
 
-from . import clips, tokenizer
+from . import tokenizer
 from .batches import BOXES, HEAD, TURN, encode, pixels, prompt
 from .families import Family, draw
 from .recipe import Recipe
@@ -52,6 +52,12 @@ class Condition(Strict):
     """Length of the clips (clips only); goes with the difficulty by default."""
     scenes: int = Field(default=200, gt=0)
     """How many, drawn from a seed of their own."""
+
+    @model_validator(mode="after")
+    def _only_clips_have_a_length(self) -> Condition:
+        if self.seconds is not None and self.family != "clips":
+            raise ValueError(f"seconds: only clips have a length, {self.family} have none")
+        return self
 
 
 class Twins(Strict):
@@ -213,9 +219,7 @@ def _found(question: Question, text: str, scene: Scene) -> bool:
 
 def _scene(condition: Condition, key: int, i: int) -> Scene:
     rng = stream("dev", 1, key, i)
-    if condition.seconds is not None:
-        return clips.draw(condition.difficulty, rng, condition.seconds)
-    return draw(condition.family, condition.difficulty, rng)
+    return draw(condition.family, condition.difficulty, rng, condition.seconds)
 
 
 def differences(scores: pd.DataFrame, twins: Twins) -> pd.DataFrame:
