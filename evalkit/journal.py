@@ -29,6 +29,7 @@ from evalkit.records import SCHEMA_VERSION, Record
 
 BATCH = 256
 """Lines that one fsync covers at most."""
+HEADER_BYTES = 1 << 16
 Header = Mapping[str, Any]
 
 
@@ -48,17 +49,35 @@ class Contents:
         return {id: r for id, r in self.records.items() if r.scored}
 
 
+def read_header(path: Path) -> Mapping[str, Any]:
+    """A journal's first line; empty where there is no file, or no whole line. Raises DataError for
+    a file that can't be read.
+    """
+    try:
+        with path.open("rb") as file:
+            value = json.loads(file.readline(HEADER_BYTES))
+    except FileNotFoundError:
+        return {}
+    except OSError as e:
+        raise DataError(f"{path}: can't be read ({e.strerror})") from e
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) and "schema_version" in value else {}
+
+
 def read(path: Path) -> Contents:
     """Reads a journal without locking it. A missing file is an empty journal; damage is reported in
     ``faults``.
 
-    Raises DataError for a journal of a newer schema.
+    Raises DataError for a journal of a newer schema, and for a file that can't be read.
     """
     out = Contents()
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return out
+    except OSError as e:
+        raise DataError(f"{path}: can't be read ({e.strerror})") from e
     lines = data.split(b"\n")
     for number, line in enumerate(lines, 1):
         whole = number < len(lines)

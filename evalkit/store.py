@@ -151,11 +151,23 @@ class CellFolder:
         """
         contents = journal.read(self.journal_path)
         if contents.header.get("folder", self.name) != self.name:
-            raise DataError(
-                f"{self.journal_path}: is the journal of {contents.header['folder']}; put it back "
-                f"there, or remove {self.path}"
-            )
+            raise self._not_its_own(contents.header["folder"])
         return contents
+
+    def check(self) -> None:
+        """Raises DataError when run.json, results.json or the journal's first line is damaged, or
+        is another cell's. The rest of the journal is not read.
+        """
+        _ = self.run, self.results
+        header = journal.read_header(self.journal_path)
+        if header.get("folder", self.name) != self.name:
+            raise self._not_its_own(header["folder"])
+
+    def _not_its_own(self, folder: object) -> DataError:
+        return DataError(
+            f"{self.journal_path}: is the journal of {folder}; put it back there, or remove "
+            f"{self.path}"
+        )
 
     def records(self) -> dict[str, Record]:
         """The last record of each sample, by id, in order of first appearance."""

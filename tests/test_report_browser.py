@@ -97,6 +97,14 @@ def test_boxes_lie_where_they_were_said(page: Any) -> None:
     page.keyboard.press("b")
 
 
+def test_the_true_box_is_drawn_where_the_answer_has_none(page: Any) -> None:
+    choose(page, a=1, only="unparsed")
+    rects = page.locator(".picture rect")
+    assert [rects.nth(i).get_attribute("x") for i in range(rects.count())] == ["10"]
+    choose(page, a=1, only="error")
+    assert page.locator(".picture rect").count() == 1
+
+
 def test_keys_walk_the_samples_and_the_theme_turns(page: Any) -> None:
     choose(page)
     page.locator("h2", has_text="Samples").click()

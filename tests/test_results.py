@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 import evalkit
 from evalkit.cell import Cell
 from evalkit.cli import main
-from evalkit.errors import UsageError
+from evalkit.errors import DataError, UsageError
 from evalkit.results import (
     compare_cells,
     comparison_frame,
@@ -31,7 +32,7 @@ from evalkit.results.rescore import rescore
 from evalkit.results.tables import aligned, escaped, write_csv
 from evalkit.runner import run_cell
 from evalkit.stats import compare, mean
-from evalkit.store import CellFolder, Selection
+from evalkit.store import RESULTS, RUN, CellFolder, Selection
 from evalkit.task import Metric, Task, load_task
 from evalkit.types import Completion, Sample, Score
 from tests.plugins.adder import Adder
@@ -241,6 +242,40 @@ def test_one_damaged_cell_is_named_left_out_and_told_by_the_exit_code(
     assert damaged.run_path.name in (output / "leaderboard.md").read_text()
     damaged.run_path.write_text('{"schema_version": 99}')
     assert "schema 99" in take_inventory(output).damaged[0]
+
+
+def swap_journals(a: CellFolder, b: CellFolder) -> None:
+    a.journal_path.write_bytes(b.journal_path.read_bytes())
+
+
+def make_folder(a: CellFolder, b: CellFolder) -> None:
+    a.journal_path.unlink()
+    a.journal_path.mkdir()
+
+
+def lose_run(a: CellFolder, b: CellFolder) -> None:
+    (a.path / RUN).unlink()
+
+
+def misshape(a: CellFolder, b: CellFolder) -> None:
+    (a.path / RESULTS).write_text("[]")
+
+
+@pytest.mark.parametrize("damage", [swap_journals, make_folder, lose_run, misshape])
+def test_whatever_is_damaged_every_table_has_the_other_cells(
+    output: Path, damage: Callable[[CellFolder, CellFolder], None]
+) -> None:
+    damaged, whole = cells_in(output)
+    damage(damaged, whole)
+    left = {str(whole.path)}
+    assert set(evalkit.load_results(output)["cell"]) == left
+    assert set(evalkit.load_samples(output)["cell"]) == left
+    assert len(Leaderboard.of(output).long()) == 1
+    assert load_breakdown(output, "parity").n.sum() == 40
+    for verb in (["leaderboard"], ["leaderboard", "--by", "parity"], ["report"], ["rescore"]):
+        assert main([*verb, "--output", str(output)]) == 1, verb
+    with pytest.raises(DataError, match=damaged.name):
+        find_cells(str(damaged.path), output)
 
 
 def test_models_of_one_name_are_told_apart_by_their_paths(output: Path) -> None:

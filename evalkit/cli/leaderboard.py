@@ -38,17 +38,17 @@ def main(args: argparse.Namespace) -> int:
     if args.by:
         from evalkit.results.breakdown import breakdown_text, load_breakdown
 
-        frame = load_breakdown(args.output, args.by)
+        frame = load_breakdown(there, args.by)
         text, written = breakdown_text(frame, args.by), None
     elif args.paper:
         from evalkit.results.published import beside_published, paper_text, write_paper_table
 
         frame = beside_published(there.cells)
-        text, written = paper_text(frame), write_paper_table(args.output)
+        text, written = paper_text(frame), write_paper_table(there)
     else:
         from evalkit.results.leaderboard import Leaderboard
 
-        board = Leaderboard.of(args.output)
+        board = Leaderboard.of(there)
         frame, text, written = board.frame, board.text(), board.write(args.output)
     if args.json:
         print_json(frame.to_dict("records"))

@@ -38,7 +38,7 @@ def main(args: argparse.Namespace) -> int:
     file = args.save or args.output / "report.html"
     there = some_cells(args.output)
     data = check_data(data_paths(args.data), [c.task for c in there.cells])
-    for fault in write_report(args.output, file, args.media, data):
+    for fault in write_report(there, file, args.media, data):
         print(f"evalkit: {fault}", file=sys.stderr)
     print(f"written: {file}")
     return 1 if there.damaged else 0

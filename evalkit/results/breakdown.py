@@ -7,11 +7,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import UsageError
-from evalkit.results.cells import arm, data_kind, model_labels, partial_text, some_cells
+from evalkit.results.cells import Output, arm, data_kind, model_labels, partial_text, some_cells
 from evalkit.results.tables import aligned, interval_text, value_text
 from evalkit.store import MetricResult, Record
 from evalkit.task import Metric
@@ -109,7 +108,7 @@ def in_order(values: Iterable[str]) -> list[str]:
     return sorted(values, key=lambda v: (ORDER.get(v, 0), v))
 
 
-def load_breakdown(output: str | Path, field: str) -> pd.DataFrame:
+def load_breakdown(output: Output, field: str) -> pd.DataFrame:
     """One row per cell and value of a metadata field, for the headline metric, with a 95 % interval
     over clusters. Where the metric is a macro average, each value's is one too.
 
@@ -121,7 +120,8 @@ def load_breakdown(output: str | Path, field: str) -> pd.DataFrame:
 
     rows: list[dict[str, Any]] = []
     known: set[str] = set()
-    cells = some_cells(Path(output)).cells
+    there = some_cells(output)
+    cells = there.cells
     models = model_labels(cells)
     for cell in cells:
         if not cell.results.metrics:
@@ -149,8 +149,8 @@ def load_breakdown(output: str | Path, field: str) -> pd.DataFrame:
             numbers = {k: getattr(result, k) for k in ("value", "ci_low", "ci_high", "n")}
             rows.append(about | {field: name} | numbers)
     if not rows:
-        there = f"; there are: {', '.join(sorted(known | DERIVED.keys()))}" if known else ""
-        raise UsageError(f"no sample under {Path(output) / 'runs'} has {field!r}{there}")
+        fields = f"; there are: {', '.join(sorted(known | DERIVED.keys()))}" if known else ""
+        raise UsageError(f"no sample under {there.output / 'runs'} has {field!r}{fields}")
     return pd.DataFrame(rows)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from evalkit.adapter import digest
 from evalkit.errors import DataError, UsageError
+from evalkit.results.tables import printable
 from evalkit.store import CellFolder, Selection, cells, display_names, model_name
 
 LOG = logging.getLogger("evalkit")
@@ -26,37 +27,48 @@ DATA_KINDS = {"hub": "official", "embedded": "mini"}
 class Inventory:
     """The cells under an output folder."""
 
+    output: Path
     cells: tuple[CellFolder, ...]
     """Those that can be read, in the order of their folders."""
     damaged: tuple[str, ...]
     """Why each of the others can't be, in words that name its file."""
 
 
-def take_inventory(output: Path) -> Inventory:
-    """Reads run.json and results.json of every cell. A damaged cell costs the others nothing: it
-    is logged as a warning and left out.
+Output = str | Path | Inventory
+"""An output folder, or what was read of it already."""
+
+
+def take_inventory(output: Output) -> Inventory:
+    """Reads run.json, results.json and the journal's header of every cell. A damaged cell costs the
+    others nothing: it is logged as a warning and left out.
 
     Raises UsageError when there is no such folder.
     """
-    if not output.is_dir():
-        raise UsageError(f"{output}: no such folder")
+    if isinstance(output, Inventory):
+        return output
+    folder = Path(output)
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder")
     whole, damaged = [], []
-    for cell in cells(output):
+    for cell in cells(folder):
         try:
-            _ = cell.run, cell.results
+            cell.check()
             whole.append(cell)
         except DataError as e:
             LOG.warning("left out: %s", e)
             damaged.append(str(e))
-    return Inventory(tuple(whole), tuple(damaged))
+    return Inventory(folder, tuple(whole), tuple(damaged))
 
 
-def some_cells(output: Path) -> Inventory:
+def some_cells(output: Output) -> Inventory:
     """``take_inventory`` of a folder that must hold at least one cell. Raises UsageError."""
-    found = take_inventory(output) if output.is_dir() else Inventory((), ())
-    if not found.cells and not found.damaged:
-        raise UsageError(f"no results under {output / 'runs'}: run something first")
-    return found
+    if isinstance(output, str | Path) and not Path(output).is_dir():
+        there = Inventory(Path(output), (), ())
+    else:
+        there = take_inventory(output)
+    if not there.cells and not there.damaged:
+        raise UsageError(f"no results under {there.output / 'runs'}: run something first")
+    return there
 
 
 def find_cells(name: str, output: Path = Path("results")) -> list[CellFolder]:
@@ -64,7 +76,7 @@ def find_cells(name: str, output: Path = Path("results")) -> list[CellFolder]:
     cells). Raises UsageError with what there is.
     """
     if Path(name).is_dir() and (cell := CellFolder(Path(name))).exists:
-        _ = cell.run, cell.results
+        cell.check()
         return [cell]
     there = take_inventory(output).cells if output.is_dir() else ()
     meant = [c for c in there if name in (c.name, c.model, c.path.parent.name)]
@@ -129,7 +141,7 @@ def labels(cells: Sequence[CellFolder]) -> dict[Path, str]:
     weights, and at last the folder's name.
     """
     models = model_labels(cells)
-    out = {c.path: ", ".join(filter(None, (models[c.path], c.settings))) for c in cells}
+    out = {c.path: printable(", ".join(filter(None, (models[c.path], c.settings)))) for c in cells}
     details: tuple[Callable[[CellFolder], str], ...] = (
         lambda c: c.adapter,
         lambda c: f"{data_kind(c)} data",

@@ -77,7 +77,7 @@ def load_samples(output: str | Path = "results", errors: bool = True) -> pd.Data
     """
     import pandas as pd
 
-    cells = take_inventory(Path(output)).cells
+    cells = take_inventory(output).cells
     models = model_labels(cells)
     rows: list[dict[str, Any]] = []
     for cell in cells:

@@ -11,6 +11,7 @@ from evalkit.adapter import digest
 from evalkit.files import replace
 from evalkit.results.cells import (
     MINI_NOTE,
+    Output,
     arm,
     data_digest,
     data_kind,
@@ -123,7 +124,7 @@ class Leaderboard:
     """Why cells that can't be read are left out."""
 
     @classmethod
-    def of(cls, output: Path) -> Leaderboard:
+    def of(cls, output: Output) -> Leaderboard:
         """Reads all cells under an output folder. Raises UsageError when there is no such
         folder.
         """

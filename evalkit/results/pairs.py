@@ -8,7 +8,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from evalkit.errors import UsageError
-from evalkit.results.cells import data_digest, labels, model_labels, partial_text
+from evalkit.results.cells import data_digest, data_kind, labels, model_labels, partial_text
 from evalkit.results.tables import aligned, interval_text, p_text, value_text
 from evalkit.stats import compare, detectable, holm, mean
 from evalkit.store import CellFolder, MetricResult, Record
@@ -168,7 +168,8 @@ def comparison_text(pairs: Sequence[Pair]) -> str:
     models = model_labels([cell for p in pairs for cell in (p.a, p.b)])
 
     def name(cell: CellFolder) -> str:
-        return ", ".join(filter(None, (models[cell.path], cell.adapter, cell.settings)))
+        data = "local data" if data_kind(cell) == "local" else ""
+        return ", ".join(filter(None, (models[cell.path], cell.adapter, cell.settings, data)))
 
     rows = [
         (

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.files import replace
-from evalkit.results.cells import data_kind, partial_text, some_cells
+from evalkit.results.cells import Output, data_kind, partial_text, some_cells
 from evalkit.results.tables import aligned, markdown_table, value_text, write_csv
 from evalkit.store import CellFolder
 
@@ -158,14 +158,15 @@ def _nothing_published(cell: CellFolder) -> str:
     return f"{cell.model} is not among the published models ({', '.join(known)})"
 
 
-def write_paper_table(output: Path) -> tuple[Path, Path]:
+def write_paper_table(output: Output) -> tuple[Path, Path]:
     """Writes ``paper.csv`` and ``paper.md`` into ``output``; returns both paths. Raises UsageError
     when there are no results, EvalkitError when they can't be written.
     """
-    frame = beside_published(some_cells(output).cells)
-    csv = write_csv(output / "paper.csv", frame.assign(schema_version=SCHEMA_VERSION))
+    there = some_cells(output)
+    frame = beside_published(there.cells)
+    csv = write_csv(there.output / "paper.csv", frame.assign(schema_version=SCHEMA_VERSION))
     head = f"<!-- schema_version: {SCHEMA_VERSION}; made by `evalkit leaderboard --paper` -->"
-    markdown = output / "paper.md"
+    markdown = there.output / "paper.md"
     replace(
         markdown,
         f"{head}\n\n{markdown_table(HEADS, _rows(frame))}\n\n{NOISE_NOTE}\n",

@@ -20,6 +20,7 @@ from evalkit.results import plots
 from evalkit.results.breakdown import metric_of
 from evalkit.results.cells import (
     MINI_NOTE,
+    Output,
     arm,
     data_digest,
     data_kind,
@@ -56,7 +57,7 @@ class Part:
 
 
 def write_report(
-    output: Path, file: Path, place: Place = "auto", data: Mapping[str, Path] | None = None
+    output: Output, file: Path, place: Place = "auto", data: Mapping[str, Path] | None = None
 ) -> list[str]:
     """Writes the page on all cells and sweeps under ``output``; returns what could not be shown, in
     words.
@@ -76,7 +77,7 @@ def write_report(
             file.with_name(f"{file.stem}_media")
         )
         holds, missing = contents(parts, Gallery(keep), data or {})
-        sweeps, damaged = load_findings(output)
+        sweeps, damaged = load_findings(there.output)
         drawn, undrawn = _pictures(parts)
         faults += missing + damaged + undrawn
         holds["faults"] = faults
