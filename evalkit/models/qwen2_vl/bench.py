@@ -14,8 +14,8 @@ from torch import nn
 from evalkit.engine.interface import Media
 from evalkit.engine.sequence import Prompt
 from evalkit.models.device import DTYPES
-from evalkit.models.qwen2_vl.checkpoint import PATCH_EMBED
 from evalkit.models.qwen2_vl.checkpoint import load as load_released
+from evalkit.models.qwen2_vl.checkpoint import transformers_state
 from evalkit.models.qwen2_vl.config import RELEASED, Qwen2VLConfig
 from evalkit.models.qwen2_vl.fused import fuse
 from evalkit.models.qwen2_vl.model import Qwen2VL
@@ -142,19 +142,3 @@ def in_transformers(model: Qwen2VL) -> Any:
     hf.load_state_dict(transformers_state(model), strict=True)
     hf.generation_config.eos_token_id = None
     return hf
-
-
-def transformers_state(model: Qwen2VL) -> dict[str, torch.Tensor]:
-    """The tensors under the names that `transformers` has in memory."""
-    state = {}
-    for key, tensor in model.state_dict().items():
-        if key == PATCH_EMBED:
-            tensor = tensor.unflatten(
-                1, (3, 2, 14, 14)
-            )  # of the convolution that it is released as
-        if key.startswith("visual."):
-            key = f"model.{key}"
-        else:
-            key = key.replace("model.", "model.language_model.", 1)
-        state[key] = tensor
-    return state
