@@ -251,7 +251,7 @@ class _Stream:
         self.cell, self.selection, self.journal, self.before = cell, selection, journal, before
         self.pending: dict[str, tuple[Sample, str]] = {}
         self.chosen: dict[str, None] = {}
-        self.reused = self.made = 0
+        self.reused = self.asked = self.made = 0
         self.running = _RunningScore(cell)
         self.broken: Exception | None = None
         self.seen = 0  # samples of the data so far
@@ -282,6 +282,7 @@ class _Stream:
                 self.reused += 1
                 self.running.count(done[id])
             else:
+                self.asked += 1
                 self.pending[id] = _without_media(sample), prompt
                 yield Request(
                     id,
@@ -322,8 +323,13 @@ class _Stream:
         if not self.chosen:
             if self.selection.first and self.seen:
                 start, stop = self.selection.first
-                return f"samples {start} to {stop} were asked for, and there are {self.seen}"
+                return (
+                    f"nothing was selected: samples {start} to {stop} were asked for, and there "
+                    f"are {self.seen}"
+                )
             return f"{cell.task.full_name} has no rows: nothing was asked"
+        if not self.asked and not self.reused:
+            return f"no row could be used: mend {type(cell.task).__name__}.samples or the data"
         if self.made and cell.task.describe_data(cell.data) != cell.identity.data:
             return "the data changed while they were read: repeat the run"
         return None

@@ -319,6 +319,7 @@ def test_a_cell_in_which_no_row_could_be_asked_is_not_left_behind(
     outcome = run(tmp_path, task=task)
     assert (outcome.results.n, outcome.results.errors, len(outcome.failures)) == (0, 40, 5)
     assert "row 0: Sums.samples: str is not a Sample" in str(outcome.failures[0].error)
+    assert outcome.stopped == "no row could be used: mend Sums.samples or the data"
     assert cells(tmp_path) == [] and not outcome.cell.folder.exists()
 
 
@@ -333,7 +334,9 @@ def test_a_selection_beyond_the_end_is_said(tmp_path: Path, begun: bool) -> None
     if begun:
         run(tmp_path)
     outcome = run(tmp_path, Selection(first=(1000, 1010)))
-    assert outcome.stopped == "samples 1000 to 1010 were asked for, and there are 40"
+    assert outcome.stopped == (
+        "nothing was selected: samples 1000 to 1010 were asked for, and there are 40"
+    )
     assert (outcome.results.n, len(cells(tmp_path))) == (0, int(begun))
 
 
