@@ -517,17 +517,21 @@ def load_samples(output: str | Path = "results", errors: bool = True) -> pd.Data
 
 
 def sweep(
-    sweep: str | Path, model: str | None = None, output: str | Path = "results/ablations"
+    sweep: str | Path,
+    model: str | None = None,
+    output: str | Path = "results/ablations",
+    data: Mapping[str, str | Path] | None = None,
 ) -> SweepResult:
     """Runs an ablation sweep (a shipped name or a YAML file), or goes on with it, and writes its
-    tables, pictures and report. ``model`` replaces the sweep's own. Raises UsageError for what
+    tables, pictures and report. ``model`` replaces the sweep's own, ``data`` (local copies of
+    subsets' data) is added to its own. Raises UsageError for what
     can't be run as it is written; cells that fail do not stop the others.
     """
     from evalkit.results import sweep_tables, write_report
     from evalkit.sweeps import arms, find_sweep, findings, load_sweep, plan, run_sweep
 
     where = _path(output)
-    config = load_sweep(find_sweep(_expanded(sweep)), model and _expanded(model))
+    config = load_sweep(find_sweep(_expanded(sweep)), model and _expanded(model), data)
     planned = plan(config, where)
     errors = run_sweep(config, planned)
     for error in errors:

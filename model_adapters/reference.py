@@ -25,7 +25,7 @@ from evalkit.errors import CheckpointError, UsageError, reason
 from evalkit.malloc import Tidy
 from evalkit.media import decode_image, decode_video
 from evalkit.models.limits import Limits
-from evalkit.models.registry import Family, family, family_of
+from evalkit.models.registry import FAMILIES, Family, family, family_of, model_type
 from evalkit.models.switch import Switch
 from evalkit.models.weights import tensors_digest, weights_digest
 from evalkit.nano import checkpoint_folder
@@ -307,11 +307,17 @@ class ReferenceAdapter(ModelAdapter):
 def _family(model: str | nn.Module) -> Family:
     """The family of a checkpoint or of a model in memory. Raises EvalkitError."""
     if isinstance(model, str):
-        return family_of(checkpoint_folder(model))
+        folder = checkpoint_folder(model)
+        if (kind := model_type(folder)) not in FAMILIES:
+            raise CheckpointError(
+                f"{folder}: model_type is {kind!r}; evalkit's own implementations are "
+                f"{', '.join(sorted(FAMILIES))}; others run with --adapter transformers"
+            )
+        return family_of(folder)
     what = f"{type(model).__module__}.{type(model).__name__}"
-    model_type = getattr(getattr(model, "config", None), "model_type", None)
+    its_type = str(getattr(getattr(model, "config", None), "model_type", None))
     try:
-        own = family(str(model_type))
+        own = family(its_type)
     except CheckpointError as e:
         raise UsageError(f"a model in memory, {what}: {e}") from None
     if not isinstance(model, own.Model):

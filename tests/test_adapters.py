@@ -209,6 +209,12 @@ def test_wrong_arguments_are_refused_with_the_right_ones(
         adapter(tiny, **arguments)
 
 
+def test_a_model_of_another_family_is_sent_to_the_other_adapter(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
+    with pytest.raises(CheckpointError, match="'qwen2_5_vl'.* --adapter transformers"):
+        ReferenceAdapter(str(tmp_path))
+
+
 def test_a_missing_model_is_named() -> None:
     with pytest.raises(CheckpointError, match="no such folder"):
         ReferenceAdapter("nowhere-to-be-found")

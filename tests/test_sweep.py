@@ -13,6 +13,7 @@ import pytest
 from evalkit.cli import main
 from evalkit.config_files import Strict, yaml_reference
 from evalkit.errors import UsageError
+from evalkit.nano.mini import HERE
 from evalkit.nano.recipe import Ladder, ModelSize, Recipe, Stage
 from evalkit.nano.twins import Condition, Twins
 from evalkit.results.sweep_tables import COLUMNS
@@ -231,7 +232,24 @@ def test_the_command_of_a_sweep_repeats_it(tmp_path: Path) -> None:
     path = tmp_path / "my sweep.yaml"
     path.write_text("name: x\nquestion: y\ntasks: [docvqa]\n")
     assert load_sweep(path).command == f"evalkit sweep '{path}' --model nano"
-    assert load_sweep(find_sweep("mrope")).command == "evalkit sweep mrope --model nano"
+    shipped = find_sweep("mrope")
+    assert load_sweep(shipped).command == "evalkit sweep mrope --model nano"
+    local = load_sweep(shipped, "twin-mrope", {"docvqa:mini": tmp_path})
+    assert local.command == (
+        f"evalkit sweep mrope --model twin-mrope --data docvqa:mini={tmp_path}"
+    )
+
+
+def test_a_sweep_runs_on_local_data(tmp_path: Path) -> None:
+    data = HERE / "docvqa"
+    path = tmp_path / "local.yaml"
+    path.write_text("name: x\nquestion: y\ntasks: [docvqa:val]\nlimit: 2\n")
+    config = load_sweep(path, data={"docvqa:val": data})
+    (planned,) = plan(config, tmp_path / "out")
+    assert planned.cell.data == data
+    assert run_sweep(config, [planned]) == []
+    path.write_text(path.read_text() + f"data: {{'docvqa:val': {data}}}\n")
+    assert plan(load_sweep(path), tmp_path / "out")[0].cell.folder == planned.cell.folder
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from evalkit.cli.options import name_or_path, output_option, talk_options
+from evalkit.cli.options import (
+    data_option,
+    data_paths,
+    name_or_path,
+    output_option,
+    talk_options,
+)
 from evalkit.cli.output import print_json
 from evalkit.results.tables import aligned
 
@@ -22,6 +28,7 @@ def add_parser(verbs: Verbs) -> None:
         "sweep", type=name_or_path, help="the name of a shipped sweep, or a YAML file"
     )
     parser.add_argument("--model", type=name_or_path, help="instead of the sweep's own")
+    data_option(parser)
     output_option(parser, "results/ablations")
     parser.add_argument(
         "--dry-run",
@@ -36,8 +43,9 @@ def main(args: argparse.Namespace) -> int:
     from evalkit import api
     from evalkit.sweeps import find_sweep, load_sweep, outlook, plan
 
+    data = data_paths(args.data)
     if args.dry_run:
-        config = load_sweep(find_sweep(args.sweep), args.model)
+        config = load_sweep(find_sweep(args.sweep), args.model, data)
         columns = ("task", "settings", "journaled", "seconds to go")
         rows = outlook(config, plan(config, args.output), args.output)
         if args.json:
@@ -45,7 +53,7 @@ def main(args: argparse.Namespace) -> int:
         else:
             print(aligned(columns, rows))
         return 0
-    result = api.sweep(args.sweep, args.model, args.output)
+    result = api.sweep(args.sweep, args.model, args.output, data)
     if args.json:
         print_json(result.frame.to_dict("records"))
     else:

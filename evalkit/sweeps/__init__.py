@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from evalkit.adapter import ModelAdapter, adapter_class, check_arguments, make_adapter
 from evalkit.cell import Cell
@@ -92,12 +92,19 @@ class Sweep(Strict):
     """Cells with a baseline and tasks of their own."""
     limit: int | None = Field(default=None, gt=0)
     """Only so many samples of each task, drawn at random; all by default."""
+    _added_data: dict[str, Path] = PrivateAttr(default_factory=dict)
 
     @property
     def command(self) -> str:
         """The command that repeats this sweep."""
         file = self.file(SHIPPED) or self.name
-        return shlex.join(["evalkit", "sweep", file, "--model", self.model])
+        added = [x for n, p in self._added_data.items() for x in ("--data", f"{n}={p}")]
+        return shlex.join(["evalkit", "sweep", file, "--model", self.model, *added])
+
+    @property
+    def local_data(self) -> dict[str, Path]:
+        """Local copies of subsets' data: the file's, and those added to it."""
+        return {n: p.expanduser() for n, p in (self.data | self._added_data).items()}
 
     @model_validator(mode="after")
     def _fits(self) -> Sweep:
@@ -150,11 +157,14 @@ def find_sweep(name: str) -> Path:
     return find_shipped(name, SHIPPED, "sweeps")
 
 
-def load_sweep(path: Path, model: str | None = None) -> Sweep:
-    """Reads and checks a sweep's file; ``model`` replaces its own. Raises UsageError that names
-    file, line and field.
+def load_sweep(
+    path: Path, model: str | None = None, data: Mapping[str, str | Path] | None = None
+) -> Sweep:
+    """Reads and checks a sweep's file; ``model`` replaces its own, ``data`` is added to its own.
+    Raises UsageError that names file, line and field.
     """
     sweep = read_yaml(path, Sweep, **({"model": model} if model else {}))
+    sweep._added_data = {name: Path(where) for name, where in (data or {}).items()}
     for settings in sweep.every():
         try:
             check_settings(sweep, settings)
@@ -162,7 +172,7 @@ def load_sweep(path: Path, model: str | None = None) -> Sweep:
             raise UsageError(f"{path}: {e}{yaml_quotes(settings)}") from None
     tasks = (*sweep.tasks, *(t for g in sweep.groups for t in g.tasks))
     names = dict.fromkeys(load_task(t).full_name for t in tasks)
-    if strange := sorted(set(sweep.data) - set(names)):
+    if strange := sorted(set(sweep.local_data) - set(names)):
         raise UsageError(
             f"{path}: data: {', '.join(strange)} is not among the sweep's tasks: {', '.join(names)}"
         )
@@ -202,7 +212,7 @@ def plan(sweep: Sweep, output: Path) -> list[Planned]:
             for s, m, adapter in adapters
         ]
 
-    data = {name: path.expanduser() for name, path in sweep.data.items()}
+    data = sweep.local_data
     own = [p for g in sweep.groups for p in cells(g.tasks, (g.baseline, *g.include))]
     return [*cells(sweep.tasks, sweep.cells()), *own]
 
