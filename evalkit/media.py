@@ -233,16 +233,20 @@ def _timeline(video: Video) -> Timeline:
     times = tuple(float((s - stamps[0]) * unit) for s in stamps) or tuple(
         i / fps for i in range(count)
     )
+    unseen = max(stated - hidden - count, 0)
     expected = count
-    if stated > count + hidden:
-        expected = stated - hidden
-    elif seconds is not None and count > 1:
-        # what the stated end leaves room for, by the usual step
+    if seconds is None or not stamps or count < 2:
+        expected += unseen
+    else:
+        # What the stated end leaves room for. A header's count alone is no proof: AVI counts the
+        # empty packets, too, with which it fills gaps.
         steps = np.diff(times)
-        shown_for = float((max(ends) - stamps[0]) * unit) if stamps else times[-1]
-        room = seconds - max(shown_for, times[-1])
-        if room > 2 * steps.max():
-            expected = count + round(room / float(np.median(steps)))
+        step = float(np.median(steps))
+        room = seconds - float((max(ends) - stamps[0]) * unit)
+        if unseen and room > step / 2:
+            expected += min(unseen, max(round(room / step), 1))
+        elif room > 2 * steps.max():
+            expected += round(room / step)
     return Timeline(times, tuple(stamps), fps, expected)
 
 

@@ -480,3 +480,20 @@ def test_the_digest_sees_bytes_that_were_replaced_in_place(tmp_path: Path) -> No
     path.write_bytes(b"two")
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert Video(path).digest != before
+
+
+def test_gaps_that_avi_fills_with_empty_packets_are_no_missing_frames() -> None:
+    out = io.BytesIO()
+    with av.open(out, "w", format="avi") as file:
+        stream = file.add_stream("mpeg4", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for i in range(20):
+            frame = av.VideoFrame.from_ndarray(
+                np.full((48, 64, 3), 6 * i, np.uint8), format="rgb24"
+            )
+            frame.pts, frame.time_base = i + 10 * (i >= 10), Fraction(1, 8)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    with av.open(io.BytesIO(out.getvalue())) as file:
+        assert file.streams.video[0].frames == 30
+    assert len(decode_video(Video(out.getvalue()), every)) == 20
