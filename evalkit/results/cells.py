@@ -16,7 +16,7 @@ from evalkit.store import CellFolder, Selection, cells, display_names, model_nam
 
 LOG = logging.getLogger("evalkit")
 MINI_NOTE = (
-    "`mini` subsets are small sets drawn by evalkit; their scores are not comparable "
+    "mini subsets are small sets drawn by evalkit; their scores are not comparable "
     "with those of the official subsets."
 )
 DATA_KINDS = {"hub": "official", "embedded": "mini"}

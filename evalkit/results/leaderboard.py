@@ -237,7 +237,7 @@ class Leaderboard:
             [
                 aligned(view.columns, shown),
                 aligned(LONG, self.long()),
-                "\n".join(best + self.notes()).replace("`", ""),
+                "\n".join(best + self.notes()),
             ]
         )
 

@@ -260,7 +260,7 @@ def _overview(parts: Sequence[Part]) -> str:
         for m in cell.results.metrics[:1]
     ]
     mini = any(data_kind(c) == "mini" for c in cells)
-    note = f"<p>{html.escape(MINI_NOTE.replace('`', ''))}</p>" if mini else ""
+    note = f"<p>{html.escape(MINI_NOTE)}</p>" if mini else ""
     return f"<section><h2>Scores</h2>{_table(SCORES, rows)}{note}</section>"
 
 
