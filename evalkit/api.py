@@ -18,7 +18,7 @@ import logging
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -62,18 +62,23 @@ class Evaluation:
 
     @property
     def cells(self) -> tuple[CellFolder, ...]:
-        """The folders that hold the results."""
-        return tuple(o.cell.stored for o in self.outcomes)
+        """The folders that hold the results; none for a task in which nothing was answered."""
+        stored = [(o.cell.stored, o.results) for o in self.outcomes]
+        return tuple(cell.showing(results) for cell, results in stored if cell.exists)
 
     @property
     def frame(self) -> pd.DataFrame:
         """One row per task and metric, with the columns of ``load_results``."""
-        return self._of_cells(load_results)
+        from evalkit.results.frames import results_frame
+
+        return results_frame(self.cells)
 
     @property
     def samples(self) -> pd.DataFrame:
-        """One row per sample, with the columns of ``load_samples``."""
-        return self._of_cells(load_samples)
+        """One row per sample that the cells hold, with the columns of ``load_samples``."""
+        from evalkit.results.frames import samples_frame
+
+        return samples_frame(self.cells)
 
     @property
     def scores(self) -> dict[str, float]:
@@ -109,15 +114,6 @@ class Evaluation:
 
         errors = "".join(f"<p>{escape(e)}</p>" for e in self.errors)
         return str(self._short().to_html(index=False, notebook=True)) + errors
-
-    def _of_cells(self, load: Callable[[Path], pd.DataFrame]) -> pd.DataFrame:
-        outputs = dict.fromkeys(o.cell.output for o in self.outcomes)
-        if not outputs:
-            return load(Path())
-        (output,) = outputs
-        frame = load(output)
-        mine = frame["cell"].isin([str(c.path) for c in self.cells])
-        return frame[mine].reset_index(drop=True)
 
     def _short(self) -> pd.DataFrame:
         columns = "task model metric value ci_low ci_high n errors unparsed".split()

@@ -228,6 +228,14 @@ class CellFolder:
         replace_json(self.run_path, run.to_json())
         self._forget("run")
 
+    def showing(self, results: CellResults) -> CellFolder:
+        """The same folder, with these results instead of those in its file: a part of the samples
+        that was run after all of them leaves the file as it is.
+        """
+        folder = CellFolder(self.path)
+        folder.__dict__["results"] = results
+        return folder
+
     def write_results(self, results: CellResults) -> None:
         """Raises EvalkitError when it can't be written."""
         replace_json(self.results_path, results.to_json())

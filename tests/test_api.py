@@ -44,15 +44,12 @@ def test_an_evaluation_prints_nothing(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_a_repeated_evaluation_asks_nothing_unless_it_is_to_be_fresh(tmp_path: Path) -> None:
-    adapter = Adder("m")
-    asked: list[str] = []
-    answer = adapter.answer
-    adapter.answer = lambda request: (asked.append(request.id), answer(request))[1]  # type: ignore[method-assign,func-returns-value]
+    adapter = Counter("m")
     for _ in range(2):
         evalkit.evaluate(Sums, adapter=adapter, output=tmp_path, progress=False)
-    assert len(asked) == 40
+    assert adapter.asked == 40
     evalkit.evaluate(Sums, adapter=adapter, output=tmp_path, progress=False, fresh=True)
-    assert len(asked) == 80
+    assert adapter.asked == 80
     assert len(cells(tmp_path)) == 1
 
 
@@ -166,6 +163,16 @@ def test_a_limited_evaluation_says_what_the_samples_have_in_common(
     assert "never quote" in caplog.text
 
 
+class Counter(Adder):
+    """Counts what it is asked."""
+
+    asked = 0
+
+    def answer(self, request: evalkit.Request) -> evalkit.Completion:
+        self.asked += 1
+        return super().answer(request)
+
+
 class Refuser(Adder):
     """Answers nothing."""
 
@@ -249,3 +256,21 @@ def test_the_training_loop_example_gives_a_curve(tmp_path: Path) -> None:
         sys.path.pop(0)
     assert len(training_loop.main(tmp_path, steps=1, every=1)) == 2
     assert list(evalkit.load_results(tmp_path)["model"].unique()) == ["relearning"]
+
+
+def test_a_part_after_the_whole_is_shown_and_leaves_the_whole(tmp_path: Path) -> None:
+    settings = {"adapter": Adder("m"), "output": tmp_path, "progress": False}
+    evalkit.evaluate(Sums, **settings)
+    part = evalkit.evaluate(Sums, limit=4, **settings)
+    assert list(part["n"]) == [4, 4] and not part["complete"].any()
+    assert list(evalkit.load_results(tmp_path)["n"]) == [40, 40]
+
+
+def test_an_evaluation_in_which_nothing_was_answered_is_an_empty_frame(tmp_path: Path) -> None:
+    gone = tmp_path / "gone.py"
+    gone.write_text(Path(SUMS).read_text().replace("range(40)", "range(0)"))
+    evaluation = evalkit.evaluate(
+        str(gone), adapter=Adder("m"), output=tmp_path / "out", progress=False
+    )
+    assert evaluation.failed() and len(evaluation.frame) == len(evaluation) == 0
+    assert evaluation._repr_html_().startswith("<")

@@ -70,7 +70,7 @@ def restore(folder: Path, recipe: Recipe, model: Qwen2VL, optimisers: Optimisers
         ]
         raise UsageError(
             f"{folder}: was begun with another recipe ({', '.join(changed)} differ); choose "
-            "another --out"
+            "another --output"
         )
     tensors = load_file(folder / state["tensors"])
     kept: dict[str, dict[str, Tensor]] = {}

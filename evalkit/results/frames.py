@@ -75,9 +75,13 @@ def load_samples(output: str | Path = "results", errors: bool = True) -> pd.Data
     ``metadata_*`` and ``score_*`` as the tasks name them. ``errors=False`` leaves out samples
     without a score. Raises UsageError when there is no such folder.
     """
+    return samples_frame(take_inventory(output).cells, errors)
+
+
+def samples_frame(cells: Sequence[CellFolder], errors: bool = True) -> pd.DataFrame:
+    """``load_samples`` of these cells."""
     import pandas as pd
 
-    cells = take_inventory(output).cells
     models = model_labels(cells)
     rows: list[dict[str, Any]] = []
     for cell in cells:
