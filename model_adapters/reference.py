@@ -208,14 +208,17 @@ class ReferenceAdapter(ModelAdapter):
                     else:
                         seen = sum(token in self.chat.visual_ids for token in prompt.ids)
                         counts = TokenCounts(len(prompt.ids) - seen, seen)
-                        under_way[prompt.id] = request.choices, counts
+                        under_way.setdefault(prompt.id, (request.choices, counts))
                         yield prompt
 
         tidy = Tidy(TRIM_THRESHOLD)
         # An interrupt's traceback would keep the generator open, and its threads waiting for ever.
         with closing(prompts()) as source:
             for output in (self.engine.rank if ranked else self.engine.generate)(source):
-                yield self._completion(*under_way.pop(output.id), output)
+                if output.error:  # of a repeated id: the first one's answer is still to come
+                    yield Completion(output.id, finish_reason="error", error=output.error)
+                else:
+                    yield self._completion(*under_way.pop(output.id), output)
                 tidy()
                 while failed:
                     yield failed.pop()
@@ -286,8 +289,6 @@ class ReferenceAdapter(ModelAdapter):
     def _completion(
         self, choices: Sequence[str], tokens: TokenCounts, output: Output
     ) -> Completion:
-        if output.error:
-            return Completion(output.id, finish_reason="error", error=output.error)
         if output.logprobs:
             best = max(range(len(output.logprobs)), key=output.logprobs.__getitem__)
             text, reason = choices[best], "rank"

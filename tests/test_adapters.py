@@ -157,6 +157,20 @@ def test_what_no_one_foresaw_costs_one_request(adapter: type, tiny: str) -> None
     assert "Error" in str(out["surrogate"].error) and out["good"].error is None
 
 
+def test_a_repeated_id_or_no_room_for_an_answer_costs_that_request(tiny: str) -> None:
+    asked = [
+        *REQUESTS[:2],
+        ask("image", picture(60, 60, 9), Text("Another?")),
+        ask("none", Text("No tokens?"), limit=0),
+        Request("empty", ()),
+        REQUESTS[2],
+    ]
+    got = list(ReferenceAdapter(tiny).generate(asked))
+    assert len(got) == len(asked)
+    assert {c.id for c in got if not c.error} == {"text", "image", "two"}
+    assert sorted(c.id for c in got if c.error) == ["empty", "image", "none"]
+
+
 @pytest.mark.parametrize("adapter", [ReferenceAdapter, TransformersAdapter])
 @pytest.mark.parametrize("device", ["foo", "cuda:99"])
 def test_a_device_that_is_not_here_is_refused(adapter: type, device: str, tiny: str) -> None:

@@ -97,6 +97,8 @@ class Chat:
         Raises CheckpointError for a template that can't be rendered, DataError for messages that it
         refuses.
         """
+        if not messages:
+            raise DataError("there are no messages to make a prompt of")
         try:
             return str(
                 self._compiled.render(
