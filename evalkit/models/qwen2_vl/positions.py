@@ -174,6 +174,9 @@ def kron(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[Ten
     Their phases are t + h + w, t + h - w, t - h + w and t - h - w, all times the block's frequency
     theta^(-8b / head_dim). For text that is 3p, p, p, -p: not ordinary RoPE.
     """
+    # A product of plane rotations on 8 = 2 x 2 x 2 features has the eigenvalues
+    # exp(i (+-t +- h +- w)): four conjugate pairs, so four plane rotations in their own basis. The
+    # change of basis, which trained projections absorb, is left out.
     signs = torch.tensor([[1, 1, 1], [1, 1, -1], [1, -1, 1], [1, -1, -1]], device=positions.device)
     phases = torch.einsum("sc,c...->...s", signs.float(), positions.float())
     block = (
