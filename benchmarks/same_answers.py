@@ -29,7 +29,7 @@ def outcome(record: Record) -> dict[str, object]:
 def differences(before: CellFolder, after: CellFolder) -> Iterator[str]:
     """One line a difference between two cells, in the order of the samples."""
     old, new = before.records(), after.records()
-    for id in old.keys() ^ new.keys():
+    for id in sorted(old.keys() ^ new.keys()):
         yield f"{id!r} is only in {before.path if id in old else after.path}"
     for id in (id for id in old if id in new):
         was, now = outcome(old[id]), outcome(new[id])

@@ -164,10 +164,11 @@ class Record:
         )
 
     def to_json(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self)} | {
+        return {
+            **vars(self),
             "metadata": dict(self.metadata),
             "choices": list(self.choices),
-            "tokens": asdict(self.tokens),
+            "tokens": dict(vars(self.tokens)),
             "logprobs": list(self.logprobs),
             "scores": dict(self.scores),
         }
