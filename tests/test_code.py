@@ -11,7 +11,8 @@ from types import ModuleType
 import pytest
 
 from evalkit import code
-from evalkit.adapter import adapter_class
+from evalkit.adapter import adapter_class, make_adapter
+from evalkit.cell import Cell
 from evalkit.code import changed, closure, code_of, module_file, renew
 from evalkit.errors import UsageError
 from evalkit.models.registry import FAMILIES
@@ -184,6 +185,19 @@ def test_every_part_of_a_model_counts_for_its_adapter(recorded: Path) -> None:
     for name in ("engine.cache", "models.qwen2_vl.rope", "models.qwen2_vl.positions", "media"):
         assert f"evalkit.{name}" in files
     assert not any(name.startswith(("evalkit.tasks", "evalkit.results")) for name in files)
+
+
+@pytest.mark.parametrize(
+    "module", ["models.qwen2_vl.rope", "engine.decode", "media", "tasks.docvqa", "metrics.anls"]
+)
+def test_an_edit_of_what_makes_an_answer_or_a_score_makes_another_cell(
+    tmp_path: Path, recorded: Path, module: str
+) -> None:
+    adapter = make_adapter("reference", "nano", {})
+    before = Cell.make(load_task("docvqa"), adapter, "nano", tmp_path)
+    forget(recorded, f"evalkit.{module}")
+    after = Cell.make(load_task("docvqa"), adapter, "nano", tmp_path)
+    assert before.identity.code == {} and after.folder != before.folder
 
 
 def test_a_raised_version_is_part_of_the_identity(recorded: Path) -> None:
