@@ -185,11 +185,17 @@ def test_an_adapter_of_ones_own_is_swept_over_its_own_arguments(tmp_path: Path) 
     config = load_sweep(path)
     planned = plan(config, tmp_path / "out")
     assert [p.cell.adapter.fingerprint for p in planned] == [
-        {"word": "no", "times": 2},
-        {"word": "yes", "times": 2},
+        {"word": "no", "times": 2, "model": "nano"},
+        {"word": "yes", "times": 2, "model": "nano"},
     ]
     assert run_sweep(config, planned) == []
     assert [len(p.cell.stored.scored()) for p in planned] == [3, 3]
+    assert [f.kind for f in findings(config, planned).rows] == [Kind.BASELINE, Kind.SAME]
+    path.write_text(path.read_text() + "include: [{word: 'no', model: other}]\n")
+    config = load_sweep(path)
+    planned = plan(config, tmp_path / "out")
+    assert run_sweep(config, planned) == []
+    assert [f.kind for f in findings(config, planned).rows][-1] is Kind.TRAINED
     path.write_text(path.read_text().replace("word", "wrod"))
     with pytest.raises(UsageError, match="unknown argument wrod .*mean word.*word, times"):
         load_sweep(path)
@@ -203,11 +209,11 @@ class Parrot(ModelAdapter):
     name = "parrot"
 
     def __init__(self, model, *, word="", times=1):
-        self.word, self.times = word, times
+        self.model, self.word, self.times = model, word, times
 
     @property
     def fingerprint(self):
-        return {"word": self.word, "times": self.times}
+        return {"word": self.word, "times": self.times, "model": self.model}
 
     def generate(self, requests):
         for r in requests:

@@ -205,8 +205,8 @@ def optimisers_of(recipe: Recipe, model: Qwen2VL) -> list[torch.optim.Optimizer]
     """Muon for the matrices inside the blocks, when the recipe has a rate for it; AdamW for the
     rest.
 
-    Each group carries its full ``rate`` and the ``half`` of the model that it belongs to
-    (``Stage``).
+    Each group carries its full ``rate`` and the group of its stage that it belongs to (``half``:
+    vision, merger or language).
     """
     groups: dict[tuple[bool, str, bool], list[nn.Parameter]] = {}
     for name, p in model.named_parameters():
@@ -242,7 +242,9 @@ def optimisers_of(recipe: Recipe, model: Qwen2VL) -> list[torch.optim.Optimizer]
 
 
 def set_rates(recipe: Recipe, step: int, optimisers: list[torch.optim.Optimizer]) -> None:
-    """Sets learning rates for a step; a half that its stage freezes takes no gradient either."""
+    """Sets learning rates for a step. Parameter groups whose factor is 0 in this stage are frozen
+    (``requires_grad=False``).
+    """
     stage, now = recipe.stage(step), rate(recipe, step)
     factor = {
         "vision": stage.vision,

@@ -102,12 +102,11 @@ def _finding(
     arm: Arm, results: CellResults, scored: Mapping[str, Record], base: Mapping[str, Record]
 ) -> Finding:
     metric = results.metrics[0]
-    fingerprint = arm.cell.run.identity.fingerprint
     if arm.settings == arm.against:
         kind = Kind.BASELINE
     elif results.inference_probe:
         kind = Kind.PROBE
-    elif _weights(arm.baseline) == fingerprint.get("weights"):
+    elif _weights(arm.baseline) == _weights(arm.cell):
         kind = Kind.SAME
     else:
         kind = Kind.TRAINED
@@ -132,8 +131,9 @@ def _finding(
 
 
 def _weights(cell: CellFolder) -> object:
+    """What identifies the weights; the model's name where the adapter can't see them."""
     try:
-        return cell.run.identity.fingerprint.get("weights")
+        return cell.run.identity.fingerprint.get("weights", cell.run.model)
     except DataError:
         return None
 
