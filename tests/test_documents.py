@@ -66,6 +66,24 @@ def test_every_link_to_a_file_leads_somewhere() -> None:
                 assert (document.parent / target).exists(), f"{document}: {target}"
 
 
+def test_the_scores_in_readme_are_those_of_the_shipped_leaderboard() -> None:
+    leaderboard = (ROOT / "results" / "nano" / "leaderboard.md").read_text(encoding="utf-8")
+    measured = {
+        (task, value, interval, n)
+        for task, value, interval, n in re.findall(
+            r"^\| (\S+) \| nano \|.*? float32 \|.*?\| (\S+) \| (\[.*?\]) \| (\d+) \|",
+            leaderboard,
+            re.MULTILINE,
+        )
+    }
+    readme = re.findall(
+        r"^\| `(\S+:mini)` \|.*?\| (\S+) \| (\[.*?\]) \| (\d+) \|",
+        (ROOT / "README.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    assert len(readme) == 4 and set(readme) <= measured
+
+
 def test_a_block_that_fails_names_its_document_and_line(tmp_path: Path) -> None:
     text = "Text.\n\n```python\nanswer = 1\n```\n\n```python\nassert answer == 2\n```\n"
     (tmp_path / "wrong.md").write_text(text)
