@@ -436,4 +436,10 @@ def test_a_terminal_without_the_signs_and_a_reader_that_goes_away_end_nothing(
         ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
     assert piped.returncode == 0 and "Broken" not in piped.stderr, piped.stderr
+    closed = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m evalkit {' '.join(RUN_SUMS)} >&- 2>&-"],
+        cwd=tmp_path,
+        timeout=120,
+    )
+    assert closed.returncode == 0
     assert "77.5" in (tmp_path / "results" / "leaderboard.md").read_text()

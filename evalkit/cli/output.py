@@ -9,7 +9,7 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, TextIO, cast
 
 PLAIN = {"–": "-", "—": "-", "…": "...", "×": "x", "±": "+-", "≥": ">=", "≤": "<="}
@@ -28,22 +28,25 @@ def print_error(text: str) -> None:
 
 @contextmanager
 def output_for_people() -> Iterator[None]:
-    """Lets standard output and error replace what their encoding lacks, and lets a reader of
-    standard output go away (``| head -1``): neither ends a run or changes its exit code.
+    """Lets standard output and error replace what their encoding lacks, be closed, or lose their
+    reader (``| head -1``): none of it ends a run or changes its exit code.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="evalkit_plain")
-    pipe = _Pipe(sys.stdout)
-    with redirect_stdout(cast(TextIO, pipe)):
+    with (
+        open(os.devnull, "w") as nowhere,  # noqa: PTH123 - a device, not a path
+        redirect_stdout(cast(TextIO, _Pipe(sys.stdout or nowhere))) as out,
+        redirect_stderr(sys.stderr or nowhere),
+    ):
         try:
             yield
         finally:
-            pipe.flush()
+            out.flush()
 
 
 class _Pipe:
-    """A stream whose reader may go away; what is written afterwards goes nowhere."""
+    """A stream that may stop taking what is written; what comes afterwards goes nowhere."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -51,22 +54,24 @@ class _Pipe:
     def write(self, text: str) -> int:
         try:
             return self.stream.write(text)
-        except BrokenPipeError:
-            self._to_nowhere()
+        except OSError as e:
+            self._to_nowhere(e)
             return len(text)
 
     def flush(self) -> None:
         try:
             self.stream.flush()
-        except BrokenPipeError:
-            self._to_nowhere()
+        except OSError as e:
+            self._to_nowhere(e)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
 
-    def _to_nowhere(self) -> None:
+    def _to_nowhere(self, e: OSError) -> None:
         # what the stream still buffers would fail again, also when Python closes it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+        if not isinstance(e, BrokenPipeError):
+            print(f"evalkit: standard output can't be written ({e.strerror})", file=sys.stderr)
 
 
 @contextmanager
