@@ -34,8 +34,9 @@ def main() -> None:
         theirs = after[after.index.isin(ours.index)]
         if theirs.empty:
             continue
-        both = ours.loc[theirs.index, compared].astype(str)
-        unlike = (both != theirs[compared].astype(str)).any(axis=1)
+        both, theirs = ours.loc[theirs.index, compared], theirs[compared]
+        # a task has no score of another task's metric: two absent values are equal
+        unlike = ((both != theirs) & ~(both.isna() & theirs.isna())).any(axis=1)
         different += int(unlike.sum())
         print(f"{task}  {model}: {len(both)} of {len(ours)} compared, {int(unlike.sum())} differ")
     sys.exit(different > 0)
