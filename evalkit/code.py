@@ -1,11 +1,12 @@
 """The code that makes answers and scores, as a part of a cell's identity.
 
-Released code is known by its version: ``code_versions.json`` holds the SHA-256 of every module that
-can change an answer or a score, and a version of each adapter and model family (a task has its own,
-``Task.version``). While a module's file has the recorded hash, a cell's identity carries that
-version alone, and nothing while it is 1. Where somebody edited a file, the identity carries the
-hash, so that answers of other code are never taken for those of this one. A task or an adapter that
-is given as a file is known by its bytes and those of the files that it imports from its folder.
+Released code is known by its version: ``code_versions.json`` holds the SHA-256 and the imports of
+every module that can change an answer or a score, and a version of each adapter and model family (a
+task has its own, ``Task.version``). While a module's file has the recorded hash, a cell's identity
+carries that version alone, and nothing while it is 1. Where somebody edited a file, the identity
+carries the hash, so that answers of other code are never taken for those of this one. A task or an
+adapter that is given as a file is known by its bytes and those of the files that it imports from
+its folder.
 
 ``python -m evalkit.code`` says which modules were changed since they were recorded;
 ``--same-answers`` records them as they are, ``--new-answers`` also raises the versions.
@@ -71,8 +72,18 @@ def closure(modules: Iterable[str]) -> dict[str, Path]:
         if name in files or not _makes_answers(name) or (file := module_file(name)) is None:
             continue
         files[name] = file
-        waiting += _imports(file, name)
+        waiting += _known_imports(file, name)
     return files
+
+
+def _known_imports(file: Path, name: str) -> Iterable[str]:
+    """What a module of evalkit imports of the answer-making ones: as it was recorded where the file
+    is as it was then, since parsing some forty files would take most of a second of every run.
+    """
+    recorded = _recorded()
+    if name in recorded["imports"] and recorded["files"].get(name) == _hash(file):
+        return recorded["imports"][name]
+    return filter(_makes_answers, _imports(file, name))
 
 
 def module_file(name: str) -> Path | None:
@@ -169,7 +180,7 @@ def _text(code: CodeType, names: list[str]) -> str:
 
 
 def _hash(file: Path) -> str:
-    return _read(str(file), *_state(file))[0]
+    return hashlib.sha256(_source(str(file), *_state(file))).hexdigest()
 
 
 def _imports(file: Path, module: str) -> Iterator[str]:
@@ -180,7 +191,7 @@ def _imports(file: Path, module: str) -> Iterator[str]:
         package = module.removesuffix("__init__").rstrip(".")
     else:
         package = module.rpartition(".")[0]
-    for level, name in _read(str(file), *_state(file))[1]:
+    for level, name in _import_statements(str(file), *_state(file)):
         if not level:
             yield name
         else:
@@ -193,18 +204,23 @@ def _state(file: Path) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=4096)
-def _read(file: str, mtime_ns: int, size: int) -> tuple[str, tuple[tuple[int, str], ...]]:
-    """SHA-256 of a source file, its line ends as on Unix, and what it imports: (dots, name)."""
-    source = Path(file).read_bytes().replace(b"\r\n", b"\n")
+def _source(file: str, mtime_ns: int, size: int) -> bytes:
+    """The bytes of a source file, its line ends as on Unix."""
+    return Path(file).read_bytes().replace(b"\r\n", b"\n")
+
+
+@lru_cache(maxsize=4096)
+def _import_statements(file: str, mtime_ns: int, size: int) -> tuple[tuple[int, str], ...]:
+    """(dots, name) of what a source file imports."""
     names: list[tuple[int, str]] = []
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(ast.parse(_source(file, mtime_ns, size))):
         if isinstance(node, ast.Import):
             names += [(0, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             names.append((node.level, base))
             names += [(node.level, f"{base}.{a.name}".strip(".")) for a in node.names]
-    return hashlib.sha256(source).hexdigest(), tuple(dict.fromkeys(names))
+    return tuple(dict.fromkeys(names))
 
 
 def _recorded() -> dict[str, dict[str, Any]]:
@@ -265,6 +281,10 @@ def renew(new_answers: bool) -> None:
             "versions": versions,
             "tasks": task_versions,
             "files": {name: _hash(file) for name, file in sorted(files.items())},
+            "imports": {
+                name: sorted(i for i in _imports(file, name) if i in files)
+                for name, file in sorted(files.items())
+            },
         },
     )
 

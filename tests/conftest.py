@@ -15,7 +15,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     what is being edited.
     """
     path = tmp_path_factory.mktemp("code") / "recorded.json"
-    path.write_text('{"versions": {}, "tasks": {}, "files": {}}')
+    path.write_text('{"versions": {}, "tasks": {}, "files": {}, "imports": {}}')
     monkeypatch.setattr(code, "RECORDED", path)
     code.renew(new_answers=False)
     return path
