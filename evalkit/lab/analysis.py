@@ -14,9 +14,9 @@ from typing import Literal
 
 from scipy import stats
 
-from .schedule import Finished
-from .study import Arm, Hypothesis, Study
-from .voxels import Kind
+from evalkit.lab.schedule import Finished
+from evalkit.lab.study import Arm, Hypothesis, Study
+from evalkit.lab.voxels import Kind
 
 LEVEL = 0.05
 POWER = 0.8

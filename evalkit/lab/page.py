@@ -14,12 +14,11 @@ import torch
 import yaml
 
 from evalkit.files import replace
-
-from . import analysis, phases
-from .analysis import Tested, effect, mean_nll
-from .schedule import Finished
-from .study import Study
-from .voxels import KINDS, Kind, ceilings
+from evalkit.lab import analysis, phases
+from evalkit.lab.analysis import Tested, effect, mean_nll
+from evalkit.lab.schedule import Finished
+from evalkit.lab.study import Study
+from evalkit.lab.voxels import KINDS, Kind, ceilings
 
 VERDICTS = {
     "held": "**held**",

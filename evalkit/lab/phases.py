@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 
+from evalkit.lab.study import Arm, Study
+from evalkit.lab.trainer import positions_of
 from evalkit.nano.train import fresh
-
-from .study import Arm, Study
-from .trainer import positions_of
 
 AXES = ("second", "row", "column")
 STEP = 1e-3

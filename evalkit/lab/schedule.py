@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from evalkit.errors import EvalkitError
+from evalkit.lab.study import Arm, Study
+from evalkit.lab.trainer import Result, Run, train
 from evalkit.nano.train import begin_worker
-
-from .study import Arm, Study
-from .trainer import Result, Run, train
 
 RUNS = "runs.jsonl"
 SCHEMA_VERSION = 1

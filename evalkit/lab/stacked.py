@@ -22,11 +22,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 
 from evalkit.errors import UsageError
-from evalkit.nano.muon import Muon, orthogonal
-from evalkit.nano.train import fresh, optimisers_of, patches_of, rate
-
-from . import voxels
-from .trainer import (
+from evalkit.lab import voxels
+from evalkit.lab.trainer import (
     Result,
     Run,
     hidden_states,
@@ -34,7 +31,9 @@ from .trainer import (
     positions_of,
     training_batch,
 )
-from .voxels import Batch, Condition, Positions
+from evalkit.lab.voxels import Batch, Condition, Positions
+from evalkit.nano.muon import Muon, orthogonal
+from evalkit.nano.train import fresh, optimisers_of, patches_of, rate
 
 SAME = ("steps", "batch", "model", "trained", "learning_rate", "muon", "rate")
 """Fields in which stacked runs must not differ."""

@@ -15,10 +15,9 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from evalkit.config_files import Strict, find_shipped, read_yaml
+from evalkit.lab.trainer import Run
+from evalkit.lab.voxels import Condition, Kind, Range
 from evalkit.nano.recipe import ModelSize
-
-from .trainer import Run
-from .voxels import Condition, Kind, Range
 
 SIZE = ModelSize(
     vision_depth=1,

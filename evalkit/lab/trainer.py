@@ -22,12 +22,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from evalkit.config_files import Strict
 from evalkit.engine.interface import Media
+from evalkit.lab import voxels
+from evalkit.lab.voxels import KINDS, Batch, Cells, Condition, Kind, Positions, Range
 from evalkit.nano.recipe import ModelSize, Recipe
 from evalkit.nano.scene import stream
 from evalkit.nano.train import MaskedProduct, fresh, optimisers_of, patches_of, set_rates
-
-from . import voxels
-from .voxels import KINDS, Batch, Cells, Condition, Kind, Positions, Range
 
 LOGGED = 20
 """Steps in a row of the learning curve."""

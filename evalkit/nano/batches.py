@@ -23,12 +23,11 @@ from evalkit.models.qwen2_vl.positions import POSITIONS
 from evalkit.models.qwen2_vl.processing import Processor
 from evalkit.models.qwen2_vl.rope import Grid, Span, grid_tokens, merged
 from evalkit.models.qwen2_vl.switches import Switches
+from evalkit.nano import tokenizer as nano_tokenizer
+from evalkit.nano.families import Family, draw
+from evalkit.nano.recipe import Recipe
+from evalkit.nano.scene import Question, Scene, digest, stream
 from evalkit.protocols import LETTER_ANSWER, detect, short_answer
-
-from . import tokenizer as nano_tokenizer
-from .families import Family, draw
-from .recipe import Recipe
-from .scene import Question, Scene, digest, stream
 
 BOXES: tuple[Family, ...] = ("grounding", "contrasts", "grids")
 """Families whose answers are boxes."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .grounding import COLOURS, SHAPES, Thing, paint
-from .scene import CELL, Question, Scene
+from evalkit.nano.grounding import COLOURS, SHAPES, Thing, paint
+from evalkit.nano.scene import CELL, Question, Scene
 
 FPS = 8.0
 DIRECTIONS = {

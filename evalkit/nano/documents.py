@@ -7,9 +7,9 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .fonts import LATIN, font
-from .scene import CELL, Question, Scene
-from .words import DIGITS, UPPER, draw_line
+from evalkit.nano.fonts import LATIN, font
+from evalkit.nano.scene import CELL, Question, Scene
+from evalkit.nano.words import DIGITS, UPPER, draw_line
 
 KEYS = (
     "NAME CITY DATE TIME CODE UNIT ROOM SEAT GATE LANE TOTAL PRICE TAX RATE SIZE MASS AGE "

@@ -14,8 +14,8 @@ from typing import Literal
 
 import numpy as np
 
-from . import clips, documents, grids, grounding, words
-from .scene import Scene
+from evalkit.nano import clips, documents, grids, grounding, words
+from evalkit.nano.scene import Scene
 
 Family = Literal["documents", "grounding", "clips", "words", "contrasts", "grids"]
 Tier = Literal["easy", "medium", "hard"]

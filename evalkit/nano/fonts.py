@@ -34,7 +34,7 @@ def subset_fonts(source: Path) -> None:
     from fontTools import subset
     from fontTools.ttLib import TTFont
 
-    from .wordlists import WORDS
+    from evalkit.nano.wordlists import WORDS
 
     latin = [
         *range(0x20, 0x7F),

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .grounding import COLOURS, SHAPES, Thing, box_text, paint
-from .scene import CELL, Question, Scene
+from evalkit.nano.grounding import COLOURS, SHAPES, Thing, box_text, paint
+from evalkit.nano.scene import CELL, Question, Scene
 
 
 def draw(difficulty: float, rng: np.random.Generator) -> Scene:

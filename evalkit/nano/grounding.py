@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .scene import CELL, Question, Scene
+from evalkit.nano.scene import CELL, Question, Scene
 
 COLOURS = {
     "red": (220, 40, 40),

@@ -19,9 +19,9 @@ from typing import Any, get_args
 
 import numpy as np
 
-from . import grounding
-from .families import DRAW, Draw, Tier, tier_difficulty
-from .scene import Scene, digest, stream
+from evalkit.nano import grounding
+from evalkit.nano.families import DRAW, Draw, Tier, tier_difficulty
+from evalkit.nano.scene import Scene, digest, stream
 
 HERE = Path(__file__).parent.parent / "data" / "mini"
 SEED = 2026

@@ -10,8 +10,7 @@ from pydantic import Field, model_validator
 from evalkit.config_files import Strict, find_shipped, read_yaml, yaml_quotes
 from evalkit.errors import UsageError
 from evalkit.models.qwen2_vl.switches import Switches
-
-from .families import Family
+from evalkit.nano.families import Family
 
 
 class ModelSize(Strict):

@@ -15,8 +15,7 @@ from torch import Tensor
 from evalkit.errors import UsageError
 from evalkit.models.qwen2_vl.checkpoint import load
 from evalkit.models.qwen2_vl.model import Qwen2VL
-
-from .recipe import Recipe
+from evalkit.nano.recipe import Recipe
 
 Optimisers = Sequence[torch.optim.Optimizer]
 

@@ -15,12 +15,11 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from evalkit.models.qwen2_vl.chat import CHAT_TEMPLATE
+from evalkit.nano.clips import DIRECTIONS, NUMBERS
+from evalkit.nano.documents import COLUMNS, KEYS, ROWS
+from evalkit.nano.grounding import COLOURS, SHAPES
+from evalkit.nano.wordlists import WORDS
 from evalkit.protocols import LETTER_ANSWER, SHORT_ANSWER
-
-from .clips import DIRECTIONS, NUMBERS
-from .documents import COLUMNS, KEYS, ROWS
-from .grounding import COLOURS, SHAPES
-from .wordlists import WORDS
 
 SPECIALS = tuple(
     f"<|{name}|>"

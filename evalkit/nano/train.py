@@ -33,15 +33,14 @@ from evalkit.models.qwen2_vl.config import Qwen2VLConfig, TextConfig, VisionConf
 from evalkit.models.qwen2_vl.fused import compile_parts
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen2_vl.processing import Processor
-
-from . import tokenizer
-from .batches import BOXES, EXTRA, Batch, collate, make_batch
-from .curves import plot
-from .families import Family, draw
-from .muon import Muon
-from .recipe import Recipe
-from .scene import stream
-from .state import begin_with, remember, restore
+from evalkit.nano import tokenizer
+from evalkit.nano.batches import BOXES, EXTRA, Batch, collate, make_batch
+from evalkit.nano.curves import plot
+from evalkit.nano.families import Family, draw
+from evalkit.nano.muon import Muon
+from evalkit.nano.recipe import Recipe
+from evalkit.nano.scene import stream
+from evalkit.nano.state import begin_with, remember, restore
 
 TIDY = 100
 """After so many steps freed memory goes back to the system."""

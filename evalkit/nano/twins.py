@@ -29,13 +29,12 @@ from evalkit.models.qwen2_vl.checkpoint import load
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen2_vl.processing import Processor, visual_tokens
-
-from . import tokenizer
-from .batches import BOXES, HEAD, TURN, encode, pixels, prompt
-from .families import Family, draw
-from .recipe import Recipe
-from .scene import Question, Scene, stream
-from .train import train
+from evalkit.nano import tokenizer
+from evalkit.nano.batches import BOXES, HEAD, TURN, encode, pixels, prompt
+from evalkit.nano.families import Family, draw
+from evalkit.nano.recipe import Recipe
+from evalkit.nano.scene import Question, Scene, stream
+from evalkit.nano.train import train
 
 logger = logging.getLogger(__name__)
 SHIPPED = Path(__file__).parent / "recipes" / "twins"

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .fonts import CJK, LATIN, SANS, SERIF, font
-from .scene import CELL, Question, Scene
-from .wordlists import WORDS
+from evalkit.nano.fonts import CJK, LATIN, SANS, SERIF, font
+from evalkit.nano.scene import CELL, Question, Scene
+from evalkit.nano.wordlists import WORDS
 
 DIGITS = "0123456789"
 UPPER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
