@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from evalkit.cache_dir import cache_dir
+from evalkit.errors import EvalkitError
+from evalkit.files import replace_json
 
 LARGE = 8 * 2**20
 """Bytes from which reading a file again costs more than looking its digest up."""
@@ -62,8 +63,5 @@ def _stored() -> dict[str, str]:
 def _store(digests: dict[str, str]) -> None:
     """Best effort: without a cache folder that can be written, files are read again next time."""
     file = cache_dir() / "digests.json"
-    with contextlib.suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(f".{os.getpid()}")
-        part.write_text(json.dumps(digests), encoding="utf-8")
-        part.replace(file)
+    with contextlib.suppress(EvalkitError):
+        replace_json(file, digests)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,11 +14,12 @@ from uuid import uuid4
 from evalkit.errors import EvalkitError
 
 PART = ".part"
-"""Suffix of a file that is still being written; what a killed run leaves can be removed."""
+"""Suffix of a file or folder that is still being written; what a killed writer left can go."""
 
 
-def replace(path: Path, text: str, durable: bool = True) -> None:
-    """Writes a text file (UTF-8) under a temporary name of its own beside ``path`` and renames it.
+def replace(path: Path, content: str | bytes, durable: bool = True) -> None:
+    """Writes a file (text as UTF-8) under a temporary name of its own beside ``path`` and renames
+    it.
 
     ``durable`` waits until the file and its name are on disk. Raises EvalkitError when the file
     can't be written.
@@ -25,14 +27,16 @@ def replace(path: Path, text: str, durable: bool = True) -> None:
     part = path.with_name(f"{path.name[:200]}.{uuid4().hex[:12]}{PART}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("x", encoding="utf-8", errors="replace") as file:
-            file.write(text)
-            file.flush()
+        data = content.encode("utf-8", "replace") if isinstance(content, str) else content
+        with part.open("xb", buffering=0) as file:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[file.write(rest) :]
             if durable:
                 os.fsync(file.fileno())
         part.replace(path)
         if durable:
-            _sync(path.parent)
+            sync(path.parent)
     except OSError as e:
         raise EvalkitError(f"{path}: can't be written ({e.strerror})") from e
     finally:
@@ -46,14 +50,20 @@ def replace_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def remove_parts(folder: Path) -> None:
-    """Removes what writers that were killed left half-written in a folder."""
+    """Removes what writers that were killed left half-written in a folder, as far as it can."""
     for part in folder.glob(f"*{PART}"):
-        part.unlink(missing_ok=True)
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                part.unlink()
 
 
-def _sync(folder: Path) -> None:
-    """Waits until a folder's list of names is on disk, so that a renamed file is found again."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Waits until a file, or a folder's list of names, is on disk: a renamed file is found again
+    only when its folder is. Raises OSError.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -4,15 +4,17 @@ chance behind.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from evalkit.engine import Engine, Media, Prompt, Visual
-from evalkit.errors import UsageError
+from evalkit.errors import DataError, UsageError
 from evalkit.models.qwen2_vl.chat import Chat
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen2_vl.processing import Processor
@@ -159,10 +161,27 @@ def test_a_resumed_run_ends_where_an_undisturbed_one_does(
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(torch.optim.AdamW, "step", dies)
-        train(tiny_recipe(), tmp_path / "cut", save_seconds=0.0)
-    resumed = train(tiny_recipe(), tmp_path / "cut", save_seconds=0.0)
+        train(tiny_recipe(), tmp_path / "cut", save_seconds=0.0, log_steps=1)
+    curve = tmp_path / "cut" / "curve.csv"
+    last = curve.read_text().splitlines()[-1]
+    # A row of a step that was not kept, a row that was cut short, and half a state.
+    curve.write_text(curve.read_text() + last.replace("3,", "4,", 1) + "\n" + last[:30])
+    left = [tmp_path / "cut" / f for f in ("state/step-4.safetensors", "state/x.part", "y.part")]
+    for file in left:
+        file.write_bytes(b"half")
+    resumed = train(tiny_recipe(), tmp_path / "cut", save_seconds=0.0, log_steps=1)
     weights = "model.safetensors"
     assert (resumed / weights).read_bytes() == (trained / weights).read_bytes()
+    assert pd.read_csv(curve).step.tolist() == [1, 2, 3, 4, 5, 6]
+    assert not any(file.exists() for file in left)
+
+
+def test_a_damaged_state_is_said(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained.parent / "state", tmp_path / "state")
+    state = tmp_path / "state" / "state.json"
+    state.write_bytes(state.read_bytes()[:50])
+    with pytest.raises(DataError, match="can't be read.*remove the folder to train anew"):
+        train(tiny_recipe(), tmp_path)
 
 
 def test_a_run_may_begin_with_the_weights_of_another(trained: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from evalkit.adapter import full_dtype
 from evalkit.cli.options import name_or_path, path, talk_options, whole
 from evalkit.errors import UsageError
+from evalkit.files import replace
 
 if TYPE_CHECKING:
     from evalkit.cli.parser import Verbs
@@ -70,5 +71,5 @@ def main(args: argparse.Namespace) -> int:
     page = measure(name, Load(args.load, args.items), args.dtype, device, args.rounds, sizes)
     print(page)
     if args.save:
-        args.save.write_text(page, encoding="utf-8")
+        replace(args.save, page)
     return 0

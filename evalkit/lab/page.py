@@ -5,6 +5,7 @@ Written so that a reader of the first screen takes the right thing home.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 import yaml
 
-from evalkit.files import replace
+from evalkit.files import remove_parts, replace
 from evalkit.lab import analysis, phases
 from evalkit.lab.analysis import Tested, effect, mean_nll
 from evalkit.lab.schedule import Finished
@@ -33,6 +34,7 @@ CHANCE_MARGIN = 0.03
 def write(study: Study, runs: Sequence[Finished], folder: Path, command: str) -> Path:
     """Writes ``README.md``, ``effects.csv``, ``scores.csv`` and figures; returns the page."""
     tested = analysis.test(study, runs)
+    remove_parts(folder)
     pictures = figures(study, runs, tested, folder)
     replace(folder / "effects.csv", effects_csv(study, runs))
     replace(folder / "scores.csv", scores_csv(study, runs))
@@ -309,15 +311,14 @@ def figures(
     """Forest plot of the hypotheses' arms, heat map of shares right, learning curves."""
     from matplotlib.figure import Figure
 
-    folder.mkdir(parents=True, exist_ok=True)
     out = []
     for name, draw in (("forest", _forest), ("heat", _heat), ("curves", _curves)):
         figure = Figure(figsize=(9, 5), layout="constrained")
         draw(figure, study, runs)
         path = folder / f"{name}.png"
-        part = path.with_suffix(".part.png")
-        figure.savefig(part, dpi=110)
-        part.replace(path)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=110)
+        replace(path, picture.getvalue())
         out.append(path)
     return out
 

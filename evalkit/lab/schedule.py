@@ -13,11 +13,12 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from io import FileIO
 from multiprocessing import get_context
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from evalkit.errors import EvalkitError
+from evalkit.errors import DataError, EvalkitError
 from evalkit.lab.study import Arm, Study
 from evalkit.lab.trainer import Result, Run, train
 from evalkit.nano.train import begin_worker
@@ -59,7 +60,6 @@ def run_missing(study: Study, folder: Path, workers: int) -> Iterator[Finished]:
     waiting = deque(missing(study, folder))
     if not waiting:
         return
-    folder.mkdir(parents=True, exist_ok=True)
     spawn = get_context("spawn")  # a forked torch may hang in its thread pool
     with (
         _locked(folder / RUNS) as file,
@@ -81,7 +81,7 @@ def run_missing(study: Study, folder: Path, workers: int) -> Iterator[Finished]:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _append(file: IO[bytes], key: str, arm: Arm, run: Run, result: Result) -> None:
+def _append(file: FileIO, key: str, arm: Arm, run: Run, result: Result) -> None:
     line = {
         "schema_version": SCHEMA_VERSION,
         "key": key,
@@ -91,16 +91,23 @@ def _append(file: IO[bytes], key: str, arm: Arm, run: Run, result: Result) -> No
         "result": result.to_json(),
     }
     try:
-        file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
-        file.flush()
+        rest = memoryview(json.dumps(line, allow_nan=False).encode() + b"\n")
+        while rest:
+            rest = rest[file.write(rest) :]
         os.fsync(file.fileno())
     except (OSError, ValueError) as e:
         raise EvalkitError(f"{file.name}: a run can't be kept ({e}); repeat the command") from e
 
 
-def _locked(path: Path) -> IO[bytes]:
-    """The file, open for appending by this process alone, its torn last line cut off."""
-    file = path.open("a+b")
+def _locked(path: Path) -> FileIO:
+    """The file, open for appending by this process alone, its torn last line cut off. Raises
+    EvalkitError when another process has it, or it can't be opened.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+b", buffering=0)
+    except OSError as e:
+        raise EvalkitError(f"{path}: can't be written ({e.strerror})") from e
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -108,15 +115,24 @@ def _locked(path: Path) -> IO[bytes]:
         raise EvalkitError(
             f"{path}: another process works on this study; wait for it to end"
         ) from None
-    content = path.read_bytes()
-    file.truncate(content.rfind(b"\n") + 1)
+    try:
+        content = path.read_bytes()
+        file.truncate(content.rfind(b"\n") + 1)
+    except OSError as e:
+        file.close()
+        raise EvalkitError(f"{path}: can't be written ({e.strerror})") from e
     return file
 
 
 def _read(path: Path) -> dict[str, Result]:
     """Results by key; lines that are damaged count as absent, and their runs are made again."""
     out: dict[str, Result] = {}
-    lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return out
+    except OSError as e:
+        raise DataError(f"{path}: can't be read ({e.strerror})") from e
     for line in lines:
         try:
             raw: Mapping[str, Any] = json.loads(line)

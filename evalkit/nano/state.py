@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as packed
 from torch import Tensor
 
-from evalkit.errors import UsageError
+from evalkit.errors import DataError, UsageError
+from evalkit.files import remove_parts, replace, replace_json
 from evalkit.models.qwen2_vl.checkpoint import load
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.nano.recipe import Recipe
@@ -35,43 +39,54 @@ def remember(
 ) -> None:
     """Writes tensors under a new name first, then the small ``state.json`` that points at them.
 
-    ``progress`` is anything JSON with a ``step``; ``restore`` gives it back.
+    ``progress`` is anything JSON with a ``step``; ``restore`` gives it back. Raises EvalkitError
+    when the disk refuses; the state of before is then as it was.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"model.{n}": p.detach() for n, p in model.named_parameters()}
     for name, p, optimiser in owned(optimisers, model):
         for key, value in optimiser.state[p].items():
             tensors[f"optimiser.{key}.{name}"] = value if value.ndim else value.reshape(1)
     file = folder / f"step-{progress['step']}.safetensors"
-    save_file({k: v.contiguous() for k, v in tensors.items()}, file)
+    replace(file, packed({k: v.contiguous() for k, v in tensors.items()}))
     state = {
         "schema_version": 2,
         **progress,
         "tensors": file.name,
         "recipe": recipe.model_dump(mode="json"),
     }
-    part = folder / "state.json.part"
-    part.write_text(json.dumps(state), encoding="utf-8")
-    part.replace(folder / "state.json")
+    replace_json(folder / "state.json", state)
+    _remove_others(folder, file.name)
+
+
+def _remove_others(folder: Path, tensors: str) -> None:
+    """Removes the tensors of earlier states, and what a killed run left half-written."""
+    remove_parts(folder)
     for old in folder.glob("step-*.safetensors"):
-        if old != file:
-            old.unlink()
+        if old.name != tensors:
+            with suppress(OSError):
+                old.unlink()
 
 
 def restore(folder: Path, recipe: Recipe, model: Qwen2VL, optimisers: Optimisers) -> dict[str, Any]:
     """Loads what ``remember`` wrote and returns its progress. Raises UsageError when the state is
-    that of another recipe.
+    that of another recipe, DataError when it is damaged.
     """
-    state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    if state["recipe"] != recipe.model_dump(mode="json"):
-        changed = [
-            k for k, v in recipe.model_dump(mode="json").items() if state["recipe"].get(k) != v
-        ]
+    try:
+        state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        begun_with = dict(state["recipe"])
+        tensors = load_file(folder / state["tensors"])
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as e:
+        raise DataError(
+            f"{folder}: the state of the run can't be read ({type(e).__name__}: {e}); remove the "
+            "folder to train anew"
+        ) from e
+    _remove_others(folder, state["tensors"])
+    if begun_with != recipe.model_dump(mode="json"):
+        changed = [k for k, v in recipe.model_dump(mode="json").items() if begun_with.get(k) != v]
         raise UsageError(
             f"{folder}: was begun with another recipe ({', '.join(changed)} differ); choose "
             "another --output"
         )
-    tensors = load_file(folder / state["tensors"])
     kept: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith("optimiser."):

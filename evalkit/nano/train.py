@@ -9,13 +9,15 @@ on from its last checkpoint with the same data.
 from __future__ import annotations
 
 import csv
+import io
 import os
+import tempfile
 import threading
 import time
 from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import replace as with_changes
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from evalkit.errors import EvalkitError
+from evalkit.files import remove_parts, replace
 from evalkit.malloc import give_back_freed_memory, keep_freed_memory
 from evalkit.models.device import without_emulation
 from evalkit.models.qwen2_vl.checkpoint import save
@@ -294,8 +298,9 @@ def train(
         gates.level.update(progress["level"])
         gates.seen.update(progress["seen"])
         print(f"resumed at step {progress['step']}", flush=True)
-    out.mkdir(parents=True, exist_ok=True)
     first, running, pending = progress["step"], progress["running"], progress["ahead"]
+    remove_parts(out)
+    curve = read_curve(out / "curve.csv", first)
     saved = time.monotonic()
     began = saved - progress["seconds"]
     with (
@@ -349,7 +354,9 @@ def train(
                 row |= {f"gate_{f}": round(gates.level[f], 3) for f in recipe.families}
                 row |= held_out(model, recipe)
                 running.clear()
-                log(out / "curve.csv", row)
+                print(" ".join(f"{k}={v}" for k, v in row.items()), flush=True)
+                curve.append(row)
+                replace(out / "curve.csv", curve_text(curve))
             if last or now - saved > save_seconds:
                 saved = now
                 progress = {
@@ -366,7 +373,8 @@ def train(
                     optimisers,
                     progress | {"ahead": [levels for levels, _ in ahead]},
                 )
-    plot(out / "curve.csv", out / "curve.png")
+    if curve:
+        plot(out / "curve.csv", out / "curve.png")
     return export(model, out / "model")
 
 
@@ -393,7 +401,7 @@ def held_out(model: Qwen2VL, recipe: Recipe) -> dict[str, float]:
     for i, family in enumerate(recipe.families):
         for difficulty in (0.1, 0.25, 0.6):
             rng = stream("dev", recipe.seed, i, int(difficulty * 100))
-            drawn = [replace(draw(family, difficulty, rng), extra=()) for _ in range(HELD_OUT)]
+            drawn = [with_changes(draw(family, difficulty, rng), extra=()) for _ in range(HELD_OUT)]
             _, exact, right, _ = loss_and_accuracy(
                 model, collate(family, drawn, model.switches).to(device)
             )
@@ -403,17 +411,36 @@ def held_out(model: Qwen2VL, recipe: Recipe) -> dict[str, float]:
 
 
 def export(model: Qwen2VL, folder: Path) -> Path:
-    """Writes the model as a released checkpoint."""
-    tokenizer.write(folder)
-    save(model.cpu(), folder, dtype="float32")
+    """Writes the model as a released checkpoint. Raises EvalkitError when the disk refuses."""
+    try:
+        with tempfile.TemporaryDirectory() as companions:
+            tokenizer.write(Path(companions))
+            save(model.cpu(), folder, companions=Path(companions), dtype="float32")
+    except OSError as e:
+        raise EvalkitError(f"{folder}: the model can't be written ({e})") from e
     return folder
 
 
-def log(path: Path, row: dict[str, Any]) -> None:
-    print(" ".join(f"{k}={v}" for k, v in row.items()), flush=True)
-    new = not path.is_file()
-    with path.open("a", newline="", encoding="utf-8") as f:
-        writer = csv.DictWriter(f, row)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
+def read_curve(path: Path, last: int) -> list[dict[str, Any]]:
+    """The rows of a curve up to a step: a run that goes on from there makes the later ones again.
+    Raises EvalkitError when there is a file and it can't be read.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            rows = list(csv.DictReader(file))
+    except FileNotFoundError:
+        return []
+    except (OSError, csv.Error) as e:
+        raise EvalkitError(f"{path}: can't be read ({e}); remove it to begin a new curve") from e
+    whole = [r for r in rows if None not in r.values() and str(r.get("step")).isdecimal()]
+    by_step = {int(row["step"]): row for row in whole}  # a run of before 0.2 kept steps twice
+    return [row for step, row in by_step.items() if step <= last]
+
+
+def curve_text(rows: list[dict[str, Any]]) -> str:
+    """A curve as CSV, columns those of its last row."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[-1], restval="", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

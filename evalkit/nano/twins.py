@@ -23,7 +23,7 @@ from scipy import stats
 
 from evalkit.config_files import Strict, find_shipped, read_yaml
 from evalkit.engine import Engine, Media, Prompt, Visual
-from evalkit.files import replace
+from evalkit.files import remove_parts, replace
 from evalkit.metrics.boxes import from_xywh, iou, parse_box
 from evalkit.models.qwen2_vl.checkpoint import load
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig
@@ -138,6 +138,7 @@ def run_twins(twins: Twins, out: Path) -> pd.DataFrame:
             if not (folder / "model" / "model.safetensors").is_file():
                 logger.info("%s: %s, seed %d: %s", twins.name, arm, seed, folder)
                 train(recipe, folder)
+            remove_parts(folder / "model")
             probes = (
                 {a: twins.arm(a, seed).switches for a in twins.arms if a != arm}
                 if arm == twins.baseline
@@ -159,6 +160,7 @@ def run_twins(twins: Twins, out: Path) -> pd.DataFrame:
     scores = pd.DataFrame(rows)
     table = differences(scores, twins)
     folder = out / twins.name
+    remove_parts(folder)
     for name, frame in (("scores", scores), ("differences", table)):
         replace(folder / f"{name}.csv", frame.round(3).to_csv(index=False))
     replace(folder / "README.md", page(twins, scores, table))

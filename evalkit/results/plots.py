@@ -16,6 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 
 from evalkit.errors import UsageError
+from evalkit.files import replace
 from evalkit.results.breakdown import in_order, metric_inside, value_of
 from evalkit.results.sweep_values import Finding, Kind
 from evalkit.store import MetricResult, Record
@@ -332,8 +333,10 @@ def _logarithmic(axis: Any) -> None:
 
 
 def save(figure: Any, path: Path) -> Path:
-    """Writes a PNG."""
-    figure.savefig(path, dpi=130)
+    """Writes a PNG. Raises EvalkitError when it can't be written."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=130)
+    replace(path, picture.getvalue(), durable=False)
     return path
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evalkit.errors import DataError, UsageError
-from evalkit.files import replace
+from evalkit.files import remove_parts, replace
 from evalkit.results import plots
 from evalkit.results.breakdown import metric_of
 from evalkit.results.pairs import PairedScores
@@ -236,7 +236,7 @@ def write(findings: Findings, arms: Sequence[Arm], output: Path) -> Path:
     ``output/<name>``; returns that folder. Where matplotlib is missing, the page says so.
     """
     folder = output / findings.name
-    folder.mkdir(parents=True, exist_ok=True)
+    remove_parts(folder)
     try:
         drawn = pictures(findings, arms, folder)
         missing = ""

@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from evalkit.errors import CheckpointError
+from evalkit.files import PART, remove_parts, sync
 from evalkit.models.device import DTYPES
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig, VisionConfig
 from evalkit.models.qwen2_vl.model import Qwen2VL
@@ -49,7 +51,6 @@ KERNEL = (
 )
 """Shape of a filter of the released Conv3d, which here is a row of a matrix."""
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-ASIDE = ".saving-"
 WRAPPERS = ("base_model.model.", "module.", "_orig_mod.", "_fsdp_wrapped_module.")
 _RENAMES = (
     (re.compile(r"^model\.visual\."), "visual."),
@@ -187,10 +188,20 @@ def save(
     """Writes ``config.json`` and the weights under hub names, in shards of at most ``shard_bytes``,
     into ``folder``, in place of the model that it holds.
 
-    Everything is written aside and then moved. A head that equals the embedding is written once,
-    as released. Tokenizer and processor files are copied from the folder ``companions``, and others
-    that ``folder`` has are removed.
+    Everything is written aside, waits until it is on disk, and is then moved. A head that equals
+    the embedding is written once, as released. Tokenizer and processor files are copied from the
+    folder ``companions``, and others that ``folder`` has are removed. Raises CheckpointError when
+    the disk refuses.
     """
+    try:
+        _save(model, folder, companions, dtype, shard_bytes)
+    except (OSError, SafetensorError) as e:
+        raise CheckpointError(f"{folder}: the model can't be saved ({e})") from e
+
+
+def _save(
+    model: Qwen2VL, folder: Path, companions: Path | None, dtype: str | None, shard_bytes: int
+) -> None:
     name = dtype or str(next(model.parameters()).dtype).removeprefix("torch.")
     state = {
         k: v.detach().to("cpu", DTYPES[name]).contiguous() for k, v in model.state_dict().items()
@@ -200,10 +211,11 @@ def save(
         del state[HEAD]
     state[PATCH_EMBED] = state[PATCH_EMBED].unflatten(1, KERNEL).contiguous()
     folder.mkdir(parents=True, exist_ok=True)
-    for left_over in folder.glob(f"{ASIDE}*"):
-        shutil.rmtree(left_over, ignore_errors=True)
+    remove_parts(folder)
     copied = companions if companions and companions.resolve() != folder.resolve() else None
-    with tempfile.TemporaryDirectory(prefix=ASIDE, dir=folder) as aside:
+    with tempfile.TemporaryDirectory(
+        prefix=".saving-", suffix=PART, dir=folder, ignore_cleanup_errors=True
+    ) as aside:
         new = Path(aside)
         _write_shards(_shards(state, shard_bytes), new)
         config = replace(model.config, dtype=name, tie_word_embeddings=tied)
@@ -213,6 +225,8 @@ def save(
                 (new / file).parent.mkdir(exist_ok=True)
                 shutil.copyfile(copied / file, new / file)
         written = {str(f.relative_to(new)) for f in new.rglob("*") if f.is_file()}
+        for file in written:
+            sync(new / file)
         # The old weights go first and the new ones come last: broken off at any point, the folder
         # holds the old model, the new one, or none, but never parts of both.
         old = [f.name for f in folder.iterdir() if _is_weights(f.name)]
@@ -221,6 +235,7 @@ def save(
         for file in sorted(written, key=_is_weights):
             (folder / file).parent.mkdir(exist_ok=True)
             (new / file).replace(folder / file)
+            sync((folder / file).parent)
 
 
 def _is_weights(name: str) -> bool:

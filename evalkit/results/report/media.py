@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image as PILImage
 
 from evalkit.errors import reason
+from evalkit.files import replace
 from evalkit.media import decode_image, decode_video
 from evalkit.store import CellFolder, question_of
 from evalkit.task import load_task, read_samples
@@ -35,10 +36,9 @@ def embed(name: str, picture: PILImage.Image) -> str:
 
 def beside(folder: Path) -> Keep:
     """Pictures as files of a folder that lies beside the page."""
-    folder.mkdir(parents=True, exist_ok=True)
 
     def keep(name: str, picture: PILImage.Image) -> str:
-        (folder / f"{name}.webp").write_bytes(webp(picture))
+        replace(folder / f"{name}.webp", webp(picture), durable=False)
         return f"{folder.name}/{name}.webp"
 
     return keep
