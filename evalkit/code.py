@@ -246,6 +246,17 @@ def roots() -> tuple[list[str], dict[str, str]]:
     return list(adapters), own("evalkit.tasks")
 
 
+def _own_plugins() -> set[str]:
+    """The modules of evalkit's tasks and adapters that there are, installed or not."""
+    packages = {name: folder for name, folder in _folders().items() if name != "evalkit"}
+    return {
+        f"{name}.{file.stem}"
+        for name, folder in packages.items()
+        for file in folder.glob("*.py")
+        if file.stem != "__init__"
+    }
+
+
 def changed() -> list[str]:
     """The modules that are not as they were recorded, or are recorded and gone."""
     adapters, tasks = roots()
@@ -256,9 +267,14 @@ def changed() -> list[str]:
 def renew(new_answers: bool) -> None:
     """Records the code as it is. With ``new_answers`` the version of every adapter and family that
     imports a changed module is raised; the tasks that do must have raised theirs. Raises UsageError
-    with those that have not.
+    with those that have not, and where the installation does not know every task and adapter.
     """
     adapters, tasks = roots()
+    if hidden := sorted(_own_plugins() - closure([*adapters, *tasks.values()]).keys()):
+        raise UsageError(
+            f"not among the installed plugins: {', '.join(hidden)}; the installation is older than "
+            "the source, and its record would leave them out: install evalkit again first"
+        )
     before, affected = _recorded(), set(changed())
     versions = {name: before["versions"].get(name, 1) for name in adapters}
     installed = entry_points(group="evalkit.tasks")

@@ -223,6 +223,18 @@ def test_new_scores_need_a_raised_version_of_the_task(recorded: Path) -> None:
         renew(new_answers=True)
 
 
+def test_an_installation_that_misses_a_task_records_nothing(
+    recorded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, every = recorded.read_bytes(), code.entry_points
+    monkeypatch.setattr(
+        code, "entry_points", lambda group: [e for e in every(group=group) if e.name != "textvqa"]
+    )
+    with pytest.raises(UsageError, match=r"plugins: evalkit\.tasks\.textvqa; .* install evalkit"):
+        renew(new_answers=False)
+    assert recorded.read_bytes() == before
+
+
 def test_the_command_says_what_was_edited(
     recorded: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
