@@ -8,6 +8,7 @@ import math
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from evalkit.errors import CheckpointError, UsageError
 from evalkit.models.limits import Limits, media_limits
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig
 from evalkit.models.qwen2_vl.switches import CrossModal, Resolution, Switches
-from evalkit.models.switch import SwitchSet, switch, switch_table
+from evalkit.models.switch import Switch, SwitchSet, switch, switch_table
 
 DOCS = Path(__file__).parent.parent / "docs"
 RELEASED = Switches(theta=1e6)
@@ -181,6 +182,15 @@ def test_the_documented_table_is_that_of_the_code() -> None:
     assert switch_table(Switches.switches(), "markdown") in (DOCS / "ablations.md").read_text()
     for name, known in Switches.switches().items():
         assert known.help and known.read_in and known.source, name
+
+
+@pytest.mark.parametrize("switch", Switches.switches().values(), ids=lambda s: s.name)
+def test_the_place_that_reads_a_switch_is_there(switch: Switch) -> None:
+    module, *path = switch.read_in.split(".")
+    package = "evalkit.models" if module == "limits" else "evalkit.models.qwen2_vl"
+    place: Any = import_module(f"{package}.{module}")
+    for name in path:
+        place = getattr(place, name)
 
 
 def test_listing_switches_imports_no_torch() -> None:

@@ -82,14 +82,17 @@ def spatial_reset_ids(parts: Sequence[Span], switches: Switches) -> Tensor:
     return _joined(out)
 
 
-def diagonal_ids(parts: Sequence[Span], spacing: float) -> Tensor:
-    """VideoRoPE's layout (arXiv 2502.05173) [3, tokens], float: frames ``spacing`` apart on the
-    diagonal on which text lies.
+def diagonal_ids(parts: Sequence[Span], switches: Switches) -> Tensor:
+    """The layout of VideoRoPE (arXiv 2502.05173) and HoPE (arXiv 2505.20444) [3, tokens], float:
+    frames ``Switches.spacing`` apart on the diagonal on which text lies.
 
     Rows and columns count from the frame's middle, (n - 1) // 2, and are added to its time. What
-    follows starts one after the last frame's time, as in the authors' code; rows and columns of the
-    last frames may lie beyond it.
+    follows starts one after the last frame's time, as in VideoRoPE's code; rows and columns of the
+    last frames may lie beyond it. HoPE's authors draw the spacing from 0.5, 0.75, 1, 1.25, 1.5 for
+    each video in training and leave it to the user in inference; here it is fixed, so that an
+    answer does not depend on chance.
     """
+    assert switches.spacing is not None
     out, start = [], 0.0
     for part in parts:
         if part.grid is None:
@@ -97,25 +100,10 @@ def diagonal_ids(parts: Sequence[Span], spacing: float) -> Tensor:
         else:
             t, y, x = _grid(part).float()
             _, h, w = part.grid
-            time = t * spacing + start
+            time = t * switches.spacing + start
             out.append(torch.stack((time, time + y - (h - 1) // 2, time + x - (w - 1) // 2)))
         start = float(out[-1][0].max()) + 1
     return _joined(out).float()
-
-
-def videorope_ids(parts: Sequence[Span], switches: Switches) -> Tensor:
-    """The diagonal layout; frames 2 apart unless ``temporal_spacing`` says otherwise."""
-    return diagonal_ids(parts, switches.spacing or 2.0)
-
-
-def hope_ids(parts: Sequence[Span], switches: Switches) -> Tensor:
-    """The diagonal layout of HoPE (arXiv 2505.20444), frames ``temporal_spacing`` apart.
-
-    The authors draw the spacing from 0.5, 0.75, 1, 1.25, 1.5 for each video in training and leave
-    it to the user in inference. Here it is fixed, 1 by default, so that an answer does not depend
-    on chance.
-    """
-    return diagonal_ids(parts, switches.spacing or 1.0)
 
 
 def vrope_ids(parts: Sequence[Span], switches: Switches) -> Tensor:
@@ -191,7 +179,7 @@ def kron(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[Ten
     return phase.cos(), phase.sin()
 
 
-def heads(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[Tensor, Tensor]:
+def per_head(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[Tensor, Tensor]:
     """Multi-Head RoPE (arXiv 2510.23095) [..., kv_heads, head_dim]: a key-value head and its
     queries turn with one component only.
 
@@ -228,7 +216,9 @@ def no_time(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[
     return low_time(still, config, switches)
 
 
-def four(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[Tensor, Tensor]:
+def four_in_turn(
+    positions: Tensor, config: TextConfig, switches: Switches
+) -> tuple[Tensor, Tensor]:
     """VRoPE's allocation (arXiv 2502.11664): frequency j turns with component j mod 4."""
     return _angles(positions, config, switches, torch.arange(config.head_dim // 2) % 4)
 
@@ -245,9 +235,9 @@ def _angles(
     return (cos * yarn.attention_factor, sin * yarn.attention_factor) if yarn else (cos, sin)
 
 
-def unturned(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[Tensor, Tensor]:
-    """No rotation at all (NoPE, arXiv 2305.19466), the floor: what order there is, causal attention
-    alone tells.
+def no_rotation(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[Tensor, Tensor]:
+    """No rotation at all (NoPE, arXiv 2305.19466), the baseline of all schemes: causal attention
+    alone tells what order there is.
     """
     return sections(torch.zeros_like(positions), config, switches)
 
@@ -274,10 +264,10 @@ POSITIONS: Mapping[str, Scheme] = {
     "mrope": Scheme(mrope_ids, sections),
     "rope1d": Scheme(rope1d_ids, sections),
     "mrope_i": Scheme(spatial_reset_ids, interleaved),
-    "mhrope": Scheme(spatial_reset_ids, heads),
-    "videorope": Scheme(videorope_ids, low_time),
-    "hope": Scheme(hope_ids, no_time),
-    "vrope": Scheme(vrope_ids, four, components=4),
-    "none": Scheme(rope1d_ids, unturned),
+    "mhrope": Scheme(spatial_reset_ids, per_head),
+    "videorope": Scheme(diagonal_ids, low_time),
+    "hope": Scheme(diagonal_ids, no_time),
+    "vrope": Scheme(vrope_ids, four_in_turn, components=4),
+    "none": Scheme(rope1d_ids, no_rotation),
 }
 """Position schemes by the name of their switch value."""

@@ -21,7 +21,7 @@ TOKEN = 28
 """Pixels on a side of one visual token."""
 
 SPACING = {"videorope": 2.0, "hope": 1.0}
-"""Positions between frames that the schemes with a setting for it take by themselves."""
+"""``temporal_spacing`` of the position schemes that have one, where it is not set."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Switches(SwitchSet):
         kind=float,
         above=0,
         needs={"position": tuple(SPACING)},
-        unset="2 (videorope), 1 (hope)",
+        unset=", ".join(f"{frames:g} ({scheme})" for scheme, frames in SPACING.items()),
         help="positions between consecutive frame pairs",
         read_in="positions.diagonal_ids",
         source="arXiv 2502.05173 and 2505.20444",
@@ -162,21 +162,21 @@ class Switches(SwitchSet):
         "slice",
         choices=("slice", "clip"),
         help="what a patch attends to in the vision tower: its frame pair or the whole clip",
-        read_in="VisionTransformer.forward",
+        read_in="vision.VisionTransformer.forward",
         source="slice: released code",
     )
     tube: str = switch(
         "pair",
         choices=("pair", "per_frame"),
         help="frames in a patch: a pair, or each frame alone, shown twice",
-        read_in="processing.Processor.video",
+        read_in="processing.Processor.video_patches",
         source="pair: section 2.1; per_frame: third-party write-ups",
     )
     vision_gate: float = switch(
         1.0,
         kind=float,
         help="factor on the visual features where they enter the decoder; 0 hides all media",
-        read_in="Qwen2VL.embed",
+        read_in="model.Qwen2VL.embed",
         source="not in the paper: third-party write-ups speak of gated injection",
     )
     cross_modal: CrossModal = switch(
@@ -184,7 +184,7 @@ class Switches(SwitchSet):
         kind=CrossModal,
         choices=("off", "multiply:S", "bias:S"),
         help="attention between visual tokens and text: logits times S, or ln S added to them",
-        read_in="decoder.CrossModal",
+        read_in="attention.CrossModal",
         source="not in the paper: third-party write-ups have it multiplied by 0.7",
     )
     min_pixels: int | None = switch(
