@@ -30,7 +30,7 @@ from evalkit.models.switch import Switch
 from evalkit.models.weights import tensors_digest, weights_digest
 from evalkit.nano import checkpoint_folder
 from evalkit.prefetch import prefetch
-from evalkit.types import Completion, Image, MediaBudget, Request, TokenCounts, Video
+from evalkit.types import Completion, FinishReason, Image, MediaBudget, Request, TokenCounts, Video
 
 if TYPE_CHECKING:
     from torch import nn
@@ -289,19 +289,21 @@ class ReferenceAdapter(ModelAdapter):
     def _completion(
         self, choices: Sequence[str], tokens: TokenCounts, output: Output
     ) -> Completion:
+        finish_reason: FinishReason
         if output.logprobs:
             best = max(range(len(output.logprobs)), key=output.logprobs.__getitem__)
-            text, reason = choices[best], "rank"
+            text, finish_reason = choices[best], "rank"
         else:
-            text, reason = self.chat.decode(output.ids), "stop" if output.stopped else "length"
+            text = self.chat.decode(output.ids)
+            finish_reason = "stop" if output.stopped else "length"
         return Completion(
             output.id,
             text,
-            reason,  # type: ignore[arg-type]
-            replace(tokens, out=len(output.ids)),
-            output.seconds,
-            output.logprobs,
-            self.box_space,
+            finish_reason,
+            tokens=replace(tokens, out=len(output.ids)),
+            seconds=output.seconds,
+            logprobs=output.logprobs,
+            box_space=self.box_space,
         )
 
 

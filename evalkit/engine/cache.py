@@ -98,8 +98,8 @@ class Prefill:
     ) -> None:
         self.cache, self.groups = cache, groups
         self.first_row = len(cache.lengths) if cache else 0
-        # what a prompt's own tokens see behind a prefix: all of it, and of themselves those up to
-        # each
+        # [own, shared + own]: behind a shared prefix, a prompt's own token sees all of the prefix
+        # and its own tokens up to itself
         self.masks = {
             (own, group.shared): torch.ones(
                 own, group.shared + own, dtype=torch.bool, device=device

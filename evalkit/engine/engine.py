@@ -93,7 +93,7 @@ class Engine:
                 outputs = run(pack)
             except OutOfMemory:
                 outputs = self.scheduler.shrink(pack)
-                self.runner.drop_rows(len(self.scheduler.running))
+                self.runner.recover(len(self.scheduler.running))
             yield from outputs
             yield from self.scheduler.refused()
         yield from self.scheduler.refused()

@@ -19,7 +19,7 @@ from evalkit.engine.sequence import Group, RunningSequence, Stats
 class ModelRunner:
     """One model with its cache of keys and values and its cache of visual features.
 
-    ``prefill``, ``decode`` and ``rank`` raise OutOfMemory; ``drop_rows`` then restores the cache.
+    ``prefill``, ``decode`` and ``rank`` raise OutOfMemory; ``recover`` then restores the cache.
     """
 
     def __init__(self, model: EngineModel, feature_tokens: int) -> None:
@@ -87,8 +87,8 @@ class ModelRunner:
         self.stats.prefilled(choices, time.perf_counter() - started)
         return scores
 
-    def drop_rows(self, kept: int) -> None:
-        """After running out of memory: keeps the first ``kept`` rows of the cache."""
+    def recover(self, kept: int) -> None:
+        """After running out of memory: keeps the first ``kept`` rows of the cache alone."""
         self.stats.halvings += 1
         self.cache.keep(kept)
         if self.model.device.type == "cuda":
@@ -98,17 +98,20 @@ class ModelRunner:
         """Hidden states [tokens, hidden] of a pack, and the position ids [components, tokens + 1]
         of each prompt and of the token after it.
         """
-        model, ids = self.model, list[int]()
+        model = self.model
         positions: list[Tensor] = []
-        packed: list[Tensor] = []
+        packed_ids: list[int] = []
+        packed_positions: list[Tensor] = []
         for group in pack:
             for i, p in enumerate(group.prompts):
-                start = group.shared if i else 0
+                start = group.shared if i else 0  # the first brings the shared prefix
                 positions.append(model.position_ids(p.ids, p.media, following=1))
-                packed.append(positions[-1][:, start:-1])
-                ids += p.ids[start:]
+                packed_positions.append(positions[-1][:, start:-1])
+                packed_ids += p.ids[start:]
+        # one group's prompts show the same media, all of them within the shared prefix
         features = self.features.of([v for g in pack for v in g.prompts[0].visuals])
-        whole = torch.tensor([ids], device=model.device)  # [1, tokens]
-        x = model.embed(whole, features)
-        cos, sin = model.rotary(torch.cat(packed, dim=1)[:, None].to(model.device))
-        return model.decode(x, cos, sin, Prefill(pack, cache, model.device), whole)[0], positions
+        ids = torch.tensor([packed_ids], device=model.device)  # [1, tokens]
+        x = model.embed(ids, features)  # [1, tokens, hidden]
+        # [components, tokens] -> [components, 1 (batch), tokens]
+        cos, sin = model.rotary(torch.cat(packed_positions, dim=1)[:, None].to(model.device))
+        return model.decode(x, cos, sin, Prefill(pack, cache, model.device), ids)[0], positions

@@ -27,8 +27,8 @@ class Budget:
     pack_tokens: int
     cache_tokens: int
 
-    def below(self, tokens: int) -> Budget:
-        """Half of what a pack of ``tokens`` needed."""
+    def halved(self, tokens: int) -> Budget:
+        """Packs of half as many tokens as the one of ``tokens`` that did not fit."""
         return replace(self, pack_tokens=max(min(self.pack_tokens, tokens) // 2, 1))
 
 
@@ -48,8 +48,11 @@ class Waiting:
     def peek(self) -> Prompt | None:
         """The next prompt, which goes on waiting; None when there is none."""
         while not self.front and (prompt := next(self.source, None)) is not None:
-            repeated = f"the id {prompt.id!r} names an earlier prompt" * (prompt.id in self.ids)
-            if error := repeated or self.why_invalid(prompt):
+            if prompt.id in self.ids:
+                error: str | None = f"the id {prompt.id!r} names an earlier prompt"
+            else:
+                error = self.why_invalid(prompt)
+            if error:
                 self.refused.append(Output(prompt.id, error=error))
             else:
                 self.front.append(prompt)
@@ -152,7 +155,7 @@ class Scheduler:
         tokens = sum(p.ranked_tokens for p in prompts)
         if len(prompts) > 1:
             self.waiting.put_back(prompts)
-            self.budget = self.budget.below(tokens)
+            self.budget = self.budget.halved(tokens)
             return []
         error = (
             f"out of memory: a prompt of {tokens} tokens does not fit; give it fewer or smaller "
