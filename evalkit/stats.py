@@ -3,32 +3,33 @@ image or a video).
 
 Resampling is over clusters, not samples: ten questions on one page are not ten independent pages
 (Miller, "Adding Error Bars to Evals", 2024, section 2.2, argues the same for clustered standard
-errors). scipy does the work; every function is deterministic for its seed, whatever the order of
-the samples.
+errors). Every function is deterministic for its seed, whatever the order of the samples.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
+Codes = list[int]
+"""A number for each sample: of its cluster, or of its group."""
 RESAMPLES = 2000
 FLIPS = 9999
 BCA_CLUSTERS = 1000
 """Above this many clusters the plain percentile interval is used: BCa's correction is negligible
-there and its jackknife costs O(n^2)."""
+there."""
 NORMAL_CLUSTERS = 3000
 """Above this many clusters nothing is resampled: the normal approximation, with the clusters'
 standard error, agrees with resampling to three digits."""
 BLOCK = 2_000_000
-"""How many resampled numbers are held at a time; scipy would hold clusters x clusters of them."""
+"""How many drawn numbers are held at a time."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,13 @@ def mean_interval(
     x, clusters, groups = _sorted(values, clusters, groups)
     if not len(x):
         raise ValueError("no values")
+    return _interval(x, clusters, groups, confidence, seed)
+
+
+def _interval(
+    x: Floats, clusters: Codes, groups: Codes | None, confidence: float, seed: int
+) -> Interval:
+    """``mean_interval`` of samples that are in order."""
     if groups is not None:
         return _macro_interval(x, clusters, groups, confidence, seed)
     sums, sizes = cluster_sums(x, clusters)
@@ -81,25 +89,58 @@ def mean_interval(
     if len(sums) > NORMAL_CLUSTERS:
         reach = _quantile((1 + confidence) / 2) * _standard_error(sums, sizes)
         return Interval(value, value - reach, value + reach)
-    from scipy.stats import bootstrap
+    return Interval(value, *_bootstrap(sums, sizes, confidence, seed))
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for method in ("BCa", "percentile") if len(sums) <= BCA_CLUSTERS else ("percentile",):
-            found = bootstrap(
-                (sums, sizes),
-                lambda s, n, axis=-1: s.sum(axis=axis) / n.sum(axis=axis),
-                paired=True,
-                vectorized=True,
-                n_resamples=RESAMPLES,
-                batch=max(1, BLOCK // len(sums)),
-                confidence_level=confidence,
-                method=method,
-                rng=np.random.default_rng(seed),
-            ).confidence_interval
-            if np.isfinite(found.low) and np.isfinite(found.high):
-                return Interval(value, float(found.low), float(found.high))
-    return Interval(value, None, None)
+
+def _bootstrap(
+    sums: Floats, sizes: Floats, confidence: float, seed: int
+) -> tuple[float, float] | tuple[None, None]:
+    """The ends of the interval of the mean, by resampling clusters: BCa (Efron and Tibshirani,
+    1993, equations 14.14 and 14.15, with half of the ties counted as below the mean), or the plain
+    percentiles for many clusters, and where BCa is undefined.
+    """
+    drawn = _drawn_counts(len(sums), seed) @ np.stack([sums, sizes], axis=1)  # [resamples, 2]
+    means = drawn[:, 0] / drawn[:, 1]
+    tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
+    if len(sums) <= BCA_CLUSTERS:
+        corrected = _bca_tails(tails, means, sums, sizes)
+        tails = corrected if np.isfinite(corrected).all() else tails
+    low, high = np.quantile(means, tails)
+    return (float(low), float(high)) if np.isfinite([low, high]).all() else (None, None)
+
+
+def _bca_tails(tails: Floats, means: Floats, sums: Floats, sizes: Floats) -> Floats:
+    """At which shares of the resampled means BCa cuts, for the shares at which the plain percentile
+    interval does; not finite where it is undefined.
+    """
+    from scipy.special import ndtr, ndtri
+
+    mean = sums.sum() / sizes.sum()
+    slack = 1e-12 * abs(mean)  # sums of the same numbers in another order are the same sum
+    below = ((means < mean - slack).sum() + (means <= mean + slack).sum()) / (2 * len(means))
+    without = (sums.sum() - sums) / (sizes.sum() - sizes)  # the jackknife: one cluster left out
+    rest = without.mean() - without
+    with np.errstate(all="ignore"):
+        acceleration = (rest**3).sum() / (6 * (rest**2).sum() ** 1.5)
+        bias = ndtri(below)
+        z = bias + ndtri(tails)
+        return np.asarray(ndtr(bias + z / (1 - acceleration * z)), dtype=np.float64)
+
+
+@lru_cache(maxsize=16)
+def _drawn_counts(n: int, seed: int) -> NDArray[np.uint8]:
+    """How often each of n clusters is drawn in each resample [RESAMPLES, n]: the same for all sets
+    of so many, of which a table has hundreds. A cluster is drawn once on average; that one is drawn
+    256 times of more than 255 does not happen.
+    """
+    rng = np.random.default_rng(seed)
+    counts = np.empty((RESAMPLES, n), dtype=np.uint8)
+    for start in range(0, RESAMPLES, rows := max(1, BLOCK // n)):
+        part = counts[start : start + rows]
+        picks = rng.integers(0, n, part.shape)
+        picks += np.arange(len(part))[:, None] * n
+        part[:] = np.bincount(picks.ravel(), minlength=part.size).reshape(part.shape)
+    return counts
 
 
 def mean(values: ArrayLike, groups: Sequence[Hashable] | None = None) -> float:
@@ -125,7 +166,7 @@ def compare(
     d, clusters, groups = _sorted(differences, clusters, groups)
     if not d.any():
         return Comparison(Interval(0.0, 0.0, 0.0), 1.0, len(d))
-    interval = mean_interval(d, clusters, groups, confidence, seed)
+    interval = _interval(d, clusters, groups, confidence, seed)
     shares, _ = cluster_sums(d * _weights(len(d), groups), clusters)
     if len(shares) < 2:
         return Comparison(interval, None, len(d))
@@ -139,9 +180,9 @@ def sign_flip_p(shares: Floats, seed: int = 0) -> float:
     """
     n, observed = len(shares), abs(shares.sum())
     if n > NORMAL_CLUSTERS:
-        from scipy.stats import norm
+        from scipy.special import ndtr
 
-        return float(2 * norm.sf(observed / np.sqrt((shares**2).sum())))
+        return float(2 * ndtr(-observed / np.sqrt((shares**2).sum())))
     least = observed * (1 - 1e-12)  # sums of the same numbers in another order are the same sum
     if 2**n <= FLIPS:
         signs = 1 - 2 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)
@@ -170,9 +211,8 @@ def detectable(
     """
     d, clusters, groups = _sorted(differences, clusters, groups)
     errors = []
-    for name in dict.fromkeys(groups or [None]):
-        mine = [i for i in range(len(d)) if groups is None or groups[i] == name]
-        sums, sizes = cluster_sums(d[mine], [clusters[i] for i in mine])
+    for mine in _runs(groups or [0] * len(d)):
+        sums, sizes = cluster_sums(d[mine], clusters[mine])
         if len(sums) < 2:
             return None
         errors.append(_standard_error(sums, sizes))
@@ -196,9 +236,9 @@ def _standard_error(sums: Floats, sizes: Floats) -> float:
 
 def _quantile(p: float) -> float:
     """Of the standard normal distribution."""
-    from scipy.stats import norm
+    from scipy.special import ndtri
 
-    return float(norm.ppf(p))
+    return float(ndtri(p))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -214,7 +254,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def cluster_sums(values: ArrayLike, clusters: Sequence[Hashable]) -> tuple[Floats, Floats]:
     """Sum of values and number of samples of each cluster, in order of first appearance."""
     index = {c: i for i, c in enumerate(dict.fromkeys(clusters))}
-    at = np.array([index[c] for c in clusters])
+    at = np.fromiter(map(index.__getitem__, clusters), np.intp, len(clusters))
     x = np.asarray(values, dtype=np.float64)
     sums = np.bincount(at, weights=x, minlength=len(index)).astype(np.float64)
     return sums, np.bincount(at, minlength=len(index)).astype(np.float64)
@@ -222,18 +262,27 @@ def cluster_sums(values: ArrayLike, clusters: Sequence[Hashable]) -> tuple[Float
 
 def _sorted(
     values: ArrayLike, clusters: Sequence[Hashable], groups: Sequence[Hashable] | None
-) -> tuple[Floats, Sequence[Hashable], Sequence[Hashable] | None]:
+) -> tuple[Floats, Codes, Codes | None]:
     """The samples in an order that is their own, not that in which they came: sums and draws follow
-    it.
+    it. By group, then by cluster, then by value; the samples of a group lie together.
     """
     x = np.asarray(values, dtype=np.float64)
-    keys = list(zip(map(repr, groups or clusters), map(repr, clusters), x.tolist()))
-    order = sorted(range(len(x)), key=keys.__getitem__)
-    return (
-        x[order],
-        [clusters[i] for i in order],
-        None if groups is None else [groups[i] for i in order],
-    )
+    of_cluster, of_group = _codes(clusters), _codes(groups or clusters)
+    order = np.lexsort((x, of_cluster, of_group))
+    codes = None if groups is None else of_group[order].tolist()
+    return x[order], of_cluster[order].tolist(), codes
+
+
+def _codes(names: Sequence[Hashable]) -> NDArray[np.intp]:
+    """For each name its place among all different ones, in the order of how they are written."""
+    places = {name: i for i, name in enumerate(sorted(dict.fromkeys(names), key=repr))}
+    return np.fromiter(map(places.__getitem__, names), np.intp, len(names))
+
+
+def _runs(codes: Codes) -> Iterator[slice]:
+    """Where each run of equal numbers lies."""
+    ends = [*(np.flatnonzero(np.diff(codes)) + 1).tolist(), len(codes)]
+    return map(slice, [0, *ends], ends)
 
 
 def _weights(n: int, groups: Sequence[Hashable] | None) -> Floats:
@@ -245,19 +294,14 @@ def _weights(n: int, groups: Sequence[Hashable] | None) -> Floats:
 
 
 def _macro_interval(
-    x: Floats,
-    clusters: Sequence[Hashable],
-    groups: Sequence[Hashable],
-    confidence: float,
-    seed: int,
+    x: Floats, clusters: Codes, groups: Codes, confidence: float, seed: int
 ) -> Interval:
     rng = np.random.default_rng(seed)
-    names = list(dict.fromkeys(groups))
+    runs = list(_runs(groups))
     means, errors, drawn = [], [], np.zeros(RESAMPLES)
     many = len(set(clusters)) > NORMAL_CLUSTERS
-    for name in names:
-        mine = [i for i, g in enumerate(groups) if g == name]
-        sums, sizes = cluster_sums(x[mine], [clusters[i] for i in mine])
+    for mine in runs:
+        sums, sizes = cluster_sums(x[mine], clusters[mine])
         centre = float(x[mine].mean())
         means.append(centre)
         if len(sums) < 2:
@@ -269,14 +313,14 @@ def _macro_interval(
         # Resampling n clusters gives a mean whose variance is too small by (n - 1) / n: with a few
         # clusters a group, and many groups, intervals would cover 86 to 93 % instead of 95.
         spread = np.sqrt(len(sums) / (len(sums) - 1))
-        drawn += (sums[pick].sum(1) / sizes[pick].sum(1) - centre) * spread / len(names)
+        drawn += (sums[pick].sum(1) / sizes[pick].sum(1) - centre) * spread / len(runs)
     value = float(np.mean(means))
     if np.ptp(x) == 0:
         return _degenerate(value, len(set(clusters)), confidence)
-    if len(errors) < len(names):  # a group with one cluster
+    if len(errors) < len(runs):  # a group with one cluster
         return Interval(value, None, None)
     if many:
-        reach = _quantile((1 + confidence) / 2) * math.hypot(*errors) / len(names)
+        reach = _quantile((1 + confidence) / 2) * math.hypot(*errors) / len(runs)
         return Interval(value, value - reach, value + reach)
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(
@@ -287,8 +331,7 @@ def _macro_interval(
 def _degenerate(value: float, n: int, confidence: float) -> Interval:
     if abs(value) not in (0.0, 1.0):
         return Interval(value, None, None)
-    from scipy.stats import binomtest
-
-    wilson = binomtest(round(abs(value) * n), n).proportion_ci(confidence, method="wilson")
-    low, high = float(wilson.low), float(wilson.high)
+    # Wilson's interval (1927) of a share of all: its near end is the share itself
+    z = _quantile((1 + confidence) / 2) ** 2
+    low, high = (n / (n + z), 1.0) if abs(value) == 1 else (0.0, z / (n + z))
     return Interval(value, low, high) if value >= 0 else Interval(value, -high, -low)

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest, bootstrap
 
 from evalkit.stats import (
+    BCA_CLUSTERS,
     NORMAL_CLUSTERS,
+    RESAMPLES,
     Interval,
     cluster_sums,
     compare,
@@ -181,6 +184,42 @@ def test_the_order_of_the_samples_changes_nothing(grouped: bool) -> None:
         for g in ([groups[j] for j in i] if groups else None,)
     ]
     assert told[0] == told[1]
+
+
+@pytest.mark.parametrize(
+    ("clusters", "method"), [(7, "BCa"), (60, "BCa"), (BCA_CLUSTERS + 50, "percentile")]
+)
+def test_the_interval_is_that_of_scipy_for_the_same_draws(clusters: int, method: str) -> None:
+    x, of = clustered(np.random.default_rng(clusters), clusters, 0.7)
+    names = [f"{i:05}" for i in of]
+    sums, sizes = cluster_sums(x, names)
+    theirs = bootstrap(
+        (sums, sizes),
+        lambda s, n, axis=-1: s.sum(axis=axis) / n.sum(axis=axis),
+        paired=True,
+        n_resamples=RESAMPLES,
+        batch=200,
+        method=method,
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    ours = mean_interval(x, names)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+@pytest.mark.parametrize(("value", "n"), [(0.0, 2), (1.0, 9), (1.0, 200)])
+def test_equal_values_have_wilsons_interval(value: float, n: int) -> None:
+    theirs = binomtest(round(value * n), n).proportion_ci(0.95, method="wilson")
+    ours = mean_interval([value] * n, range(n))
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))
+
+
+def test_rounding_breaks_no_ties() -> None:
+    """Tenths are rounded, whole numbers are not: both have the same interval."""
+    whole, clusters = [4, 9, 9, 8, 4, 8, 0], list("cbacdda")
+    exact = mean_interval(whole, clusters)
+    tenths = mean_interval([v / 10 for v in whole], clusters)
+    assert exact.low is not None and exact.high is not None
+    assert (tenths.low, tenths.high) == pytest.approx((exact.low / 10, exact.high / 10))
 
 
 def test_equal_values_between_0_and_1_tell_no_interval() -> None:
