@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from evalkit.adapter import ModelAdapter, make_adapter
+from evalkit.bounds import bounds
 from evalkit.errors import CheckpointError, EvalkitError, UsageError
 from evalkit.provenance import mask
 from evalkit.task import RowError, Task, load_task, read_samples, registered
@@ -295,6 +296,7 @@ def plan(
     """
     from evalkit.cell import Cell
 
+    bounds()  # a mistyped one is an error of the command, not of every sample
     chosen = tasks_of(tasks)
     limits = Limit.of(limit, seed, ids)
     paths = check_data(data or {}, [t.full_name for t in chosen])

@@ -18,6 +18,7 @@ from pydantic import (
     field_validator,
 )
 
+from evalkit.bounds import bounds, over
 from evalkit.errors import UsageError
 
 
@@ -78,6 +79,8 @@ def read_yaml(path: Path, kind: type[M], **replaced: Any) -> M:
     file, line and field.
     """
     try:
+        if (size := path.stat().st_size) > bounds().yaml_bytes:
+            raise UsageError(f"{path}: {size:,} bytes: {over('yaml_bytes')}")
         text = path.read_text(encoding="utf-8")
         content = yaml.load(text, Loader)
     except OSError as e:

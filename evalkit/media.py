@@ -12,7 +12,8 @@ import logging
 import math
 import warnings
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -21,16 +22,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evalkit.bounds import bounds, over
 from evalkit.errors import DataError
 from evalkit.formats import IMAGE_FORMATS, VIDEO_FORMATS
 from evalkit.types import Image, Video
 
-MAX_IMAGE_PIXELS = 178_956_970
-"""Larger images are refused before they are decoded: a small file can claim any size."""
-MAX_FRAME_PIXELS = 33_177_600
-"""Larger frames of a clip are refused: 7680 x 4320, the largest of the common sizes."""
-MAX_IMAGE_BYTES = 2**30
-"""Larger image files are refused before they are read."""
+STRIP = 4_000_000
+"""Pixels of a picture that are converted at once: a large one is never held in several forms."""
 SMALL_FRAME = 512 * 512
 """Pixels of a frame below which threads cost a decoder more than they bring."""
 MAX_MISSING = 0.05
@@ -53,26 +51,67 @@ def decode_image(image: Image) -> Any:
     applied where ``image.upright`` says so. Raises DataError when the file can't be read, is not an
     image, is cut short, is too large, or has a mode whose range is not known.
     """
+    from PIL import ImageOps
+
+    with opened(image) as picture:
+        picture.load()
+        return _rgb(ImageOps.exif_transpose(picture) if image.upright else picture)
+
+
+def preview(image: Image, side: int) -> tuple[Any, tuple[int, int]]:
+    """A picture of at most ``side`` x ``side`` pixels to look at, and width and height of the whole
+    one. A large one is made smaller before its colours are converted, while it is decoded where
+    the format can do that. Raises DataError as ``decode_image``.
+    """
     from PIL import Image as PILImage
-    from PIL import ImageOps, UnidentifiedImageError
+    from PIL import ImageOps
+
+    with opened(image) as picture:
+        width, height = picture.size
+        picture.draft(None, (side, side))
+        picture.load()
+        if (share := STRIP / (picture.width * picture.height)) < 1:
+            size = (max(1, int(s * math.sqrt(share))) for s in picture.size)
+            picture = picture.resize(tuple(size), PILImage.Resampling.NEAREST)
+        if image.upright:
+            turned = ImageOps.exif_transpose(picture)
+            if (turned.width > turned.height) != (picture.width > picture.height):
+                width, height = height, width
+            picture = turned
+        picture = _rgb(picture)
+        picture.thumbnail((side, side))
+        return picture, (width, height)
+
+
+@contextmanager
+def opened(image: Image) -> Iterator[Any]:
+    """A ``PIL.Image.Image`` within bounds, of which only the header was read. Whatever is raised
+    while it is used becomes a DataError that names the file.
+    """
+    from PIL import Image as PILImage
+    from PIL import UnidentifiedImageError
 
     try:
-        if not isinstance(image.source, bytes) and image.source.stat().st_size > MAX_IMAGE_BYTES:
-            raise DataError(f"image{_where(image)}: over the limit of {MAX_IMAGE_BYTES:,} bytes")
+        source = image.source
+        if (len(source) if isinstance(source, bytes) else source.stat().st_size) > (
+            bounds().image_bytes
+        ):
+            raise DataError(f"image{_where(image)}: {over('image_bytes')}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PILImage.DecompressionBombWarning)
-            picture: Any = open_image(image.read())
-            if picture.width * picture.height > MAX_IMAGE_PIXELS:
+            most = bounds().image_pixels
+            if most > 2 * (PILImage.MAX_IMAGE_PIXELS or most):  # where Pillow refuses
+                PILImage.MAX_IMAGE_PIXELS = most
+            picture = open_image(image.read())
+            if picture.width * picture.height > most:
                 raise DataError(
-                    f"image of {picture.width}x{picture.height} pixels: over the limit of "
-                    f"{MAX_IMAGE_PIXELS:,} pixels"
+                    f"image of {picture.width}x{picture.height} pixels: {over('image_pixels')}"
                 )
-            picture.load()
-            if image.upright:
-                picture = ImageOps.exif_transpose(picture)
-            return _rgb(picture)
+            yield picture
     except DataError:
         raise
+    except PILImage.DecompressionBombError:
+        raise DataError(f"image{_where(image)}: {over('image_pixels')}") from None
     except UnidentifiedImageError:
         raise DataError(
             f"unreadable image{_where(image)}: not an image in a known format"
@@ -104,19 +143,39 @@ def _rgb(picture: Any) -> Any:
     """
     from PIL import Image as PILImage
 
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        white = PILImage.new("RGBA", picture.size, "white")
-        return PILImage.alpha_composite(white, picture).convert("RGB")
-    if picture.mode.startswith("I;16"):
-        levels = np.asarray(picture).astype(np.uint32)
+    def on_white(strip: Any) -> Any:
+        strip = strip.convert("RGBA")
+        white = PILImage.new("RGBA", strip.size, "white")
+        return PILImage.alpha_composite(white, strip).convert("RGB")
+
+    def eight_bits(strip: Any) -> Any:
+        levels = np.asarray(strip).astype(np.uint32)
         return PILImage.fromarray(((levels + 128) // 257).astype(np.uint8)).convert("RGB")
+
+    if picture.has_transparency_data:
+        return _by_strips(picture, on_white)
+    if picture.mode.startswith("I;16"):
+        return _by_strips(picture, eight_bits)
     if picture.mode in ("I", "F"):
         raise DataError(
             f"image of mode {picture.mode} (32 bits a pixel): which values mean black and white "
             "is not known; save it with 8 or 16 bits"
         )
     return picture.convert("RGB")
+
+
+def _by_strips(picture: Any, convert: Callable[[Any], Any]) -> Any:
+    """``convert``, to RGB, so many rows at a time as have ``STRIP`` pixels."""
+    from PIL import Image as PILImage
+
+    rows = max(STRIP // picture.width, 1)
+    if rows >= picture.height:
+        return convert(picture)
+    out = PILImage.new("RGB", picture.size)
+    for top in range(0, picture.height, rows):
+        bottom = min(top + rows, picture.height)
+        out.paste(convert(picture.crop((0, top, picture.width, bottom))), (0, top))
+    return out
 
 
 @dataclass(frozen=True)
@@ -182,14 +241,14 @@ def decode_video(video: Video, choose: ChooseFrames, resize: Resize | None = Non
                 f"{timeline.times[-1] + 1 / timeline.fps:.2f} s{_where(video)}"
             )
         wanted = [part[i] for i in choose(len(part), timeline.rate(part))]
-        kept = _frames(video, timeline, wanted, resize)
+        frames, whole = _frames(video, timeline, wanted, resize)
     except (FFmpegError, OSError, ValueError, OverflowError) as e:
         raise DataError(f"unreadable video{_where(video)}: {e}") from e
-    missing = [i for i in wanted if i not in kept]
+    missing = [i for i in wanted if i not in whole]
     lost = max(timeline.expected - len(timeline.times), 0)
     if missing or lost:
         allowed = max(1, int(MAX_MISSING * timeline.expected))
-        if len(missing) + lost > allowed or not kept:
+        if len(missing) + lost > allowed or not whole:
             what = f"frame {missing[0]}" if missing else f"{lost} frames at its end"
             raise DataError(
                 f"truncated video{_where(video)}: {what} of {timeline.expected} can't be decoded"
@@ -200,14 +259,11 @@ def decode_video(video: Video, choose: ChooseFrames, resize: Resize | None = Non
             len(missing) + lost,
             timeline.expected,
         )
-    for i in missing:
-        kept[i] = kept[max((k for k in kept if k < i), default=min(kept))]
-    if len(sizes := {k.shape for k in kept.values()}) > 1:
-        raise DataError(
-            f"the frames change size{_where(video)}: "
-            f"{', '.join(f'{w}x{h}' for h, w, _ in sorted(sizes))}"
-        )
-    return np.stack([kept[i] for i in wanted])
+    rows = {i: row for row, i in enumerate(wanted) if i in whole}
+    for row, i in enumerate(wanted):
+        if i not in whole:
+            frames[row] = frames[rows[max((k for k in rows if k < i), default=min(rows))]]
+    return frames
 
 
 def _timeline(video: Video) -> Timeline:
@@ -218,11 +274,20 @@ def _timeline(video: Video) -> Timeline:
         stream = _stream(container, video)
         rate, unit = stream.average_rate or stream.guessed_rate, stream.time_base
         stated, seconds = stream.frames, _stated_seconds(container, stream)
-        packets = [p for p in container.demux(stream) if p.size]
-        shown = [p for p in packets if not p.is_discard]
-        ends = [p.pts + (p.duration or 0) for p in shown if p.pts is not None]
-    stamps = sorted(p.pts for p in shown if p.pts is not None)
-    count, hidden = len(shown), len(packets) - len(shown)
+        count, hidden, stamps, end = 0, 0, [], 0
+        for packet in container.demux(stream):  # kept as numbers: a file may be gigabytes
+            if not packet.size:
+                continue
+            if count + hidden == bounds().clip_frames:
+                raise DataError(f"video{_where(video)}: {over('clip_frames')}")
+            if packet.is_discard:
+                hidden += 1
+                continue
+            count += 1
+            if packet.pts is not None:
+                stamps.append(packet.pts)
+                end = max(end, packet.pts + (packet.duration or 0))
+    stamps.sort()
     if len(set(stamps)) < count or unit is None:
         stamps = []  # none, or the same for several frames: they are counted in decoding order
     if not rate and len(stamps) > 1:
@@ -242,7 +307,7 @@ def _timeline(video: Video) -> Timeline:
         # empty packets, too, with which it fills gaps.
         steps = np.diff(times)
         step = float(np.median(steps))
-        room = seconds - float((max(ends) - stamps[0]) * unit)
+        room = seconds - float((end - stamps[0]) * unit)
         if unseen and room > step / 2:
             expected += min(unseen, max(round(room / step), 1))
         elif room > 2 * steps.max():
@@ -266,13 +331,18 @@ def _stated_seconds(container: Any, stream: Any) -> float | None:
 
 def _frames(
     video: Video, timeline: Timeline, wanted: Sequence[int], resize: Resize | None
-) -> dict[int, Frame]:
-    """The frames at indices of the timeline, as far as they decode."""
+) -> tuple[Frame, set[int]]:
+    """The frames [frames, height, width, 3] at indices of the timeline, and the indices of those
+    that decode; what the others hold is undefined.
+    """
     from av.video.reformatter import VideoReformatter
 
     places = {stamp: i for i, stamp in enumerate(timeline.stamps)}
-    chosen = set(wanted)
-    kept: dict[int, Frame] = {}
+    rows: dict[int, list[int]] = {}
+    for row, i in enumerate(wanted):
+        rows.setdefault(i, []).append(row)
+    whole: set[int] = set()
+    out: Frame = np.empty((0, 0, 0, 3), np.uint8)
     convert = VideoReformatter()
     with _open(video) as container:
         stream = _stream(container, video)
@@ -280,22 +350,27 @@ def _frames(
             stream.codec_context.thread_count = 1
         for number, frame in enumerate(_decoded(container, stream)):
             i = places.get(frame.pts, -1) if places else number
-            if i in chosen:
-                if frame.width * frame.height > MAX_FRAME_PIXELS:
-                    raise DataError(
-                        f"frames of {frame.width}x{frame.height} pixels{_where(video)}: over the "
-                        f"limit of {MAX_FRAME_PIXELS:,} pixels"
-                    )
+            if i in rows:
                 rgb = np.asarray(
                     convert.reformat(frame, format="rgb24", **_one_thread()).to_ndarray(),
                     dtype=np.uint8,
                 )
                 if video.upright and frame.rotation % 90 == 0:
                     rgb = np.ascontiguousarray(np.rot90(rgb, frame.rotation // 90))
-                kept[i] = resize(rgb, len(wanted)) if resize else rgb
+                kept = resize(rgb, len(wanted)) if resize else rgb
+                if not whole:  # one array from the start: a list of frames would be held twice
+                    out = np.empty((len(wanted), *kept.shape), np.uint8)
+                elif kept.shape != out.shape[1:]:
+                    sizes = sorted(s[1::-1] for s in (out.shape[1:], kept.shape))
+                    raise DataError(
+                        f"the frames change size{_where(video)}: "
+                        f"{', '.join(f'{w}x{h}' for w, h in sizes)}"
+                    )
+                out[rows[i]] = kept
+                whole.add(i)
             if i >= wanted[-1]:
                 break
-    return kept
+    return out, whole
 
 
 def _decoded(container: Any, stream: Any) -> Any:
@@ -322,7 +397,8 @@ def _open(video: Video) -> Any:
     if not isinstance(video.source, bytes) and not video.source.is_file():
         absent = not video.source.exists()
         raise OSError("no such file" if absent else "not a regular file")
-    source = io.BytesIO(video.source) if isinstance(video.source, bytes) else str(video.source)
+    # without "file:" a name with a colon in it is taken for an address
+    source = io.BytesIO(video.source) if isinstance(video.source, bytes) else f"file:{video.source}"
     options = {"format_whitelist": VIDEO_FORMATS, "protocol_whitelist": "file"}
     # container options alone: as options of every stream, PyAV 15 crashes where streams come late
     return av.open(source, container_options=options, **_lenient())
@@ -334,6 +410,14 @@ def _stream(container: Any, video: Video) -> Any:
     stream = container.streams.video[0]
     if stream.codec_context is None:
         raise DataError(f"no decoder for its video{_where(video)}")
+    most = bounds().frame_pixels
+    if stream.width * stream.height > most:
+        raise DataError(
+            f"frames of {stream.width}x{stream.height} pixels{_where(video)}: "
+            f"{over('frame_pixels')}"
+        )
+    # frames that grow later are refused by the decoder, which counts its padding, too
+    stream.codec_context.options = {"max_pixels": str(2 * most)}
     return stream
 
 

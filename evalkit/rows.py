@@ -79,21 +79,18 @@ def image_size(picture: Image) -> tuple[int, int]:
     """Width and height in pixels, from the header of the file; in the frame in which the model
     sees the picture. Raises DataError when it can't be read.
     """
-    from evalkit.media import open_image  # it imports numpy, tasks shall not
+    from evalkit.media import opened  # it imports numpy, tasks shall not
 
-    try:
-        with open_image(picture.read()) as opened:
-            return _turned(opened) if picture.upright else opened.size
-    except Exception as e:  # damaged files make Pillow's decoders raise anything
-        raise DataError(f"unreadable image: {e}") from e
+    with opened(picture) as header:
+        return _turned(header) if picture.upright else header.size
 
 
-def _turned(opened: PILImage.Image) -> tuple[int, int]:
+def _turned(header: PILImage.Image) -> tuple[int, int]:
     """The size after the EXIF orientation (tag 274): 5 to 8 lie on their side. Pillow turns TIFF
     by itself, in any case.
     """
-    width, height = opened.size
-    on_side = opened.format != "TIFF" and opened.getexif().get(274, 1) in (5, 6, 7, 8)
+    width, height = header.size
+    on_side = header.format != "TIFF" and header.getexif().get(274, 1) in (5, 6, 7, 8)
     return (height, width) if on_side else (width, height)
 
 

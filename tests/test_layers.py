@@ -20,6 +20,7 @@ PACKAGES = {
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "errors",
+        "bounds",
         "cache_dir",
         "digests",
         "formats",

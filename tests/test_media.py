@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -446,9 +448,107 @@ def test_frames_are_resized_as_they_are_decoded() -> None:
 
 
 def test_frames_too_large_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(media, "MAX_FRAME_PIXELS", 64 * 48 - 1)
+    monkeypatch.setenv("EVALKIT_MAX_FRAME_PIXELS", str(64 * 48 - 1))
     with pytest.raises(DataError, match="frames of 64x48 pixels .*over the limit"):
         decode_video(Video(clip("mp4")), every)
+
+
+def test_frames_that_grow_in_the_middle_of_a_clip_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("EVALKIT_MAX_FRAME_PIXELS", str(64 * 48))
+    out = io.BytesIO()
+    for size in ((64, 48), (256, 192)):
+        out.write(clip("h264", "libx264", size=size))
+    with pytest.raises(DataError, match="truncated video"):
+        decode_video(Video(out.getvalue()), every, lambda frame, total: frame[:8, :8])
+
+
+def test_a_clip_of_too_many_frames_is_refused_before_it_is_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("EVALKIT_MAX_CLIP_FRAMES", "19")
+    monkeypatch.setattr(media, "_decoded", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(DataError, match="over the limit of 19 frames .EVALKIT_MAX_CLIP_FRAMES"):
+        decode_video(Video(levels(20)), every)
+
+
+@pytest.mark.parametrize("name", ["a:b.mp4", "concat:x.mp4", "%03d.mp4", "http:x"])
+def test_odd_names_are_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(clip("mp4"))
+    assert decode_video(Video(Path(name)), every).shape == (8, 48, 64, 3)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "I;16"])
+def test_large_pictures_are_converted_strip_by_strip_to_the_same_colours(
+    monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    if mode == "I;16":
+        picture = PILImage.fromarray(np.arange(64 * 48, dtype=np.uint16).reshape(48, 64) * 21)
+        data = encoded(picture)
+    else:
+        noise = np.random.default_rng(0).integers(0, 256, (48, 64, 4), dtype=np.uint8)
+        picture = PILImage.fromarray(noise).convert(mode)
+        data = encoded(picture, **({"transparency": 3} if mode == "P" else {}))
+    whole = decode_image(Image(data))
+    monkeypatch.setattr(media, "STRIP", 64 * 7)
+    assert (np.asarray(decode_image(Image(data))) == np.asarray(whole)).all()
+
+
+def test_a_preview_knows_the_size_of_the_whole_picture() -> None:
+    noise = PILImage.fromarray(np.random.default_rng(0).integers(0, 255, (900, 700, 3), np.uint8))
+    for kind in ("PNG", "JPEG", "TIFF"):
+        small, size = media.preview(Image(encoded(noise, kind)), 64)
+        assert (small.size, size, small.mode) == ((50, 64), (700, 900), "RGB")
+    exif = PILImage.Exif()
+    exif[274] = 6
+    turned = Image(encoded(noise, "JPEG", exif=exif), upright=True)
+    assert media.preview(turned, 64)[1] == image_size(turned) == (900, 700)
+    wide = Image(encoded(PILImage.new("L", (20_000, 1))))
+    small, size = media.preview(wide, 640)
+    assert (small.size, size) == ((640, 1), (20_000, 1))
+
+
+PEAK = """
+import resource, sys
+from evalkit.media import {call}
+from evalkit.types import Image, Video
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+import PIL.Image, av, numpy
+before = peak()
+{call}({media}(sys.argv[1]), {arguments})
+print(peak() - before)
+"""
+
+
+def megabytes(path: Path, call: str, media: str, arguments: str) -> int:
+    """What a call adds to the largest memory of a process of its own."""
+    code = PEAK.format(call=call, media=media, arguments=arguments)
+    run = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return int(run.stdout)
+
+
+def test_a_huge_picture_of_a_small_file_costs_the_report_little(tmp_path: Path) -> None:
+    PILImage.new("P", (9000, 9000)).save(path := tmp_path / "a.png", transparency=0)
+    assert path.stat().st_size < 200_000
+    assert megabytes(path, "preview", "Image", "640") < 180  # 81 are the picture's own bytes
+
+
+@pytest.mark.slow
+def test_160_frames_of_720p_take_little_more_than_what_is_kept(tmp_path: Path) -> None:
+    with av.open(path := tmp_path / "a.mp4", "w") as file:
+        stream = file.add_stream("libx264", rate=8, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 1280, 720, "yuv420p"
+        for i in range(160):
+            frame = np.full((720, 1280, 3), i, np.uint8)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        file.mux(stream.encode())
+    # 442 MB as they are decoded, 111 as they are kept
+    arguments = "lambda total, fps: range(total), lambda frame, total: frame[::2, ::2]"
+    assert megabytes(path, "decode_video", "Video", arguments) < 250
 
 
 def test_only_regular_files_are_read(tmp_path: Path) -> None:

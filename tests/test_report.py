@@ -93,7 +93,7 @@ def test_whatever_a_task_does_the_page_is_written(
         .read_text()
         .replace("        picture = io", "        if i == 1: {}['x']\n        picture = io")
     )
-    monkeypatch.setattr(media, "decode_image", lambda _: 1 / 0)
+    monkeypatch.setattr(media, "preview", lambda *_: 1 / 0)
     faults = write_report(output, tmp_path / "page.html")
     holds = contents(tmp_path / "page.html")
     assert [len(c["answers"]) for c in holds["cells"]] == [5, 5]

@@ -89,7 +89,7 @@ def test_grid_combines_axes_paired_walks_along_them() -> None:
             "name: x\nquestion: y\ntasks: [docvqa]\naxes:\n"
             + "".join(f"  {n}: [{', '.join(map(str, range(1, 101)))}]\n" for n in ("fps", "theta"))
             + "  max_frames: [2, 4]\n",
-            "20,000 combinations; at most 2,000",
+            "20,000 combinations: over the limit of 2,000 cells",
         ),
         (
             "name: x\nquestion: y\ntasks: [docvqa]\ndata: {refcoco:mini: .}\n",

@@ -46,7 +46,9 @@ class FeatureCache:
         self.stats.visuals_reused += len(visuals) - len(new)
         if not new:
             return
-        patches = torch.cat([v.pixels(self.model.device) for v in new])
+        pixels = [v.pixels(self.model.device) for v in new]
+        patches = pixels[0] if len(pixels) == 1 else torch.cat(pixels)  # a clip's are many
+        del pixels
         encoded = self.model.encode(patches, [v.media for v in new])
         self.features.update(zip((v.key for v in new), encoded))
         if self.model.device.type == "cuda":

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PrivateAttr, model_validator
 
 from evalkit.adapter import ModelAdapter, adapter_class, check_arguments, make_adapter
+from evalkit.bounds import bounds, over
 from evalkit.cell import Cell
 from evalkit.config_files import Strict, find_shipped, read_yaml, yaml_quotes
 from evalkit.errors import EvalkitError, UsageError
@@ -37,8 +38,6 @@ Settings = Mapping[str, Any]
 
 
 SHIPPED = Path(__file__).parent
-MOST_CELLS = 2000
-"""Combinations of settings in one sweep."""
 
 
 class Group(Strict):
@@ -109,8 +108,8 @@ class Sweep(Strict):
     @model_validator(mode="after")
     def _fits(self) -> Sweep:
         axes = {name: len(values) for name, values in self.axes.items()}
-        if self.mode == "grid" and (count := math.prod(axes.values())) > MOST_CELLS:
-            raise ValueError(f"axes: {count:,} combinations; at most {MOST_CELLS:,} are swept")
+        if self.mode == "grid" and (count := math.prod(axes.values())) > bounds().sweep_cells:
+            raise ValueError(f"axes: {count:,} combinations: {over('sweep_cells')}")
         if self.mode == "paired" and len({len(v) for v in self.axes.values()}) > 1:
             raise ValueError("axes: paired mode needs as many values on every axis")
         for settings in self.every():

@@ -17,7 +17,7 @@ from PIL import Image as PILImage
 
 from evalkit.errors import reason
 from evalkit.files import replace
-from evalkit.media import decode_image, decode_video
+from evalkit.media import Frame, decode_video, preview
 from evalkit.store import CellFolder, question_of
 from evalkit.task import load_task, read_samples
 from evalkit.types import Image, Sample, Text, Video
@@ -96,36 +96,33 @@ class Gallery:
         try:
             if not isinstance(part, Image | Video):
                 return Picture(fault=f"{type(part).__name__} is not an Image or a Video")
-            picture = decode_image(part) if isinstance(part, Image) else strip(part)
-            return Picture(self.keep(key, picture), picture.width, picture.height)
+            picture, size = preview(part, SIDE) if isinstance(part, Image) else strip(part)
+            return Picture(self.keep(key, picture), *size)
         except Exception as e:  # any library may fail on any data; the page is for looking at it
             return Picture(fault=reason(e))
 
 
-def strip(clip: Video) -> PILImage.Image:
-    """Evenly spaced frames of a clip, side by side."""
+def strip(clip: Video) -> tuple[PILImage.Image, tuple[int, int]]:
+    """Evenly spaced frames of a clip, side by side; and the size of that."""
 
     def spaced(total: int, fps: float) -> list[int]:
         return sorted({int(i) for i in np.linspace(0, total - 1, FRAMES)})
 
-    frames = [PILImage.fromarray(f) for f in decode_video(clip, spaced)]
-    frames = [
-        f.resize((FRAME_WIDTH, max(1, round(f.height * FRAME_WIDTH / f.width)))) for f in frames
-    ]
+    def small(frame: Frame, total: int) -> Frame:
+        height, width, _ = frame.shape
+        size = (FRAME_WIDTH, min(max(1, round(height * FRAME_WIDTH / width)), SIDE))
+        return np.asarray(PILImage.fromarray(frame).resize(size))
+
+    frames = [PILImage.fromarray(f) for f in decode_video(clip, spaced, small)]
     out = PILImage.new("RGB", ((FRAME_WIDTH + 4) * len(frames) - 4, frames[0].height), "white")
     for i, frame in enumerate(frames):
         out.paste(frame, (i * (FRAME_WIDTH + 4), 0))
-    return out
+    return out, out.size
 
 
 def webp(picture: PILImage.Image) -> bytes:
-    small = picture.convert(
-        "RGBA" if "A" in picture.getbands() or "transparency" in picture.info else "RGB"
-    )
-    if small.width < FRAMES * FRAME_WIDTH:
-        small.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()
-    small.save(buffer, "WEBP", quality=75)
+    picture.save(buffer, "WEBP", quality=75)
     return buffer.getvalue()
 
 
