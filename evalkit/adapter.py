@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 from evalkit.errors import DataError, UsageError
 from evalkit.models.switch import Switch
 from evalkit.plugin import classes_in
+from evalkit.safe_text import digest_of, is_secret, mapped, mask, masked, without_keys
 from evalkit.types import BoxSpace, Completion, Image, Message, Request, Text, Video
 
 
@@ -32,11 +33,13 @@ class ModelAdapter(ABC):
     completion with ``error``; only what makes every further answer impossible raises.
 
     ``name`` is that of the entry point. ``box_space`` is the unit in which the model writes boxes;
-    it holds for every completion that names none itself.
+    it holds for every completion that names none itself. ``unnamed`` are the texts among the
+    arguments that the signature has no name for; results keep a digest of each.
     """
 
     name: ClassVar[str]
     box_space: BoxSpace | None = None
+    unnamed: tuple[str, ...] = ()
 
     def __init__(self, model: str, **arguments: Any) -> None:  # noqa: B027 - an adapter may need no arguments
         """``model`` as the user names it. Raises UsageError for an argument that the adapter does
@@ -213,17 +216,75 @@ def make_adapter(
         arguments = {**arguments, "dtype": full_dtype(dtype)}
     cls = adapter_class(adapter) if isinstance(adapter, str) else adapter
     check_arguments(cls, model, arguments)
-    return cls(model, **arguments)
+    built = cls(model, **arguments)
+    if texts := tuple(_texts(unnamed_arguments(cls, model, arguments))):
+        vars(built)["unnamed"] = texts
+    return built
+
+
+def recordable(adapter: ModelAdapter, value: Mapping[str, Any]) -> dict[str, Any]:
+    """What an adapter says of itself, as results may keep it: no secrets, and of what it was given
+    under names that its signature lacks a digest. Raises TypeError for what is no mapping.
+    """
+
+    def known(text: str) -> str:
+        for given in adapter.unnamed:
+            if text == given or (len(given) >= 8 and given in text):
+                text = text.replace(given, digest_of(given))
+        text = without_keys(text)
+        # Two prompts that differ in a word that looks like a password are still two.
+        return text if mask(text) == text else f"{mask(text)} ({digest_of(text)})"
+
+    out: dict[str, Any] = masked(mapped(dict(value), known))
+    return out
+
+
+def unnamed_arguments(
+    adapter: type[ModelAdapter], model: Any, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Those of an adapter's arguments that neither its signature nor its switches name: what they
+    hold is not known to be harmless.
+    """
+    named, _ = _parameters(adapter)
+    others = {k: v for k, v in given.items() if k not in named}
+    switches = adapter.switches(model) if others else {}
+    return {k: v for k, v in others.items() if k not in switches}
+
+
+def refuse_secret(name: str, value: Any) -> None:
+    """Raises UsageError for an argument that is named like a secret and is not just on or off."""
+    if is_secret(name) and not isinstance(value, bool | None):
+        raise UsageError(
+            f"the argument {name!r} looks like a secret, and arguments are kept with results: set "
+            f"it in the environment (as {name.upper()}, say), and let the adapter read it there"
+        )
+
+
+def _parameters(adapter: type[ModelAdapter]) -> tuple[list[str], bool]:
+    """Names of an adapter's own arguments, and whether it takes others."""
+    parameters = list(inspect.signature(adapter).parameters.values())[1:]
+    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return named, any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str) and value:
+        yield value
+    elif isinstance(value, Mapping):
+        yield from (text for v in value.values() for text in _texts(v))
+    elif isinstance(value, list | tuple):
+        yield from (text for v in value for text in _texts(v))
 
 
 def check_arguments(adapter: type[ModelAdapter], model: Any, given: Mapping[str, Any]) -> None:
     """Raises UsageError for names that an adapter does not take for a model, with those that it
-    does, and for switch values that are none.
+    does, for switch values that are none, and for secrets: they belong in the environment.
     """
     switches = adapter.switches(model)
-    parameters = list(inspect.signature(adapter).parameters.values())[1:]
-    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    open_ended = not switches and any(p.kind is p.VAR_KEYWORD for p in parameters)
+    for name in set(given) - set(switches):
+        refuse_secret(name, given[name])
+    named, takes_others = _parameters(adapter)
+    open_ended = not switches and takes_others
     if (unknown := sorted(set(given) - {*named, *switches})) and not open_ended:
         close = get_close_matches(unknown[0], [*named, *switches], 1)
         hint = f" (did you mean {close[0]}?)" if close else ""

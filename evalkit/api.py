@@ -26,10 +26,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from evalkit.adapter import ModelAdapter, make_adapter
+from evalkit.adapter import ModelAdapter, adapter_class, make_adapter, unnamed_arguments
 from evalkit.bounds import bounds
 from evalkit.errors import CheckpointError, EvalkitError, UsageError
-from evalkit.provenance import mask
+from evalkit.safe_text import digest_of, mapped, mask, masked
 from evalkit.task import RowError, Task, load_task, read_samples, registered
 from evalkit.types import Sample
 
@@ -258,7 +258,7 @@ def evaluate(
     Raises UsageError for what can't be run as it is written, before anything is run. What goes
     wrong later costs its task or its sample and is told in the result's ``errors``.
     """
-    call = _call({k: v for k, v in locals().items() if k != "arguments"} | arguments)
+    call = _call({k: v for k, v in locals().items() if k != "arguments"}, arguments)
     with _evaluating(model):
         return plan(
             tasks,
@@ -622,13 +622,20 @@ def _evaluating(model: object) -> Iterator[None]:
             m.training = training
 
 
-def _call(arguments: Mapping[str, Any]) -> str:
-    """The Python expression that repeats a call of ``evaluate``; an object that has no literal is
-    shown as ``<Adder>``.
+def _call(settings: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """The Python expression that repeats a call of ``evaluate`` with its own settings and those of
+    an adapter, without secrets; an object that has no literal is shown as ``<Adder>``.
     """
+    adapter, model = settings["adapter"], settings["model"]
+    try:
+        cls = adapter_class(_expanded(adapter)) if isinstance(adapter, str) else adapter
+        unnamed = unnamed_arguments(cls, model, own) if isinstance(cls, type) else own
+    except EvalkitError:
+        unnamed = own
+    arguments = {**settings, **own, **mapped(unnamed, digest_of)}
     defaults = {k: p.default for k, p in inspect.signature(evaluate).parameters.items()}
     shown = [
-        _literal(v) if k == "tasks" else f"{k}={_literal(v)}"
+        _literal(v) if k == "tasks" else f"{k}={_literal(masked({k: v})[k])}"
         for k, v in arguments.items()
         if k not in ("progress", "fresh", "arguments") and (k == "tasks" or v != defaults.get(k))
     ]

@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from evalkit.adapter import ModelAdapter, digest
+from evalkit.adapter import ModelAdapter, digest, recordable
 from evalkit.code import code_of
 from evalkit.errors import UsageError
+from evalkit.safe_text import without_keys
 from evalkit.sources import table_files
 from evalkit.store import CellFolder, Identity, model_name, model_path
 from evalkit.task import Task
@@ -50,11 +51,11 @@ class Cell:
                 f"{task.full_name}: max_new_tokens is {task.max_new_tokens}; set it above 0"
             )
         try:
-            fingerprint = dict(adapter.fingerprint)
+            fingerprint = recordable(adapter, adapter.fingerprint)
             if step is not None:
                 fingerprint["step"] = step
             digest(fingerprint)
-        except (TypeError, ValueError) as e:
+        except (TypeError, ValueError, RecursionError) as e:
             raise UsageError(
                 f"adapter {adapter.name!r}: its fingerprint is not a JSON object ({e})"
             ) from e
@@ -79,8 +80,8 @@ class Cell:
 
     @property
     def title(self) -> str:
-        """What tables call the model."""
-        return self.label or model_name(self.model)
+        """What tables call the model; an address without its user and keys."""
+        return without_keys(self.label or model_name(self.model))
 
     @property
     def folder(self) -> Path:

@@ -1,10 +1,15 @@
 """Errors meant for people: what was wrong, where, and what to do."""
 
+from evalkit.safe_text import mask
+
 
 class EvalkitError(Exception):
     """Base of every error that evalkit raises on purpose; its text is shown without a traceback
-    (exit code 1).
+    (exit code 1), and holds no secret: it may quote what a user or a library wrote.
     """
+
+    def __str__(self) -> str:
+        return mask(super().__str__())
 
 
 class UsageError(EvalkitError):
@@ -25,6 +30,6 @@ class CheckpointError(EvalkitError):
 
 def reason(e: BaseException) -> str:
     """What went wrong with a sample, for its record: the text of our own errors, the type and text
-    of others.
+    of others, secrets masked.
     """
-    return str(e) if isinstance(e, EvalkitError) else f"{type(e).__name__}: {e}"
+    return str(e) if isinstance(e, EvalkitError) else mask(f"{type(e).__name__}: {e}")

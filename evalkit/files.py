@@ -12,14 +12,15 @@ from typing import Any
 from uuid import uuid4
 
 from evalkit.errors import EvalkitError
+from evalkit.safe_text import masked, without_keys
 
 PART = ".part"
 """Suffix of a file or folder that is still being written; what a killed writer left can go."""
 
 
 def replace(path: Path, content: str | bytes, durable: bool = True) -> None:
-    """Writes a file (text as UTF-8) under a temporary name of its own beside ``path`` and renames
-    it.
+    """Writes a file (text as UTF-8, without secrets; bytes as they are) under a temporary name of
+    its own beside ``path`` and renames it.
 
     ``durable`` waits until the file and its name are on disk. Raises EvalkitError when the file
     can't be written.
@@ -27,9 +28,10 @@ def replace(path: Path, content: str | bytes, durable: bool = True) -> None:
     part = path.with_name(f"{path.name[:200]}.{uuid4().hex[:12]}{PART}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        data = content.encode("utf-8", "replace") if isinstance(content, str) else content
+        if isinstance(content, str):
+            content = without_keys(content).encode("utf-8", "replace")
         with part.open("xb", buffering=0) as file:
-            rest = memoryview(data)
+            rest = memoryview(content)
             while rest:
                 rest = rest[file.write(rest) :]
             if durable:
@@ -46,7 +48,7 @@ def replace(path: Path, content: str | bytes, durable: bool = True) -> None:
 
 def replace_json(path: Path, value: Mapping[str, Any]) -> None:
     """``replace`` with a JSON object. Raises ValueError for NaN or infinity."""
-    replace(path, json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1) + "\n")
+    replace(path, json.dumps(masked(value), ensure_ascii=False, allow_nan=False, indent=1) + "\n")
 
 
 def remove_parts(folder: Path) -> None:

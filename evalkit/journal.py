@@ -18,7 +18,7 @@ import json
 import os
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Queue
 from types import TracebackType
@@ -26,6 +26,7 @@ from typing import Any
 
 from evalkit.errors import DataError, EvalkitError
 from evalkit.records import SCHEMA_VERSION, Record
+from evalkit.safe_text import mapped, mask, without_values
 
 BATCH = 256
 """Lines that one fsync covers at most."""
@@ -153,9 +154,10 @@ class Journal:
         self.writer.start()
 
     def append(self, record: Record) -> None:
-        """Hands one record to the writer. Raises EvalkitError when the disk refused an earlier one,
-        ValueError for NaN or infinity.
+        """Hands one record to the writer, without secrets. Raises EvalkitError when the disk
+        refused an earlier one, ValueError for NaN or infinity.
         """
+        record = _without_secrets(record)
         self._put(_line(record.to_json()), record)
 
     def withdraw(self, id: str) -> None:
@@ -235,6 +237,18 @@ class Journal:
         self.file.close()
         if kind is None and not self.told:
             self._raise()
+
+
+def _without_secrets(record: Record) -> Record:
+    """What an adapter or a task said of a sample may quote a key. An answer is data: only the value
+    of a secret variable is taken out of it, and what it was read as; what merely looks like a key
+    may be what the picture shows. The row's own fields are the user's.
+    """
+    error = record.error and mask(record.error)
+    text, parsed = mapped(record.text, without_values), mapped(record.parsed, without_values)
+    if (error, text, parsed) == (record.error, record.text, record.parsed):
+        return record
+    return replace(record, error=error, text=text, parsed=parsed)
 
 
 def _line(value: Mapping[str, Any]) -> bytes:

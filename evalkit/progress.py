@@ -6,6 +6,8 @@ import logging
 import time
 from datetime import timedelta
 
+from evalkit.safe_text import printable
+
 logger = logging.getLogger(__name__)
 
 
@@ -15,7 +17,7 @@ class Progress:
     LOG_SECONDS = 60.0
 
     def __init__(self, name: str, wanted: bool) -> None:
-        self.name, self.wanted = name, wanted
+        self.name, self.wanted = printable(name), wanted
         self.started = self.logged = time.monotonic()
         self.reused = 0
 
@@ -37,7 +39,7 @@ class Progress:
         """
         if not self.bar.disable:
             self.bar.total, self.bar.initial = total, reused
-            self.bar.set_postfix_str(score, refresh=False)
+            self.bar.set_postfix_str(printable(score), refresh=False)
             self.bar.update(done - self.bar.n)
         elif self.wanted and time.monotonic() - self.logged >= self.LOG_SECONDS:
             self.logged = time.monotonic()

@@ -5,13 +5,14 @@ a secret.
 from __future__ import annotations
 
 import platform
-import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+
+from evalkit.safe_text import mask
 
 PACKAGES = (
     "evalkit",
@@ -25,9 +26,6 @@ PACKAGES = (
     "rapidfuzz",
     "scipy",
     "pandas",
-)
-SECRET = re.compile(
-    r"(?i)((?:api[_-]?key|access[_-]?key|secret(?:[_-]?key)?|token|password|auth(?:orization)?|bearer)\s*[=:]\s*)[^\s,']+|\b(?:hf_|sk-)\w{8,}"
 )
 
 
@@ -61,15 +59,10 @@ def git_state() -> GitState | None:
         return None
 
 
-def command(argv: Sequence[str] | None = None) -> str:
+def command(argv: Iterable[str] | None = None) -> str:
     """The command line that repeats this run, secrets masked."""
     given = sys.argv[1:] if argv is None else argv
     return mask(shlex.join(["evalkit", *given]))
-
-
-def mask(text: str) -> str:
-    """The text with what looks like a secret replaced by ``***``."""
-    return SECRET.sub(lambda m: f"{m[1] or ''}***", text)
 
 
 def _git(*args: str) -> str:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, get_args
 
+from evalkit.adapter import recordable
 from evalkit.cell import Cell
 from evalkit.errors import DataError, EvalkitError, ScoringError, UsageError, reason
 from evalkit.journal import Journal
@@ -153,7 +154,7 @@ def run_info(cell: Cell, selection: Selection, folder: CellFolder, command: str 
         blind=dict(cell.adapter.blind or {}),
         created=_now(),
         selection=selection,
-        details=dict(cell.adapter.details),
+        details=recordable(cell.adapter, cell.adapter.details),
         versions=versions(),
         git=git_state(),
         command=command or command_line(),
@@ -358,7 +359,11 @@ class _Stream:
             inference_probe=bool(fingerprint.get("inference_probe")),
             switches=dict(fingerprint.get("switches", {})),
             seconds=before.seconds if before and not self.made else round(seconds, 3),
-            stats=dict(self.cell.adapter.stats) if self.made else before.stats if before else {},
+            stats=recordable(self.cell.adapter, self.cell.adapter.stats)
+            if self.made
+            else before.stats
+            if before
+            else {},
         )
 
     def show(self, bar: Progress) -> None:

@@ -316,7 +316,11 @@ def _distinct(name: str, path: str, others: set[str]) -> str:
 
 
 def _is_path(text: str) -> bool:
-    """Whether a model was named by its path; a hub id looks like one that is not there."""
+    """Whether a model was named by its path; a hub id looks like one that is not there, and an
+    address is none.
+    """
+    if "://" in text:
+        return False
     hub_id = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(@.+)?", text)
     return ("/" in text or text.startswith((".", "~"))) and (not hub_id or Path(text).exists())
 

@@ -21,6 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "errors",
         "bounds",
+        "safe_text",
         "cache_dir",
         "digests",
         "formats",

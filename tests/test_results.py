@@ -170,8 +170,10 @@ def test_every_csv_is_read_back_by_pandas_as_it_was(tmp_path: Path, output: Path
 
 def test_what_models_wrote_is_no_markup_in_markdown_and_no_escape_on_a_terminal() -> None:
     row = markdown_table(("a",), [("<script>x</script>|\n`",)]).splitlines()[-1]
-    assert "<script>" not in row and "\\|" in row
+    assert "<script>" not in row and row == "| &lt;script&gt;x&lt;/script&gt;&#124; &#96; |"
     assert escaped("[l](javascript:x)") == r"\[l\](javascript:x)"
+    assert escaped(r"\[l\](x)\|") == r"&#92;\[l&#92;\](x)&#92;&#124;"  # no escape undoes another
+    assert escaped("[41.2, 55.0]*") == "[41.2, 55.0]*"
     assert "\x1b" not in aligned(("id",), [("\x1b[31mred",)])
 
 

@@ -103,11 +103,10 @@ def _run(args: argparse.Namespace) -> int:
         print_error(str(e))
         return 1
     except KeyboardInterrupt:
-        from evalkit.provenance import command
+        from evalkit.cli.options import command_of
 
         print(
-            "\nevalkit: interrupted; what was scored is kept. Resume with:\n  "
-            f"{command(args.argv)}",
+            f"\nevalkit: interrupted; what was scored is kept. Resume with:\n  {command_of(args)}",
             file=sys.stderr,
         )
         return 130

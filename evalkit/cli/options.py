@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.cli.parser import HIDDEN
-from evalkit.errors import UsageError
+from evalkit.errors import EvalkitError, UsageError
 
 if TYPE_CHECKING:
     pass
@@ -135,7 +135,7 @@ def adapter_arguments(args: argparse.Namespace) -> dict[str, Any]:
     """The adapter's arguments from --model-args, --switch, --batch-size, --device, --dtype, as
     values. Raises UsageError.
     """
-    from evalkit.adapter import adapter_class, read_switches
+    from evalkit.adapter import adapter_class, read_switches, refuse_secret
 
     out: dict[str, Any] = {}
     for text in filter(str.strip, args.model_args.split(",")):
@@ -147,6 +147,7 @@ def adapter_arguments(args: argparse.Namespace) -> dict[str, Any]:
         if name in out:
             raise UsageError(f"--model-args: {name} is given twice")
         out[name] = convert(value)
+        refuse_secret(name, out[name])
     adapter = adapter_class(args.adapter)
     if given := sorted(set(out) & set(adapter.switches(args.model) if out else ())):
         raise UsageError(
@@ -159,6 +160,37 @@ def adapter_arguments(args: argparse.Namespace) -> dict[str, Any]:
                 raise UsageError(f"{name} is given twice")
             out[name] = value
     return out
+
+
+def command_of(args: argparse.Namespace) -> str:
+    """The command line that repeats a verb, to be shown and kept: no secrets, and of adapter
+    arguments that the adapter's signature does not name a digest.
+    """
+    from evalkit.provenance import command
+
+    given: str = getattr(args, "model_args", "")
+    if not given:
+        return command(args.argv)
+    shown = ",".join(_recordable(part, args) for part in given.split(","))
+    return command(
+        w.removesuffix(given) + shown if w == given or w.endswith(f"={given}") else w
+        for w in args.argv
+    )
+
+
+def _recordable(text: str, args: argparse.Namespace) -> str:
+    """``name=value`` of --model-args, the value as a digest where it may be anything."""
+    from evalkit.adapter import adapter_class, unnamed_arguments
+    from evalkit.safe_text import digest_of
+
+    name, _, value = (part.strip() for part in text.partition("="))
+    try:
+        known = not unnamed_arguments(adapter_class(args.adapter), args.model, {name: value})
+    except EvalkitError:
+        known = False
+    if known or not isinstance(convert(value), str):
+        return text
+    return f"{name}={digest_of(value)}"
 
 
 def convert(text: str) -> Any:

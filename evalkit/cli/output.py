@@ -8,9 +8,12 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, TextIO, cast
+
+from evalkit.safe_text import harmless, mask, without_keys
 
 PLAIN = {"–": "-", "—": "-", "…": "...", "×": "x", "±": "+-", "≥": ">=", "≤": "<="}
 """What stands for a sign that a terminal's encoding lacks."""
@@ -23,40 +26,57 @@ def print_json(rows: Iterable[Mapping[str, Any]]) -> None:
 
 def print_error(text: str) -> None:
     """One line of standard error that begins ``evalkit: error:``."""
-    print(f"evalkit: error: {text}", file=sys.stderr)
+    print(f"evalkit: error: {harmless(text)}", file=sys.stderr)
 
 
 @contextmanager
 def output_for_people() -> Iterator[None]:
     """Lets standard output and error replace what their encoding lacks, be closed, or lose their
     reader (``| head -1``): none of it ends a run or changes its exit code.
+
+    Whatever is written to them has its secrets masked and its control characters shown, also the
+    traceback of an error that nobody expected.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="evalkit_plain")
     with (
         open(os.devnull, "w") as nowhere,  # noqa: PTH123 - a device, not a path
-        redirect_stdout(cast(TextIO, _Pipe(sys.stdout or nowhere))) as out,
-        redirect_stderr(sys.stderr or nowhere),
+        redirect_stdout(cast(TextIO, _Pipe(sys.stdout or nowhere, _answer))) as out,
+        redirect_stderr(cast(TextIO, _Pipe(sys.stderr or nowhere, _message))),
     ):
         try:
             yield
+        except Exception:
+            sys.stderr.write(traceback.format_exc())
+            raise SystemExit(1) from None
         finally:
             out.flush()
 
 
-class _Pipe:
-    """A stream that may stop taking what is written; what comes afterwards goes nowhere."""
+def _answer(text: str) -> str:
+    """What verbs print is data, and stays as it is but for keys."""
+    return harmless(without_keys(text))
 
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
+
+def _message(text: str) -> str:
+    return harmless(mask(text), allowed="\r")  # with which a bar is drawn anew
+
+
+class _Pipe:
+    """A stream that writes what is ``safe`` of a text. It may stop taking what is written; what
+    comes afterwards goes nowhere.
+    """
+
+    def __init__(self, stream: TextIO, safe: Callable[[str], str]) -> None:
+        self.stream, self.safe = stream, safe
 
     def write(self, text: str) -> int:
         try:
-            return self.stream.write(text)
+            self.stream.write(self.safe(text))
         except OSError as e:
             self._to_nowhere(e)
-            return len(text)
+        return len(text)
 
     def flush(self) -> None:
         try:
@@ -95,7 +115,7 @@ class _Terminal(logging.Handler):
     """Writes ``evalkit: message`` lines, above a progress bar where there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = f"evalkit: {record.getMessage()}"
+        text = f"evalkit: {harmless(record.getMessage())}"
         if tqdm := sys.modules.get("tqdm"):
             tqdm.tqdm.write(text, file=sys.stderr)
         else:

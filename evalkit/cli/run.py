@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from evalkit.cli.options import (
     adapter_arguments,
+    command_of,
     data_option,
     data_paths,
     model_options,
@@ -70,7 +71,6 @@ def add_parser(verbs: Verbs) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from evalkit import api
-    from evalkit.provenance import command
 
     plan = api.plan(
         ",".join([*args.task, args.tasks]),
@@ -87,7 +87,7 @@ def main(args: argparse.Namespace) -> int:
     )
     if args.dry_run:
         return _dry_run(plan, args.json)
-    line = command(args.argv)
+    line = command_of(args)
     evaluation = plan.run(progress=args.verbosity >= 0, command=line)
     written = _write_leaderboard(args) if evaluation.outcomes else None
     if args.json:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from evalkit.adapter import digest
 from evalkit.errors import DataError, UsageError
-from evalkit.results.tables import printable
+from evalkit.safe_text import printable
 from evalkit.store import CellFolder, Selection, cells, display_names, model_name
 
 LOG = logging.getLogger("evalkit")

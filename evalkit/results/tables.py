@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.files import replace
+from evalkit.safe_text import harmless, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,6 +57,8 @@ def aligned(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
 
 
+FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+"""What a formula begins with, also in the wide forms that a Japanese spreadsheet takes."""
 NUMBER = re.compile(r"[<+-]?\d[\d.,]*$|–$|$")
 
 
@@ -65,11 +68,6 @@ def _width(text: str) -> int:
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
         for c in text
     )
-
-
-def printable(text: str) -> str:
-    """The text with control characters (escape sequences among them) as ``\\x1b``."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -93,7 +91,9 @@ def _cell(value: Any) -> str:
 def escaped(text: str) -> str:
     """Text that markdown shows as it stands: no markup, no links, no line breaks."""
     text = html.escape(printable(text.replace("\n", " ")), quote=False)
-    return re.sub(r"([|\[\]`])", r"\\\1", text) if re.search(r"\]\(|[|`]", text) else text
+    text = re.sub(r"\\(?=[!-/:-@\[-`{-~])|[|`]", lambda m: f"&#{ord(m[0])};", text)
+    # a pair of brackets is a link only before another or a colon: intervals stay readable
+    return re.sub(r"[\[\]]", r"\\\g<0>", text) if re.search(r"\][(\[:]", text) else text
 
 
 def latex_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -116,18 +116,22 @@ LATEX = {
 
 
 def _latex(text: str) -> str:
-    return "".join(LATEX.get(c, c) for c in text)
+    return "".join(LATEX.get(c, c) for c in printable(text))
 
 
 def write_csv(path: Path, frame: pd.DataFrame) -> Path:
     """Writes a frame that ``pandas.read_csv`` reads back. A text that a spreadsheet would take for
-    a formula gets an apostrophe before it. Raises EvalkitError when it can't be written.
+    a formula gets an apostrophe before it, control characters are shown escaped. Raises
+    EvalkitError when it can't be written.
     """
     texts = frame.select_dtypes(include=["object", "string"]).columns
-    safe = frame.assign(**{c: [_no_formula(v) for v in frame[c]] for c in texts})
+    safe = frame.assign(**{c: [_cell_text(v) for v in frame[c]] for c in texts})
     replace(path, safe.to_csv(index=False), durable=False)
     return path
 
 
-def _no_formula(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") else value
+def _cell_text(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    mark = "'" if value.startswith(FORMULA) else ""
+    return mark + harmless(value)  # pandas takes a carriage return for the end of a row

@@ -4,6 +4,8 @@ on the page as text, never as markup."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import json
 import re
@@ -195,15 +197,19 @@ def _range(part: Part) -> tuple[float, float]:
 
 
 def render(holds: Mapping[str, Any], body: str) -> str:
-    """The page's text: template, style, script and contents in one."""
+    """The page's text: template, style, script and contents in one. A browser runs the script of
+    this hash and no other, whatever else the page should hold.
+    """
     packed = json.dumps(holds, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     packed = (
         packed.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     )
     now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    script = f"\n{(HERE / 'page.js').read_text(encoding='utf-8')}\n"
     texts = {
         "STYLE": (HERE / "page.css").read_text(encoding="utf-8"),
-        "SCRIPT": (HERE / "page.js").read_text(encoding="utf-8"),
+        "SCRIPT": script,
+        "HASH": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "MADE": f"evalkit {version('evalkit')}, {now}, schema {SCHEMA_VERSION}",
         "BODY": body,
         "CONTENTS": packed,

@@ -1,0 +1,391 @@
+"""No secret leaves the process, and nothing that comes from outside commands a terminal, a
+spreadsheet or a page.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import evalkit
+from evalkit.adapter import registered
+from evalkit.cli import main
+from evalkit.cli.output import log_to_terminal, output_for_people
+from evalkit.errors import EvalkitError, UsageError, reason
+from evalkit.results import load_results, load_samples, write_leaderboard, write_report
+from evalkit.results.report.page import render
+from evalkit.results.tables import aligned, write_csv
+from evalkit.safe_text import digest_of, harmless, is_secret, mask, masked, without_keys
+from evalkit.store import cells
+from tests.plugins.adder import Adder
+from tests.runs import SUMS
+
+# Put together here, so that nothing in this file looks like a key.
+TAIL = "x7Kq2Vw9" * 5
+TOKEN = "eyJ" + "hbGciOjF9.eyJzdWIiOjF9." + TAIL
+SHAPED = {
+    "openai": "sk-" + TAIL,
+    "openai project": "sk-proj-" + TAIL,
+    "anthropic": "sk-ant-api03-" + TAIL,
+    "stripe": "sk_live_" + TAIL,
+    "hugging face": "hf_" + TAIL,
+    "github": "ghp_" + TAIL,
+    "github oauth": "gho_" + TAIL,
+    "github fine-grained": "github_pat_" + TAIL,
+    "gitlab": "glpat-" + TAIL,
+    "aws": "AKIA" + "Q7RSTUVWXYZ23456",
+    "aws session": "ASIA" + "Q7RSTUVWXYZ23456",
+    "google": "AIza" + TAIL,
+    "google oauth": "ya29." + TAIL,
+    "slack": "xoxb-" + "1234-" + TAIL,
+    "slack hook": "hooks.slack.com/" + "services/T01/B02/" + TAIL,
+    "groq": "gsk_" + TAIL,
+    "jwt": TOKEN,
+    "npm": "npm_" + TAIL,
+    "pypi": "pypi-" + TAIL,
+    "nvidia": "nvapi-" + TAIL,
+    "replicate": "r8_" + TAIL,
+    "sendgrid": "SG." + TAIL + "." + TAIL,
+    "bearer": "Bearer " + TAIL,
+    "private key": "-----BEGIN RSA PRIVATE KEY-----\nMII" + TAIL + "\n-----END PRIVATE KEY-----",
+    "address": "https://user:" + TAIL + "@host/v1",
+    "address, name only": "https://" + TAIL + "@host/v1",
+    "query": "https://host/v1?a=1&api_key=" + TAIL,
+    "signed query": "https://host/v1?X-Amz-Signature=" + TAIL,
+    "fragment": "https://host/v1#access_token=" + TAIL,
+}
+VARIABLES = {
+    "OPENAI_API_KEY": "plainword" + "horse1",
+    "AWS_SECRET_ACCESS_KEY": "wJalr/XUtn+FEMI=" + "K7MD",
+    "HF_TOKEN": "q u i t e" + ' <odd> & "quoted"\\',
+    "PGPASSWORD": "tiger7",
+    "DB_PASS": "correct-horse",
+    "SERVICE_KEYS": "firstkeyof2,secondkeyof2",
+    "SESSION_COOKIE": "äöü-cookie-crumbs",
+    "TOKEN_OF_BOB": "bobs-own-words",
+    "DATABASE_URL": "postgres://u:" + "elephants" + "@host/db",
+}
+NAMED = {
+    "api_key": "two words of it",
+    "password": "hunter2",
+    "Authorization": "Basic " + "dXNlcjpodW50ZXIy",
+    "session": "abcdef",
+    "client_secret": "ghijkl",
+    "access_token": "mnopqr",
+}
+SPY = """
+import json, os, sys, logging
+from evalkit.adapter import ModelAdapter
+from evalkit.types import Completion
+
+with open(os.environ["PLANTED"]) as file:
+    planted = json.load(file)
+os.environ.update(planted["late"])
+variables = {**planted["variables"], **planted["late"]}
+said = [*planted["shaped"].values(), *variables.values()]
+said += [repr({k: v}) for k, v in planted["named"].items()]
+said += [f"{k}={v}" for k, v in planted["named"].items() if " " not in v]
+
+class Spy(ModelAdapter):
+    name = "spy"
+
+    def __init__(self, model, **others):
+        self.model, self.others = model, others
+
+    @property
+    def fingerprint(self):
+        return {"adapter": self.name, "model": self.model, "switches": self.others, **planted}
+
+    @property
+    def details(self):
+        return {"headers": planted["named"], "command": said, "others": str(self.others)}
+
+    stats = details
+
+    def generate(self, requests):
+        for i, request in enumerate(requests):
+            words = said[i % len(said)]
+            if i == 38:
+                yield Completion(request.id, " ".join(variables.values()))
+            elif i == 39:
+                print(*planted["shaped"].values(), variables)
+                print(said, planted, file=sys.stderr)
+                logging.getLogger("evalkit.spy").error("%s", said)
+                raise RuntimeError(f"refused: {said}")
+            else:
+                yield Completion(request.id, finish_reason="error", error=f"401: {words}")
+"""
+
+
+@pytest.fixture
+def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, dict[str, str]]]:
+    """An adapter that says all secrets wherever it can, and the secrets."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in VARIABLES.items():
+        monkeypatch.setenv(name, value)
+    late = {"LATE_API_TOKEN": "set-when-imported"}
+    monkeypatch.setenv("PLANTED", str(tmp_path / "planted.json"))
+    out = {"shaped": SHAPED, "variables": VARIABLES, "named": NAMED, "late": late}
+    (tmp_path / "planted.json").write_text(json.dumps(out))
+    (tmp_path / "spy.py").write_text(SPY)
+    yield out
+    os.environ.pop("LATE_API_TOKEN", None)
+
+
+def secrets_of(planted: dict[str, dict[str, str]]) -> dict[str, str]:
+    """What must be found nowhere, by what it is."""
+    own = {name: re.sub(r"(?s).*?(\w+)\W*$", r"\1", text) for name, text in SHAPED.items()}
+    own["private key"] = "MII" + TAIL
+    own["address"] = own["address, name only"] = own["signed query"] = TAIL
+    own |= NAMED | {"basic": "dXNlcjpodW50ZXIy"}
+    own |= {k: v for k, v in VARIABLES.items() if k != "DATABASE_URL"}
+    own |= {"database": "elephants", "one of two": "firstkeyof2", "other": "secondkeyof2"}
+    return own | planted["late"]
+
+
+def leaks(secrets: dict[str, str], text: str) -> list[str]:
+    """Which secrets a text holds, in any form in which it may be written."""
+    ways = (str, html.escape, lambda s: repr(s)[1:-1], lambda s: json.dumps(s)[1:-1])
+    return sorted(name for name, s in secrets.items() if any(way(s) in text for way in ways))
+
+
+def test_44_secrets_planted_everywhere_are_found_nowhere(
+    planted: dict[str, dict[str, str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secrets = secrets_of(planted) | {"free": "any-words-at-all"}
+    assert len(secrets) >= 44
+    arguments = ",".join(f"x{i}={v}" for i, v in enumerate(SHAPED.values()) if "\n" not in v)
+    run = ("run", "--tasks", SUMS, "--adapter", "spy.py", "--model", SHAPED["address"])
+    code = main((*run, "--model-args", f"{arguments},y=any-words-at-all"))
+    assert code == 1
+    main(("leaderboard",))
+    main(("report", "--save", "page.html"))
+    main(("rescore",))
+    said = capsys.readouterr()
+    assert "refused: " in said.err and "401: " in (tmp_path / "page.html").read_text()
+    assert leaks(secrets, said.out) == []
+    assert leaks(secrets, said.err) == []
+    written = [p for p in tmp_path.rglob("*") if p.name not in ("planted.json", "spy.py")]
+    assert len([p for p in written if p.is_file()]) >= 6
+    for path in written:
+        assert leaks(secrets, str(path.relative_to(tmp_path))) == [], path
+        if path.is_file() and path.suffix != ".pyc":
+            assert leaks(secrets, path.read_text(encoding="utf-8")) == [], path
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_secret_is_refused_as_an_argument_without_being_repeated(
+    name: str, planted: dict[str, dict[str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = NAMED[name]
+    line = ("run", "--tasks", SUMS, "--adapter", "spy.py", "--model-args", f"{name}={value},x")
+    assert main(line) == 2
+    said = capsys.readouterr().err
+    assert "environment" in said and name in said and value not in said
+    with pytest.raises(UsageError, match="environment"):
+        evalkit.evaluate(SUMS, "m", adapter="spy.py", progress=False, **{name: value})
+
+
+def test_what_only_sounds_like_a_secret_is_taken_and_shown() -> None:
+    command = "evalkit run --model-args batch_tokens=2048,max_new_tokens=5,tokenizer=x,image_key=y"
+    assert mask(command) == command
+    for text in (
+        "Basic authentication is needed: the token is missing",
+        "task-specific-Prompt1 of scikit-learn, hf_hub_download, npm_config_registry",
+        "~/data/pass=1/key frames: 5, keys: a, eos_token_id: 3",
+        "api_key: None",
+        "3:/4 @ https://github.com/a@b",
+    ):
+        assert mask(text) == text
+
+
+def test_no_setting_of_ours_is_taken_for_a_secret() -> None:
+    from evalkit.models.qwen2_vl.switches import Switches
+    from evalkit.records import CellResults, Record, RunInfo
+
+    fields = [*Record.__annotations__, *RunInfo.__annotations__, *CellResults.__annotations__]
+    assert registered()
+    for name in (*Switches.switches(), *fields, "text_in", "vision_in", "out", "generation"):
+        assert not is_secret(name), name
+
+
+def test_two_arguments_that_are_not_shown_are_still_two_cells(
+    planted: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
+    for word in ("one", "two", "one"):
+        evalkit.evaluate(SUMS, "m", adapter="spy.py", limit=2, y=word, progress=False)
+    both = cells(tmp_path / "results")
+    assert len(both) == 2
+    shown = {c.run.identity.fingerprint["switches"]["y"]: c.run.command for c in both}
+    assert set(shown) == {digest_of("one"), digest_of("two")}
+    assert all(f"y='{digest}'" in command for digest, command in shown.items())
+
+
+def test_a_prompt_that_looks_like_a_password_still_tells_cells_apart(tmp_path: Path) -> None:
+    class Prompted(Adder):
+        @property
+        def fingerprint(self):  # type: ignore[no-untyped-def]
+            return {"adapter": "adder", "prompt": self.prompt}
+
+    for prompt in ("password: a", "password: b"):
+        adapter = Prompted("adder")
+        adapter.prompt = prompt  # type: ignore[attr-defined]
+        evalkit.evaluate(SUMS, "m", adapter=adapter, output=tmp_path, limit=1, progress=False)
+    assert len(cells(tmp_path)) == 2
+
+
+def test_an_answer_that_looks_like_a_key_is_kept_as_it_is_and_scored_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Adder, "answer", _key_as_answer)
+    done = evalkit.evaluate(SUMS, "m", adapter=Adder("m"), output=tmp_path, limit=1, progress=False)
+    (text,) = load_samples(tmp_path)["text"]
+    assert text == SHAPED["openai"]
+    assert not done.errors or "no score" not in done.errors[0]
+
+
+def _key_as_answer(self, request):  # type: ignore[no-untyped-def]
+    from evalkit.types import Completion
+
+    return Completion(request.id, SHAPED["openai"])
+
+
+def test_a_variable_that_was_taken_out_of_the_environment_is_still_masked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ANY_TOKEN", "was-here-once")
+    assert without_keys("x was-here-once y") == "x *** y"
+    monkeypatch.delenv("ANY_TOKEN")
+    assert without_keys("x was-here-once y") == "x *** y"
+
+
+def test_short_words_and_paths_of_variables_are_not_masked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (
+        ("A_KEY", "EMPTY"),
+        ("B_TOKEN", "1234567"),
+        ("SSH_AUTH_SOCK", str(tmp_path)),
+        ("TOKEN_PATH", "some/where/else"),
+    ):
+        monkeypatch.setenv(name, value)
+        assert without_keys(f"<{value}>") == f"<{value}>"
+
+
+@settings(max_examples=40)
+@given(st.text(max_size=60))
+def test_masking_twice_is_masking_once_and_json_stays_json(text: str) -> None:
+    assert mask(mask(text)) == mask(text)
+    packed = json.dumps({"a": f"{text} api_key={text} sk-{TAIL}{text}", "b": 1})
+    assert json.loads(without_keys(packed))["b"] == 1
+    assert masked({"a": [text, 1, None, True]})["a"][1:] == [1, None, True]
+
+
+def test_errors_and_tracebacks_are_masked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = f"no access with {SHAPED['github']}, password={NAMED['password']}"
+    for e in (EvalkitError(text), UsageError(text), ValueError(text)):
+        assert leaks(SHAPED | NAMED, reason(e)) == []
+    assert leaks(SHAPED | NAMED, str(EvalkitError(text))) == []
+
+    def fails(args: object) -> int:
+        raise RuntimeError(text) from KeyError(text)
+
+    monkeypatch.setattr("evalkit.cli.tasks.main", fails)
+    with pytest.raises(SystemExit) as ended:
+        main(("tasks",))
+    said = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert "RuntimeError: no access" in said and "KeyError" in said
+    assert leaks(SHAPED | NAMED, said) == []
+
+
+# Terminals, spreadsheets, pages
+
+ESCAPES = "\x1b[31m\x1b]0;title\x07\x9b2J\u202e\rgone\x00\x08"
+
+
+def test_nothing_printed_moves_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    with output_for_people(), log_to_terminal(0):
+        print(f"answer: {ESCAPES}\tü\n")
+        print(f"problem: {ESCAPES}", file=sys.stderr)
+        logging.getLogger("evalkit").warning("sample %s", ESCAPES)
+    said = capsys.readouterr()
+    assert said.out.endswith("\tü\n\n") and "\\u001b[31m" in said.out
+    bad = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]")
+    assert not bad.search(said.out)
+    assert not bad.search(said.err.replace("\rgone", "", 1))  # a bar needs it; messages don't
+
+
+def test_a_hostile_model_name_stays_text_in_every_table_and_file_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = (
+        "=cmd|' /C calc'!A0",
+        "[l](javascript:alert(1))",
+        "@@CONTENTS@@ @@BODY@@",
+        "</script><img src=x onerror=alert(1)>",
+        f"../../{ESCAPES}",
+        r"a\|b|c`d` & $x_1^2 %",
+    )
+    for name in names:
+        evalkit.evaluate(
+            SUMS, "m", adapter=Adder("m"), name=name, output=tmp_path / "o", limit=2, progress=False
+        )
+    folders = [p for p in (tmp_path / "o").rglob("*") if p.is_dir()]
+    assert all(re.fullmatch(r"[\w.+-]+", p.name) for p in folders)
+    assert {p.name for p in tmp_path.iterdir()} == {"o"}
+    csv, markdown = write_leaderboard(tmp_path / "o")
+    read = pd.read_csv(csv)
+    assert set(read["model"]) == {f"'{n}" if n[0] in "=@" else harmless(n) for n in names}
+    assert read["value"].dtype == float
+    page = markdown.read_text(encoding="utf-8")
+    assert not re.search(r"(?<!\\)\]\(", page) and "<img" not in page and "\x1b" not in page
+    pipes = {len(re.findall(r"(?<!\\)\|", line)) for line in page.splitlines() if line[:1] == "|"}
+    assert len(pipes) <= 2  # of each of the two tables
+    write_report(tmp_path / "o", tmp_path / "page.html")
+    report = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert report.count("<script") == 2 and "<img src=x" not in report
+    packed = re.search(r'<script id="contents"[^>]*>(.*?)</script>', report, re.S)
+    assert packed and {c["label"] for c in json.loads(packed[1])["cells"]} >= {names[2]}
+    assert main(("leaderboard", "--output", str(tmp_path / "o"))) == 0
+    assert "\x1b" not in capsys.readouterr().out
+    assert len(load_results(tmp_path / "o")) == 2 * len(names)
+
+
+def test_formulas_are_neutralised_in_texts_alone(tmp_path: Path) -> None:
+    texts = ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "＝1", "a=1", " -1", ""]
+    frame = pd.DataFrame({"text": texts, "value": [-1.5] * len(texts), "n": [-1] * len(texts)})
+    read = pd.read_csv(write_csv(tmp_path / "x.csv", frame), keep_default_na=False)
+    assert [t[:1] == "'" for t in read["text"]] == [True] * 7 + [False] * 3
+    assert read["text"].tolist()[5:8] == ["'\\u000d=1", "'＝1", "a=1"]
+    assert read["value"].tolist() == [-1.5] * len(texts) and read["n"].dtype == int
+
+
+def test_a_page_runs_its_own_script_alone() -> None:
+    page = render({"x": "<script>alert(1)</script>@@SCRIPT@@"}, "<p>@@CONTENTS@@</p>")
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.S)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
+    assert policy and f"script-src 'sha256-{digest}'" in policy[1]
+    assert "unsafe-inline" not in policy[1].split("script-src")[1].split(";")[0]
+    assert page.count("<p>@@CONTENTS@@</p>") == 1 and "@@SCRIPT@@" in page
+
+
+def test_columns_line_up_where_control_characters_are_shown() -> None:
+    lines = aligned(("id", "n"), [(ESCAPES, "1"), ("x", "2")]).splitlines()
+    assert len({len(line) for line in lines}) == 1 and "\x1b" not in "".join(lines)
