@@ -14,15 +14,19 @@ what it holds.
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Queue
 from types import TracebackType
 from typing import Any
+
+from pydantic_core import from_json
 
 from evalkit.errors import DataError, EvalkitError
 from evalkit.records import SCHEMA_VERSION, Record
@@ -66,6 +70,21 @@ def read_header(path: Path) -> Mapping[str, Any]:
     return value if isinstance(value, dict) and "schema_version" in value else {}
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """While many objects are made that all stay, Python's collector of reference cycles would look
+    through them again and again: it rests, and half of the time is saved.
+    """
+    resting = not gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if not resting:
+            gc.enable()
+
+
+@uncollected()
 def read(path: Path) -> Contents:
     """Reads a journal without locking it. A missing file is an empty journal; damage is reported in
     ``faults``.
@@ -107,7 +126,7 @@ def read(path: Path) -> Contents:
 def _parsed(line: bytes) -> Record | dict[str, Any] | None:
     """A record, a header or a withdrawal; None for what is none of them."""
     try:
-        value = json.loads(line)
+        value = from_json(line, cache_strings="keys")
         if not isinstance(value, dict):
             return None
         if isinstance(value.get("schema_version"), int):
