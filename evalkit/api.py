@@ -15,14 +15,11 @@ from __future__ import annotations
 
 import inspect
 import logging
-import math
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -30,8 +27,8 @@ from evalkit.adapter import ModelAdapter, adapter_class, make_adapter, unnamed_a
 from evalkit.bounds import bounds
 from evalkit.errors import CheckpointError, EvalkitError, UsageError
 from evalkit.safe_text import digest_of, mapped, mask, masked
-from evalkit.task import RowError, Task, load_task, read_samples, registered
-from evalkit.types import Sample
+from evalkit.selection import Limit, describe, selected_ids
+from evalkit.task import Task, load_task, registered
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,9 +40,6 @@ if TYPE_CHECKING:
     from evalkit.store import CellFolder, Selection
 
 logger = logging.getLogger("evalkit")
-
-SMALL = 2000
-"""Rows of a data set that is small enough to be looked through for what a limit leaves out."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +167,7 @@ class Plan:
             logger.error("%s", error)
         for cell, selection in zip(self.cells, self.selections):
             if selection.partial:
-                logger.warning("%s: %s", cell.name, how_selected(cell, selection))
+                logger.warning("%s: %s", cell.name, describe(cell, selection))
             try:
                 outcome = run_cell(
                     cell, selection, fresh=self.fresh, progress=progress, command=command
@@ -199,7 +193,7 @@ class Plan:
         out = []
         for cell, selection in zip(self.cells, self.selections):
             scored = cell.stored.scored() if cell.stored.exists else {}
-            ids = _selected_ids(cell, selection)
+            ids = selected_ids(cell, selection)
             done = len(scored) if ids is None else sum(id in scored for id in ids)
             out.append(Outlook(cell.name, cell.folder, done, None if ids is None else len(ids)))
         return out
@@ -349,129 +343,6 @@ def _task_object(item: object) -> Task:
     if isinstance(item, type) and issubclass(item, Task):
         return item()
     raise UsageError(f"{item!r:.100} is not a task: expected a name, a Task or a class of one")
-
-
-@dataclass(frozen=True)
-class Limit:
-    """Which samples are asked for, before a data set is known; fields as in ``evaluate``."""
-
-    first: tuple[int, int] | None = None
-    share: float | None = None
-    seed: int | None = None
-    ids: tuple[str, ...] = ()
-
-    @classmethod
-    def of(
-        cls, limit: int | float | str | None, seed: int | None = None, ids: Sequence[str] = ()
-    ) -> Limit:
-        """Raises UsageError for what is no limit."""
-        if isinstance(ids, str):
-            ids = [ids]
-        if limit is None:
-            if seed is not None:
-                raise UsageError("a seed draws a random selection and needs a limit")
-            return cls(ids=tuple(ids))
-        if ids:
-            raise UsageError("a limit and sample ids exclude each other")
-        text = str(limit).strip()
-        span = re.fullmatch(r"(\d+)\s*-\s*(\d+)", text)
-        if span and int(span[1]) < int(span[2]):
-            if seed is not None:
-                raise UsageError(f"a seed draws at random and does not go with the range {text}")
-            return cls(first=(int(span[1]), int(span[2])))
-        try:
-            number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-        except ValueError:
-            number = math.nan
-        if (
-            isinstance(limit, bool)
-            or not number > 0
-            or (number > 1 and (number != int(number) or text.endswith("%")))
-        ):
-            raise UsageError(
-                f"limit {limit}: expected N, A-B with A below B, or a share such as 10% or 0.1"
-            )
-        share = text.endswith("%") or number < 1
-        return cls(
-            first=None if share else (0, int(number)),
-            share=number if share else None,
-            seed=seed,
-        )
-
-    def selection(self, task: Task, data: Path | None) -> Selection:
-        """The samples of a task. A share counts the task's samples, which reads its rows."""
-        from evalkit.store import Selection
-
-        if self.ids:
-            return Selection(ids=self.ids)
-        first = self.first
-        if self.share is not None:
-            first = 0, math.ceil(self.share * sum(1 for _ in read_samples(task, data)))
-        if first is None:
-            return Selection()
-        if self.seed is not None:
-            return Selection(drawn=first[1], seed=self.seed)
-        return Selection(first=first)
-
-
-def how_selected(cell: Cell, selection: Selection) -> str:
-    """How a part of the samples is taken, in words: ``the first 20 of 214 samples, all of tier
-    easy``.
-    """
-    never = "use the scores to try things out, never quote them"
-    if selection.ids:
-        return f"{len(selection.ids)} samples by id; {never}"
-    everything = _samples_at_hand(cell, SMALL)
-    of = f" of {len(everything)}" if everything else ""
-    if selection.drawn is not None:
-        return f"{selection.drawn}{of} samples, drawn at random; {never}"
-    start, stop = selection.first or (0, 0)
-    which = f"the first {stop}{of} samples" if start == 0 else f"samples {start} to {stop}{of}"
-    if same := _alike(everything or (), start, stop):
-        which += f", all of {same}: a seed draws them at random"
-    return f"{which}; {never}"
-
-
-def _alike(samples: Sequence[Sample | RowError], start: int, stop: int) -> str:
-    """The properties that all samples of a range share and others don't: ``tier easy``."""
-    inside = [s.metadata for s in samples[start:stop] if isinstance(s, Sample)]
-    outside = [s.metadata for s in (*samples[:start], *samples[stop:]) if isinstance(s, Sample)]
-    if len(inside) < 2:
-        return ""
-    return ", ".join(
-        f"{key} {value}"
-        for key, value in inside[0].items()
-        if isinstance(value, str)
-        and all(m.get(key) == value for m in inside)
-        and any(m.get(key) != value for m in outside)
-    )
-
-
-def _selected_ids(cell: Cell, selection: Selection) -> list[str] | None:
-    """The ids of the samples that a run would take, None where data would have to be fetched."""
-    if selection.ids:
-        return list(selection.ids)
-    samples = _samples_at_hand(cell)
-    if samples is None:
-        return None
-    ids = [str(s.id) for s in samples]
-    if selection.drawn is not None:
-        keep = selection.draw(len(ids))
-        return [id for i, id in enumerate(ids) if i in keep]
-    start, stop = selection.first or (0, None)
-    return ids[start:stop]
-
-
-def _samples_at_hand(cell: Cell, most: int | None = None) -> list[Sample | RowError] | None:
-    """All samples of a cell; None where the data would have to be fetched, or are more than
-    ``most``.
-    """
-    from evalkit.sources import Hub
-
-    if isinstance(cell.task.source, Hub) and cell.data is None:
-        return None
-    samples = list(islice(read_samples(cell.task, cell.data), most and most + 1))
-    return samples if most is None or len(samples) <= most else None
 
 
 def compare(

@@ -11,8 +11,9 @@ import pytest
 
 import evalkit
 from evalkit.adapter import adapter_class
-from evalkit.api import Limit, build_adapter, tasks_of
+from evalkit.api import build_adapter, tasks_of
 from evalkit.errors import UsageError
+from evalkit.selection import Limit
 from evalkit.store import CellFolder, cells
 from tests.plugins.adder import Adder
 from tests.plugins.sums import Sums

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -38,7 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("task", "adapter", "sources", "rows", "clips", "protocols"),
     ("tasks", "model_adapters", "nano"),
     ("cell", "store", "journal", "records"),
-    ("runner", "lab"),
+    ("runner", "selection", "lab"),
     ("results",),
     ("sweeps",),
     ("api", ""),
@@ -62,7 +63,8 @@ BANS: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
 )
 FAMILY_READERS = ("models", "model_adapters", "nano")  # who may import a model family by name
 NO_TORCH = (
-    "api cli engine.scheduler metrics models.switch results stats store sweeps task tasks types"
+    "api cli engine.scheduler metrics models.switch results selection stats store sweeps task "
+    "tasks types"
 ).split()
 
 
@@ -144,6 +146,15 @@ def _waits(source: str, imported: str) -> bool:
     names = [a.name for n in top if isinstance(n, ast.Import) for a in n.names]
     names += [n.module or "" for n in top if isinstance(n, ast.ImportFrom)]
     return not any(within(n, (imported,)) for n in names)
+
+
+def test_the_documented_layers_are_those_that_are_checked() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = page.split("|---|---|---|\n", 1)[1].split("\n\n", 1)[0]
+    columns = [re.findall(r"`(\S+?)(?:/|\.py)`", row.split("|")[2]) for row in table.splitlines()]
+    assert [{n.replace("__init__", "") for n in names} for names in columns] == [
+        set(names) for names in LAYERS
+    ]
 
 
 def test_no_module_imports_what_its_layer_must_not_know() -> None:

@@ -171,7 +171,8 @@ class Family(Protocol):
 
     Config, Processor, Chat: classes, see above.
     Switches: its ablation switches; importing them needs no torch.
-    Model: the class of its models, which is an ``EngineModel``.
+    Model: the class of its models: an ``EngineModel`` with ``config``, the ``switches`` that it was
+        built with, and the checkpoint's ``folder`` (None for one that was not loaded).
     blind: the switch values that hide all media from the model; None where there are none.
     box_space: the frame in which its models write boxes (``evalkit.types.BoxSpace``); None where
         they write none.
