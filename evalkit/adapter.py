@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from evalkit.errors import DataError, UsageError
+from evalkit.models.limits import Limits
 from evalkit.models.switch import Switch
 from evalkit.plugin import classes_in
 from evalkit.safe_text import digest_of, is_secret, mapped, mask, masked, without_keys
-from evalkit.types import BoxSpace, Completion, Image, Message, Request, Text, Video
+from evalkit.types import BoxSpace, Completion, Image, MediaBudget, Message, Request, Text, Video
 
 
 class ModelAdapter(ABC):
@@ -127,6 +128,11 @@ def chat_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
 def media_of(messages: Iterable[Message]) -> list[Image | Video]:
     """Images and videos in the order in which a conversation shows them."""
     return [p for m in messages for p in m.content if isinstance(p, Image | Video)]
+
+
+def limits_of(budget: MediaBudget) -> Limits:
+    """A task's budget as model families take it: they know nothing of tasks and their types."""
+    return Limits(budget.min_pixels, budget.max_pixels, budget.fps, budget.max_frames)
 
 
 def check_length(tokens: int, most: int) -> None:

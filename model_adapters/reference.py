@@ -19,12 +19,12 @@ from evalkit.adapter import (
     chat_messages,
     check_arguments,
     check_length,
+    limits_of,
     media_of,
 )
 from evalkit.errors import CheckpointError, UsageError, reason
 from evalkit.malloc import Tidy
 from evalkit.media import decode_image, decode_video
-from evalkit.models.limits import Limits
 from evalkit.models.registry import FAMILIES, Family, family, family_of, model_type
 from evalkit.models.switch import Switch
 from evalkit.models.weights import tensors_digest, weights_digest
@@ -41,7 +41,7 @@ TRIM_THRESHOLD = 32 << 20
 """Bytes of freed memory that may lie in the process, for the next tensors, before it is given back
 to the system.
 """
-PREPARED, PREPARED_FOR_GPU = 16 << 20, 256 << 20
+MAX_WAITING, MAX_WAITING_FOR_GPU = 16 << 20, 256 << 20
 """Bytes of 8-bit pixels that may wait for the engine; a page of 1,000 visual tokens has 2.4
 million. A GPU takes many pages at once.
 """
@@ -113,7 +113,7 @@ class ReferenceAdapter(ModelAdapter):
             self.device = str(self.live.device)
             self.dtype = str(self.live.dtype).removeprefix("torch.")
         self.box_space = self.family.box_space
-        self.prepared = PREPARED if self.device == "cpu" else PREPARED_FOR_GPU
+        self.max_waiting = MAX_WAITING if self.device == "cpu" else MAX_WAITING_FOR_GPU
         self.chat = self.family.Chat(self.folder, self.config)
         self.processor = self.family.Processor.load(self.folder, self.switched)
         self._visual = lru_cache(maxsize=4)(self._process)
@@ -198,8 +198,8 @@ class ReferenceAdapter(ModelAdapter):
                 workers=self.workers,
                 depth=self.engine.budget.rows,
                 size=_pixel_bytes,
-                max_size=self.prepared,
-                overlap=self._spare_cores(),
+                max_size=self.max_waiting,
+                overlap=self._has_spare_cores(),
             )
             with closing(prepared) as ready:
                 for request, prompt in ready:
@@ -224,7 +224,7 @@ class ReferenceAdapter(ModelAdapter):
                     yield failed.pop()
         yield from failed
 
-    def _spare_cores(self) -> bool:
+    def _has_spare_cores(self) -> bool:
         """Whether there are cores that the model doesn't use."""
         import torch
 
@@ -259,9 +259,10 @@ class ReferenceAdapter(ModelAdapter):
             return request, Completion(request.id, finish_reason="error", error=reason(e))
 
     def _process(self, part: Image | Video, budget: MediaBudget) -> Visual:
+        """An image's or a video's patches, under a key of all that decides them."""
         from evalkit.engine import Visual
 
-        task = Limits(budget.min_pixels, budget.max_pixels, budget.fps, budget.max_frames)
+        task = limits_of(budget)
         key = (
             type(part).__name__,
             part.digest,
@@ -273,17 +274,17 @@ class ReferenceAdapter(ModelAdapter):
         if isinstance(part, Image):
             patches, media = self.processor.image_patches(decode_image(part), task)
             return Visual(patches, media, key, self.processor.normalise)
-        seconds: list[float] = []
+        seconds_apart: list[float] = []  # of the frames that are shown, known as they are chosen
 
         def choose(total: int, fps: float) -> list[int]:
             chosen = self.processor.frames(total, fps, task)
-            seconds.append((chosen[-1] - chosen[0]) / max(len(chosen) - 1, 1) / fps)
+            seconds_apart.append((chosen[-1] - chosen[0]) / max(len(chosen) - 1, 1) / fps)
             return chosen
 
         frames = decode_video(
             part, choose, lambda frame, total: self.processor.resize_frame(frame, total, task)
         )
-        patches, media = self.processor.video_patches(frames, seconds[-1])
+        patches, media = self.processor.video_patches(frames, seconds_apart[-1])
         return Visual(patches, media, key, self.processor.normalise)
 
     def _completion(

@@ -26,6 +26,7 @@ from evalkit.adapter import (
     chat_messages,
     check_arguments,
     check_length,
+    limits_of,
     media_of,
 )
 from evalkit.errors import CheckpointError, DataError, UsageError, reason
@@ -40,8 +41,10 @@ from evalkit.models.registry import FAMILIES, family
 from evalkit.models.switch import Switch
 from evalkit.models.weights import read_json, refuse_adapter, weights_digest
 from evalkit.nano import checkpoint_folder
-from evalkit.types import BoxSpace, Completion, Image, MediaBudget, Request, TokenCounts, Video
+from evalkit.types import BoxSpace, Completion, Image, Request, TokenCounts, Video
 
+IMAGE_PAD, VIDEO_PAD = "<|image_pad|>", "<|video_pad|>"
+"""Where an image or a video stands in the text of a prompt."""
 GREEDY = {
     "do_sample": False,
     "temperature": None,
@@ -50,6 +53,7 @@ GREEDY = {
     "repetition_penalty": 1.0,
 }
 Inputs = dict[str, Tensor]
+"""Arguments of a model's ``generate`` by name: ``input_ids`` [1, tokens], patches and grids."""
 
 
 class TransformersAdapter(ModelAdapter):
@@ -244,21 +248,21 @@ class Qwen2VLInputs:
         text = self.tokenizer.apply_chat_template(
             chat_messages(request.messages), tokenize=False, add_generation_prompt=True
         )
-        made: dict[str, list[Tensor]] = {}
-        tokens: dict[str, list[int]] = {"<|image_pad|>": [], "<|video_pad|>": []}
+        visuals: dict[str, list[Tensor]] = {}
+        tokens: dict[str, list[int]] = {IMAGE_PAD: [], VIDEO_PAD: []}  # of each visual, in order
         for part in media_of(request.messages):
-            task = _limits(request.budget)
+            task = limits_of(request.budget)
             pixels = _decoded(part, self.processor, task, resize=True)
             if isinstance(part, Image):
                 patches, grid = self._image(pixels, task)
-                names = ("pixel_values", "image_grid_thw", "<|image_pad|>")
+                pixel_name, grid_name, pad = "pixel_values", "image_grid_thw", IMAGE_PAD
             else:
-                levels, media = self.processor.video_patches(pixels)
-                patches, grid = self.processor.normalise(levels), torch.tensor([media.grid])
-                names = ("pixel_values_videos", "video_grid_thw", "<|video_pad|>")
-            made.setdefault(names[0], []).append(patches)
-            made.setdefault(names[1], []).append(grid)
-            tokens[names[2]].append(grid_tokens(tuple(grid[0].tolist())))
+                patches_8bit, media = self.processor.video_patches(pixels)
+                patches, grid = self.processor.normalise(patches_8bit), torch.tensor([media.grid])
+                pixel_name, grid_name, pad = "pixel_values_videos", "video_grid_thw", VIDEO_PAD
+            visuals.setdefault(pixel_name, []).append(patches)
+            visuals.setdefault(grid_name, []).append(grid)
+            tokens[pad].append(grid_tokens(tuple(grid[0].tolist())))
         for pad, counts in tokens.items():
             pieces = text.split(pad)
             if len(pieces) != len(counts) + 1:
@@ -267,7 +271,7 @@ class Qwen2VLInputs:
                 )
             text = pieces[0] + "".join(pad * n + piece for n, piece in zip(counts, pieces[1:]))
         ids = torch.tensor([self.tokenizer(text, add_special_tokens=False)["input_ids"]])
-        return {"input_ids": ids, **{k: torch.cat(v) for k, v in made.items()}}
+        return {"input_ids": ids, **{k: torch.cat(v) for k, v in visuals.items()}}
 
     def _image(self, picture: PILImage.Image, task: Limits) -> tuple[Tensor, Tensor]:
         rgb = picture.convert("RGB")
@@ -330,7 +334,7 @@ class ProcessorInputs:
     def prepare(self, request: Request) -> Inputs:
         media = iter(
             [
-                _decoded(part, Processor(), _limits(request.budget))
+                _decoded(part, Processor(), limits_of(request.budget))
                 for part in media_of(request.messages)
             ]
         )
@@ -354,10 +358,6 @@ class ProcessorInputs:
     def visual_tokens(self, inputs: Inputs) -> int:
         token = getattr(self.processor, "image_token_id", None)
         return 0 if token is None else int((inputs["input_ids"] == token).sum())
-
-
-def _limits(budget: MediaBudget) -> Limits:
-    return Limits(budget.min_pixels, budget.max_pixels, budget.fps, budget.max_frames)
 
 
 def _decoded(part: Image | Video, processor: Processor, task: Limits, resize: bool = False) -> Any:
