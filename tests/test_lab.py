@@ -15,7 +15,7 @@ import torch
 
 from evalkit.errors import EvalkitError, UsageError
 from evalkit.lab import analysis, page, phases, schedule, stacked, trainer, voxels
-from evalkit.lab.schedule import Finished
+from evalkit.lab.schedule import FinishedRun
 from evalkit.lab.study import SIZE, Study, find_study, load_study
 from evalkit.lab.trainer import Measured, Result, Run
 from evalkit.lab.voxels import KINDS, Condition, Positions, Range
@@ -190,7 +190,7 @@ def test_a_switch_that_changes_nothing_shows_nothing() -> None:
             "conditions": {"trained sizes": {"scenes": 8}},
         }
     )
-    runs = [Finished(a, r, trainer.train(r, study.conditions)) for a, r in study.runs()]
+    runs = [FinishedRun(a, r, trainer.train(r, study.conditions)) for a, r in study.runs()]
     for kind in KINDS:
         e = analysis.effect(runs, *study.arms(), "trained sizes", kind)
         assert e is not None and e.difference == 0 and e.noise == 0 and not e.significant
@@ -200,11 +200,11 @@ def result(nll: float) -> Result:
     return Result(1.0, 10, (), {"trained sizes": {"when": Measured(nll, 0.5, 1.0, 8)}})
 
 
-def noisy(study: Study, effect: float, rng: np.random.Generator) -> list[Finished]:
+def noisy(study: Study, effect: float, rng: np.random.Generator) -> list[FinishedRun]:
     out = []
     for arm, r in study.runs():
         shift = effect if arm == study.arms()[0] else 0.0
-        out.append(Finished(arm, r, result(1.0 + shift + 0.1 * float(rng.standard_normal()))))
+        out.append(FinishedRun(arm, r, result(1.0 + shift + 0.1 * float(rng.standard_normal()))))
     return out
 
 
@@ -235,7 +235,7 @@ def test_a_hypothesis_holds_when_its_interval_lies_beyond_the_bound(
     study = load_study(write_study(tmp_path)).model_copy(update={"seeds": 8})
     hypothesis = study.hypotheses[0].model_copy(update={"below": None, "within": None} | bounds)
     study = study.model_copy(update={"hypotheses": (hypothesis,)})
-    (tested,) = analysis.test(study, noisy(study, effect, np.random.default_rng(3)))
+    (tested,) = analysis.test_hypotheses(study, noisy(study, effect, np.random.default_rng(3)))
     assert tested.verdict == verdict
 
 
@@ -339,7 +339,7 @@ def test_two_processes_do_not_train_one_study_at_once(tmp_path: Path) -> None:
 
 def test_the_page_says_what_held_and_what_the_controls_showed(tmp_path: Path) -> None:
     study = load_study(write_study(tmp_path))
-    runs = [Finished(a, r, trainer.train(r, study.conditions)) for a, r in study.runs()]
+    runs = [FinishedRun(a, r, trainer.train(r, study.conditions)) for a, r in study.runs()]
     text = page.write(study, runs, tmp_path / "out", "evalkit study tiny.yaml").read_text()
     assert ("| H1 | It does. |" in text and "undecided" in text) or "refuted" in text
     assert "*shuffled*:" in text

@@ -14,7 +14,7 @@ from typing import Literal
 
 from scipy import stats
 
-from evalkit.lab.schedule import Finished
+from evalkit.lab.schedule import FinishedRun
 from evalkit.lab.study import Arm, Hypothesis, Study
 from evalkit.lab.voxels import Kind
 
@@ -53,7 +53,7 @@ class Effect:
 
 
 def effect(
-    runs: Sequence[Finished], a: Arm, b: Arm, condition: str, kind: Kind, level: float = LEVEL
+    runs: Sequence[FinishedRun], a: Arm, b: Arm, condition: str, kind: Kind, level: float = LEVEL
 ) -> Effect | None:
     """The paired effect; None with fewer than two common seeds."""
     sides = [
@@ -91,7 +91,7 @@ def _mde(noise: float, n: int) -> float:
 
 
 @dataclass(frozen=True)
-class Tested:
+class HypothesisTest:
     """A hypothesis, its effect with an interval at the corrected level, and what came of it."""
 
     hypothesis: Hypothesis
@@ -99,7 +99,7 @@ class Tested:
     verdict: Verdict
 
 
-def test(study: Study, runs: Sequence[Finished]) -> list[Tested]:
+def test_hypotheses(study: Study, runs: Sequence[FinishedRun]) -> list[HypothesisTest]:
     """Every hypothesis of a study, Bonferroni over their number: all intervals hold together.
 
     ``below: x`` held when the interval lies under x, is refuted when it lies above it. ``within:
@@ -108,12 +108,13 @@ def test(study: Study, runs: Sequence[Finished]) -> list[Tested]:
     level = LEVEL / max(len(study.hypotheses), 1)
     out = []
     for h in study.hypotheses:
-        found = effect(runs, study.arm(h.a), study.arm(h.b), h.condition, h.kind, level)
-        out.append(Tested(h, found, "not run" if found is None else verdict(h, found)))
+        e = effect(runs, study.arm(h.a), study.arm(h.b), h.condition, h.kind, level)
+        out.append(HypothesisTest(h, e, "not run" if e is None else verdict(h, e)))
     return out
 
 
 def verdict(h: Hypothesis, e: Effect) -> Verdict:
+    """What an effect's interval says of a hypothesis."""
     if h.below is not None:
         return "held" if e.high < h.below else "refuted" if e.low > h.below else "undecided"
     assert h.within is not None
@@ -122,24 +123,35 @@ def verdict(h: Hypothesis, e: Effect) -> Verdict:
     return "refuted" if e.low > h.within or e.high < -h.within else "undecided"
 
 
-def mean_nll(
-    runs: Sequence[Finished], arm: Arm, condition: str, kind: Kind
-) -> tuple[float, float, float] | None:
-    """Mean and standard deviation over seeds of NLL, and mean share right; None if none."""
-    found = [
+@dataclass(frozen=True)
+class MeanScores:
+    """Means over the seeds of an arm: NLL in nats, with its standard deviation (``spread``; NaN for
+    one seed), and the share of right answers.
+    """
+
+    nll: float
+    spread: float
+    right: float
+
+
+def mean_scores(
+    runs: Sequence[FinishedRun], arm: Arm, condition: str, kind: Kind
+) -> MeanScores | None:
+    """Those of one kind of question in one condition; None where nothing was run."""
+    measured = [
         f.result.conditions[condition][kind]
         for f in runs
         if f.arm == arm and f.run.rate == 1 and kind in f.result.conditions[condition]
     ]
-    if not found:
+    if not measured:
         return None
-    n = len(found)
-    mean = sum(m.nll for m in found) / n
-    spread = math.sqrt(sum((m.nll - mean) ** 2 for m in found) / (n - 1)) if n > 1 else math.nan
-    return mean, spread, sum(m.right for m in found) / n
+    n = len(measured)
+    mean = sum(m.nll for m in measured) / n
+    spread = math.sqrt(sum((m.nll - mean) ** 2 for m in measured) / (n - 1)) if n > 1 else math.nan
+    return MeanScores(mean, spread, sum(m.right for m in measured) / n)
 
 
-def steps_to(runs: Sequence[Finished], arm: Arm, kind: Kind, right: float = 0.8) -> float | None:
+def steps_to(runs: Sequence[FinishedRun], arm: Arm, kind: Kind, right: float = 0.8) -> float | None:
     """Median over seeds of the step at which training answers pass this share; None: never."""
     reached = []
     for f in runs:
@@ -151,7 +163,7 @@ def steps_to(runs: Sequence[Finished], arm: Arm, kind: Kind, right: float = 0.8)
 
 
 def best_rate(
-    study: Study, runs: Sequence[Finished], arm: Arm, condition: str
+    study: Study, runs: Sequence[FinishedRun], arm: Arm, condition: str
 ) -> tuple[float, float]:
     """The learning-rate factor with the lowest NLL summed over kinds (first seed), and by how much
     it is lower than at factor 1.

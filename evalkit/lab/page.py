@@ -5,21 +5,20 @@ Written so that a reader of the first screen takes the right thing home.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
 
 from evalkit.files import remove_parts, replace
 from evalkit.lab import analysis, phases
-from evalkit.lab.analysis import Tested, effect, mean_nll
-from evalkit.lab.schedule import Finished
+from evalkit.lab.analysis import HypothesisTest, MeanScores, effect, mean_scores
+from evalkit.lab.figures import write_figures
+from evalkit.lab.schedule import FinishedRun
 from evalkit.lab.study import Study
-from evalkit.lab.voxels import KINDS, Kind, ceilings
+from evalkit.lab.voxels import KINDS, ceilings
 
 VERDICTS = {
     "held": "**held**",
@@ -29,13 +28,15 @@ VERDICTS = {
 }
 CHANCE_MARGIN = 0.03
 """How far above chance, as a share right, the shuffled view may be."""
+PLACES = tuple(kind for kind in KINDS if kind != "colour")
+"""The questions that only positions answer."""
 
 
-def write(study: Study, runs: Sequence[Finished], folder: Path, command: str) -> Path:
+def write(study: Study, runs: Sequence[FinishedRun], folder: Path, command: str) -> Path:
     """Writes ``README.md``, ``effects.csv``, ``scores.csv`` and figures; returns the page."""
-    tested = analysis.test(study, runs)
+    tested = analysis.test_hypotheses(study, runs)
     remove_parts(folder)
-    pictures = figures(study, runs, tested, folder)
+    pictures = write_figures(study, runs, folder)
     replace(folder / "effects.csv", effects_csv(study, runs))
     replace(folder / "scores.csv", scores_csv(study, runs))
     page = folder / "README.md"
@@ -45,8 +46,8 @@ def write(study: Study, runs: Sequence[Finished], folder: Path, command: str) ->
 
 def text(
     study: Study,
-    runs: Sequence[Finished],
-    tested: Sequence[Tested],
+    runs: Sequence[FinishedRun],
+    tested: Sequence[HypothesisTest],
     pictures: Sequence[Path],
     command: str,
 ) -> str:
@@ -65,30 +66,28 @@ def text(
         *hypotheses_table(study, tested),
         "",
         "Differences are of NLL in nats an answer, first arm minus second, paired over seeds; the "
-        f"intervals hold together at 95 % (Bonferroni over {len(study.hypotheses)}). An "
-        "effect *held* when "
-        "its interval lies beyond the smallest effect of interest.",
+        f"intervals hold together at 95 % (Bonferroni over {len(study.hypotheses)}). An effect "
+        "*held* when its interval lies beyond the smallest effect of interest.",
         shown.get("forest", ""),
         "## Within the trained sizes",
         "",
-        *scores_table(study, runs, first_condition(study)),
+        *scores_table(study, runs, study.first_condition),
         "",
         *control_sentences(study, runs),
         shown.get("heat", ""),
         "## How far positions turn",
         "",
-        "Turns of the slowest and the fastest rotary frequency over the trained span of an "
-        "axis. Far "
-        "below a hundredth of a turn neighbours look alike; above one turn they come round again.",
+        "Turns of the slowest and the fastest rotary frequency over the trained span of an axis. "
+        "Far below a hundredth of a turn neighbours look alike; above one turn they come round "
+        "again.",
         "",
         *phase_table(study),
         "",
         "## Beyond the trained sizes",
         "",
         "Every condition twice: with text where the scheme puts it (*released*), and with text no "
-        "further away than in training (*clamped*). Where only the first is bad, the model "
-        "fails on the "
-        "text's positions, not on those of the scene.",
+        "further away than in training (*clamped*). Where only the first is bad, the model fails "
+        "on the text's positions, not on those of the scene.",
         "",
         *beyond_table(study, runs),
         shown.get("curves", ""),
@@ -98,15 +97,13 @@ def text(
         "",
         "## How it was made",
         "",
-        f"{len(arms)} arms, {study.seeds} seeds each, {study.steps} steps of {study.batch} scenes, "
-        f"{parameters / 1e6:.2f} million parameters; initialisation and scenes are those of "
-        "the seed, the "
-        f"same in all arms. {len(runs)} runs, {seconds / 60:.0f} minutes of processor time, torch "
-        f"{torch.__version__}, {datetime.now(UTC):%Y-%m-%d}.",
+        f"{len(arms)} arms, {study.seeds} seeds each, {study.steps} steps of {study.batch} "
+        f"scenes, {parameters / 1e6:.2f} million parameters; initialisation and scenes are those "
+        f"of the seed, the same in all arms. {len(runs)} runs, {seconds / 60:.0f} minutes of "
+        f"processor time, torch {torch.__version__}, {datetime.now(UTC):%Y-%m-%d}.",
         "",
         "What it doesn't say: these are models of half a million parameters, trained from "
-        "nothing, whose "
-        "tower sees one cell at a time. Sign and mechanism can be taken from here, "
+        "nothing, whose tower sees one cell at a time. Sign and mechanism can be taken from here, "
         "magnitudes can't.",
         "",
         "```yaml",
@@ -119,21 +116,17 @@ def text(
     return "\n".join(lines)
 
 
-def summary(study: Study, runs: Sequence[Finished]) -> str:
+def summary(study: Study, runs: Sequence[FinishedRun]) -> str:
     """One line a hypothesis, for a terminal."""
     lines = []
-    for t in analysis.test(study, runs):
+    for t in analysis.test_hypotheses(study, runs):
         e = t.effect
         size = f"{e.difference:+.2f} [{e.low:+.2f}, {e.high:+.2f}] nats" if e else "no two seeds"
         lines.append(f"{t.hypothesis.name} {t.verdict}: {t.hypothesis.claim} {size}")
     return "\n".join(lines)
 
 
-def first_condition(study: Study) -> str:
-    return next(iter(study.conditions))
-
-
-def hypotheses_table(study: Study, tested: Sequence[Tested]) -> list[str]:
+def hypotheses_table(study: Study, tested: Sequence[HypothesisTest]) -> list[str]:
     lines = [
         "| | claim | asked | difference | interval | bound | effect / seed noise | |",
         "|---|---|---|---|---|---|---|---|",
@@ -141,30 +134,28 @@ def hypotheses_table(study: Study, tested: Sequence[Tested]) -> list[str]:
     for t in tested:
         h, e = t.hypothesis, t.effect
         bound = f"below {h.below:g}" if h.below is not None else f"within ±{h.within:g}"
-        figures_ = ("–", "–", "–")
+        difference = interval = noise = "–"
         if e:
             noise = "no noise" if e.noise == 0 else f"{e.over_noise:.1f}"
-            figures_ = (f"{e.difference:+.2f}", f"[{e.low:+.2f}, {e.high:+.2f}]", noise)
+            difference, interval = f"{e.difference:+.2f}", f"[{e.low:+.2f}, {e.high:+.2f}]"
         pair = f"{study.arm(h.a).name} − {study.arm(h.b).name}: {h.kind}, {h.condition}"
         lines.append(
-            f"| {h.name} | {h.claim} | {pair} | {figures_[0]} | {figures_[1]} | {bound} | "
-            f"{figures_[2]} | "
+            f"| {h.name} | {h.claim} | {pair} | {difference} | {interval} | {bound} | {noise} | "
             f"{VERDICTS[t.verdict]} |"
         )
     return lines
 
 
-def scores_table(study: Study, runs: Sequence[Finished], condition: str) -> list[str]:
+def scores_table(study: Study, runs: Sequence[FinishedRun], condition: str) -> list[str]:
     lines = [
-        "NLL in nats, mean over seeds ± their standard deviation (share right). Below: what "
-        "an ideal "
-        "observer reaches with less than everything.",
+        "NLL in nats, mean over seeds ± their standard deviation (share right). Below: what an "
+        "ideal observer reaches with less than everything.",
         "",
         "| arm | " + " | ".join(KINDS) + " |",
         "|---" * (len(KINDS) + 1) + "|",
     ]
     for arm in study.arms():
-        cells = [_cell(mean_nll(runs, arm, condition, k)) for k in KINDS]
+        cells = [_cell(mean_scores(runs, arm, condition, k)) for k in KINDS]
         lines.append(f"| {arm.name} | {' | '.join(cells)} |")
     labels = {
         "blind": "*grid size only (blind, shuffled)*",
@@ -178,11 +169,11 @@ def scores_table(study: Study, runs: Sequence[Finished], condition: str) -> list
     return lines
 
 
-def _cell(found: tuple[float, float, float] | None) -> str:
-    return "–" if found is None else f"{found[0]:.2f} ± {found[1]:.2f} ({found[2]:.2f})"
+def _cell(scores: MeanScores | None) -> str:
+    return "–" if scores is None else f"{scores.nll:.2f} ± {scores.spread:.2f} ({scores.right:.2f})"
 
 
-def control_sentences(study: Study, runs: Sequence[Finished]) -> list[str]:
+def control_sentences(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
     """Whether views that hide places are at chance, and the whole view reaches its ceiling."""
     lines = []
     for name, condition in study.conditions.items():
@@ -191,10 +182,10 @@ def control_sentences(study: Study, runs: Sequence[Finished]) -> list[str]:
         top = ceilings(condition.cells, study.trained.high)["blind"]
         over = []
         for arm in study.arms():
-            for kind in KINDS[:3]:
-                found = mean_nll(runs, arm, name, kind)
-                if found and found[2] > top[kind].right + CHANCE_MARGIN:
-                    over.append(f"{arm.name}, {kind}: {found[2]:.2f} against {top[kind].right:.2f}")
+            for kind in PLACES:
+                scores, ceiling = mean_scores(runs, arm, name, kind), top[kind].right
+                if scores and scores.right > ceiling + CHANCE_MARGIN:
+                    over.append(f"{arm.name}, {kind}: {scores.right:.2f} against {ceiling:.2f}")
         lines.append(
             f"- *{name}*: "
             + (
@@ -207,8 +198,8 @@ def control_sentences(study: Study, runs: Sequence[Finished]) -> list[str]:
     reached = [
         f"{arm.name} ({kind})"
         for arm in study.arms()
-        for kind in KINDS[:3]
-        if (found := mean_nll(runs, arm, first_condition(study), kind)) and found[2] >= 0.98
+        for kind in PLACES
+        if (scores := mean_scores(runs, arm, study.first_condition, kind)) and scores.right >= 0.98
     ]
     everyone = (
         f"- The ceiling of the whole view (all right) is met to 2 % by: {', '.join(reached)}."
@@ -224,18 +215,17 @@ def phase_table(study: Study) -> list[str]:
             iter(study.factors.get("text", {"fixed": None}))
         ):
             continue  # jitter moves nothing within a scene
-        found = phases.turns(study, arm)
         cells = [
             f"{t.slowest:.2g} … {t.fastest:.2g} ({t.frequencies})" if t.frequencies else "none"
-            for t in found.values()
+            for t in phases.turns(study, arm).values()
         ]
         lines.append(f"| {arm.name} | {' | '.join(cells)} |")
     return [*lines, "", "In brackets: how many frequencies the axis moves."]
 
 
-def beyond_table(study: Study, runs: Sequence[Finished]) -> list[str]:
+def beyond_table(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
     names = [
-        n for n, c in study.conditions.items() if c.view == "whole" and n != first_condition(study)
+        n for n, c in study.conditions.items() if c.view == "whole" and n != study.first_condition
     ]
     lines = [
         "| condition | arm | " + " | ".join(KINDS) + " |",
@@ -243,12 +233,12 @@ def beyond_table(study: Study, runs: Sequence[Finished]) -> list[str]:
     ]
     for name in names:
         for arm in study.arms():
-            cells = [_cell(mean_nll(runs, arm, name, k)) for k in KINDS]
+            cells = [_cell(mean_scores(runs, arm, name, k)) for k in KINDS]
             lines.append(f"| {name} | {arm.name} | {' | '.join(cells)} |")
     return lines
 
 
-def learning_table(study: Study, runs: Sequence[Finished]) -> list[str]:
+def learning_table(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
     rates = bool(study.rate_check)
     header = "| arm | " + " | ".join(f"{k}: steps to 80 %" for k in KINDS)
     lines = [header + (" | best rate (gain, nats) |" if rates else " |")]
@@ -256,7 +246,7 @@ def learning_table(study: Study, runs: Sequence[Finished]) -> list[str]:
     for arm in study.arms():
         cells = [f"{s:.0f}" if (s := analysis.steps_to(runs, arm, k)) else "never" for k in KINDS]
         if rates and any(f.arm == arm and f.run.rate != 1 for f in runs):
-            best, gain = analysis.best_rate(study, runs, arm, first_condition(study))
+            best, gain = analysis.best_rate(study, runs, arm, study.first_condition)
             cells.append(f"×{best:g} ({gain:.2f})")
         elif rates:
             cells.append("–")
@@ -264,15 +254,14 @@ def learning_table(study: Study, runs: Sequence[Finished]) -> list[str]:
     if rates:
         lines += [
             "",
-            "Best rate: which factor on both learning rates has the lowest NLL over all "
-            "questions at the "
-            "trained sizes, on the first seed alone, and how much lower it is than at the "
+            "Best rate: which factor on both learning rates has the lowest NLL over all questions "
+            "at the trained sizes, on the first seed alone, and how much lower it is than at the "
             "study's rates.",
         ]
     return lines
 
 
-def scores_csv(study: Study, runs: Sequence[Finished]) -> str:
+def scores_csv(study: Study, runs: Sequence[FinishedRun]) -> str:
     """One row a run, condition and kind."""
     lines = ["schema_version,arm,seed,rate,condition,kind,nll,right,valid,n"]
     for f in runs:
@@ -285,7 +274,7 @@ def scores_csv(study: Study, runs: Sequence[Finished]) -> str:
     return "\n".join([*lines, ""])
 
 
-def effects_csv(study: Study, runs: Sequence[Finished]) -> str:
+def effects_csv(study: Study, runs: Sequence[FinishedRun]) -> str:
     """Every arm against the baseline, every condition and kind, intervals at 95 % each."""
     base = study.arm(study.baseline)
     lines = [
@@ -303,83 +292,3 @@ def effects_csv(study: Study, runs: Sequence[Finished]) -> str:
                         f'1,"{arm.name}","{base.name}","{condition}",{kind},{numbers},{e.seeds}'
                     )
     return "\n".join([*lines, ""])
-
-
-def figures(
-    study: Study, runs: Sequence[Finished], tested: Sequence[Tested], folder: Path
-) -> list[Path]:
-    """Forest plot of the hypotheses' arms, heat map of shares right, learning curves."""
-    from matplotlib.figure import Figure
-
-    out = []
-    for name, draw in (("forest", _forest), ("heat", _heat), ("curves", _curves)):
-        figure = Figure(figsize=(9, 5), layout="constrained")
-        draw(figure, study, runs)
-        path = folder / f"{name}.png"
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", dpi=110)
-        replace(path, picture.getvalue())
-        out.append(path)
-    return out
-
-
-def _forest(figure: Any, study: Study, runs: Sequence[Finished]) -> None:
-    base, condition = study.arm(study.baseline), first_condition(study)
-    axes = figure.subplots(1, len(KINDS), sharey=True)
-    arms = [a for a in study.arms() if a != base]
-    for ax, kind in zip(axes, KINDS):
-        for y, arm in enumerate(reversed(arms)):
-            e = effect(runs, arm, base, condition, kind)
-            if e:
-                ax.plot((e.low, e.high), (y, y), color="#0072B2", lw=2)
-                ax.plot(e.difference, y, "o", color="#0072B2", ms=4)
-        ax.axvline(0, color="0.4", lw=0.8)
-        ax.set_title(kind, fontsize=10)
-        ax.set_yticks(range(len(arms)), [a.name for a in reversed(arms)], fontsize=8)
-        ax.tick_params(axis="x", labelsize=8)
-    figure.suptitle(
-        f"NLL minus that of {base.name}, {condition} (below 0: better; 95 %)", fontsize=10
-    )
-
-
-def _heat(figure: Any, study: Study, runs: Sequence[Finished]) -> None:
-    columns: list[tuple[str, Kind]] = [
-        (n, k) for n, c in study.conditions.items() if c.view == "whole" for k in KINDS
-    ]
-    arms = study.arms()
-    values = [
-        [found[2] if (found := mean_nll(runs, a, n, k)) else float("nan") for n, k in columns]
-        for a in arms
-    ]
-    figure.set_size_inches(12, 0.32 * len(arms) + 2.6)
-    ax = figure.subplots()
-    image = ax.imshow(values, vmin=0, vmax=1, cmap="cividis", aspect="auto")
-    ax.set_yticks(range(len(arms)), [a.name for a in arms], fontsize=8)
-    ax.set_xticks(range(len(columns)), [k for _, k in columns], fontsize=6, rotation=90)
-    for i, (name, kind) in enumerate(columns):
-        if kind == KINDS[0]:
-            ax.text(i - 0.5, -0.7, name, fontsize=7, rotation=20)
-            ax.axvline(i - 0.5, color="white", lw=1)
-    figure.colorbar(image, ax=ax, label="share right", shrink=0.8)
-
-
-def _curves(figure: Any, study: Study, runs: Sequence[Finished]) -> None:
-    axes = figure.subplots(1, len(KINDS), sharey=True)
-    for ax, kind in zip(axes, KINDS):
-        for i, arm in enumerate(study.arms()):
-            found = [f.result.curve for f in runs if f.arm == arm and f.run.rate == 1]
-            if found:
-                steps = [p.step for p in found[0]]
-                means = [
-                    sum(c[i_].nll.get(kind, 0.0) for c in found) / len(found)
-                    for i_ in range(len(steps))
-                ]
-                style = "-" if i % 2 == 0 else "--"
-                ax.plot(steps, means, style, lw=1.2, color=f"C{i // 2 % 10}", label=arm.name)
-        ax.set_title(kind, fontsize=10)
-        ax.set_xlabel("step", fontsize=8)
-        ax.tick_params(labelsize=8)
-    axes[0].set_ylabel("training NLL, nats", fontsize=8)
-    figure.legend(
-        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7
-    )

@@ -28,7 +28,7 @@ SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedRun:
     """A run that has ended, and the arm it belongs to."""
 
     arm: Arm
@@ -36,11 +36,11 @@ class Finished:
     result: Result
 
 
-def results(study: Study, folder: Path) -> list[Finished]:
+def results(study: Study, folder: Path) -> list[FinishedRun]:
     """The runs of the study that have ended, in the study's order."""
     stored = _read(folder / RUNS)
     return [
-        Finished(arm, run, stored[key])
+        FinishedRun(arm, run, stored[key])
         for arm, run in study.runs()
         if (key := run.key(study.conditions)) in stored
     ]
@@ -52,7 +52,7 @@ def missing(study: Study, folder: Path) -> list[tuple[Arm, Run]]:
     return [(arm, run) for arm, run in study.runs() if run.key(study.conditions) not in stored]
 
 
-def run_missing(study: Study, folder: Path, workers: int) -> Iterator[Finished]:
+def run_missing(study: Study, folder: Path, workers: int) -> Iterator[FinishedRun]:
     """Trains what is missing, ``workers`` at a time, and gives each run as it is kept.
 
     Raises EvalkitError when another process works on the same study, or the disk refuses.
@@ -76,7 +76,7 @@ def run_missing(study: Study, folder: Path, workers: int) -> Iterator[Finished]:
                     arm, run = under_way.pop(future)
                     result = future.result()
                     _append(file, run.key(study.conditions), arm, run, result)
-                    yield Finished(arm, run, result)
+                    yield FinishedRun(arm, run, result)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

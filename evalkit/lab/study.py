@@ -117,6 +117,11 @@ class Study(Strict):
             _ = self.run(arm, 0).recipe  # raises for switches that don't exist
         return self
 
+    @property
+    def first_condition(self) -> str:
+        """The condition that comes first, by which arms are compared: the trained sizes."""
+        return next(iter(self.conditions))
+
     def arm(self, levels: dict[str, str]) -> Arm:
         """The arm of these levels, other factors at their defaults."""
         chosen = {f: levels.get(f, next(iter(ls))) for f, ls in self.factors.items()}

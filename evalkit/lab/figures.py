@@ -1,0 +1,92 @@
+"""A study's figures: effects as a forest plot, shares right as a heat map, learning curves."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from evalkit.files import replace
+from evalkit.lab.analysis import effect, mean_scores
+from evalkit.lab.schedule import FinishedRun
+from evalkit.lab.study import Study
+from evalkit.lab.voxels import KINDS, Kind
+
+
+def write_figures(study: Study, runs: Sequence[FinishedRun], folder: Path) -> list[Path]:
+    """Writes ``forest.png``, ``heat.png`` and ``curves.png``; returns their paths."""
+    from matplotlib.figure import Figure
+
+    out = []
+    for name, draw in (("forest", _forest), ("heat", _heat), ("curves", _curves)):
+        figure = Figure(figsize=(9, 5), layout="constrained")
+        draw(figure, study, runs)
+        path = folder / f"{name}.png"
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=110)
+        replace(path, picture.getvalue())
+        out.append(path)
+    return out
+
+
+def _forest(figure: Any, study: Study, runs: Sequence[FinishedRun]) -> None:
+    base, condition = study.arm(study.baseline), study.first_condition
+    axes = figure.subplots(1, len(KINDS), sharey=True)
+    arms = [a for a in study.arms() if a != base]
+    for ax, kind in zip(axes, KINDS):
+        for y, arm in enumerate(reversed(arms)):
+            e = effect(runs, arm, base, condition, kind)
+            if e:
+                ax.plot((e.low, e.high), (y, y), color="#0072B2", lw=2)
+                ax.plot(e.difference, y, "o", color="#0072B2", ms=4)
+        ax.axvline(0, color="0.4", lw=0.8)
+        ax.set_title(kind, fontsize=10)
+        ax.set_yticks(range(len(arms)), [a.name for a in reversed(arms)], fontsize=8)
+        ax.tick_params(axis="x", labelsize=8)
+    figure.suptitle(
+        f"NLL minus that of {base.name}, {condition} (below 0: better; 95 %)", fontsize=10
+    )
+
+
+def _heat(figure: Any, study: Study, runs: Sequence[FinishedRun]) -> None:
+    columns: list[tuple[str, Kind]] = [
+        (n, k) for n, c in study.conditions.items() if c.view == "whole" for k in KINDS
+    ]
+    arms = study.arms()
+    values = [
+        [m.right if (m := mean_scores(runs, a, n, k)) else float("nan") for n, k in columns]
+        for a in arms
+    ]
+    figure.set_size_inches(12, 0.32 * len(arms) + 2.6)
+    ax = figure.subplots()
+    image = ax.imshow(values, vmin=0, vmax=1, cmap="cividis", aspect="auto")
+    ax.set_yticks(range(len(arms)), [a.name for a in arms], fontsize=8)
+    ax.set_xticks(range(len(columns)), [k for _, k in columns], fontsize=6, rotation=90)
+    for i, (name, kind) in enumerate(columns):
+        if kind == KINDS[0]:
+            ax.text(i - 0.5, -0.7, name, fontsize=7, rotation=20)
+            ax.axvline(i - 0.5, color="white", lw=1)
+    figure.colorbar(image, ax=ax, label="share right", shrink=0.8)
+
+
+def _curves(figure: Any, study: Study, runs: Sequence[FinishedRun]) -> None:
+    axes = figure.subplots(1, len(KINDS), sharey=True)
+    for ax, kind in zip(axes, KINDS):
+        for i, arm in enumerate(study.arms()):
+            curves = [f.result.curve for f in runs if f.arm == arm and f.run.rate == 1]
+            if curves:
+                steps = [p.step for p in curves[0]]
+                means = [
+                    sum(p.nll.get(kind, 0.0) for p in points) / len(points)
+                    for points in zip(*curves)  # the points of all seeds at one step
+                ]
+                style = "-" if i % 2 == 0 else "--"
+                ax.plot(steps, means, style, lw=1.2, color=f"C{i // 2 % 10}", label=arm.name)
+        ax.set_title(kind, fontsize=10)
+        ax.set_xlabel("step", fontsize=8)
+        ax.tick_params(labelsize=8)
+    axes[0].set_ylabel("training NLL, nats", fontsize=8)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7
+    )
