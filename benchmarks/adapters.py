@@ -71,8 +71,7 @@ def main() -> None:
         "beside transformers",
         "",
         f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()} CPU, {args.threads} threads, "
-        f"transformers {version('transformers')}; "
-        f"median of {args.rounds} rounds in turn.",
+        f"transformers {version('transformers')}; median of {args.rounds} rounds in turn.",
         "",
         "| task | rows | evalkit | "
         + " | ".join(f"transformers, {s}" for s in list(sides)[1:])

@@ -186,13 +186,11 @@ def main() -> None:
     lines = [
         "# Text positions behind long clips: the shipped twins, position ids changed, nothing else",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()} CPU, fp32; {4 * args.scenes} "
-        "clips a length, "
-        f"{args.scenes} of each kind, seed 0 of the twins; trained on clips of 2 to "
-        f"{TRAINED} s. `right`: the greedy "
-        "answer is the right option; `other`: another option; `none`: no option at all; "
-        "`choice`: the right "
-        "option has the highest likelihood (chance 20 %); NLL in nats an answer token.",
+        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()} CPU, fp32; {4 * args.scenes} clips a "
+        f"length, {args.scenes} of each kind, seed 0 of the twins; trained on clips of 2 to "
+        f"{TRAINED} s. `right`: the greedy answer is the right option; `other`: another option; "
+        "`none`: no option at all; `choice`: the right option has the highest likelihood (chance "
+        "20 %); NLL in nats an answer token.",
         "",
         "| model | clip | positions | right | other | none | choice | NLL |",
         "|---|---|---|---|---|---|---|---|",
@@ -214,8 +212,8 @@ def main() -> None:
                 )
                 lines.append(
                     f"| {name} | {seconds} s | {variant} | {right:.2f} | {other:.2f} | "
-                    f"{1 - right - other:.2f} | "
-                    f"{choice:.2f} | {np.mean([f.nll for f in found]):.2f} |"
+                    f"{1 - right - other:.2f} | {choice:.2f} | "
+                    f"{np.mean([f.nll for f in found]):.2f} |"
                 )
                 print(lines[-1], flush=True)
     page = "\n".join([*lines, ""])

@@ -309,13 +309,11 @@ def _stages(m: Measured, dtype: torch.dtype, device: str) -> list[str]:
         "| stage of evalkit | seconds | |",
         "|---|---|---|",
         f"| vision | {s.vision_seconds:.2f} | {s.visuals} images, {s.visuals_reused} reused |",
-        f"| rest of prefill | {s.prefill_seconds - s.vision_seconds:.2f} | {s.tokens_in:,} "
-        f"tokens in {s.packs} packs, "
-        f"{s.tokens_reused:,} more saved by shared prefixes |",
+        f"| rest of prefill | {s.prefill_seconds - s.vision_seconds:.2f} | {s.tokens_in:,} tokens "
+        f"in {s.packs} packs, {s.tokens_reused:,} more saved by shared prefixes |",
         f"| decode | {s.decode_seconds:.2f} | {s.decode_steps} steps of "
-        f"{s.rows_decoded / steps:.1f} rows, "
-        f"{1e3 * s.decode_seconds / steps:.1f} ms each; reading the weights once takes "
-        f"{2e3 * read / m.copied:.1f} ms |",
+        f"{s.rows_decoded / steps:.1f} rows, {1e3 * s.decode_seconds / steps:.1f} ms each; "
+        f"reading the weights once takes {2e3 * read / m.copied:.1f} ms |",
         "",
         f"Peak memory before a peer ran: {m.peak / 2**20:,.0f} MiB "
         f"{'on the device' if device != 'cpu' else 'resident'}.",

@@ -223,9 +223,8 @@ def test_what_was_run_and_can_be_switched_is_shown_without_torch(
 def imported(args: tuple[str, ...], modules: str, cwd: Path) -> str:
     """Which of the modules a command line imports."""
     code = (
-        f"import sys\nfrom evalkit.cli import main\ntry: main({list(args)!r})\nexcept "
-        "SystemExit: pass\n"
-        f"print(sorted({modules} & set(sys.modules)))"
+        f"import sys\nfrom evalkit.cli import main\ntry: main({list(args)!r})\nexcept SystemExit: "
+        f"pass\nprint(sorted({modules} & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, timeout=60

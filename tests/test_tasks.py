@@ -470,11 +470,9 @@ def test_every_embedded_row_becomes_samples_with_unique_ids(name: str) -> None:
 
 def test_task_modules_import_no_heavy_library() -> None:
     code = (
-        "import sys\nfrom evalkit.task import registered, task_class\n"
-        "assert [task_class(name) for name in registered()]\n"
-        "heavy = 'torch transformers datasets pyarrow pandas numpy PIL av scipy'.split()\n"
-        "heavy = set(heavy) & set(sys.modules)\n"
-        "assert not heavy, heavy"
+        "import sys\nfrom evalkit.task import registered, task_class\nassert [task_class(name) "
+        "for name in registered()]\nheavy = 'torch transformers datasets pyarrow pandas numpy PIL "
+        "av scipy'.split()\nheavy = set(heavy) & set(sys.modules)\nassert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -24,9 +24,8 @@ from evalkit.protocols import LETTER_ANSWER, SHORT_ANSWER
 SPECIALS = tuple(
     f"<|{name}|>"
     for name in (
-        "endoftext im_start im_end object_ref_start object_ref_end box_start box_end "
-        "quad_start quad_end "
-        "vision_start vision_end vision_pad image_pad video_pad"
+        "endoftext im_start im_end object_ref_start object_ref_end box_start box_end quad_start "
+        "quad_end vision_start vision_end vision_pad image_pad video_pad"
     ).split()
 )
 SPLIT = (

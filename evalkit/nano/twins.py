@@ -267,9 +267,8 @@ def page(twins: Twins, scores: pd.DataFrame, table: pd.DataFrame) -> str:
     lines += [f"> {twins.note}", ""] if twins.note else []
     recipe = twins.arm(twins.baseline, twins.seeds[0])
     lines += [
-        f"Trained arms, {recipe.steps} steps of {recipe.batch} scenes each, "
-        f"{len(twins.seeds)} seeds; "
-        "per cent of answers right (boxes: IoU of 0.5 or more).",
+        f"Trained arms, {recipe.steps} steps of {recipe.batch} scenes each, {len(twins.seeds)} "
+        "seeds; per cent of answers right (boxes: IoU of 0.5 or more).",
         "",
     ]
     lines += [

@@ -4,23 +4,20 @@ WORDS: dict[str, tuple[str, ...]] = {
     "en": tuple(
         (
             "water house street market bread garden window morning school letter number open "
-            "closed exit summer winter "
-            "station river mountain forest bridge paper silver golden orange coffee sugar "
-            "doctor ticket museum"
+            "closed exit summer winter station river mountain forest bridge paper silver golden "
+            "orange coffee sugar doctor ticket museum"
         ).split()
     ),
     "de": tuple(
         (
-            "Straße Brücke Schlüssel Mädchen Größe Frühling Öffnung Kaffee Zucker Fenster "
-            "Garten Wasser Brot Morgen Schule "
-            "Brief Käse Tür grün weiß"
+            "Straße Brücke Schlüssel Mädchen Größe Frühling Öffnung Kaffee Zucker Fenster Garten "
+            "Wasser Brot Morgen Schule Brief Käse Tür grün weiß"
         ).split()
     ),
     "fr": tuple(
         (
-            "fenêtre école forêt été château garçon français café théâtre hôtel pâtisserie "
-            "marché réunion déjà leçon billet "
-            "musée rivière naïf sœur"
+            "fenêtre école forêt été château garçon français café théâtre hôtel pâtisserie marché "
+            "réunion déjà leçon billet musée rivière naïf sœur"
         ).split()
     ),
     "vi": tuple(
@@ -38,8 +35,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "el": tuple(
         (
             "νερό δρόμος ψωμί σχολείο γράμμα παράθυρο πρωί αγορά γέφυρα ποτάμι δάσος βουνό "
-            "χειμώνας καλοκαίρι μουσείο καφές "
-            "ζάχαρη γιατρός πόλη φως"
+            "χειμώνας καλοκαίρι μουσείο καφές ζάχαρη γιατρός πόλη φως"
         ).split()
     ),
     "ar": tuple(

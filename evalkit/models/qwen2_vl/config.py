@@ -151,8 +151,8 @@ class Qwen2VLConfig:
         if t.hidden_size % t.num_attention_heads or t.num_attention_heads % t.num_key_value_heads:
             raise CheckpointError(
                 f"config: hidden_size {t.hidden_size}, num_attention_heads "
-                f"{t.num_attention_heads} and "
-                f"num_key_value_heads {t.num_key_value_heads} do not divide each other"
+                f"{t.num_attention_heads} and num_key_value_heads {t.num_key_value_heads} do not "
+                "divide each other"
             )
         if sum(t.mrope_section) * 2 != t.head_dim:
             raise CheckpointError(
