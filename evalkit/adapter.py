@@ -11,12 +11,13 @@ import hashlib
 import inspect
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar
 
+from evalkit.bounds import bounds, over
 from evalkit.errors import DataError, UsageError
 from evalkit.models.limits import Limits
 from evalkit.models.switch import Switch
@@ -107,10 +108,14 @@ class ModelAdapter(ABC):
         )
 
 
-def chat_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
+def chat_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """A conversation as chat templates take it; media are bare ``image`` and ``video`` parts, in
-    the order of ``media_of``.
+    the order of ``media_of``. Raises DataError when its texts are over the bound: a tokenizer may
+    take any time for them.
     """
+    parts = [p for m in messages for p in m.content if isinstance(p, Text)]
+    if (length := sum(len(p.text) for p in parts)) > bounds().prompt_chars:
+        raise DataError(f"a question of {length:,} characters: {over('prompt_chars')}")
     return [
         {
             "role": m.role,
@@ -135,14 +140,18 @@ def limits_of(budget: MediaBudget) -> Limits:
     return Limits(budget.min_pixels, budget.max_pixels, budget.fps, budget.max_frames)
 
 
-def check_length(tokens: int, most: int) -> None:
+def check_length(tokens: int, most: int, visual: int | None = None) -> None:
     """Raises DataError for a prompt of more ``tokens`` than the ``most`` that a model is made for:
-    what it answers beyond them is noise, and no score of it.
+    what it answers beyond them is noise, and no score of it. ``visual`` of them stand for media,
+    where that is known.
     """
     if tokens > most:
+        advice = "show it less (switches max_pixels, fps, max_frames)"
+        if visual is not None and tokens - visual > most:
+            advice = f"its text alone has {tokens - visual:,}: shorten the question"
         raise DataError(
-            f"a prompt of {tokens:,} tokens: the model is made for {most:,}; show it less "
-            "(switches max_pixels, fps, max_frames), or take a checkpoint made for longer prompts"
+            f"a prompt of {tokens:,} tokens: the model is made for {most:,}; {advice}, or take a "
+            "checkpoint made for longer prompts"
         )
 
 

@@ -244,7 +244,8 @@ class ReferenceAdapter(ModelAdapter):
             )
             choices = tuple(tuple(self.chat.encode(c)) for c in request.choices)
             longest_choice = max(map(len, choices), default=0)
-            check_length(len(ids) + longest_choice, self.config.max_tokens)
+            seen = sum(token in self.chat.visual_ids for token in ids)
+            check_length(len(ids) + longest_choice, self.config.max_tokens, seen)
             # Prompts with the same media and the same text before them share what they have up to
             # the last visual token.
             prefix = len(ids) - next(

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 from PIL import Image as PILImage
 
+from evalkit.adapter import make_adapter
 from evalkit.bounds import Bounds, bounds, over, reference, setting
 from evalkit.config_files import Strict, read_yaml
-from evalkit.errors import DataError, UsageError
+from evalkit.errors import CheckpointError, DataError, UsageError
 from evalkit.media import decode_image
+from evalkit.models.weights import read_config
 from evalkit.rows import image_size
-from evalkit.types import Image
+from evalkit.types import Image, Message, Request, Text
 
 ROOT = Path(__file__).parents[1]
 
@@ -79,3 +81,24 @@ def test_a_long_yaml_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
 def test_the_document_lists_all_bounds() -> None:
     assert reference() in (ROOT / "docs" / "media.md").read_text(encoding="utf-8")
     assert setting("image_pixels") == "EVALKIT_MAX_IMAGE_PIXELS"
+
+
+def test_a_long_question_costs_its_own_sample_and_gets_the_right_advice() -> None:
+    adapter = make_adapter("reference", "nano", {})
+    texts = {"fits": "?", "long": "?" * 40_000, "huge": "?" * 1_000_001}
+    requests = [Request(i, (Message("user", (Text(t),)),), 1) for i, t in texts.items()]
+    errors = {c.id: c.error or "" for c in adapter.generate(requests)}
+    adapter.close()
+    assert errors["fits"] == ""
+    assert "its text alone has 40,0" in errors["long"] and "shorten the question" in errors["long"]
+    assert "a question of 1,000,001 characters: over the limit" in errors["huge"]
+    assert "EVALKIT_MAX_PROMPT_CHARS" in errors["huge"]
+
+
+def test_a_file_of_a_checkpoint_has_a_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_vl"}')
+    monkeypatch.setenv("EVALKIT_MAX_JSON_BYTES", "20")
+    with pytest.raises(CheckpointError, match="config.json: 26 bytes: over .*MAX_JSON_BYTES"):
+        read_config(tmp_path)

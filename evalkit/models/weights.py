@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
+from evalkit.bounds import bounds, over
 from evalkit.digests import file_digest
 from evalkit.errors import CheckpointError
 
@@ -85,8 +86,26 @@ def resolve(name: str) -> Path:
         ) from e
 
 
+def check_size(path: Path) -> None:
+    """Raises CheckpointError for a file of a checkpoint, other than its weights, that is over the
+    bound.
+    """
+    if path.is_file() and (size := path.stat().st_size) > bounds().json_bytes:
+        raise CheckpointError(f"{path}: {size:,} bytes: {over('json_bytes')}")
+
+
+def read_text(path: Path) -> str:
+    """A checkpoint's file as text. Raises CheckpointError that names the file."""
+    check_size(path)
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as e:
+        raise CheckpointError(f"{path}: can't be read ({e})") from e
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a checkpoint's file. Raises CheckpointError that names the file."""
+    check_size(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as e:

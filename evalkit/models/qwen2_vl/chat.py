@@ -1,16 +1,14 @@
 """Text in and out: the tokenizer and chat template that a checkpoint carries (paper section 2.2.1,
 "Data Format").
 
-The template is rendered in a sandbox; each ``<|image_pad|>`` or ``<|video_pad|>`` that it leaves is
-then repeated once per visual token.
+The template is rendered within bounds (``evalkit.models.template``); each ``<|image_pad|>`` or
+``<|video_pad|>`` that it leaves is then repeated once per visual token.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,8 @@ from tokenizers import Tokenizer
 from evalkit.errors import CheckpointError, DataError
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig
 from evalkit.models.qwen2_vl.rope import Grid, grid_tokens
-from evalkit.models.weights import TEMPLATE_FOLDERS, read_json
+from evalkit.models.template import Template
+from evalkit.models.weights import TEMPLATE_FOLDERS, check_size, read_json, read_text
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +50,7 @@ class Chat:
             raise CheckpointError(
                 f"{path}: no such file; the checkpoint needs its fast tokenizer (tokenizer.json)"
             )
+        check_size(path)
         try:
             self.tokenizer = Tokenizer.from_file(str(path))
         except Exception as e:  # it raises nothing narrower
@@ -64,7 +64,8 @@ class Chat:
         self.tokenizer.no_truncation()
         self.config = config
         self.visual_ids = frozenset((config.image_token_id, config.video_token_id))
-        self.template = _template(folder)
+        text = _template(folder)
+        self.template = Template(text, known=text == CHAT_TEMPLATE)
         self.special_tokens = _special_tokens(folder)
         self.stop_ids = stop_ids(folder, config.eos_token_ids)
 
@@ -72,21 +73,6 @@ class Chat:
     def generation(self) -> str:
         """How answers are generated, in words."""
         return generation(self.stop_ids, *self.config.eos_token_ids, self.config.bos_token_id)
-
-    @cached_property
-    def _compiled(self) -> Any:
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-        def raise_exception(message: str) -> None:
-            raise DataError(f"the chat template refuses these messages: {message}")
-
-        env = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-        )
-        env.globals["raise_exception"] = raise_exception
-        # As in transformers: without the HTML escapes of jinja's own.
-        env.filters["tojson"] = lambda x, **given: json.dumps(x, ensure_ascii=False, **given)
-        return env.from_string(self.template)
 
     def render(
         self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True
@@ -99,20 +85,15 @@ class Chat:
         """
         if not messages:
             raise DataError("there are no messages to make a prompt of")
-        try:
-            return str(
-                self._compiled.render(
-                    messages=messages,
-                    add_generation_prompt=add_generation_prompt,
-                    tools=None,
-                    documents=None,
-                    **self.special_tokens,
-                )
-            )
-        except DataError:
-            raise
-        except Exception as e:
-            raise CheckpointError(f"the checkpoint's chat template can't be rendered: {e}") from e
+        return self.template.render(
+            {
+                "messages": list(messages),
+                "add_generation_prompt": add_generation_prompt,
+                "tools": None,
+                "documents": None,
+                **self.special_tokens,
+            }
+        )
 
     def encode(
         self, text: str, images: Sequence[Grid] = (), videos: Sequence[Grid] = ()
@@ -159,9 +140,9 @@ def _template(folder: Path) -> str:
             places[name] = _default(path, value)
     if (folder / "chat_template.jinja").is_file():
         path = folder / "chat_template.jinja"
-        places[path.name] = path.read_text(encoding="utf-8")
+        places[path.name] = read_text(path)
     for name in TEMPLATE_FOLDERS:
-        named = {f.stem: f.read_text(encoding="utf-8") for f in (folder / name).glob("*.jinja")}
+        named = {f.stem: read_text(f) for f in (folder / name).glob("*.jinja")}
         if "default" in named or (named and not places):
             places[name] = _default(folder / name, named)
     path = folder / "tokenizer_config.json"
