@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -25,18 +26,22 @@ def replace(path: Path, content: str | bytes, durable: bool = True) -> None:
     ``durable`` waits until the file and its name are on disk. Raises EvalkitError when the file
     can't be written.
     """
-    part = path.with_name(f"{path.name[:200]}.{uuid4().hex[:12]}{PART}")
+    part = part_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, str):
             content = without_keys(content).encode("utf-8", "replace")
         with part.open("xb", buffering=0) as file:
+            # Until it is renamed, so that whoever clears up knows that its writer lives.
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if os.fstat(file.fileno()).st_nlink == 0:  # cleared up before it was locked
+                return replace(path, content, durable)
             rest = memoryview(content)
             while rest:
                 rest = rest[file.write(rest) :]
             if durable:
                 os.fsync(file.fileno())
-        part.replace(path)
+            part.replace(path)
         if durable:
             sync(path.parent)
     except OSError as e:
@@ -51,14 +56,22 @@ def replace_json(path: Path, value: Mapping[str, Any]) -> None:
     replace(path, json.dumps(masked(value), ensure_ascii=False, allow_nan=False, indent=1) + "\n")
 
 
+def part_of(path: Path) -> Path:
+    """A temporary name beside ``path`` for what will be renamed to it; no two are equal."""
+    return path.with_name(f"{path.name[:200]}.{uuid4().hex[:12]}{PART}")
+
+
 def remove_parts(folder: Path) -> None:
-    """Removes what writers that were killed left half-written in a folder, as far as it can."""
-    for part in folder.glob(f"*{PART}"):
+    """Removes what writers that were killed left half-written in a folder, as far as it can; what
+    somebody is still writing stays.
+    """
+    for part in folder.glob(f"*.{'[0-9a-f]' * 12}{PART}"):
         if part.is_dir():
             shutil.rmtree(part, ignore_errors=True)
-        else:
-            with suppress(OSError):
-                part.unlink()
+            continue
+        with suppress(OSError), part.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink()
 
 
 def sync(path: Path) -> None:

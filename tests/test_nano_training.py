@@ -166,7 +166,7 @@ def test_a_resumed_run_ends_where_an_undisturbed_one_does(
     last = curve.read_text().splitlines()[-1]
     # A row of a step that was not kept, a row that was cut short, and half a state.
     curve.write_text(curve.read_text() + last.replace("3,", "4,", 1) + "\n" + last[:30])
-    left = [tmp_path / "cut" / f for f in ("state/step-4.safetensors", "state/x.part", "y.part")]
+    left = [tmp_path / "cut" / f for f in ("state/step-4.safetensors", "y.0123456789ab.part")]
     for file in left:
         file.write_bytes(b"half")
     resumed = train(tiny_recipe(), tmp_path / "cut", save_seconds=0.0, log_steps=1)

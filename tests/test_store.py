@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
 import shutil
 from dataclasses import replace
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from evalkit.errors import DataError, EvalkitError
-from evalkit.files import PART, remove_parts
+from evalkit.files import PART, part_of, remove_parts
 from evalkit.files import replace as replace_file
 from evalkit.store import (
     CellResults,
@@ -132,11 +133,15 @@ def test_a_file_that_cant_be_replaced_keeps_its_contents(tmp_path: Path) -> None
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
 
-def test_parts_of_killed_writers_are_removed(tmp_path: Path) -> None:
-    (tmp_path / f"x.json.0{PART}").touch()
-    (tmp_path / "x.json").touch()
-    remove_parts(tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+def test_parts_of_killed_writers_are_removed_and_those_of_live_ones_stay(tmp_path: Path) -> None:
+    killed, live = part_of(tmp_path / "x.json"), part_of(tmp_path / "x.json")
+    others = tmp_path / "x.json", tmp_path / f"download{PART}"
+    for file in (killed, live, *others):
+        file.touch()
+    with live.open("rb") as writer:
+        fcntl.flock(writer, fcntl.LOCK_EX)
+        remove_parts(tmp_path)
+    assert set(tmp_path.iterdir()) == {live, *others}
 
 
 def test_a_journal_of_another_cell_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.adapter import digest
-from evalkit.files import replace
+from evalkit.files import remove_parts, replace
 from evalkit.results.cells import (
     MINI_NOTE,
     Output,
@@ -258,6 +258,7 @@ class Leaderboard:
     def write(self, output: Path) -> tuple[Path, Path]:
         """``write_leaderboard`` of what is read already."""
         table = self.frame.assign(cell=[Path(c).name for c in self.frame["cell"]])
+        remove_parts(output)
         csv = write_csv(output / "leaderboard.csv", table)
         markdown = output / "leaderboard.md"
         replace(markdown, self.markdown(), durable=False)

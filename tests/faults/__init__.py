@@ -22,13 +22,14 @@ import pytest
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-Action = Literal["count", "kill before", "kill after", "kill half-way", "fail"]
+Action = Literal["count", "kill before", "kill after", "kill half-way", "fail", "fail to read"]
 CODES: dict[Action, int] = {
     "count": 0,
     "kill before": 1,
     "kill after": 2,
     "kill half-way": 3,
     "fail": 4,
+    "fail to read": 5,
 }
 FULL, BROKEN, FORBIDDEN = errno.ENOSPC, errno.EIO, errno.EACCES
 

@@ -1,9 +1,10 @@
 /* Fails or kills the n-th system call on a folder. Preloaded (LD_PRELOAD) into a Python that then
  * forks one child a try: faults_arm() in the child starts the count.
  *
- * Counted are the calls that change the folder or open a file in it: open, openat, mkdir, unlink,
- * rename, write, fsync, fdatasync, ftruncate, truncate. A call belongs to the folder when its path
- * begins with it, or its descriptor was opened there.
+ * Counted are the calls that change the folder or open a file in it: open, openat, mkdir, rmdir,
+ * unlink, unlinkat, rename, write, pwrite, fsync, fdatasync, ftruncate. A call belongs to the folder
+ * when its path begins with it, or its descriptor was opened there. With FAIL_READ the calls of read
+ * and pread are counted instead.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -18,7 +19,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-enum { NOTHING, KILL_BEFORE, KILL_AFTER, KILL_HALF, FAIL };
+enum { NOTHING, KILL_BEFORE, KILL_AFTER, KILL_HALF, FAIL, FAIL_READ };
 
 static char folder[4096];
 static size_t folder_length;
@@ -47,8 +48,13 @@ static int in_folder_fd(int fd) {
     return folder_length && fd >= 0 && fd < (int)sizeof watched && watched[fd];
 }
 
+static int in_folder_at(int dir, const char *path) {
+    return in_folder(path) || (path && path[0] != '/' && in_folder_fd(dir));
+}
+
 /* What to do with the call at hand; counts it. */
 static int due(void) {
+    if (action == FAIL_READ) return NOTHING;
     long mine = __sync_fetch_and_add(&seen, 1);
     return mine == at ? action : NOTHING;
 }
@@ -72,14 +78,14 @@ static int opened(int fd, int mine) {
     return fd;
 }
 
-#define OPEN(name, type, params, args, path)                            \
+#define OPEN(name, type, params, args, belongs)                            \
     int name params {                                                   \
         REAL(#name, type);                                              \
         mode_t mode = 0;                                                \
         if (flags & (O_CREAT | O_TMPFILE)) {                            \
             va_list rest; va_start(rest, flags); mode = va_arg(rest, mode_t); va_end(rest); \
         }                                                               \
-        int mine = in_folder(path);                                     \
+        int mine = belongs;                                             \
         FAULTY(int, mine, opened(real args, mine));                     \
     }
 typedef int mkdir_t(const char *, mode_t);
@@ -88,13 +94,19 @@ typedef int rename_t(const char *, const char *);
 typedef int fd_t(int);
 typedef int size_t_(int, off_t);
 typedef int size64_t_(int, off64_t);
+typedef int unlinkat_t(int, const char *, int);
+typedef ssize_t read_t(int, void *, size_t);
+typedef ssize_t pread_t(int, void *, size_t, off_t);
+typedef ssize_t pwrite_t(int, const void *, size_t, off_t);
 typedef ssize_t write_t(int, const void *, size_t);
 typedef int open_t(const char *, int, ...);
 typedef int openat_t(int, const char *, int, ...);
-OPEN(open, open_t, (const char *path, int flags, ...), (path, flags, mode), path)
-OPEN(open64, open_t, (const char *path, int flags, ...), (path, flags, mode), path)
-OPEN(openat, openat_t, (int dir, const char *path, int flags, ...), (dir, path, flags, mode), path)
-OPEN(openat64, openat_t, (int dir, const char *path, int flags, ...), (dir, path, flags, mode), path)
+OPEN(open, open_t, (const char *path, int flags, ...), (path, flags, mode), in_folder(path))
+OPEN(open64, open_t, (const char *path, int flags, ...), (path, flags, mode), in_folder(path))
+OPEN(openat, openat_t, (int dir, const char *path, int flags, ...), (dir, path, flags, mode),
+     in_folder_at(dir, path))
+OPEN(openat64, openat_t, (int dir, const char *path, int flags, ...), (dir, path, flags, mode),
+     in_folder_at(dir, path))
 
 int mkdir(const char *path, mode_t mode) {
     REAL("mkdir", mkdir_t);
@@ -103,6 +115,14 @@ int mkdir(const char *path, mode_t mode) {
 int unlink(const char *path) {
     REAL("unlink", unlink_t);
     FAULTY(int, in_folder(path), real(path));
+}
+int rmdir(const char *path) {
+    REAL("rmdir", unlink_t);
+    FAULTY(int, in_folder(path), real(path));
+}
+int unlinkat(int dir, const char *path, int flags) {
+    REAL("unlinkat", unlinkat_t);
+    FAULTY(int, in_folder_at(dir, path), real(dir, path, flags));
 }
 int rename(const char *from, const char *to) {
     REAL("rename", rename_t);
@@ -138,4 +158,24 @@ ssize_t write(int fd, const void *data, size_t size) {
     ssize_t result = real(fd, data, size);
     if (what == KILL_AFTER) die();
     return result;
+}
+ssize_t pwrite(int fd, const void *data, size_t size, off_t offset) {
+    REAL("pwrite", pwrite_t);
+    FAULTY(ssize_t, in_folder_fd(fd), real(fd, data, size, offset));
+}
+
+/* Whether the read at hand is the one that fails. */
+static int unreadable(int fd) {
+    if (action != FAIL_READ || !in_folder_fd(fd)) return 0;
+    return __sync_fetch_and_add(&seen, 1) == at;
+}
+ssize_t read(int fd, void *data, size_t size) {
+    REAL("read", read_t);
+    if (unreadable(fd)) { errno = failure; return -1; }
+    return real(fd, data, size);
+}
+ssize_t pread(int fd, void *data, size_t size, off_t offset) {
+    REAL("pread", pread_t);
+    if (unreadable(fd)) { errno = failure; return -1; }
+    return real(fd, data, size, offset);
 }

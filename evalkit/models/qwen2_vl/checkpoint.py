@@ -12,7 +12,6 @@ import json
 import logging
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from evalkit.errors import CheckpointError
-from evalkit.files import PART, remove_parts, sync
+from evalkit.files import part_of, remove_parts, sync
 from evalkit.models.device import DTYPES
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig, VisionConfig
 from evalkit.models.qwen2_vl.model import Qwen2VL
@@ -213,10 +212,9 @@ def _save(
     folder.mkdir(parents=True, exist_ok=True)
     remove_parts(folder)
     copied = companions if companions and companions.resolve() != folder.resolve() else None
-    with tempfile.TemporaryDirectory(
-        prefix=".saving-", suffix=PART, dir=folder, ignore_cleanup_errors=True
-    ) as aside:
-        new = Path(aside)
+    new = part_of(folder / ".saving")
+    new.mkdir()
+    try:
         _write_shards(_shards(state, shard_bytes), new)
         config = replace(model.config, dtype=name, tie_word_embeddings=tied)
         (new / "config.json").write_text(json.dumps(config.to_dict(), indent=1), encoding="utf-8")
@@ -236,6 +234,8 @@ def _save(
             (folder / file).parent.mkdir(exist_ok=True)
             (new / file).replace(folder / file)
             sync((folder / file).parent)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def _is_weights(name: str) -> bool:

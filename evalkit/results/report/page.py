@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from evalkit.errors import DataError, EvalkitError, UsageError
-from evalkit.files import replace
+from evalkit.files import remove_parts, replace
 from evalkit.results import plots
 from evalkit.results.breakdown import metric_of
 from evalkit.results.cells import (
@@ -83,6 +83,7 @@ def write_report(
         drawn, undrawn = _pictures(parts)
         faults += missing + damaged + undrawn
         holds["faults"] = faults
+        remove_parts(file.parent)
         replace(file, render(holds, _overview(parts) + _sweeps(sweeps) + drawn), durable=False)
     except OSError as e:
         raise EvalkitError(f"{file}: can't be written ({e.strerror})") from e

@@ -1,0 +1,53 @@
+"""Imported by the server before it forks: what makes ``train``, ``twins`` and ``study`` take
+moments. Scenes are drawn in the process itself, a study's runs are not trained, and every step
+leaves a state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+
+import torch
+
+from evalkit.lab import page, schedule  # noqa: F401
+from evalkit.lab.trainer import CurvePoint, Measured, Result, Run
+from evalkit.lab.voxels import KINDS, Condition
+from evalkit.nano import train, twins
+
+
+class Here:
+    """A pool whose one worker is the caller."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def submit(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(call(*args, **kwargs))
+        return future
+
+    def shutdown(self, **_: Any) -> None: ...
+
+    def __enter__(self) -> Here:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def untrained(run: Run, conditions: Mapping[str, Condition]) -> Result:
+    """A result that is a function of the run, as a trained one is."""
+    nll = int(run.key(conditions), 16) % 1000 / 500
+    point = CurvePoint(run.steps, dict.fromkeys(KINDS, nll), dict.fromkeys(KINDS, 0.5))
+    measured = {kind: Measured(nll, 0.5, 1.0, 8) for kind in KINDS}
+    return Result(1.0, 1000, (point,), dict.fromkeys(conditions, measured))
+
+
+torch.set_num_threads(1)  # a child of a process with threads could hang
+schedule.ProcessPoolExecutor = Here  # type: ignore[misc, assignment]
+schedule.train = untrained
+train.ProcessPoolExecutor = Here  # type: ignore[misc, assignment]
+train.HELD_OUT = 1
+train.train = partial(train.train, save_seconds=0.0, log_steps=1)  # type: ignore[assignment]
+twins.train = train.train
