@@ -195,13 +195,15 @@ class Record:
             by_scoring = told["error"].startswith("scoring failed")
             lost_in = "adapter" if "text" in told else "row"
             told["failed_in"] = "scoring" if by_scoring else lost_in
-        for number in (told.get("seconds", 0.0), *told.get("scores", {}).values()):
-            _number(number)
+        tokens, logprobs = told.get("tokens", {}), told.get("logprobs", ())
+        numbers = [*told.get("scores", {}).values(), *tokens.values(), *logprobs]
+        numbers.append(told.get("seconds", 0.0))
+        if not (_NUMBERS.issuperset(map(type, numbers)) and all(map(math.isfinite, numbers))):
+            raise TypeError(f"{numbers!r:.80} are not all finite numbers")
         told["cluster"] = told.get("cluster") or told["id"]
         told["choices"] = tuple(told.get("choices", ()))
-        told["logprobs"] = tuple(map(_number, told.get("logprobs", ())))
-        if "tokens" in told:
-            told["tokens"] = TokenCounts(**{k: int(_number(v)) for k, v in told["tokens"].items()})
+        told["logprobs"] = tuple(logprobs)
+        told["tokens"] = TokenCounts(**{k: int(v) for k, v in tokens.items()})
         record = object.__new__(cls)
         vars(record).update({**_DEFAULTS, "metadata": {}, "scores": {}, **told})
         return record
@@ -215,6 +217,7 @@ _KINDS: Mapping[str, type] = {
     "unparsed": bool,
 }
 """What JSON must have for a field of a record."""
+_NUMBERS = {int, float}
 _NAMES: Mapping[str, Sequence[str]] = {
     "finish_reason": get_args(FinishReason),
     "box_space": get_args(BoxSpace),

@@ -119,7 +119,6 @@ def load_breakdown(output: Output, field: str) -> pd.DataFrame:
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
-    known: set[str] = set()
     there = some_cells(output)
     cells = there.cells
     models = model_labels(cells)
@@ -129,7 +128,6 @@ def load_breakdown(output: Output, field: str) -> pd.DataFrame:
         metric = metric_of(cell.results.metrics[0])
         groups: dict[str, list[Record]] = {}
         for r in cell.scored().values():
-            known |= r.metadata.keys()
             if metric.name in r.scores and (value := value_of(r, field)) is not None:
                 groups.setdefault(value, []).append(r)
         inside = metric_inside(metric, field)
@@ -149,6 +147,7 @@ def load_breakdown(output: Output, field: str) -> pd.DataFrame:
             numbers = {k: getattr(result, k) for k in ("value", "ci_low", "ci_high", "n")}
             rows.append(about | {field: name} | numbers)
     if not rows:
+        known = {k for cell in cells for r in cell.scored().values() for k in r.metadata}
         fields = f"; there are: {', '.join(sorted(known | DERIVED.keys()))}" if known else ""
         raise UsageError(f"no sample under {there.output / 'runs'} has {field!r}{fields}")
     return pd.DataFrame(rows)

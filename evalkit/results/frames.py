@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from evalkit.results.cells import (
     take_inventory,
 )
 from evalkit.store import SCHEMA_VERSION, CellFolder, Record
+from evalkit.types import TokenCounts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +38,7 @@ SAMPLE_COLUMNS = (
 ).split()
 
 RECORD_COLUMNS = tuple(c for c in SAMPLE_COLUMNS if c in Record.__dataclass_fields__)
+TOKEN_COLUMNS = tuple(TokenCounts.__dataclass_fields__)
 
 
 def load_results(output: str | Path = "results") -> pd.DataFrame:
@@ -83,8 +86,10 @@ def samples_frame(cells: Sequence[CellFolder], errors: bool = True) -> pd.DataFr
     import pandas as pd
 
     models = model_labels(cells)
-    rows: list[dict[str, Any]] = []
+    columns: dict[str, list[Any]] = {}
+    rows = 0
     for cell in cells:
+        records = [r for r in cell.records().values() if errors or r.scored]
         about = {
             "cell": str(cell.path),
             "model": models[cell.path],
@@ -95,22 +100,23 @@ def samples_frame(cells: Sequence[CellFolder], errors: bool = True) -> pd.DataFr
             "selection": selection_text(cell.results.selection),
             **_switch_columns(cell),
         }
-        rows += [about | _sample_row(r) for r in cell.records().values() if errors or r.scored]
-    return pd.DataFrame(rows, columns=_with_switches(SAMPLE_COLUMNS, "settings", rows))
+        part = {k: [v] * len(records) for k, v in about.items()} | _record_columns(records)
+        columns |= {k: [nan] * rows for k in part if k not in columns}
+        rows += len(records)
+        for name, column in columns.items():
+            column += part[name] if name in part else [nan] * len(records)
+    return pd.DataFrame(columns, columns=_with_switches(SAMPLE_COLUMNS, "settings", [columns]))
 
 
-def _sample_row(record: Record) -> dict[str, Any]:
-    plain = {k: getattr(record, k) for k in RECORD_COLUMNS}
-    tokens = record.tokens
+def _record_columns(records: Sequence[Record]) -> dict[str, list[Any]]:
+    """By column, not by row: pandas takes ten times as long over a dict for each row."""
+    metadata = dict.fromkeys(k for r in records for k in r.metadata)
+    scores = dict.fromkeys(k for r in records for k in r.scores)
     return (
-        plain
-        | {
-            "tokens_text_in": tokens.text_in,
-            "tokens_vision_in": tokens.vision_in,
-            "tokens_out": tokens.out,
-        }
-        | {f"metadata_{k}": v for k, v in record.metadata.items()}
-        | {f"score_{k}": v for k, v in record.scores.items()}
+        {k: [getattr(r, k) for r in records] for k in RECORD_COLUMNS}
+        | {f"tokens_{k}": [getattr(r.tokens, k) for r in records] for k in TOKEN_COLUMNS}
+        | {f"metadata_{k}": [r.metadata.get(k, nan) for r in records] for k in metadata}
+        | {f"score_{k}": [r.scores.get(k, nan) for r in records] for k in scores}
     )
 
 
