@@ -28,6 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "formats",
         "files",
         "malloc",
+        "palette",
         "config_files",
         "stats",
         "metrics",

@@ -14,16 +14,7 @@ from evalkit.nano import twins
 from evalkit.nano.batches import make_batch
 from evalkit.nano.train import config, initialised
 from evalkit.nano.twins import Twins, differences, find_twins, load_twins, run_twins
-
-TINY = {
-    "vision_depth": 1,
-    "vision_width": 32,
-    "vision_heads": 1,
-    "depth": 1,
-    "width": 32,
-    "heads": 1,
-    "intermediate": 32,
-}
+from tests.tiny import TINY_MODEL
 
 
 def pair(**changes: object) -> Twins:
@@ -40,7 +31,7 @@ def pair(**changes: object) -> Twins:
             "batch": 2,
             "warmup": 1,
             "bfloat16": False,
-            "model": TINY,
+            "model": TINY_MODEL,
             "families": {
                 "clips": {"start": 0.1, "gate": None, "seconds": (2, 3)},
                 "grids": {"gate": None},

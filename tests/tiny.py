@@ -13,19 +13,19 @@ from evalkit.models.qwen2_vl.chat import CHAT_TEMPLATE
 from evalkit.models.qwen2_vl.checkpoint import save
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig, TextConfig, VisionConfig
 from evalkit.models.qwen2_vl.model import Qwen2VL
+from evalkit.nano.tokenizer import SPECIALS, SPLIT
 from tests.oracle import random_weights
 
-SPECIALS = [
-    f"<|{name}|>"
-    for name in (
-        "endoftext im_start im_end object_ref_start object_ref_end box_start box_end quad_start "
-        "quad_end vision_start vision_end vision_pad image_pad video_pad"
-    ).split()
-]
-SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| "
-    r"?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+TINY_MODEL = {
+    "vision_depth": 1,
+    "vision_width": 32,
+    "vision_heads": 1,
+    "depth": 1,
+    "width": 32,
+    "heads": 1,
+    "intermediate": 32,
+}
+"""Of a training recipe: the smallest model that the nano recipes can make."""
 
 
 def write_tiny(

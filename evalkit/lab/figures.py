@@ -12,6 +12,7 @@ from evalkit.lab.analysis import effect, mean_scores
 from evalkit.lab.schedule import FinishedRun
 from evalkit.lab.study import Study
 from evalkit.lab.voxels import KINDS, Kind
+from evalkit.palette import BLUE
 
 
 def write_figures(study: Study, runs: Sequence[FinishedRun], folder: Path) -> list[Path]:
@@ -38,8 +39,8 @@ def _forest(figure: Any, study: Study, runs: Sequence[FinishedRun]) -> None:
         for y, arm in enumerate(reversed(arms)):
             e = effect(runs, arm, base, condition, kind)
             if e:
-                ax.plot((e.low, e.high), (y, y), color="#0072B2", lw=2)
-                ax.plot(e.difference, y, "o", color="#0072B2", ms=4)
+                ax.plot((e.low, e.high), (y, y), color=BLUE, lw=2)
+                ax.plot(e.difference, y, "o", color=BLUE, ms=4)
         ax.axvline(0, color="0.4", lw=0.8)
         ax.set_title(kind, fontsize=10)
         ax.set_yticks(range(len(arms)), [a.name for a in reversed(arms)], fontsize=8)

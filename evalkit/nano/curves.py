@@ -6,9 +6,8 @@ import io
 from pathlib import Path
 
 from evalkit.files import replace
+from evalkit.palette import COLOURS
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
-"""Okabe and Ito's, which the colour-blind tell apart."""
 DASHES = {"0.1": "-", "0.25": "--", "0.6": ":"}
 
 

@@ -17,12 +17,12 @@ import numpy as np
 
 from evalkit.errors import UsageError
 from evalkit.files import replace
+from evalkit.palette import COLOURS
 from evalkit.results.breakdown import in_order, metric_inside, value_of
 from evalkit.results.sweep_values import Finding, Kind
 from evalkit.store import MetricResult, Record
 from evalkit.task import Metric
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKS = "os^Dv*"
 GREY = "#888888"
 KINDS = {
