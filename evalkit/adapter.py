@@ -293,7 +293,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 def check_arguments(adapter: type[ModelAdapter], model: Any, given: Mapping[str, Any]) -> None:
     """Raises UsageError for names that an adapter does not take for a model, with those that it
-    does, for switch values that are none, and for secrets: they belong in the environment.
+    does, for invalid switch values, and for secrets: they belong in the environment.
     """
     switches = adapter.switches(model)
     for name in set(given) - set(switches):

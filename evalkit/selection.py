@@ -39,7 +39,7 @@ class Limit:
     def of(
         cls, limit: int | float | str | None, seed: int | None = None, ids: Sequence[str] = ()
     ) -> Limit:
-        """Raises UsageError for what is no limit."""
+        """Raises UsageError for an invalid limit."""
         if isinstance(ids, str):
             ids = [ids]
         if limit is None:

@@ -228,7 +228,7 @@ def test_time_in_the_tower_is_felt_between_frame_pairs_only(folder: Path) -> Non
     )
 
 
-def test_the_tower_without_positions_turns_nothing() -> None:
+def test_a_vision_tower_without_positions_rotates_nothing() -> None:
     cos, sin = vision_angles([(1, 4, 4)], 80, 1e4, 2, position="none")
     assert bool((cos == 1).all()) and bool((sin == 0).all())
 
@@ -286,7 +286,7 @@ def test_the_engine_scales_cross_modal_attention_as_the_model_does(
 @pytest.mark.parametrize(
     "value", ["on", "multiply", "multiply:0", "bias:-1", "bias:x", "off:1", "bias:inf"]
 )
-def test_a_cross_modal_scale_that_is_none_is_refused(value: str) -> None:
+def test_an_invalid_cross_modal_scale_is_refused(value: str) -> None:
     with pytest.raises(UsageError, match="expected off, multiply:S or bias:S"):
         Switches(cross_modal=value)
 

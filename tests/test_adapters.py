@@ -150,7 +150,7 @@ def test_a_file_shown_as_an_image_and_as_a_clip_is_two_things(tiny: str) -> None
 
 
 @pytest.mark.parametrize("adapter", [ReferenceAdapter, TransformersAdapter])
-def test_what_no_one_foresaw_costs_one_request(adapter: type, tiny: str) -> None:
+def test_an_unexpected_exception_costs_one_request(adapter: type, tiny: str) -> None:
     out = collect(
         adapter(tiny).generate([ask("surrogate", Text("\ud800")), ask("good", Text("Bonjour"))])
     )

@@ -134,7 +134,7 @@ def test_a_limit_is_a_number_a_range_or_a_share(limit: object, expected: Limit) 
 
 
 @pytest.mark.parametrize("limit", ["x", "20-5", "5-5", 0, "0%", "150%", "-3", float("nan"), "1-"])
-def test_what_is_no_limit_is_refused(limit: object) -> None:
+def test_an_invalid_limit_is_refused(limit: object) -> None:
     with pytest.raises(UsageError, match="expected N, A-B"):
         Limit.of(limit)  # type: ignore[arg-type]
 

@@ -86,7 +86,7 @@ def test_a_line_that_is_json_but_no_record_is_damage(tmp_path: Path, line: bytes
     assert "damaged" in contents.faults[0]
 
 
-def test_numbers_that_are_none_are_never_written(tmp_path: Path) -> None:
+def test_nan_and_infinity_are_never_written(tmp_path: Path) -> None:
     with Journal(tmp_path / "j", {}) as journal, pytest.raises(ValueError):
         journal.append(Record("a", scores={"x": float("nan")}))
     assert read(tmp_path / "j").records == {}

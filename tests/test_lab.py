@@ -17,7 +17,7 @@ from evalkit.errors import EvalkitError, UsageError
 from evalkit.lab import analysis, page, phases, schedule, stacked, trainer, voxels
 from evalkit.lab.schedule import FinishedRun
 from evalkit.lab.study import SIZE, Study, find_study, load_study
-from evalkit.lab.trainer import Measured, Result, Run
+from evalkit.lab.trainer import Measurement, Result, Run
 from evalkit.lab.voxels import KINDS, Condition, Positions, Range
 from evalkit.nano.recipe import ModelSize
 from evalkit.nano.train import fresh
@@ -197,7 +197,7 @@ def test_a_switch_that_changes_nothing_shows_nothing() -> None:
 
 
 def result(nll: float) -> Result:
-    return Result(1.0, 10, (), {"trained sizes": {"when": Measured(nll, 0.5, 1.0, 8)}})
+    return Result(1.0, 10, (), {"trained sizes": {"when": Measurement(nll, 0.5, 1.0, 8)}})
 
 
 def noisy(study: Study, effect: float, rng: np.random.Generator) -> list[FinishedRun]:

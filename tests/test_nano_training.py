@@ -39,17 +39,7 @@ from evalkit.nano.train import (
 )
 from evalkit.task import load_task
 from evalkit.types import Text
-
-TINY = {
-    "vision_depth": 1,
-    "vision_width": 32,
-    "vision_heads": 1,
-    "depth": 1,
-    "width": 32,
-    "heads": 1,
-    "intermediate": 32,
-}
-
+from tests.tiny import TINY_MODEL
 
 ONE_STEP = {"name": "all", "steps": 1, "weights": dict.fromkeys(FAMILIES, 1.0)}
 
@@ -59,7 +49,7 @@ def tiny_recipe(**changes: object) -> Recipe:
         "name": "t",
         "batch": 3,
         "warmup": 2,
-        "model": TINY,
+        "model": TINY_MODEL,
         "families": {f: {} for f in FAMILIES},
     }
     base["stages"] = [{"name": "all", "steps": 6, "weights": dict.fromkeys(FAMILIES, 1.0)}]
@@ -110,7 +100,7 @@ def test_a_question_in_a_batch_is_computed_as_if_alone(family: str) -> None:
                 f"{key}_grid_thw": [grid],
             }
             alone = model(torch.tensor([ids]), **values)[0, -len(answer) - 1 : -1]
-            assert torch.allclose(together[asked == row * 8 + i], alone, atol=1e-4)
+            assert torch.allclose(together[asked == row * batches.MOST + i], alone, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -190,14 +180,16 @@ def test_a_run_may_begin_with_the_weights_of_another(trained: Path, tmp_path: Pa
     a, b = (load_file(folder / "model.safetensors") for folder in (trained, second))
     assert all(torch.allclose(a[k], b[k], atol=1e-6) for k in a)
     with pytest.raises(UsageError, match="not a checkpoint of this recipe's shape"):
-        train(tiny_recipe(model={**TINY, "intermediate": 48}), tmp_path / "third", start=trained)
+        train(
+            tiny_recipe(model={**TINY_MODEL, "intermediate": 48}), tmp_path / "third", start=trained
+        )
 
 
 def test_a_deeper_model_begins_as_the_function_that_it_grew_from(
     trained: Path, tmp_path: Path
 ) -> None:
     shallow = tiny_recipe()
-    deep = tiny_recipe(model={**TINY, "depth": 3, "vision_depth": 4}, stages=[ONE_STEP])
+    deep = tiny_recipe(model={**TINY_MODEL, "depth": 3, "vision_depth": 4}, stages=[ONE_STEP])
     batch = make_batch(shallow, 0, dict.fromkeys(shallow.families, 0.1))
     losses = []
     for recipe in (shallow, deep):

@@ -485,7 +485,7 @@ def test_a_fingerprint_that_is_not_json_is_refused(
 
 
 @pytest.mark.parametrize("score", [SystemExit(0), "yes"])
-def test_a_score_that_is_none_is_an_error_of_its_sample(
+def test_an_invalid_score_is_an_error_of_its_sample(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, score: object
 ) -> None:
     task = load_task(SUMS)

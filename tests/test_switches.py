@@ -133,7 +133,7 @@ def test_frames_follow_the_same_order() -> None:
     )
 
 
-def test_a_checkpoint_trained_with_values_that_are_none_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_trained_with_invalid_values_is_refused(tmp_path: Path) -> None:
     from evalkit.nano import checkpoint_folder
 
     config = Qwen2VLConfig.load(checkpoint_folder("nano")).to_dict()

@@ -78,7 +78,7 @@ class Run(Strict):
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """Answers to one kind of question under one condition.
 
     nll: mean negative log-likelihood of the answer's token, in nats. right: share of greedy answers
@@ -110,7 +110,7 @@ class Result:
     seconds: float
     parameters: int
     curve: tuple[CurvePoint, ...]
-    conditions: Mapping[str, Mapping[Kind, Measured]]
+    conditions: Mapping[str, Mapping[Kind, Measurement]]
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -122,7 +122,7 @@ class Result:
             raw["parameters"],
             tuple(CurvePoint(**p) for p in raw["curve"]),
             {
-                c: {k: Measured(**m) for k, m in kinds.items()}
+                c: {k: Measurement(**m) for k, m in kinds.items()}
                 for c, kinds in raw["conditions"].items()
             },
         )
@@ -223,7 +223,7 @@ def hidden_states(model: Any, batch: Batch, glyphs: Tensor, cos: Tensor, sin: Te
 @torch.no_grad()
 def measure(
     model: Any, name: str, condition: Condition, run: Run, positions: Positions, glyphs: Tensor
-) -> dict[Kind, Measured]:
+) -> dict[Kind, Measurement]:
     """Measures one condition, on scenes that all arms of a seed share and other seeds don't."""
     contents = stream("dev", 1000 + run.seed, zlib.crc32(name.encode()))
     totals = Totals()
@@ -244,17 +244,18 @@ class Totals:
         self.sums = torch.zeros(len(KINDS), 4, dtype=torch.float64)
         self.possible = torch.tensor(sorted(voxels.answer_tokens()))
 
-    def add(self, nll: Tensor, written: Tensor, labels: Tensor, kinds: Tensor) -> None:
-        valid = torch.isin(written, self.possible)
-        columns = torch.stack((nll.double(), (written == labels).double(), valid.double()), dim=1)
+    def add(self, nll: Tensor, answers: Tensor, labels: Tensor, kinds: Tensor) -> None:
+        """Adds answers (tokens) [n] with their NLL, right tokens and kinds [n]."""
+        valid = torch.isin(answers, self.possible)
+        columns = torch.stack((nll.double(), (answers == labels).double(), valid.double()), dim=1)
         self.sums.index_add_(0, kinds, F.pad(columns, (0, 1), value=1.0))
 
-    def measured(self) -> dict[Kind, Measured]:
-        out: dict[Kind, Measured] = {}
+    def measured(self) -> dict[Kind, Measurement]:
+        out: dict[Kind, Measurement] = {}
         for kind, row in zip(KINDS, self.sums.tolist()):
             nll, right, valid, n = row
             if n:
-                out[kind] = Measured(
+                out[kind] = Measurement(
                     round(nll / n, 5), round(right / n, 5), round(valid / n, 5), int(n)
                 )
         return out

@@ -230,7 +230,7 @@ def model_type(folder: Path) -> str:
 
 
 def family_of(folder: Path) -> Family:
-    """The family of a checkpoint. Raises CheckpointError, with the file, for one that is none."""
+    """The family of a checkpoint. Raises CheckpointError, with the file, where there is none."""
     try:
         return family(model_type(folder))
     except CheckpointError as e:

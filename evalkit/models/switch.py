@@ -164,7 +164,7 @@ class SwitchSet:
 
         What of its own has no meaning under a given value goes back to the default: a checkpoint
         trained with one position scheme is run with another without the first one's settings.
-        Raises UsageError for unknown names, and for values that are none.
+        Raises UsageError for unknown names and for invalid values.
         """
         known = self.switches()
         check_names(given, known)

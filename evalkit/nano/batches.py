@@ -33,9 +33,9 @@ BOXES: tuple[Family, ...] = ("grounding", "contrasts", "grids")
 """Families whose answers are boxes."""
 MIN_PIXELS = 4 * 28 * 28
 """Small clips stay small, as in the ``mini`` subset of video_qa."""
-EXTRA = 6
-"""Questions from this number on are a scene's extra ones: learnt from, not graded. A row has fewer
-than 8 in all.
+EXTRA, MOST = 6, 8
+"""Questions from number EXTRA on are a scene's extra ones: learnt from, not graded. A row has fewer
+than MOST in all.
 """
 HEAD = (
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>"

@@ -38,7 +38,7 @@ from evalkit.models.qwen2_vl.fused import compile_parts
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen2_vl.processing import Processor
 from evalkit.nano import tokenizer
-from evalkit.nano.batches import BOXES, EXTRA, Batch, collate, make_batch
+from evalkit.nano.batches import BOXES, EXTRA, MOST, Batch, collate, make_batch
 from evalkit.nano.curves import plot
 from evalkit.nano.families import Family, draw
 from evalkit.nano.muon import Muon
@@ -149,7 +149,7 @@ def answer_logits(model: Qwen2VL, batch: Batch) -> tuple[Tensor, Tensor, Tensor]
     return (
         model.lm_head(hidden[where]).float(),
         batch.labels[where],
-        (rows * 8 + batch.question)[where],
+        (rows * MOST + batch.question)[where],
     )
 
 
@@ -164,7 +164,7 @@ def loss_and_accuracy(model: Qwen2VL, batch: Batch) -> tuple[Tensor, float, floa
     right = logits.detach().argmax(-1) == labels
     exact = torch.ones(len(lengths), dtype=torch.bool, device=index.device)
     exact[index[~right]] = False
-    graded = number % 8 < EXTRA
+    graded = number % MOST < EXTRA
     return (
         loss,
         float(exact[graded].float().mean()),

@@ -171,7 +171,7 @@ class Qwen2VLConfig:
             )
 
         try:
-            self.trained  # noqa: B018 - values that are none are refused as the file is read
+            self.trained  # noqa: B018 - invalid values are refused as the file is read
         except UsageError as e:
             raise CheckpointError(f"config: the weights were trained with {e}") from e
 

@@ -1,7 +1,7 @@
 """Position schemes of the decoder: the released one, and those that its successors published.
 
 A scheme is two functions. ``ids`` places the tokens: [components, tokens], whole or fractional,
-from the spans of a sequence. ``angles`` says which frequency turns with which component. A
+from the spans of a sequence. ``angles`` says which frequency rotates with which component. A
 generated token stands where one more text token would. Under every scheme text alone is ordinary
 RoPE, except under ``combine=kron``. Where a paper and its authors' code differ, the code was taken.
 """
@@ -129,8 +129,8 @@ def vrope_ids(parts: Sequence[Span], switches: Switches) -> Tensor:
 
 
 def sections(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[Tensor, Tensor]:
-    """The released allocation: the first ``mrope_section[0]`` frequencies turn with time, the next
-    with rows, the last with columns.
+    """The released allocation: the first ``mrope_section[0]`` frequencies rotate with time, the
+    next with rows, the last with columns.
 
     ``combine`` replaces it: ``interleaved`` deals the components out in turn; ``kron`` is the
     tensor product of the three rotations.
@@ -181,7 +181,7 @@ def kron(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[Ten
 
 def per_head(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[Tensor, Tensor]:
     """Multi-Head RoPE (arXiv 2510.23095) [..., kv_heads, head_dim]: a key-value head and its
-    queries turn with one component only.
+    queries rotate with one component only.
 
     Of 8 key-value heads 2 have time, 3 rows, 3 columns, as published. Of n, rows and columns have
     3n // 8 each. Raises UsageError below 3 key-value heads, where a component would have none.
@@ -219,7 +219,7 @@ def no_time(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[
 def four_in_turn(
     positions: Tensor, config: TextConfig, switches: Switches
 ) -> tuple[Tensor, Tensor]:
-    """VRoPE's allocation (arXiv 2502.11664): frequency j turns with component j mod 4."""
+    """VRoPE's allocation (arXiv 2502.11664): frequency j rotates with component j mod 4."""
     return _angles(positions, config, switches, torch.arange(config.head_dim // 2) % 4)
 
 

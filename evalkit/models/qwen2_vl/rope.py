@@ -90,11 +90,11 @@ def spans(
 def frequencies(
     head_dim: int, theta: float, yarn: Yarn | None = None, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Radians that each of head_dim / 2 frequencies turns by a position [head_dim / 2], fp32.
+    """Radians by which each of head_dim / 2 frequencies rotates per position [head_dim / 2], fp32.
 
-    Frequency j is theta^(-2j / head_dim). YaRN (arXiv 2309.00071, section 3.2) leaves those that
-    turn often within the original context as they are, divides those that turn hardly once by its
-    factor, and goes over from one to the other linearly.
+    Frequency j is theta^(-2j / head_dim). YaRN (arXiv 2309.00071, section 3.2) leaves those of
+    many rotations within the original context as they are, divides those of hardly one by its
+    factor, and interpolates linearly between the two.
     """
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim
     inverse = 1.0 / theta**exponents
@@ -102,7 +102,7 @@ def frequencies(
         return inverse
 
     def dimension(rotations: float) -> float:
-        """The (fractional) j whose frequency turns so often within the original context."""
+        """The (fractional) j whose frequency makes so many rotations in the original context."""
         wavelength = yarn.original_max_position_embeddings / (rotations * 2 * math.pi)
         return head_dim * math.log(wavelength) / (2 * math.log(theta))
 
@@ -118,7 +118,7 @@ def frequencies(
 def angles(positions: Tensor, inverse: Tensor, component: Tensor) -> tuple[Tensor, Tensor]:
     """cos and sin [..., head_dim] in fp32 for positions [components, ...].
 
-    Frequency j of ``inverse`` [head_dim / 2] turns with position component ``component[j]``. The
+    Frequency j of ``inverse`` [head_dim / 2] rotates with position component ``component[j]``. The
     second half repeats the first, for the rotate-half layout.
     """
     # [components, ...] -> [..., components] -> [..., head_dim / 2]
@@ -139,12 +139,13 @@ def vision_angles(
     """cos and sin [patches, head_dim] in fp32 of the vision tower's positions, rows in merge-block
     order.
 
-    ``rope2d``: half of the frequencies turn with the patch's row, half with its column (paper 2.1).
-    ``rope1d``: all of head_dim / 2 frequencies turn with the patch's index in raster order.
-    ``none``: nothing turns. ``time`` adds the number of the frame pair to every position, so that
+    ``rope2d``: half of the frequencies rotate with the patch's row, half with its column (section
+    2.1).
+    ``rope1d``: all of head_dim / 2 frequencies rotate with the patch's index in raster order.
+    ``none``: nothing rotates. ``time`` adds the number of the frame pair to every position, so that
     it matters between frame pairs only.
     """
-    axis_dim = head_dim // 2 if position == "rope2d" else head_dim  # features that an axis turns
+    axis_dim = head_dim // 2 if position == "rope2d" else head_dim  # features of an axis
     inverse = 1.0 / theta ** (torch.arange(0, axis_dim, 2, dtype=torch.float32) / axis_dim)
     rows = []
     for t, h, w in grids:
