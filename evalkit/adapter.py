@@ -251,7 +251,7 @@ def recordable(adapter: ModelAdapter, value: Mapping[str, Any]) -> dict[str, Any
         return text if mask(text) == text else f"{mask(text)} ({digest_of(text)})"
 
     out: dict[str, Any] = masked(mapped(dict(value), known))
-    return out
+    return {**out, "adapter": value["adapter"]} if "adapter" in out else out
 
 
 def unnamed_arguments(

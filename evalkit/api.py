@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, cast
 from evalkit.adapter import ModelAdapter, adapter_class, make_adapter, unnamed_arguments
 from evalkit.bounds import bounds
 from evalkit.errors import CheckpointError, EvalkitError, UsageError
-from evalkit.safe_text import digest_of, mapped, mask, masked
+from evalkit.safe_text import digest_of, harmless, mapped, mask, masked
 from evalkit.selection import Limit, describe, selected_ids
 from evalkit.task import Task, load_task, registered
 
@@ -102,7 +102,7 @@ class Evaluation:
 
     def __repr__(self) -> str:
         rows = [str(self._short().to_string(index=False)), *self.errors]
-        return "\n".join(rows)
+        return harmless("\n".join(rows))
 
     def _repr_html_(self) -> str:
         from html import escape

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from evalkit.provenance import GitState
+from evalkit.safe_text import masked
 from evalkit.stats import mean_interval
 from evalkit.task import Metric
 from evalkit.types import (
@@ -563,7 +564,7 @@ class CellResults:
             selection=Selection.from_json(_typed(value, "selection", Mapping, {})),
             complete=_typed(value, "complete", bool),
             inference_probe=_typed(value, "inference_probe", bool, False),
-            switches=dict(_typed(value, "switches", Mapping, {})),
+            switches=masked(_typed(value, "switches", Mapping, {})),
             seconds=_number(value.get("seconds") or 0.0),
             stats=dict(_typed(value, "stats", Mapping, {})),
             n=_typed(value, "n", int),

@@ -32,7 +32,17 @@ LAST = {
 """A name whose last word is one of these is a secret's."""
 ENDINGS = ("password", "passwd", "secret", "token", "apikey", "accesskey", "secretkey", "authkey")
 """The same where words are written as one: ``pgpassword``, ``authtoken``."""
-ANYWHERE = {"password", "passwd", "secret", "token", "key", "apikey", "credential", "credentials"}
+ANYWHERE = {
+    "password",
+    "passwd",
+    "secret",
+    "token",
+    "key",
+    "apikey",
+    "credential",
+    "credentials",
+    "pat",
+}
 """In the name of an environment variable, these mean a secret wherever they stand."""
 PLAIN = {
     *("batch", "begin", "bos", "cache", "cls", "column", "data", "end", "eos", "extra", "first"),
@@ -50,9 +60,9 @@ PLACES = {"path", "file", "dir", "folder", "sock", "socket", "name", "type", "en
 SHAPES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = tuple(
     (starts, re.compile(pattern), put)
     for starts, pattern, put in (
-        (("sk-",), r"sk-(?<![A-Za-z0-9]sk-)(?=[\w-]*[A-Z0-9])[\w-]{8,}", MASK),
+        (("sk-",), r"sk-(?<![A-Za-z0-9]sk-)(?=[\w-]{0,99}[A-Z0-9])[\w-]{8,}", MASK),
         (("k_live_", "k_test_"), r"\b[spr]k_(?:live|test)_\w{8,}", MASK),
-        (("hf_",), r"hf_(?<![A-Za-z0-9]hf_)(?=[a-z]*[A-Z0-9])[A-Za-z0-9]{10,}", MASK),
+        (("hf_",), r"hf_(?<![A-Za-z0-9]hf_)(?=[a-z]{0,50}[A-Z0-9])[A-Za-z0-9]{10,}", MASK),
         (("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), r"\bgh[pousr]_[A-Za-z0-9]{12,}", MASK),
         (("github_pat_",), r"github_pat_\w{12,}", MASK),
         (("glpat-",), r"glpat-[\w-]{12,}", MASK),
@@ -62,32 +72,35 @@ SHAPES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = tuple(
         (("xox",), r"\bxox[a-z]-[\w-]{8,}", MASK),
         (("xapp-",), r"xapp-[\w-]{8,}", MASK),
         (("hooks.slack.com/",), r"(?<=hooks\.slack\.com/)[\w/-]{8,}", MASK),
+        (("/webhooks/",), r"(?<=/webhooks/)[\w/-]{16,}", MASK),
+        (("Key=",), r"(?<=[a-z]Key=)[A-Za-z0-9+/]{20,}=*", MASK),
         (("gsk_",), r"\bgsk_[A-Za-z0-9]{12,}", MASK),
-        (("eyJ",), r"eyJ[\w-]{6,}(?:\.[\w-]+)(?:\.[\w-]*){0,3}", MASK),
+        (("eyJ",), r"eyJ(?<![\w-]eyJ)[\w-]{6,}(?:\.[\w-]+)(?:\.[\w-]*){0,3}", MASK),
         (("npm_", "r8_"), r"\b(?:npm|r8)_[A-Za-z0-9]{20,}", MASK),
         (("pypi-", "nvapi-", "pplx-", "xai-"), r"\b(?:pypi|nvapi|pplx|xai)-[\w-]{20,}", MASK),
         (("dop_v1_", "shpat_"), r"(?:dop_v1|shpat)_[a-f0-9]{20,}", MASK),
         (("SG.",), r"\bSG\.[\w-]{12,}\.[\w-]{12,}", MASK),
         (
             ("PRIVATE KEY-----",),
-            r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:\\n|[\w+/=\s:,.-])*",
+            r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:\\{1,4}[nr]|[\w+/=\s:,.-])*",
             MASK,
         ),
         (
             ("earer ",),
-            r"(?<=earer )\s*(?=[\w.~+/-]*[0-9])[\w.~+/-]{8,}=*",
+            r"(?<=earer )\s*(?=[\w.~+/-]{0,99}[0-9])[\w.~+/-]{8,}=*",
             MASK,
         ),
         # the user and password of an address, also where a path has made one slash of two
         (
             (":/",),
-            r""":/(?<=[A-Za-z0-9][A-Za-z0-9+.-]:/)(/?)[^\s/?#"'<>\\]+@""",
+            r""":/(?<=[A-Za-z0-9][A-Za-z0-9+.-]:/)(/?)[^\s/?#"'<>\\]{1,500}@""",
             rf":/\1{MASK}@",
         ),
     )
 )
 """What keys look like: texts of which one is in every such key, the pattern, and what is put in its
-place. None of them takes in a quote or a backslash, so JSON and HTML stay whole."""
+place. None of them takes in a quote or a backslash, so JSON and HTML stay whole; none looks further
+ahead than some hundred characters, so a long text takes no longer than it must."""
 
 QUERY = re.compile(r"""((?:[?&#]|&amp;)([\w.-]{1,40})=)[^\s&;#"'<>\\]+""")
 NAMED = re.compile(
@@ -269,10 +282,12 @@ def _long_enough(value: str) -> bool:
 
 def _forms(value: str) -> set[str]:
     """How a value may be written: as it is, in JSON, HTML, an address, or Python."""
+    packed = json.dumps(value, ensure_ascii=False)[1:-1]
     return {
         value,
+        packed,
+        packed.replace("<", "\\u003c"),
         json.dumps(value)[1:-1],
-        json.dumps(value, ensure_ascii=False)[1:-1],
         html.escape(value),
         html.escape(value, quote=False),
         quote(value, safe=""),

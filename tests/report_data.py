@@ -81,6 +81,74 @@ class Speaker(ModelAdapter):
                 yield Completion(r.id, text, tokens=TokenCounts(5, 10 + n % 50, 3))
 
 
+ATTACKS = (
+    "</script><script>ran('closed')</script>",
+    "<img src=x onerror=ran('img')><svg onload=ran('svg')>",
+    "'\\\"><a href=javascript:ran('link') autofocus onfocus=ran('focus')>x</a>",
+    "@@SCRIPT@@@@CONTENTS@@@@BODY@@ ${ran('template')} {{ran('braces')}}",
+    "<!--<script>ran('comment')//--><style>@import 'http://evil.invalid/x';</style>",
+    "<iframe srcdoc=\"<script>parent.ran('frame')</script>\"></iframe><base href=//evil.invalid>",
+    "<form action=//evil.invalid><button>x</button></form><meta http-equiv=refresh content=0>",
+    "\u2028\u2029];ran('line');//\u202e\x1b[31m\x00",
+)
+"""What would call ``ran``, or another host, if a page took it for markup."""
+HOSTILE_TASK = """
+from evalkit.task import Metric, Subset, Task
+from evalkit.types import Message, Sample, Score, Text
+
+ATTACKS = {attacks!r}
+
+class Rows:
+    def rows(self, override=None):
+        yield from ({{"text": text}} for text in ATTACKS)
+    def describe(self, override=None):
+        return {{"kind": ATTACKS[0]}}
+
+class Hostile(Task):
+    name = "hostile"
+    subsets = {{ATTACKS[1]: Subset(Rows())}}
+    metrics = (Metric(ATTACKS[2]), Metric("__proto__"))
+    def samples(self, row):
+        t = row["text"]
+        metadata = {{t: t, "__proto__": t, "constructor": t}}
+        yield Sample(t, (Message("user", (Text(t),)),), t, (t, t), t, metadata)
+    def score(self, sample, completion):
+        return Score({{ATTACKS[2]: 1.0, "__proto__": 0.0}}, parsed=completion.text)
+"""
+
+
+class Hostile(ModelAdapter):
+    """Answers with an attack, or fails with it."""
+
+    name = ATTACKS[0]
+
+    def __init__(self, fails: bool) -> None:
+        self.fails = fails
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        return {"adapter": self.name, "switches": {ATTACKS[1]: ATTACKS[2]}, "fails": self.fails}
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        for r in requests:
+            if self.fails:
+                yield Completion(r.id, finish_reason="error", error=r.id)
+            else:
+                yield Completion(r.id, r.id)
+
+
+def write_hostile_results(folder: Path, model: str) -> Path:
+    """Cells of a model with an attack in every field that a page shows; returns the output
+    folder.
+    """
+    file = folder / "hostile.py"
+    file.write_text(HOSTILE_TASK.format(attacks=ATTACKS), encoding="utf-8")
+    for fails in (False, True):
+        cell = Cell.make(load_task(str(file)), Hostile(fails), model, folder / "results")
+        run_cell(cell, progress=False)
+    return folder / "results"
+
+
 def write_results(folder: Path, count: int) -> Path:
     """Runs the models ``first`` and ``second`` on ``count`` samples; returns the output folder."""
     task = folder / "boxes.py"

@@ -7,12 +7,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from evalkit.results import write_report
-from tests.report_data import HOSTILE, write_results
+from tests.report_data import ATTACKS, HOSTILE, write_hostile_results, write_results
 
 pytestmark = pytest.mark.browser
 
@@ -80,6 +81,39 @@ def test_hostile_text_stays_text(page: Any) -> None:
     choose(page, a=1, only="error")
     assert HOSTILE in page.locator("#detail").text_content()
     assert page.title() == "evalkit report" and page.faults == []
+
+
+@pytest.mark.parametrize("model", ["@@CONTENTS@@", ATTACKS[1]])
+def test_nothing_in_a_hostile_report_runs_or_reaches_out(
+    page: Any, tmp_path: Path, model: str
+) -> None:
+    write_report(write_hostile_results(tmp_path, model), tmp_path / "page.html")
+    opened = page.context.browser.new_page()
+    ran, asked, faults = [], [], []
+    opened.expose_function("ran", lambda how: ran.append(how))
+    opened.on("request", lambda r: asked.append(r.url))
+    opened.on("dialog", lambda d: ran.append(d.message))
+    opened.on("pageerror", lambda e: faults.append(str(e)))
+    opened.goto((tmp_path / "page.html").as_uri())
+    opened.wait_for_selector(".row")
+    for a, b in ((0, 1), (1, 0)):
+        choose(opened, a, b)
+        assert count(opened) == f"{len(ATTACKS)} of {len(ATTACKS)}"
+        opened.locator("h2", has_text="Samples").click()
+        for _ in ATTACKS:
+            opened.keyboard.press("j")
+        opened.locator("#detail").click()
+    text = opened.locator("body").text_content()
+    assert model in text and ATTACKS[3] in text
+    assert (ran, faults) == ([], []) and len(asked) == 1
+    assert (
+        opened.locator("script, img, iframe, a, form, base, meta[http-equiv=refresh]").count() == 1
+    )
+    # what escapes anything else is stopped by the page's policy
+    opened.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=ran(1)>')")
+    opened.wait_for_timeout(100)
+    assert ran == []
+    opened.close()
 
 
 def test_boxes_lie_where_they_were_said(page: Any) -> None:

@@ -25,11 +25,12 @@ from evalkit.adapter import registered
 from evalkit.cli import main
 from evalkit.cli.output import log_to_terminal, output_for_people
 from evalkit.errors import EvalkitError, UsageError, reason
+from evalkit.files import replace, replace_json
 from evalkit.results import load_results, load_samples, write_leaderboard, write_report
 from evalkit.results.report.page import render
 from evalkit.results.tables import aligned, write_csv
 from evalkit.safe_text import digest_of, harmless, is_secret, mask, masked, without_keys
-from evalkit.store import cells
+from evalkit.store import cells, model_name, model_path
 from tests.plugins.adder import Adder
 from tests.runs import SUMS
 
@@ -52,6 +53,8 @@ SHAPED = {
     "google oauth": "ya29." + TAIL,
     "slack": "xoxb-" + "1234-" + TAIL,
     "slack hook": "hooks.slack.com/" + "services/T01/B02/" + TAIL,
+    "discord hook": "https://discord.com/api/webhooks/123456/" + TAIL,
+    "azure": "DefaultEndpointsProtocol=https;AccountKey=" + TAIL + "==;EndpointSuffix=x",
     "groq": "gsk_" + TAIL,
     "jwt": TOKEN,
     "npm": "npm_" + TAIL,
@@ -149,6 +152,7 @@ def secrets_of(planted: dict[str, dict[str, str]]) -> dict[str, str]:
     """What must be found nowhere, by what it is."""
     own = {name: re.sub(r"(?s).*?(\w+)\W*$", r"\1", text) for name, text in SHAPED.items()}
     own["private key"] = "MII" + TAIL
+    own["azure"] = TAIL
     own["address"] = own["address, name only"] = own["signed query"] = TAIL
     own |= NAMED | {"basic": "dXNlcjpodW50ZXIy"}
     own |= {k: v for k, v in VARIABLES.items() if k != "DATABASE_URL"}
@@ -169,7 +173,7 @@ def test_44_secrets_planted_everywhere_are_found_nowhere(
     assert len(secrets) >= 44
     arguments = ",".join(f"x{i}={v}" for i, v in enumerate(SHAPED.values()) if "\n" not in v)
     run = ("run", "--tasks", SUMS, "--adapter", "spy.py", "--model", SHAPED["address"])
-    code = main((*run, "--model-args", f"{arguments},y=any-words-at-all"))
+    code = main((*run, "--model-args", f"y=any-words-at-all,{arguments}"))
     assert code == 1
     main(("leaderboard",))
     main(("report", "--save", "page.html"))
@@ -184,6 +188,43 @@ def test_44_secrets_planted_everywhere_are_found_nowhere(
         assert leaks(secrets, str(path.relative_to(tmp_path))) == [], path
         if path.is_file() and path.suffix != ".pyc":
             assert leaks(secrets, path.read_text(encoding="utf-8")) == [], path
+
+
+def test_what_older_results_hold_is_masked_where_it_is_shown(
+    planted: dict[str, dict[str, str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evalkit.evaluate(SUMS, "m", adapter=Adder("m"), limit=12, progress=False)
+    (cell,) = cells(tmp_path / "results")
+    run = json.loads(cell.run_path.read_text())
+    run["model"] = " ".join(SHAPED.values())
+    cell.run_path.write_text(json.dumps(run))
+    results = json.loads(cell.results_path.read_text())
+    results["switches"] = {**NAMED, **VARIABLES}
+    cell.results_path.write_text(json.dumps(results))
+    lines = [json.loads(line) for line in cell.journal_path.read_text().splitlines()]
+    lines[3] |= {"error": str(NAMED), "failed_in": "adapter"}
+    cell.journal_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main(("leaderboard",)) == 0
+    assert main(("report", "--save", "page.html")) == 0
+    shown = [*capsys.readouterr()]
+    shown += [(tmp_path / "page.html").read_text()]
+    shown += [p.read_text() for p in (tmp_path / "results").glob("leaderboard.*")]
+    assert len(shown) == 5 and all("***" in text for text in shown if text)
+    assert [leaks(secrets_of(planted), text) for text in shown] == [[]] * 5
+
+
+def test_every_file_is_written_without_keys_but_for_bytes(tmp_path: Path) -> None:
+    text = " ".join(SHAPED.values())
+    replace(tmp_path / "a.txt", text)
+    replace_json(tmp_path / "a.json", {"x": [text], **NAMED, "path/to/password": "stays"})
+    replace(tmp_path / "a.bin", text.encode())
+    written = (tmp_path / "a.txt").read_text() + (tmp_path / "a.json").read_text()
+    assert leaks({"": TAIL} | NAMED, written) == [] and "stays" in written
+    assert (tmp_path / "a.bin").read_text() == text
+
+
+def test_an_address_is_a_name_and_no_path() -> None:
+    assert model_path(SHAPED["address"]) == "" and model_name("https://h/v1") == "https://h/v1"
 
 
 @pytest.mark.parametrize("name", NAMED)
@@ -302,16 +343,20 @@ def test_errors_and_tracebacks_are_masked(
         assert leaks(SHAPED | NAMED, reason(e)) == []
     assert leaks(SHAPED | NAMED, str(EvalkitError(text))) == []
 
-    def fails(args: object) -> int:
-        raise RuntimeError(text) from KeyError(text)
+    for e, shown in (
+        (RuntimeError(text), "RuntimeError: no access"),
+        (SystemExit(text), "no access"),
+    ):
 
-    monkeypatch.setattr("evalkit.cli.tasks.main", fails)
-    with pytest.raises(SystemExit) as ended:
-        main(("tasks",))
-    said = capsys.readouterr().err
-    assert ended.value.code == 1
-    assert "RuntimeError: no access" in said and "KeyError" in said
-    assert leaks(SHAPED | NAMED, said) == []
+        def fails(args: object, e: BaseException = e) -> int:
+            raise e from KeyError(text)
+
+        monkeypatch.setattr("evalkit.cli.tasks.main", fails)
+        with pytest.raises(SystemExit) as ended:
+            main(("tasks",))
+        said = capsys.readouterr().err
+        assert ended.value.code == 1 and shown in said
+        assert leaks(SHAPED | NAMED, said) == []
 
 
 # Terminals, spreadsheets, pages

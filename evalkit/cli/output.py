@@ -47,6 +47,11 @@ def output_for_people() -> Iterator[None]:
     ):
         try:
             yield
+        except SystemExit as e:
+            if isinstance(e.code, int | None):
+                raise
+            print(e.code, file=sys.stderr)  # which the interpreter would print as it is
+            raise SystemExit(1) from None
         except Exception:
             sys.stderr.write(traceback.format_exc())
             raise SystemExit(1) from None

@@ -35,6 +35,7 @@ from evalkit.results.report.media import Gallery, Shown, beside, embed, none, qu
 from evalkit.results.sweep_tables import PAGE_COLUMNS, load_findings, page_row, sentences
 from evalkit.results.sweep_values import Findings
 from evalkit.results.tables import interval_text, value_text
+from evalkit.safe_text import mask
 from evalkit.store import CellFolder, MetricResult, Record
 
 SCHEMA_VERSION = 2
@@ -177,7 +178,7 @@ def _answer(place: int, record: Record, metric: MetricResult | None, boxes: bool
         "scores": dict(record.scores) if len(record.scores) > 1 else None,
         "box": record.parsed if boxes else None,
         "unparsed": record.unparsed or None,
-        "error": record.error,
+        "error": record.error and mask(record.error),
     }
     return {"sample": place} | {k: v for k, v in fields.items() if v is not None}
 
