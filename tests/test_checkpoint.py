@@ -389,6 +389,22 @@ def test_other_numbers_of_layers_are_refused_before_a_model_is_built(
 ) -> None:
     with pytest.raises(CheckpointError, match="num_hidden_layers is 100000 .* 2 layers"):
         load(copy(tiny, tmp_path, num_hidden_layers=100_000))
+    save_file({"head": torch.zeros(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match="num_hidden_layers is 100000 .* 0 layers"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "claim", [{"intermediate_size": 1 << 40}, {"vocab_size": 1 << 40}, {"vocab_size": 1 << 62}]
+)
+def test_shapes_are_checked_before_any_weight_is_read(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, claim: dict[str, int]
+) -> None:
+    from evalkit.models.qwen2_vl import checkpoint
+
+    monkeypatch.setattr(checkpoint, "tensors", lambda _: pytest.fail("weights were read"))
+    with pytest.raises(CheckpointError, match=r"the config says \[1099511627776|no model has the"):
+        load(copy(tiny, tmp_path, **claim))
 
 
 @pytest.mark.parametrize(

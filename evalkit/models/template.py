@@ -20,7 +20,7 @@ from functools import cached_property
 from threading import Event, Lock, Timer
 from typing import Any
 
-from evalkit.bounds import bounds, over
+from evalkit.bounds import PREFIX, bounds, over
 from evalkit.errors import CheckpointError, DataError
 
 START = 60.0
@@ -140,9 +140,16 @@ def _started() -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         encoding="utf-8",
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        env=_environment(),
         start_new_session=True,  # an interrupt from the keyboard is ours alone
     )
+
+
+def _environment() -> dict[str, str]:
+    """What the process needs of ours, and no more: a template is to see no secret."""
+    names = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT")
+    kept = {k: v for k, v in os.environ.items() if k in names or k.startswith(PREFIX)}
+    return kept | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
 
 
 def _serve() -> None:

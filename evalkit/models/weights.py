@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -232,14 +233,27 @@ def _opened(file: Path) -> Iterator[Any]:
         ) from e
 
 
-def names(files: list[Path]) -> list[str]:
-    """The names of the tensors in safetensors files. Raises CheckpointError, with the file, for one
-    that is damaged.
+@dataclass(frozen=True)
+class Header:
+    """What a safetensors file says of a tensor before it is read: its name, shape, and kind of
+    number (``F32``, ``BF16``, ``I8``, ...).
     """
-    out: list[str] = []
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def headers(files: list[Path]) -> list[Header]:
+    """Of all tensors in safetensors files; none of their values is read. Raises CheckpointError,
+    with the file, for one that is damaged.
+    """
+    out: list[Header] = []
     for file in files:
         with _opened(file) as f:
-            out += f.keys()
+            for key in f.keys():  # noqa: SIM118 - a safetensors handle is not a dict
+                tensor = f.get_slice(key)
+                out.append(Header(key, tuple(tensor.get_shape()), tensor.get_dtype()))
     return out
 
 
@@ -287,8 +301,8 @@ def _equal(one: list[Path], other: list[Path]) -> bool:
     """Whether two sets of files hold the same tensors, read one at a time."""
     from torch import equal
 
-    files = {name: file for file in other for name in names([file])}
-    if set(files) != set(names(one)):
+    files = {h.name: file for file in other for h in headers([file])}
+    if files.keys() != {h.name for h in headers(one)}:
         return False
     for name, tensor in tensors(one):
         with _opened(files[name]) as f:
