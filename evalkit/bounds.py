@@ -38,7 +38,9 @@ class Bounds:
     prompt_chars: int = _bound(1_000_000, "characters", "of a prompt, before it is made tokens")
     template_seconds: float = _bound(10, "seconds", "that a chat template may take for a prompt")
     template_bytes: int = _bound(512 * 2**20, "bytes", "of memory that a chat template may take")
-    json_bytes: int = _bound(64 * 2**20, "bytes", "of a JSON file or template of a checkpoint")
+    json_bytes: int = _bound(
+        64 * 2**20, "bytes", "of a JSON file or template of a checkpoint, of a line of JSON lines"
+    )
     yaml_bytes: int = _bound(2**20, "bytes", "of a YAML file")
     sweep_cells: int = _bound(2_000, "cells", "of a sweep, for each task")
 

@@ -7,16 +7,20 @@ asked for, into ``$XDG_CACHE_HOME/evalkit/clips``.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
+import os
 import shutil
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from evalkit.bounds import bounds, over
 from evalkit.cache_dir import cache_dir
 from evalkit.digests import file_digest
 from evalkit.errors import DataError
@@ -31,14 +35,33 @@ OTHERS = frozenset(
     ".jpg .jpeg .png .webp .bmp .pdf .wav .mp3 .html".split()
 )
 """Suffixes of files that are not opened to see whether they are clips."""
-MAX_CLIP = 8 * 2**30
-"""Bytes of the largest clip that is unpacked."""
-MAX_RATIO = 100
-"""Encoded video does not shrink in a zip file: what unpacks to more than so many times its packed
-size, and to more than ``SMALL`` bytes, is not unpacked."""
 SMALL = 64 * 2**20
+"""Encoded media do not shrink when they are packed: what unpacks to more bytes than these, and to
+more than ``unpack_ratio`` times its packed size, is not unpacked."""
+FOLDERS = "EVALKIT_MEDIA_FOLDERS"
+"""The environment variable with further folders that data may name media in."""
+IN_USE = 3600
+"""Seconds since its last use before an unpacked clip may make room for another."""
 
 logger = logging.getLogger("evalkit")
+_cached: dict[Path, int] = {}  # bytes in a cache folder, as this process knows it
+_handed_out: set[Path] = set()
+
+
+def refusal(path: Path, *folders: Path) -> str | None:
+    """Why a file that data name, or a link in their folder, is not read: it lies in none of the
+    data's ``folders``. None where it may be. Raises OSError for what is no path.
+    """
+    allowed = [Path(f).expanduser() for f in os.environ.get(FOLDERS, "").split(os.pathsep) if f]
+    for folder in (*folders, *allowed):
+        # in the hub's cache, files of a snapshot are links to what lies beside all snapshots
+        root = folder.parent.parent if folder.parent.name == "snapshots" else folder
+        if path.resolve().is_relative_to(root.resolve()):
+            return None
+    return (
+        f"{str(path)[:200]!r} lies outside {' and '.join(map(str, folders))}: media are read from "
+        f"below it only ({FOLDERS} allows further folders)"
+    )
 
 
 @dataclass(frozen=True)
@@ -140,6 +163,8 @@ class ClipIndex:
                 raise DataError(
                     f"two clips are called {stem!r}: {first} and {other}; rename or remove one"
                 )
+        if why := refusal(first.file, *self.folders):
+            raise DataError(why)
         return _unpacked(first) if first.member else first.file
 
     def _add(self, clips: Iterable[Clip]) -> None:
@@ -186,19 +211,23 @@ def _is_clip_member(packed: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
 def _unpacked(clip: Clip) -> Path:
     member = clip.member
     assert member is not None
-    if member.file_size > MAX_CLIP or (
-        member.file_size > SMALL and member.file_size > MAX_RATIO * member.compress_size
+    for bound, most in (
+        ("clip_bytes", bounds().clip_bytes),
+        ("unpack_ratio", max(SMALL, bounds().unpack_ratio * member.compress_size)),
     ):
-        raise DataError(
-            f"{clip} unpacks to {member.file_size:,} bytes from {member.compress_size:,}: "
-            "that is no clip"
-        )
+        if member.file_size > most:
+            raise DataError(
+                f"{clip} unpacks to {member.file_size:,} bytes from {member.compress_size:,}: "
+                f"{over(bound)}"
+            )
     stat = clip.file.stat()
     key = f"{clip.file.resolve()} {stat.st_size} {stat.st_mtime_ns} {member.filename} {member.CRC}"
     folder = cache_dir() / "clips" / hashlib.sha256(key.encode()).hexdigest()[:12]
     target = folder / clip.name.name
+    _handed_out.add(target)
     if target.is_file():
         return target
+    _make_room(folder.parent, clip)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         part = tempfile.NamedTemporaryFile(dir=folder, delete=False)  # noqa: SIM115
@@ -211,6 +240,7 @@ def _unpacked(clip: Clip) -> Path:
         with part, zipfile.ZipFile(clip.file) as packed, packed.open(member) as source:
             shutil.copyfileobj(source, part)
         Path(part.name).replace(target)
+        _cached[folder.parent] += member.file_size
     except (
         zipfile.BadZipFile,
         zlib.error,
@@ -223,3 +253,28 @@ def _unpacked(clip: Clip) -> Path:
     finally:
         Path(part.name).unlink(missing_ok=True)
     return target
+
+
+def _make_room(cache: Path, clip: Clip) -> None:
+    """Removes the clips of the cache that were last used longest ago, until another one has room.
+    Raises DataError when those that are in use leave none.
+    """
+    room = bounds().cache_bytes - clip.size
+    if _cached.get(cache, room + 1) <= room:
+        return
+    files = [(f, f.stat()) for f in cache.glob("*/*") if f.is_file()]
+    total = sum(stat.st_size for _, stat in files)
+    for file, stat in sorted(files, key=lambda f: max(f[1].st_atime, f[1].st_mtime)):
+        used = max(stat.st_atime, stat.st_mtime)
+        if total <= room or time.time() - used < IN_USE:
+            break
+        if file not in _handed_out:
+            with contextlib.suppress(OSError):
+                file.unlink()
+                total -= stat.st_size
+    _cached[cache] = total
+    if total > room:
+        raise DataError(
+            f"{clip} has {clip.size:,} bytes, and {cache} {total:,} that are in use: "
+            f"{over('cache_bytes')}"
+        )

@@ -35,7 +35,8 @@ def ask(*parts: Media | str) -> tuple[Message, ...]:
 
 def image(row: Row, column: str = "image") -> Image:
     """The encoded image of a column: ``{"bytes", "path"}`` as ``datasets`` stores it, plain bytes,
-    or a path. Raises DataError when there is none.
+    or the path that a source has made of a name. Raises DataError when there is none; a text of
+    the data is none: it may name any file.
     """
     return _media(Image, row, column, "image")
 
@@ -66,12 +67,16 @@ def _media(kind: type[M], row: Row, column: str, name: str) -> M:
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes) and value:
         return kind(value, upright=upright)
-    if isinstance(value, str | Path) and str(value):
-        path = Path(value)
-        if not path.is_file():
-            what = "is not a regular file" if path.exists() else "no such file"
-            raise DataError(f"{column!r} holds no {name}: {path}: {what}")
-        return kind(path, upright=upright)
+    if isinstance(value, Path):
+        if not value.is_file():
+            what = "is not a regular file" if value.exists() else "no such file"
+            raise DataError(f"{column!r} holds no {name}: {value}: {what}")
+        return kind(value, upright=upright)
+    if isinstance(value, str) and value:
+        raise DataError(
+            f"{column!r} is a text, {_shown(value)}, that no source has made the path of a file "
+            f"of the data: name the column, JsonLines(..., media=({column!r},)), or give a Path"
+        )
     raise DataError(f"{column!r} holds no {name}, but {_shown(value)}")
 
 

@@ -20,7 +20,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from evalkit.clips import ClipIndex
+from evalkit.bounds import bounds, over
+from evalkit.clips import SMALL, ClipIndex, refusal
 from evalkit.digests import content_hash, file_digest
 from evalkit.errors import DataError
 
@@ -151,7 +152,7 @@ class Hub(TableSource):
         if override:
             return self._local_rows(override)
         name, table = self._table()
-        rows = islice(_dataset_rows(table, self.columns, name), self._taken(len(table)))
+        rows = islice(_hub_rows(table, self.columns, name), self._taken(len(table)))
         return self._with_clips(rows, *([_archives(name, self.archives)] if self.clips else []))
 
     def describe(self, override: Path | None = None) -> Mapping[str, Any]:
@@ -245,7 +246,9 @@ class Folder:
         root = override or Path(self.root)
         for path in self._files(root):
             place = path.relative_to(root).parent.as_posix()
-            yield {"name": path.stem, "folder": "" if place == "." else place, self.column: path}
+            why = refusal(path, root)  # a link may lead anywhere
+            media = DataError(why) if why else path
+            yield {"name": path.stem, "folder": "" if place == "." else place, self.column: media}
 
     def describe(self, override: Path | None = None) -> Mapping[str, Any]:
         """The hash of all files, their names among them: names are what answers are made of."""
@@ -271,7 +274,13 @@ class Folder:
 def _lines(file: Path) -> Iterator[str]:
     try:
         with file.open(encoding="utf-8-sig") as lines:
-            yield from (line for line in lines if line.strip())
+            most, number = bounds().json_bytes, 0
+            while line := lines.readline(most + 1):
+                number += 1
+                if len(line) > most:
+                    raise DataError(f"{file}, line {number}: {over('json_bytes')}")
+                if line.strip():
+                    yield line
     except (OSError, UnicodeDecodeError) as e:
         raise DataError(f"{file}: can't be read ({e})") from e
 
@@ -286,13 +295,11 @@ def _below(root: Path, value: object) -> object:
         return value
     path = root / value
     try:
-        inside = path.resolve().is_relative_to(root.resolve())
+        why = refusal(path, root)
         path.is_file()
     except (OSError, ValueError, RuntimeError) as e:  # too long, a NUL, a circle of links
         return DataError(f"{value!r:.80} is no path: {e}")
-    if not inside:
-        return DataError(f"{value!r} lies outside {root}: media are read from below it only")
-    return path
+    return DataError(why) if why else path
 
 
 def _paths(value: object) -> list[Path]:
@@ -349,6 +356,7 @@ class _Parquet(_Table):
             try:
                 with table:
                     _need(columns, table.schema_arrow.names, str(file))
+                    _check_packed(table.metadata, columns, file)
                     for batch in table.iter_batches(batch_size=16, columns=list(columns)):
                         for row in batch.to_pylist():
                             yield _with_paths(row, file.parent)
@@ -500,6 +508,14 @@ def _dataset_rows(table: Any, columns: Sequence[str], where: str) -> Iterator[Co
     yield from table
 
 
+def _hub_rows(table: Any, columns: Sequence[str], name: str) -> Iterator[Columns]:
+    """Rows of a table of the hub: media that are named by a path lie in the hub's cache."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    for row in _dataset_rows(table, columns, name):
+        yield _with_paths(row, Path(HF_HUB_CACHE))
+
+
 def _holds_media(type_: Any) -> bool:
     """Whether an Arrow type is the ``{"bytes", "path"}`` of ``datasets``."""
     import pyarrow as pa
@@ -511,12 +527,15 @@ def _with_paths(row: Columns, folder: Path) -> Columns:
     """The row with the paths of its media, where they have no bytes, read against the table's own
     folder and kept below it.
     """
-    return {
-        column: _below(folder, value["path"])
-        if isinstance(value, dict) and value.get("path") and not value.get("bytes")
-        else value
-        for column, value in row.items()
-    }
+
+    def placed(value: Any) -> Any:
+        if isinstance(value, list):
+            return [placed(item) for item in value]
+        if isinstance(value, dict) and value.get("path") and not value.get("bytes"):
+            return _below(folder, value["path"])
+        return value
+
+    return {column: placed(value) for column, value in row.items()}
 
 
 def _beside(folder: Path, names: Sequence[str | None]) -> list[Path]:
@@ -584,6 +603,21 @@ def _archives(repository: str, patterns: Sequence[str]) -> Path:
             f"{repository}: its clips ({', '.join(patterns)}) can't be fetched: {e}\n"
             "Connect to the Hugging Face hub, or give a local copy: --data TASK:SUBSET=FOLDER"
         ) from e
+
+
+def _check_packed(metadata: Any, columns: Sequence[str], file: Path) -> None:
+    """Raises DataError for a column that unpacks to far more than media or texts do."""
+    for group in range(metadata.num_row_groups):
+        for number in range(metadata.num_columns):
+            column = metadata.row_group(group).column(number)
+            packed, size = column.total_compressed_size, column.total_uncompressed_size
+            if column.path_in_schema.split(".")[0] in columns and size > max(
+                SMALL, bounds().unpack_ratio * packed
+            ):
+                raise DataError(
+                    f"{file}: {column.path_in_schema!r} unpacks to {size:,} bytes from "
+                    f"{packed:,}: {over('unpack_ratio')}"
+                )
 
 
 def _need(columns: Sequence[str], present: Sequence[str], where: str) -> None:

@@ -4,6 +4,7 @@ do.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import zipfile
@@ -514,3 +515,120 @@ def test_a_folder_of_pictures_is_a_source(tmp_path: Path) -> None:
     assert len({s["sha256"] for s in states}) == 4
     with pytest.raises(DataError, match="absent: no such folder"):
         list(Folder("absent").rows())
+
+
+def test_a_text_of_the_data_is_no_path(tmp_path: Path) -> None:
+    (tmp_path / "private.png").write_bytes(picture(1))
+    (tmp_path / "data").mkdir()
+    lines = tmp_path / "data" / "rows.jsonl"
+    lines.write_text(json.dumps({"photo": str(tmp_path / "private.png")}))
+    (row,) = JsonLines(lines).rows()
+    with pytest.raises(DataError, match=r"'photo' is a text.*JsonLines\(..., media=\('photo',\)\)"):
+        image(row, "photo")
+    (row,) = JsonLines(lines, media=("photo",)).rows()
+    with pytest.raises(DataError, match="lies outside .*EVALKIT_MEDIA_FOLDERS allows"):
+        image(row, "photo")
+
+
+def test_further_folders_of_media_may_be_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "a.png").write_bytes(picture(1))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "linked.png").symlink_to(tmp_path / "store" / "a.png")
+    lines = tmp_path / "data" / "rows.jsonl"
+    lines.write_text('{"image": "../store/a.png"}\n{"image": "linked.png"}\n')
+    everywhere = [*JsonLines(lines).rows(), *Folder(tmp_path / "data", "*.png").rows()]
+    for row in everywhere:
+        with pytest.raises(DataError, match="lies outside"):
+            image(row)
+    monkeypatch.setenv("EVALKIT_MEDIA_FOLDERS", f"{tmp_path / 'x'}:{tmp_path / 'store'}")
+    for row in (*JsonLines(lines).rows(), *Folder(tmp_path / "data", "*.png").rows()):
+        assert image(row).read() == picture(1)
+
+
+def test_clips_that_are_links_out_of_the_data_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "private.mp4").write_bytes(MP4)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "v.mp4").symlink_to(tmp_path / "private.mp4")
+    with pytest.raises(DataError, match="v.mp4' lies outside .*EVALKIT_MEDIA_FOLDERS"):
+        ClipIndex([tmp_path / "data"]).path("v")
+    # a snapshot of the hub's cache holds links to its blobs
+    snapshot = tmp_path / "datasets--a--b" / "snapshots" / "123"
+    snapshot.mkdir(parents=True)
+    blob = tmp_path / "datasets--a--b" / "blob"
+    blob.write_bytes(MP4)
+    (snapshot / "v.mp4").symlink_to(blob)
+    assert ClipIndex([snapshot]).path("v").read_bytes() == MP4
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../../x.png", "/dev/zero", "x" * 300, "a\0b"])
+def test_rows_of_the_hub_name_files_of_its_cache_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    (tmp_path / "in.png").write_bytes(picture(1))
+    named = [{"bytes": None, "path": p} for p in (path, "in.png")]
+    table = datasets.Dataset.from_dict({"image": named[:1], "images": [named]})
+    monkeypatch.setattr(sources, "_from_hub", lambda *_: ("a/b", table))
+    (row,) = source(columns=("image", "images")).rows()
+    with pytest.raises(DataError, match="lies outside|is no path|no such file"):
+        image(row)
+    assert row["images"][1] == tmp_path / "in.png"
+
+
+def test_the_cache_of_clips_has_a_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from evalkit import clips
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("EVALKIT_MAX_CACHE_BYTES", "250")
+    monkeypatch.setattr(clips, "_cached", {})
+    monkeypatch.setattr(clips, "_handed_out", set())
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        for name in "abcd":
+            archive.writestr(f"{name}.mp4", name.encode() * 100)
+    index = ClipIndex([tmp_path])
+    a, b = index.path("a"), index.path("b")
+    with pytest.raises(DataError, match="200 that are in use: over .*EVALKIT_MAX_CACHE_BYTES"):
+        index.path("c")
+    for age, file in ((9000, b), (8000, a)):
+        os.utime(file, (file.stat().st_mtime - age,) * 2)
+    with pytest.raises(DataError, match="in use"):  # this process may still open them
+        index.path("c")
+    monkeypatch.setattr(clips, "_handed_out", {a})
+    assert index.path("c").read_bytes() == b"c" * 100
+    assert (a.exists(), b.exists()) == (True, False)  # b was used longer ago
+    assert index.path("a") == a
+
+
+def test_a_clip_over_the_bound_is_not_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVALKIT_MAX_CLIP_BYTES", "99")
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.writestr("v.mp4", b"1" * 100)
+    with pytest.raises(DataError, match="v.mp4 unpacks to 100 bytes.*EVALKIT_MAX_CLIP_BYTES"):
+        ClipIndex([tmp_path]).path("v")
+
+
+def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVALKIT_MAX_JSON_BYTES", "50")
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n\n{"a": "' + "x" * 50 + '"}\n')
+    rows = JsonLines(tmp_path / "a.jsonl").rows()
+    assert next(rows) == {"a": 1}
+    with pytest.raises(DataError, match="line 3: over the limit of 50 bytes"):
+        next(rows)
+
+
+def test_a_column_that_unpacks_to_far_more_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "SMALL", 10**6)
+    table = pa.table({"id": [1, 2], "text": ["x" * 2 * 10**6, "y"]})
+    pq.write_table(table, tmp_path / "val.parquet", compression="zstd", use_dictionary=False)
+    with pytest.raises(DataError, match="'text' unpacks to 2,0.*EVALKIT_MAX_UNPACK_RATIO"):
+        next(source(columns=("id", "text")).rows(tmp_path / "val.parquet"))
+    assert len(list(source(columns=("id",)).rows(tmp_path / "val.parquet"))) == 2
