@@ -276,4 +276,10 @@ def why_invalid(sample: object) -> str | None:
 
 def _is_text(value: object) -> bool:
     """A string that can be written: a lone surrogate can't, and would make two ids one."""
-    return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

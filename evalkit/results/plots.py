@@ -171,10 +171,12 @@ def by_group(cells: Mapping[str, Scored], field: str, metric: Metric) -> Any | N
     """Scores by a metadata field (language, question type) with 95 % intervals over clusters: a
     panel for each value, a row for each cell.
     """
-    there = {
-        g for records in cells.values() for r in records if (g := value_of(r, field)) is not None
-    }
-    values = in_order(there)
+    groups: dict[str, dict[str, list[Record]]] = {label: {} for label in cells}
+    for label, records in cells.items():
+        for r in records:
+            if (value := value_of(r, field)) is not None:
+                groups[label].setdefault(value, []).append(r)
+    values = in_order({value for there in groups.values() for value in there})
     if len(values) < 2:
         return None
     figure, axes = _figure(
@@ -182,9 +184,8 @@ def by_group(cells: Mapping[str, Scored], field: str, metric: Metric) -> Any | N
     )
     for axis, value in zip(axes, values):
         counts = []
-        for y, ((_, records), (colour, mark)) in enumerate(zip(cells.items(), _styles())):
-            mine = [r for r in records if value_of(r, field) == value]
-            result = MetricResult.of(mine, metric_inside(metric, field))
+        for y, (there, (colour, mark)) in enumerate(zip(groups.values(), _styles())):
+            result = MetricResult.of(there.get(value, []), metric_inside(metric, field))
             if result is None:
                 continue
             counts.append(result.n)

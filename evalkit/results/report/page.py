@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from evalkit.errors import DataError, EvalkitError, UsageError
 from evalkit.files import remove_parts, replace
+from evalkit.journal import uncollected
 from evalkit.results import plots
 from evalkit.results.breakdown import metric_of
 from evalkit.results.cells import (
@@ -59,6 +60,7 @@ class Part:
         return next((c.results.metrics[0] for c, _ in self.cells if c.results.metrics), None)
 
 
+@uncollected()
 def write_report(
     output: Output, file: Path, place: Place = "auto", data: Mapping[str, Path] | None = None
 ) -> list[str]:
