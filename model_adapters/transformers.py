@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from PIL import Image as PILImage
@@ -164,7 +164,7 @@ class TransformersAdapter(ModelAdapter):
         return model.eval().to(self.device)
 
     @cached_property
-    def inputs(self) -> Qwen2VLInputs | ProcessorInputs:
+    def inputs(self) -> InputMaker:
         return (
             Qwen2VLInputs(self.folder, self.config, self.switched)
             if self.is_qwen2vl
@@ -228,6 +228,21 @@ def _max_tokens(config: Any) -> int:
     rope = getattr(text, "rope_parameters", None) or {}
     original = rope.get("original_max_position_embeddings")
     return max(most, round(original * (rope.get("factor") or 1))) if original else int(most)
+
+
+class InputMaker(Protocol):
+    """How requests become a model's inputs. ``tokenizer`` decodes its answers."""
+
+    tokenizer: Any
+
+    def prepare(self, request: Request) -> Inputs:
+        """The inputs of one request. Raises DataError for media that can't be read."""
+
+    def collate(self, items: list[Inputs]) -> Inputs:
+        """One batch of the inputs of several requests."""
+
+    def visual_tokens(self, inputs: Inputs) -> int:
+        """How many of the ids of one request's inputs stand for media."""
 
 
 class Qwen2VLInputs:

@@ -164,6 +164,7 @@ class Stats:
         vars(self).update(vars(Stats()))
 
     def prefilled(self, pack: list[Group], seconds: float) -> None:
+        """Counts a pack, and the first token of each prompt that is answered, not ranked."""
         self.packs += 1
         self.tokens_in += sum(g.tokens for g in pack)
         self.tokens_reused += sum(g.shared * (len(g.prompts) - 1) for g in pack)
@@ -171,6 +172,7 @@ class Stats:
         self.tokens_out += sum(not p.choices for g in pack for p in g.prompts)
 
     def decoded(self, rows: int, seconds: float) -> None:
+        """Counts a decoding step: a token a row."""
         self.decode_steps += 1
         self.rows_decoded += rows
         self.tokens_out += rows

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -51,6 +52,7 @@ def text(
     pictures: Sequence[Path],
     command: str,
 ) -> str:
+    """The page as markdown; ``pictures`` lie beside it, and ``command`` makes it again."""
     arms = study.arms()
     parameters = runs[0].result.parameters if runs else 0
     seconds = sum(f.result.seconds for f in runs)
@@ -127,6 +129,7 @@ def summary(study: Study, runs: Sequence[FinishedRun]) -> str:
 
 
 def hypotheses_table(study: Study, tested: Sequence[HypothesisTest]) -> list[str]:
+    """A hypothesis a row: its claim, the difference with its interval, and the verdict."""
     lines = [
         "| | claim | asked | difference | interval | bound | effect / seed noise | |",
         "|---|---|---|---|---|---|---|---|",
@@ -147,6 +150,7 @@ def hypotheses_table(study: Study, tested: Sequence[HypothesisTest]) -> list[str
 
 
 def scores_table(study: Study, runs: Sequence[FinishedRun], condition: str) -> list[str]:
+    """The scores of every arm in one condition, above what ideal observers reach in it."""
     lines = [
         "NLL in nats, mean over seeds ± their standard deviation (share right). Below: what an "
         "ideal observer reaches with less than everything.",
@@ -209,12 +213,15 @@ def control_sentences(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
 
 
 def phase_table(study: Study) -> list[str]:
+    """How far each axis rotates the frequencies, an arm a row; one row for arms whose switches are
+    the same, since text jitter moves nothing within a scene.
+    """
     lines = ["| arm | " + " | ".join(phases.AXES) + " |", "|---" * 4 + "|"]
+    shown: list[dict[str, Any]] = []
     for arm in study.arms():
-        if dict(arm.levels).get("text", "fixed") != next(
-            iter(study.factors.get("text", {"fixed": None}))
-        ):
-            continue  # jitter moves nothing within a scene
+        if (switches := study.run(arm, 0).switches) in shown:
+            continue
+        shown.append(switches)
         cells = [
             f"{t.slowest:.2g} … {t.fastest:.2g} ({t.frequencies})" if t.frequencies else "none"
             for t in phases.turns(study, arm).values()
@@ -224,6 +231,7 @@ def phase_table(study: Study) -> list[str]:
 
 
 def beyond_table(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
+    """The scores of every arm in every whole-view condition but the first."""
     names = [
         n for n, c in study.conditions.items() if c.view == "whole" and n != study.first_condition
     ]
@@ -239,6 +247,7 @@ def beyond_table(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
 
 
 def learning_table(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
+    """Steps to 80 % of right training answers by kind, and the best of the learning rates tried."""
     rates = bool(study.rate_check)
     header = "| arm | " + " | ".join(f"{k}: steps to 80 %" for k in KINDS)
     lines = [header + (" | best rate (gain, nats) |" if rates else " |")]

@@ -172,6 +172,7 @@ class Arm(Strict):
 
     @classmethod
     def of(cls, study: Study, levels: dict[str, str]) -> Arm:
+        """The arm of these levels, a level for every factor of the study."""
         said = [
             level if f == study.grid[0] else f"{f} {level}"
             for f, level in levels.items()

@@ -168,6 +168,7 @@ def pixels(scene: Scene, processor: Processor) -> tuple[Tensor, Grid]:
 
 
 def collate(family: Family, scenes: list[Scene], switches: Switches) -> Batch:
+    """A batch of these scenes, a row each."""
     processor = Processor(switches=switches)
     scheme = POSITIONS[switches.position]
     pad, image_pad = (

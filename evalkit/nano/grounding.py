@@ -26,6 +26,8 @@ SHAPES = ("circle", "square", "triangle", "star")
 
 @dataclass(frozen=True)
 class Thing:
+    """An object of a scene: its top left corner and its side, in pixels."""
+
     colour: str
     shape: str
     x: int
@@ -215,6 +217,7 @@ def _touch(x: int, y: int, side: int, other: Thing) -> bool:
 
 
 def paint(pen: ImageDraw.ImageDraw, t: Thing) -> None:
+    """Draws an object so that it fills its box."""
     fill = COLOURS[t.colour]
     x, y, s = t.x, t.y, t.side
     if t.shape == "circle":

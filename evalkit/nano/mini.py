@@ -70,6 +70,7 @@ def png(scene: Scene) -> dict[str, Any]:
 
 
 def docvqa_rows() -> Iterator[Row]:
+    """Three questions a page, in the columns of `lmms-lab/DocVQA`."""
     for tier, i, scene in scenes(*SUBSETS["docvqa"]):
         picture, page = png(scene), TIERS.index(tier) * 1000 + i
         for k, q in enumerate(scene.questions[:3]):
@@ -87,6 +88,7 @@ def docvqa_rows() -> Iterator[Row]:
 
 
 def refcoco_rows(subset: str) -> Iterator[Row]:
+    """A row an object with its expressions, in the columns of `lmms-lab/RefCOCO`."""
     for tier, i, scene in scenes(*SUBSETS[subset]):
         picture = png(scene)
         by_box: dict[tuple[int, int, int, int], list[str]] = {}
@@ -108,6 +110,7 @@ def refcoco_rows(subset: str) -> Iterator[Row]:
 
 
 def clip_rows(folder: Path) -> Iterator[Row]:
+    """A question a clip, in the columns of `lmms-lab/NExTQA`; writes the clips to ``folder``."""
     for tier, i, scene in scenes(*SUBSETS["video_qa"]):
         name = f"{tier}-{i:04d}"
         assert scene.frames is not None
@@ -127,6 +130,7 @@ def clip_rows(folder: Path) -> Iterator[Row]:
 
 
 def word_rows() -> Iterator[Row]:
+    """A row an image with two questions, in the columns of multilingual_ocr."""
     for tier, i, scene in scenes(*SUBSETS["multilingual_ocr"]):
         asked = scene.questions[:2]
         yield {

@@ -27,6 +27,7 @@ Optimisers = Sequence[torch.optim.Optimizer]
 def owned(
     optimisers: Optimisers, model: Qwen2VL
 ) -> Iterator[tuple[str, torch.nn.Parameter, torch.optim.Optimizer]]:
+    """Every parameter that an optimiser steps: its name, itself, and the optimiser."""
     names = {id(p): n for n, p in model.named_parameters()}
     for optimiser in optimisers:
         for group in optimiser.param_groups:

@@ -48,6 +48,9 @@ def language(difficulty: float, rng: np.random.Generator) -> str:
 
 
 def text(lang: str, difficulty: float, rng: np.random.Generator) -> str:
+    """What is written in an image: digits (``num``), drawn letters where that is easy, or a word of
+    the language.
+    """
     if lang == "num":
         return "".join(rng.choice(list(DIGITS), rng.integers(2, 4 + int(3 * min(difficulty, 0.5)))))
     if (
