@@ -37,11 +37,16 @@ class ModelAdapter(ABC):
     ``name`` is that of the entry point. ``box_space`` is the unit in which the model writes boxes;
     it holds for every completion that names none itself. ``unnamed`` are the texts among the
     arguments that the signature has no name for; results keep a digest of each.
+
+    ``timeout`` is for adapters that wait on others (a server, a subprocess): seconds without an
+    answer after which a request is given up, as its sample's error. The call that hangs is left to
+    itself and ``generate`` is called anew, so it must bear two calls at once. None waits for ever.
     """
 
     name: ClassVar[str]
     box_space: BoxSpace | None = None
     unnamed: tuple[str, ...] = ()
+    timeout: float | None = None
 
     def __init__(self, model: str, **arguments: Any) -> None:  # noqa: B027 - an adapter may need no arguments
         """``model`` as the user names it. Raises UsageError for an argument that the adapter does

@@ -12,6 +12,14 @@ class EvalkitError(Exception):
         return mask(super().__str__())
 
 
+class Stopped(KeyboardInterrupt):
+    """The process was told to end by a signal other than Ctrl-C's: what is in hand is kept."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(signal)
+        self.signal = signal
+
+
 class UsageError(EvalkitError):
     """The command or configuration is wrong (exit code 2)."""
 
@@ -32,4 +40,12 @@ def reason(e: BaseException) -> str:
     """What went wrong with a sample, for its record: the text of our own errors, the type and text
     of others, secrets masked.
     """
-    return str(e) if isinstance(e, EvalkitError) else mask(f"{type(e).__name__}: {e}")
+    return text_of(e) if isinstance(e, EvalkitError) else f"{type(e).__name__}: {text_of(e)}"
+
+
+def text_of(e: BaseException) -> str:
+    """The text of any exception, secrets masked, also of one that can't say what it is."""
+    try:
+        return mask(str(e))
+    except Exception:
+        return "(its text can't be shown)"

@@ -5,22 +5,25 @@ The first line is a header with the schema's version, the cell and its folder. L
 record per finished sample (``records.Record``), keyed by ``id``; the last record of an id is the
 one that counts, so a sample that failed can be tried again, and one can be scored anew.
 ``{"id": ..., "withdrawn": true}`` takes an id out (a row that failed and now has samples with ids
-of their own). A line that a crash cut short is removed when the journal is next opened for writing;
-a damaged line elsewhere is left in place, reported by number, and its sample runs again. A journal
-of schema 1 is read as it is; when it is opened for writing, a header of the present schema follows
-what it holds.
+of their own). ``{"run": ...}`` says what is run from here on, ``{"results": ..., ...}`` what had
+come out when a run ended: run.json and results.json can be made again from them. A line that a
+crash cut short is removed when the journal is next opened for writing; a damaged line elsewhere is
+left in place, reported by number, and its sample runs again. A journal of schema 1 is read as it
+is; when it is opened for writing, a header of the present schema follows what it holds.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import gc
 import json
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from io import FileIO
 from pathlib import Path
 from queue import Queue
 from types import TracebackType
@@ -28,23 +31,50 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from evalkit.errors import DataError, EvalkitError
-from evalkit.records import SCHEMA_VERSION, Record
-from evalkit.safe_text import mapped, mask, without_values
+from evalkit.errors import DataError, EvalkitError, reason
+from evalkit.records import SCHEMA_VERSION, Ending, Record, RunInfo
+from evalkit.safe_text import mapped, mask, masked, without_values
 
 BATCH = 256
 """Lines that one fsync covers at most."""
 HEADER_BYTES = 1 << 16
-Header = Mapping[str, Any]
+READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
+"""What opening a file for writing fails with where it may be read only."""
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """Takes an id out of a journal."""
+
+    id: str
+
+
+@dataclass(frozen=True)
+class Header:
+    """A journal's first line: whose it is."""
+
+    cell: str = ""
+    """``task:subset``."""
+    folder: str = ""
+    """Name of the cell's folder."""
+    schema_version: int = SCHEMA_VERSION
+
+
+Line = Header | RunInfo | Ending | Withdrawal | Record
+"""What a line of a journal says."""
 
 
 @dataclass
 class Contents:
-    """What a journal holds: its header, the last record of each id in order of first appearance,
-    and what was wrong with it.
+    """What a journal holds: the last record of each id in order of first appearance, what its last
+    run was and how one ended, and what was wrong with it.
     """
 
-    header: Mapping[str, Any] = field(default_factory=dict)
+    header: Header | None = None
+    run: RunInfo | None = None
+    """What the last run was; None in a journal of evalkit 0.1."""
+    ending: Ending | None = None
+    """How the last run ended, or an earlier run of everything; None where none did."""
     records: dict[str, Record] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     good_bytes: int = 0
@@ -53,21 +83,37 @@ class Contents:
     def scored(self) -> dict[str, Record]:
         return {id: r for id, r in self.records.items() if r.scored}
 
+    def take(self, line: Line) -> None:
+        """What the journal says once this line is a part of it."""
+        if isinstance(line, Record):
+            self.records[line.id] = line
+        elif isinstance(line, Withdrawal):
+            self.records.pop(line.id, None)
+        elif isinstance(line, Ending):
+            self.ending = line
+        elif isinstance(line, Header):
+            self.header = line
+        else:
+            if self.run:
+                earlier = (*self.run.earlier, self.run.session())
+                line = replace(line, earlier=earlier)
+            self.run = line
+            if self.ending and self.ending.results.selection.partial:
+                self.ending = None  # of fewer samples than are asked for now
 
-def read_header(path: Path) -> Mapping[str, Any]:
-    """A journal's first line; empty where there is no file, or no whole line. Raises DataError for
+
+def read_header(path: Path) -> Header | None:
+    """A journal's first line; None where there is no file, or no whole header. Raises DataError for
     a file that can't be read.
     """
     try:
         with path.open("rb") as file:
-            value = json.loads(file.readline(HEADER_BYTES))
+            line = _parsed(file.readline(HEADER_BYTES))
     except FileNotFoundError:
-        return {}
+        return None
     except OSError as e:
-        raise DataError(f"{path}: can't be read ({e.strerror})") from e
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) and "schema_version" in value else {}
+        raise unreadable(path, e) from e
+    return line if isinstance(line, Header) else None
 
 
 @contextmanager
@@ -97,45 +143,68 @@ def read(path: Path) -> Contents:
     except FileNotFoundError:
         return out
     except OSError as e:
-        raise DataError(f"{path}: can't be read ({e.strerror})") from e
+        raise unreadable(path, e) from e
     lines = data.split(b"\n")
-    for number, line in enumerate(lines, 1):
+    for number, text in enumerate(lines, 1):
         whole = number < len(lines)
-        if not line and not whole:
+        if not text and not whole:
             break
-        value = _parsed(line) if whole else None
-        if value is None:
+        line = _parsed(text) if whole else None
+        if line is None:
             why = "damaged; its sample will run again" if whole else "cut short by a crash; removed"
             out.faults.append(f"{path}, line {number}: {why}")
-        elif isinstance(value, Record):
-            out.records[value.id] = value
-        elif "schema_version" in value:
-            if value["schema_version"] > SCHEMA_VERSION:
-                raise DataError(
-                    f"{path}: written by a newer evalkit (schema {value['schema_version']}); "
-                    "update evalkit to read it"
-                )
-            out.header = {**out.header, **value}
+        elif isinstance(line, Header) and line.schema_version > SCHEMA_VERSION:
+            raise DataError(
+                f"{path}: written by a newer evalkit (schema {line.schema_version}); "
+                "update evalkit to read it"
+            )
         else:
-            out.records.pop(value["id"], None)
+            out.take(line)
         if whole:
-            out.good_bytes += len(line) + 1
+            out.good_bytes += len(text) + 1
     return out
 
 
-def _parsed(line: bytes) -> Record | dict[str, Any] | None:
-    """A record, a header or a withdrawal; None for what is none of them."""
+def unreadable(path: Path, e: OSError) -> DataError:
+    return DataError(f"{path}: can't be read ({e.strerror})")
+
+
+def check_owner(path: Path, header: Header | None, folder: str) -> None:
+    """Raises DataError for the journal of another cell's folder."""
+    if header and header.folder and folder and header.folder != folder:
+        raise DataError(
+            f"{path}: is the journal of {header.folder}; put it back there, or remove {path.parent}"
+        )
+
+
+def _parsed(text: bytes) -> Line | None:
+    """What a line says; None for damage."""
     try:
-        value = from_json(line, cache_strings="keys")
+        value = from_json(text, cache_strings="keys")
         if not isinstance(value, dict):
             return None
-        if isinstance(value.get("schema_version"), int):
-            return value
-        if value.get("withdrawn") is True and isinstance(value.get("id"), str):
-            return value
-        return Record.from_json(value)
-    except (ValueError, TypeError, RecursionError):
+        if "id" in value:
+            if value.get("withdrawn") is True and isinstance(value["id"], str):
+                return Withdrawal(value["id"])
+            return Record.from_json(value)
+        if isinstance(version := value.get("schema_version"), int):
+            return Header(str(value.get("cell", "")), str(value.get("folder", "")), version)
+        if "run" in value:
+            return RunInfo.from_json(value["run"])
+        return Ending.from_json(value)
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError):
         return None
+
+
+def _json(line: Line) -> Mapping[str, Any]:
+    if isinstance(line, Record):
+        return line.to_json()
+    if isinstance(line, Withdrawal):
+        return {"id": line.id, "withdrawn": True}
+    if isinstance(line, Header):
+        head = {"schema_version": line.schema_version, "cell": line.cell, "folder": line.folder}
+        return {k: v for k, v in head.items() if v}
+    return masked({"run": line.to_json()} if isinstance(line, RunInfo) else line.to_json())
 
 
 class Journal:
@@ -144,44 +213,75 @@ class Journal:
 
     A thread of its own writes: ``append`` returns at once, and all that waits goes to disk with one
     fsync. A record is in ``contents`` from the moment that it is on disk. Raises EvalkitError when
-    another process is writing to the file, or it can't be written.
+    another process is writing to the file, or it can't be written, DataError when it is the journal
+    of another cell. One that may be read only is read: a finished cell has nothing to write.
     """
+
+    file: FileIO | None = None
 
     def __init__(self, path: Path, header: Header) -> None:
         self.path = path
         self.failure: EvalkitError | None = None
         self.told = False
+        self.read_only: EvalkitError | None = None
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = path.open("a+b", buffering=0)
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.file.close()
-            raise EvalkitError(
-                f"{path}: another run is writing to it; wait for it to end"
-            ) from None
-        except OSError as e:
-            raise EvalkitError(
-                f"{path}: can't be written ({e.strerror}); choose another folder with --output"
-            ) from e
-        self.contents = read(path)
-        self.file.truncate(self.contents.good_bytes)
-        if self.contents.header.get("schema_version") != SCHEMA_VERSION:
-            self._write(_line({"schema_version": SCHEMA_VERSION, **header}))
-        self.waiting: Queue[tuple[bytes, Record | str] | None] = Queue()
+            self._open(header)
+        except BaseException:
+            if self.file:
+                self.file.close()
+            raise
+        self.waiting: Queue[tuple[bytes, Line] | None] = Queue()
         self.writer = threading.Thread(target=self._serve, name="journal", daemon=True)
         self.writer.start()
+
+    def _open(self, header: Header) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = self.path.open("a+b", buffering=0)
+        except OSError as e:
+            refusal = EvalkitError(
+                f"{self.path}: can't be written ({e.strerror}); choose another folder with --output"
+            )
+            if e.errno not in READ_ONLY or not self.path.is_file():
+                raise refusal from e
+            self.read_only = refusal
+        try:
+            if self.file:
+                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.contents = read(self.path)
+            check_owner(self.path, self.contents.header, header.folder)
+            if self.file and self.file.seek(0, os.SEEK_END) > self.contents.good_bytes:
+                self.file.truncate(self.contents.good_bytes)
+        except BlockingIOError:
+            raise EvalkitError(
+                f"{self.path}: another run is writing to it; wait for it to end"
+            ) from None
+        except OSError as e:
+            raise self._refused(e) from e
+        known = self.contents.header
+        if self.file and (known is None or known.schema_version != SCHEMA_VERSION):
+            self._write(_line(_json(header)))
+            self.contents.take(header)
 
     def append(self, record: Record) -> None:
         """Hands one record to the writer, without secrets. Raises EvalkitError when the disk
         refused an earlier one, ValueError for NaN or infinity.
         """
-        record = _without_secrets(record)
-        self._put(_line(record.to_json()), record)
+        self._put(_without_secrets(record))
+
+    def begin(self, run: RunInfo) -> None:
+        """Says what is run from here on, and waits until that is on disk. Raises as ``flush``."""
+        self._put(replace(run, earlier=()) if self.contents.run else run)
+        self.flush()
+
+    def end(self, ending: Ending) -> None:
+        """Says how the run ended, and waits until that is on disk. Raises as ``flush`` does."""
+        self._put(ending)
+        self.flush()
 
     def withdraw(self, id: str) -> None:
         """Takes an id out, and waits until that is on disk. Raises as ``flush`` does."""
-        self._put(_line({"id": id, "withdrawn": True}), id)
+        self._put(Withdrawal(id))
         self.flush()
 
     def flush(self) -> None:
@@ -189,9 +289,11 @@ class Journal:
         self.waiting.join()
         self._raise()
 
-    def _put(self, line: bytes, record: Record | str) -> None:
+    def _put(self, line: Line) -> None:
         self._raise()
-        self.waiting.put((line, record))
+        if self.read_only:
+            raise self.read_only
+        self.waiting.put((_line(_json(line)), line))
 
     def _raise(self) -> None:
         if self.failure:
@@ -212,34 +314,34 @@ class Journal:
                 batch.append(item)
             try:
                 if not self.failure:
-                    self._write(b"".join(line for line, _ in batch))
-                    for _, record in batch:
-                        self._count(record)
-            except EvalkitError as e:
-                self.failure = e
+                    self._write(b"".join(text for text, _ in batch))
+                    for _, line in batch:
+                        self.contents.take(line)
+            except BaseException as e:  # whoever waits for the lines must hear of it
+                self.failure = e if isinstance(e, EvalkitError) else EvalkitError(reason(e))
             for _ in batch:
                 self.waiting.task_done()
 
-    def _count(self, record: Record | str) -> None:
-        """Takes a written record into ``contents``, or a withdrawn id out of them."""
-        if isinstance(record, Record):
-            self.contents.records[record.id] = record
-        else:
-            self.contents.records.pop(record, None)
-
     def _write(self, lines: bytes) -> None:
+        assert self.file
         try:
             rest = memoryview(lines)
             while rest:
                 rest = rest[self.file.write(rest) :]
             os.fsync(self.file.fileno())
-            if os.fstat(self.file.fileno()).st_nlink == 0:
-                raise EvalkitError(f"{self.path}: was removed while this run was writing to it")
+            there, mine = None, os.fstat(self.file.fileno())
+            with suppress(FileNotFoundError, NotADirectoryError):
+                there = self.path.stat()
         except OSError as e:
-            raise EvalkitError(
-                f"{self.path}: {e.strerror}; what was scored before is kept: free some room "
-                "and repeat the command"
-            ) from e
+            raise self._refused(e) from e
+        if there is None or (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino):
+            raise EvalkitError(f"{self.path}: was removed while this run was writing to it")
+
+    def _refused(self, e: OSError) -> EvalkitError:
+        return EvalkitError(
+            f"{self.path}: {e.strerror}; what was scored before is kept: free some room "
+            "and repeat the command"
+        )
 
     def __enter__(self) -> Journal:
         return self
@@ -253,7 +355,9 @@ class Journal:
         self.waiting.join()
         self.waiting.put(None)
         self.writer.join()
-        self.file.close()
+        if self.file:
+            with suppress(OSError):  # every line has been waited for
+                self.file.close()
         if kind is None and not self.told:
             self._raise()
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from evalkit.errors import UsageError
+from evalkit.errors import UsageError, reason
 
 T = TypeVar("T")
 PREFIX = "evalkit_plugin_"
@@ -30,8 +30,10 @@ def classes_in(path: Path, base: type[T]) -> list[type[T]]:
     try:
         with _beside(path.resolve().parent):
             spec.loader.exec_module(module)
-    except Exception as e:
-        raise UsageError(f"{path}: can't be imported: {type(e).__name__}: {e}") from e
+    except KeyboardInterrupt:
+        raise
+    except BaseException as e:  # also an exit
+        raise UsageError(f"{path}: can't be imported: {reason(e)}") from e
     return [
         v
         for v in vars(module).values()

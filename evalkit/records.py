@@ -1,15 +1,17 @@
 """What a run leaves behind, as values: the record of a sample, what was run, and what came out.
 
-``Record`` is a line of the journal, ``RunInfo`` is run.json, ``CellResults`` is results.json. Each
-writes itself with ``to_json`` and is read with ``from_json``, also from the files of evalkit 0.1
-(schema 1). docs/formats.md lists the fields for people; a test holds it to the docstrings here.
+``Record`` is a line of the journal, ``RunInfo`` is run.json, ``CellResults`` is results.json, and
+``Ending`` is the journal's line from which results.json can be made again. Each writes itself with
+``to_json`` and is read with ``from_json``, also from the files of evalkit 0.1 (schema 1).
+docs/formats.md lists the fields for people; a test holds it to the docstrings here.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
@@ -261,12 +263,14 @@ class Selection:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Selection:
-        first = value.get("first")
+        start_stop = [_whole(v) for v in _typed(value, "first", list, [])]
+        if len(start_stop) not in (0, 2):
+            raise ValueError(f"'first' is {start_stop}")
         return cls(
-            first=(int(first[0]), int(first[1])) if first else None,
-            drawn=value.get("drawn"),
-            seed=value.get("seed", 0),
-            ids=tuple(value.get("ids", ())),
+            first=(start_stop[0], start_stop[1]) if start_stop else None,
+            drawn=_typed(value, "drawn", int, None),
+            seed=_typed(value, "seed", int, 0),
+            ids=tuple(map(str, _typed(value, "ids", list, []))),
         )
 
 
@@ -413,7 +417,7 @@ class RunInfo(Session):
             model=_typed(value, "model", str),
             model_path=_typed(value, "model_path", str, ""),
             identity=Identity.from_json(_typed(value, "identity", Mapping)),
-            metrics=tuple(Metric(**m) for m in _typed(value, "metrics", list, [])),
+            metrics=tuple(map(_metric, _typed(value, "metrics", list, []))),
             task_file=_typed(value, "task_file", str, ""),
             data_path=_typed(value, "data_path", str, ""),
             box_space=_one_of(value, "box_space", get_args(BoxSpace)),
@@ -524,18 +528,13 @@ class CellResults:
     @classmethod
     def of(cls, records: Sequence[Record], metrics: Sequence[Metric], **about: Any) -> CellResults:
         """Counts and metrics of records. ``about``: the other fields."""
-        done = [r for r in records if r.scored]
-        return cls(
-            n=len(done),
-            n_total=len(records),
-            errors=len(records) - len(done),
-            unparsed=sum(r.unparsed for r in done),
-            tokens=TokenCounts(
-                *(sum(getattr(r.tokens, f.name) for r in done) for f in fields(TokenCounts))
-            ),
-            metrics=tuple(m for m in (MetricResult.of(done, metric) for metric in metrics) if m),
-            **about,
-        )
+        return cls(**_counts(records, metrics), **about)
+
+    def of_records(
+        self, records: Sequence[Record], metrics: Sequence[Metric], **about: Any
+    ) -> CellResults:
+        """The same run's results with the counts and metrics of these records, and ``about``."""
+        return replace(self, **_counts(records, metrics), **about)
 
     @property
     def partial(self) -> bool:
@@ -557,10 +556,11 @@ class CellResults:
     def from_json(cls, value: Mapping[str, Any]) -> CellResults:
         """Reads schemas 1 and 2. Raises KeyError, ValueError or TypeError for what is none."""
         created = _typed(value, "created", str, "")
-        rescored = value.get("rescored")
+        if isinstance(value.get("rescored"), bool):  # schema 1
+            value = {**value, "rescored": created if value["rescored"] else None}
         return cls(
             created=created,
-            rescored=created if rescored is True else rescored or None,
+            rescored=_typed(value, "rescored", str, None),
             selection=Selection.from_json(_typed(value, "selection", Mapping, {})),
             complete=_typed(value, "complete", bool),
             inference_probe=_typed(value, "inference_probe", bool, False),
@@ -576,6 +576,67 @@ class CellResults:
         )
 
 
+def _counts(records: Sequence[Record], metrics: Sequence[Metric]) -> dict[str, Any]:
+    done = [r for r in records if r.scored]
+    return {
+        "n": len(done),
+        "n_total": len(records),
+        "errors": len(records) - len(done),
+        "unparsed": sum(r.unparsed for r in done),
+        "tokens": TokenCounts(
+            *(sum(getattr(r.tokens, f.name) for r in done) for f in fields(TokenCounts))
+        ),
+        "metrics": tuple(m for m in (MetricResult.of(done, metric) for metric in metrics) if m),
+    }
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What had come out when a run ended, and of which samples."""
+
+    results: CellResults
+    """As results.json has them."""
+    digest: str
+    """SHA-256 over the ids of the samples that count, sorted."""
+    ids: tuple[str, ...] = ()
+    """Those ids where a part of the samples was selected; otherwise all of the journal count."""
+
+    @classmethod
+    def of(cls, results: CellResults, ids: Iterable[str]) -> Ending:
+        chosen = tuple(ids)
+        return cls(results, _ids_digest(chosen), chosen if results.selection.partial else ())
+
+    def records(self, records: Mapping[str, Record]) -> list[Record]:
+        """Those of a journal's records that count."""
+        if self.results.selection.partial:
+            return [records[id] for id in self.ids if id in records]
+        return list(records.values())
+
+    def results_of(self, records: Mapping[str, Record], metrics: Sequence[Metric]) -> CellResults:
+        """The results by a journal's records as they are now: complete as long as these are of the
+        same samples.
+        """
+        mine = self.records(records)
+        same = _ids_digest(r.id for r in mine) == self.digest
+        return self.results.of_records(mine, metrics, complete=self.results.complete and same)
+
+    def to_json(self) -> dict[str, Any]:
+        ids = {"ids": list(self.ids)} if self.ids else {}
+        return {"results": self.results.to_json(), "digest": self.digest, **ids}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Ending:
+        return cls(
+            CellResults.from_json(_typed(value, "results", Mapping)),
+            _typed(value, "digest", str),
+            tuple(_typed(value, "ids", list, [])),
+        )
+
+
+def _ids_digest(ids: Iterable[str]) -> str:
+    return hashlib.sha256(json.dumps(sorted(ids)).encode()).hexdigest()
+
+
 _REQUIRED: Any = object()
 
 
@@ -589,6 +650,21 @@ def _typed(value: Mapping[str, Any], key: str, kind: type, default: Any = _REQUI
     if not isinstance(item, kind) or (isinstance(item, bool) and kind is int):
         raise TypeError(f"{key!r} is {json.dumps(item, default=str):.80}")
     return item
+
+
+def _metric(value: Mapping[str, Any]) -> Metric:
+    metric = Metric(**value)
+    _typed(value, "name", str)
+    _typed(value, "group", str, None)
+    _typed(value, "higher_is_better", bool, True)
+    _number(metric.scale)
+    return metric
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{value!r:.80} is not a whole number")
+    return value
 
 
 def _number(value: Any) -> float:

@@ -8,6 +8,7 @@ only when the adapter is ready for them, and leave memory when they are scored.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import math
 import time
@@ -21,6 +22,7 @@ from evalkit.adapter import recordable
 from evalkit.cell import Cell
 from evalkit.errors import DataError, EvalkitError, ScoringError, UsageError, reason
 from evalkit.journal import Journal
+from evalkit.patience import completions
 from evalkit.plugin import file_of
 from evalkit.progress import Progress
 from evalkit.provenance import command as command_line
@@ -28,6 +30,7 @@ from evalkit.provenance import git_state, versions
 from evalkit.store import (
     CellFolder,
     CellResults,
+    Ending,
     Record,
     RunInfo,
     Selection,
@@ -91,11 +94,14 @@ def run_cell(
     folder = cell.stored
     if fresh:
         folder.set_aside()
+    if folder.intact and _has_all(folder, folder.results, selection, cell):
+        return Outcome(cell, folder.results, folder.results.n, 0)  # nothing to write
     with folder.open_journal(cell.name) as journal:
         _warn_of_damage(journal)
+        folder.mend(journal)
         before = folder.finished()
-        if before and _has_all(folder, before, selection, journal, cell):
-            return Outcome(cell, before, len(journal.contents.scored), 0)
+        if before and _has_all(folder, before, selection, cell):
+            return Outcome(cell, before, before.n, 0)
         # The results of a part never take the place of those of everything.
         keep = selection.partial and before is not None and not before.selection.partial
         stream = _Stream(cell, selection, journal, before)
@@ -108,10 +114,15 @@ def run_cell(
                 serve = cell.adapter.rank if cell.task.rank else cell.adapter.generate
                 # An adapter that has nothing to do shall not load its model.
                 first = next(requests, None)
+                if journal.read_only and (first is not None or stream.made):
+                    raise journal.read_only
                 if not keep and (first is not None or stream.made or not _readable(folder)):
-                    folder.write_run(run_info(cell, selection, folder, command))
+                    run = run_info(cell, selection, folder, command)
+                    journal.begin(run)
+                    folder.write_run(run)
                 if first is not None:
-                    for completion in serve(chain([first], requests)):
+                    asked = chain([first], requests)
+                    for completion in completions(serve, asked, cell.adapter.timeout):
                         stream.finish(completion)
                         stream.show(bar)
                     next(requests, None)
@@ -128,8 +139,13 @@ def run_cell(
         failures = tuple(r for r in stream.records() if not r.scored)[:FAULTS_SHOWN]
         if all(r.failed_in == "row" for r in journal.contents.records.values()):
             folder.remove()
-        elif not keep:
-            folder.write_results(results)
+        elif journal.read_only is None:
+            if not keep and (stream.made or results != before):
+                journal.end(Ending.of(results, [r.id for r in stream.records()]))
+            if keep:
+                folder.mend(journal)
+            elif not folder.intact or results != before:
+                folder.write_results(results)
         if interrupted:
             try:
                 raise interrupted
@@ -200,14 +216,21 @@ def prompt_hash_of_0_1(sample: Sample) -> str:
 def _asked_before(record: Record, sample: Sample, prompt: str) -> bool:
     """Whether a record is of this sample as it is now."""
     if len(record.prompt) == 12:
-        return record.prompt == prompt_hash_of_0_1(sample)
-    return record.prompt == prompt
+        prompt = prompt_hash_of_0_1(sample)
+    return record.prompt == prompt and _json(record.target) == _json(sample.target)
 
 
-def _has_all(
-    folder: CellFolder, results: CellResults, selection: Selection, journal: Journal, cell: Cell
-) -> bool:
-    """Whether stored results have all that is asked for, without a look at the data or the model.
+def _json(target: Any) -> str | None:
+    """A target as a journal would give it back; None for what it can't hold."""
+    try:
+        return json.dumps(target, sort_keys=True)
+    except (TypeError, ValueError):
+        return None
+
+
+def _has_all(folder: CellFolder, results: CellResults, selection: Selection, cell: Cell) -> bool:
+    """Whether results of the journal have all that is asked for, without a look at the data or the
+    model.
 
     That takes data that are known by their contents, media included (evalkit 0.1 took no digests of
     those): others may have changed since. Rescored results don't count either, since their prompts
@@ -219,9 +242,7 @@ def _has_all(
     media = data.get("media") == folder.run.identity.data.get("media")
     by_contents = media and bool(data.get("sha256") or data.get("revision"))
     whole = results.complete and not results.errors and not results.rescored
-    enough = len(journal.contents.scored) >= results.n > 0
-    same = results.selection == selection
-    return by_contents and whole and enough and same
+    return by_contents and whole and results.n > 0 and results.selection == selection
 
 
 def _readable(folder: CellFolder) -> bool:
@@ -254,7 +275,7 @@ class _Stream:
         self.chosen: dict[str, None] = {}
         self.reused = self.asked = self.made = 0
         self.running = _RunningScore(cell)
-        self.broken: Exception | None = None
+        self.broken: BaseException | None = None
         self.seen = 0  # samples of the data so far
         self.rows_read = self.in_rows = 0  # rows that were read to their end, and their samples
         whole = before is not None and before.complete and not before.selection.partial
@@ -268,7 +289,9 @@ class _Stream:
         """
         try:
             yield from self._requests()
-        except Exception as e:
+        except (GeneratorExit, KeyboardInterrupt):
+            raise
+        except BaseException as e:
             self.broken = e
 
     def _requests(self) -> Iterator[Request]:
@@ -331,9 +354,18 @@ class _Stream:
             return f"{cell.task.full_name} has no rows: nothing was asked"
         if not self.asked and not self.reused:
             return f"no row could be used: mend {type(cell.task).__name__}.samples or the data"
-        if self.made and cell.task.describe_data(cell.data) != cell.identity.data:
-            return "the data changed while they were read: repeat the run"
-        return None
+        return self._why_mixed() if self.made else None
+
+    def _why_mixed(self) -> str | None:
+        """What is wrong where the data are no longer those that were read at first."""
+        changed = "the data changed while they were read, and answers are of both: repeat the run"
+        try:
+            same = self.cell.task.describe_data(self.cell.data) == self.cell.identity.data
+        except KeyboardInterrupt:
+            raise
+        except BaseException as e:
+            return f"{changed} ({reason(e)})"
+        return None if same else changed
 
     def records(self) -> list[Record]:
         """The records that count: all that the journal has, or those that were selected."""

@@ -1,32 +1,36 @@
 """Where cells lie on disk. This module alone knows the names of a cell's folder and files.
 
 ``output/runs/<model>/<task>-<subset>-<digest>/`` holds a journal (one record a sample, appended
-while the cell runs), run.json (what was run) and results.json (what came out, derived from the
-journal). docs/formats.md describes them for people who read them with other tools.
+while the cell runs), run.json (what was run) and results.json (what came out). The journal is the
+truth: where one of the other two is lost, damaged or not of this journal, what the journal says
+counts. docs/formats.md describes them for people who read them with other tools.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import chain, count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from evalkit import journal
 from evalkit.adapter import digest
-from evalkit.errors import DataError
+from evalkit.errors import DataError, EvalkitError
 from evalkit.files import remove_parts, replace_json
-from evalkit.journal import Contents, Journal
+from evalkit.journal import Contents, Header, Journal
 from evalkit.provenance import GitState
 from evalkit.records import (
     READABLE,
     SCHEMA_VERSION,
     CellResults,
+    Ending,
     FailedIn,
     Identity,
     MetricResult,
@@ -36,6 +40,7 @@ from evalkit.records import (
     Session,
     question_of,
 )
+from evalkit.safe_text import MASK
 from evalkit.task import Metric
 
 __all__ = [
@@ -43,6 +48,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "CellFolder",
     "CellResults",
+    "Ending",
     "FailedIn",
     "GitState",
     "Identity",
@@ -61,7 +67,12 @@ __all__ = [
 ]
 
 JOURNAL, RUN, RESULTS = "journal.jsonl", "run.json", "results.json"
-T = TypeVar("T")
+MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""What reading JSON of another shape than is expected may raise."""
+
+
+class NewerSchema(DataError):
+    """A file that a later evalkit wrote: it is not damaged, and never written over."""
 
 
 @dataclass(frozen=True)
@@ -95,34 +106,119 @@ class CellFolder:
 
     @cached_property
     def run(self) -> RunInfo:
-        """What was run. Raises DataError when run.json is missing or damaged."""
-        return self._read(self.run_path, RunInfo.from_json)
+        """What was run: run.json, or what the journal says where that is lost or damaged. Raises
+        DataError when neither can be read.
+        """
+        stored = self._stored_run()
+        if isinstance(stored, RunInfo):
+            return stored
+        if (kept := self.contents().run) and self._is_own(kept):
+            return kept
+        raise stored
 
     @cached_property
     def results(self) -> CellResults:
-        """What came out: results.json, or the same worked out from the journal when a killed run
-        left none. Raises DataError when it is damaged.
+        """What came out: results.json, or the same worked out from the journal where that is lost,
+        damaged, or not of the journal as it is now. Raises DataError when the journal can't be
+        read.
         """
-        if self.results_path.is_file():
-            return self._read(self.results_path, CellResults.from_json)
-        records = list(self.records().values())
-        fingerprint = self.run.identity.fingerprint
+        return self._stored_results() or self.derived(self.contents())
+
+    def derived(self, contents: Contents) -> CellResults:
+        """The results by what the journal holds."""
+        run, ending = contents.run or self.run, contents.ending
+        if ending:
+            metrics = run.metrics or _metrics_in(list(contents.records.values()))
+            return ending.results_of(contents.records, metrics)
+        records = list(contents.records.values())
         return CellResults.of(
             records,
-            self.run.metrics or _metrics_in(records),
-            created=self.run.created,
-            selection=self.run.selection,
+            run.metrics or _metrics_in(records),
+            created=run.created,
+            selection=run.selection,
             complete=False,
-            inference_probe=bool(fingerprint.get("inference_probe")),
-            switches=dict(fingerprint.get("switches", {})),
+            inference_probe=bool(run.identity.fingerprint.get("inference_probe")),
+            switches=dict(run.identity.fingerprint.get("switches", {})),
         )
 
     def finished(self) -> CellResults | None:
-        """results.json as it lies there; None when there is none, or none that can be read."""
+        """The results of a run that came to its end, whether or not it asked everything; None when
+        there is none.
+        """
         try:
-            return self._read(self.results_path, CellResults.from_json)
+            if stored := self._stored_results():
+                return stored
+            contents = self.contents()
+            return self.derived(contents) if contents.ending else None
         except DataError:
             return None
+
+    @property
+    def intact(self) -> bool:
+        """Whether run.json and results.json are there and are those of the journal."""
+        try:
+            return isinstance(self._stored_run(), RunInfo) and self._stored_results() is not None
+        except DataError:
+            return False
+
+    def mend(self, journal: Journal) -> None:
+        """Makes run.json and results.json again from the journal where they are not those of it.
+        Raises EvalkitError when they can't be written.
+        """
+        contents = journal.contents
+        if journal.read_only:
+            return
+        if contents.run and not isinstance(self._stored_run(), RunInfo):
+            self.write_run(contents.run)
+        if contents.ending and not self._stored_results():
+            self.write_results(self.derived(contents))
+
+    def _stored_run(self) -> RunInfo | DataError:
+        """run.json, or what is wrong with it. Raises DataError for one of a newer schema."""
+        try:
+            run = RunInfo.from_json(self._read(self.run_path))
+        except NewerSchema:
+            raise
+        except DataError as e:
+            return e
+        except MALFORMED as e:
+            return _damaged(self.run_path, e)
+        if self._is_own(run):
+            return run
+        return DataError(f"{self.run_path}: is that of another cell; remove {self.path}")
+
+    def _is_own(self, run: RunInfo) -> bool:
+        identity = run.identity.to_json()
+        hidden = MASK in json.dumps(identity)  # the digest was of what is masked now
+        return hidden or self.name.endswith(digest(identity)[:8])
+
+    def _stored_results(self) -> CellResults | None:
+        """results.json, if it is of the journal as it is now. Raises DataError for one of a newer
+        schema, and when the journal can't be read.
+        """
+        try:
+            value = self._read(self.results_path)
+            results = CellResults.from_json(value)
+        except NewerSchema:
+            raise
+        except (DataError, *MALFORMED):
+            return None
+        if isinstance(value.get("journal"), str):
+            return results if value["journal"] == self._journal_digest() else None
+        contents = self.contents()  # evalkit 0.1 kept no digest
+        n, total = len(contents.scored), len(contents.records)
+        fits = results.n <= n and results.n_total <= total
+        if not results.selection.partial:
+            fits = (results.n, results.n_total) == (n, total)
+        return results if fits and not contents.ending and not contents.faults else None
+
+    def _journal_digest(self) -> str:
+        """SHA-256 of the journal. Raises DataError when there is none, or it can't be read."""
+        try:
+            with self.journal_path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as e:
+            raise journal.unreadable(self.journal_path, e) from e
 
     @property
     def task(self) -> str:
@@ -147,27 +243,18 @@ class CellFolder:
 
     def contents(self) -> Contents:
         """All that the journal holds, with what is damaged in it. Raises DataError when it can't
-        be read.
+        be read, or is another cell's.
         """
         contents = journal.read(self.journal_path)
-        if contents.header.get("folder", self.name) != self.name:
-            raise self._not_its_own(contents.header["folder"])
+        journal.check_owner(self.journal_path, contents.header, self.name)
         return contents
 
     def check(self) -> None:
-        """Raises DataError when run.json, results.json or the journal's first line is damaged, or
-        is another cell's. The rest of the journal is not read.
+        """Raises DataError when the cell can't be read: its journal can't, or is another cell's, or
+        neither run.json nor the journal says what was run.
         """
+        journal.check_owner(self.journal_path, journal.read_header(self.journal_path), self.name)
         _ = self.run, self.results
-        header = journal.read_header(self.journal_path)
-        if header.get("folder", self.name) != self.name:
-            raise self._not_its_own(header["folder"])
-
-    def _not_its_own(self, folder: object) -> DataError:
-        return DataError(
-            f"{self.journal_path}: is the journal of {folder}; put it back there, or remove "
-            f"{self.path}"
-        )
 
     def records(self) -> dict[str, Record]:
         """The last record of each sample, by id, in order of first appearance."""
@@ -194,32 +281,38 @@ class CellFolder:
 
     def open_journal(self, task: str) -> Journal:
         """The journal, open for writing; ``task`` (``name:subset``) goes into its header. Raises
-        EvalkitError when another run is writing to it.
+        EvalkitError when another run is writing to it, DataError when it is another cell's.
         """
-        if self.journal_path.exists():
-            self.contents()  # refuses a journal that is another cell's
-        opened = Journal(self.journal_path, {"cell": task, "folder": self.name})
-        remove_parts(self.path)
+        opened = Journal(self.journal_path, Header(task, self.name))
+        if not opened.read_only:
+            remove_parts(self.path)
         return opened
 
     def set_aside(self) -> None:
         """Puts the journal under a name with the present time, and removes what was derived from
-        it, so that the next run begins anew. Raises EvalkitError when another run is writing.
+        it, so that the next run begins anew. Raises EvalkitError when another run is writing, or
+        the journal can't be moved.
         """
         if not self.journal_path.exists():
             return
         with self.open_journal(""):
-            self.journal_path.rename(self.path / f"journal.{datetime.now(UTC):%Y%m%dT%H%M%S}.jsonl")
-            self.results_path.unlink(missing_ok=True)
+            stem = f"journal.{datetime.now(UTC):%Y%m%dT%H%M%S}"
+            names = (f"{stem}{end}.jsonl" for end in chain([""], (f"-{i}" for i in count(2))))
+            aside = next(p for name in names if not (p := self.path / name).exists())
+            try:
+                self.journal_path.rename(aside)
+                self.results_path.unlink(missing_ok=True)
+            except OSError as e:
+                raise EvalkitError(f"{self.path}: can't be written ({e.strerror})") from e
         self._forget("run", "results")
 
     def remove(self) -> None:
         """Removes a cell that holds no answer, and its model's folder when nothing else is there;
         journals that were set aside stay.
         """
-        for path in (self.journal_path, self.run_path, self.results_path):
-            path.unlink(missing_ok=True)
-        with suppress(OSError):  # not empty
+        with suppress(OSError):  # not empty, or not to be written
+            for path in (self.journal_path, self.run_path, self.results_path):
+                path.unlink(missing_ok=True)
             self.path.rmdir()
             self.path.parent.rmdir()
 
@@ -237,8 +330,10 @@ class CellFolder:
         return folder
 
     def write_results(self, results: CellResults) -> None:
-        """Raises EvalkitError when it can't be written."""
-        replace_json(self.results_path, results.to_json())
+        """Writes results.json as that of the journal as it is now. Raises EvalkitError when it
+        can't be written, DataError when the journal can't be read.
+        """
+        replace_json(self.results_path, results.to_json() | {"journal": self._journal_digest()})
         self._forget("results")
 
     def _forget(self, *names: str) -> None:
@@ -246,29 +341,40 @@ class CellFolder:
         for name in names:
             self.__dict__.pop(name, None)
 
-    def _read(self, path: Path, from_json: Callable[[Mapping[str, Any]], T]) -> T:
+    def _read(self, path: Path) -> dict[str, Any]:
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
             version = value["schema_version"]
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as e:
+        except (OSError, *MALFORMED) as e:
             raise _damaged(path, e) from e
         if version not in READABLE:
-            raise DataError(
+            raise NewerSchema(
                 f"{path}: schema {version!r}, this evalkit reads {', '.join(map(str, READABLE))}; "
                 "update evalkit to read it"
             )
-        try:
-            return from_json(value)
-        except (ValueError, TypeError, KeyError, AttributeError) as e:
-            raise _damaged(path, e) from e
+        return value
 
 
 def cells(output: Path = Path("results")) -> list[CellFolder]:
     """All cells under an output folder, in the order of their folders, also those of runs that
-    were killed. Nothing is read yet: a damaged one raises when it is looked at.
+    were killed. Only what has nothing but a journal is read: it is no cell yet where a run was
+    killed before it said what it is. A damaged one raises when it is looked at.
     """
-    found = {p.parent for name in (RUN, RESULTS) for p in (output / "runs").glob(f"*/*/{name}")}
-    return [CellFolder(path) for path in sorted(found)]
+    found: dict[Path, set[str]] = {}
+    for name in (JOURNAL, RUN, RESULTS):
+        for path in (output / "runs").glob(f"*/*/{name}"):
+            found.setdefault(path.parent, set()).add(name)
+    there = [(CellFolder(path), names) for path, names in sorted(found.items())]
+    return [c for c, names in there if names != {JOURNAL} or not _is_empty(c.journal_path)]
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether a journal can be read and says nothing."""
+    try:
+        contents = journal.read(path)
+    except DataError:
+        return False
+    return not contents.records and not contents.run
 
 
 def model_name(text: str) -> str:

@@ -16,7 +16,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, get_args
 
-from evalkit.errors import DataError, ScoringError, UsageError, reason
+from evalkit.errors import DataError, ScoringError, UsageError, reason, text_of
 from evalkit.plugin import classes_in
 from evalkit.types import Completion, Media, MediaBudget, Message, Role, Sample, Score, Text
 
@@ -215,7 +215,9 @@ def read_samples(
             on_row(number)
         try:
             items.extend(task.samples(Row(columns, number, upright=task.subset.upright)))
-        except (Exception, SystemExit) as e:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as e:  # an exit, a panic of a native library: this row's alone
             # samples that were yielded before the error stand: `extend` has kept them
             items.append(e)
         for k, item in enumerate(items):
@@ -246,8 +248,10 @@ def checked_score(task: Task, sample: Sample, completion: Completion) -> Score:
         values = {k: float(v) for k, v in score.values.items()}
         if bad := [k for k, v in values.items() if not math.isfinite(v)]:
             raise ValueError(f"{', '.join(bad)} is not a finite number")
-    except (Exception, SystemExit) as e:
-        raise ScoringError(f"scoring failed: {type(e).__name__}: {e}") from e
+    except KeyboardInterrupt:
+        raise
+    except BaseException as e:  # an exit, a panic of a native library: this answer's alone
+        raise ScoringError(f"scoring failed: {type(e).__name__}: {text_of(e)}") from e
     return replace(score, values=values)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evalkit.store import CellFolder, CellResults, Identity, Record, RunInfo
+from evalkit.store import CellFolder, CellResults, Ending, Identity, Record, RunInfo
 from evalkit.task import Metric
 from evalkit.types import MediaBudget, TokenCounts
 
@@ -49,11 +50,30 @@ def cell(
     )
     folder = CellFolder.of(output, model, identity)
     about: dict[str, Any] = {"model": model, "identity": identity, "metrics": metrics}
-    folder.write_run(RunInfo(**about | dict(run or {})))
+    info = RunInfo(**about | dict(run or {}))
     kept = list(records)
+    fields: dict[str, Any] = {"complete": True, "created": "2026-01-01T00:00:00+00:00"}
+    came_out = CellResults.of(kept, metrics, **fields | results)
     with folder.open_journal(task) as journal:
+        journal.begin(info)
+        folder.write_run(info)
         for r in kept:
             journal.append(r)
-    fields: dict[str, Any] = {"complete": True, "created": "2026-01-01T00:00:00+00:00"}
-    folder.write_results(CellResults.of(kept, metrics, **fields | results))
+        journal.end(Ending.of(came_out, [r.id for r in kept]))
+        folder.write_results(came_out)
     return CellFolder(folder.path)
+
+
+def moved(old: CellFolder, **identity: Any) -> CellFolder:
+    """A cell under another identity, in the place of the old one."""
+    run = replace(old.run, identity=replace(old.run.identity, **identity))
+    new, records = old.sibling(run.identity), old.records()
+    with new.open_journal(old.task) as journal:
+        journal.begin(run)
+        new.write_run(run)
+        for r in records.values():
+            journal.append(r)
+        journal.end(Ending.of(old.results, records))
+        new.write_results(old.results)
+    old.remove()
+    return CellFolder(new.path)

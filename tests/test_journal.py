@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from evalkit.errors import DataError, EvalkitError
 from evalkit.files import replace_json as write_json
-from evalkit.journal import Journal, read
+from evalkit.journal import Header, Journal, read
 from evalkit.records import Record
 
 
 def filled(path: Path, n: int = 5) -> Path:
-    with Journal(path, {"cell": "t"}) as journal:
+    with Journal(path, Header("t")) as journal:
         for i in range(n):
             journal.append(Record(str(i), text="é\n|"))
     return path
@@ -29,12 +29,12 @@ def filled(path: Path, n: int = 5) -> Path:
 
 def test_records_survive_and_the_last_of_an_id_counts(tmp_path: Path) -> None:
     path = filled(tmp_path / "j")
-    with Journal(path, {}) as journal:
+    with Journal(path, Header()) as journal:
         journal.append(Record("2", error="no"))
     contents = read(path)
     assert list(contents.records) == ["0", "1", "2", "3", "4"]
     assert set(contents.scored) == {"0", "1", "3", "4"}
-    assert contents.header["cell"] == "t" and not contents.faults
+    assert contents.header == Header("t") and not contents.faults
 
 
 @given(st.integers(1, 200))
@@ -46,7 +46,7 @@ def test_a_journal_cut_anywhere_keeps_every_whole_line(
     torn = data[: max(0, len(data) - cut)]
     path.write_bytes(torn)
     whole = [json.loads(line) for line in torn.split(b"\n")[:-1]]
-    with Journal(path, {"cell": "t"}) as journal:
+    with Journal(path, Header("t")) as journal:
         assert list(journal.contents.records) == [r["id"] for r in whole if "id" in r]
         assert bool(journal.contents.faults) == (not torn.endswith(b"\n") and torn != b"")
         journal.append(Record("new"))
@@ -87,7 +87,7 @@ def test_a_line_that_is_json_but_no_record_is_damage(tmp_path: Path, line: bytes
 
 
 def test_nan_and_infinity_are_never_written(tmp_path: Path) -> None:
-    with Journal(tmp_path / "j", {}) as journal, pytest.raises(ValueError):
+    with Journal(tmp_path / "j", Header()) as journal, pytest.raises(ValueError):
         journal.append(Record("a", scores={"x": float("nan")}))
     assert read(tmp_path / "j").records == {}
 
@@ -95,7 +95,7 @@ def test_nan_and_infinity_are_never_written(tmp_path: Path) -> None:
 def test_a_folder_that_cant_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(EvalkitError, match="--output"):
-        Journal(tmp_path / "file" / "j", {})
+        Journal(tmp_path / "file" / "j", Header())
     with pytest.raises(EvalkitError, match="can't be written"):
         write_json(tmp_path / "file" / "x.json", {})
 
@@ -107,7 +107,7 @@ def test_a_full_disk_is_said_with_what_to_do_and_keeps_what_was_there(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     path = filled(tmp_path / "j")
-    with Journal(path, {}) as journal:
+    with Journal(path, Header()) as journal:
         monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(
             EvalkitError, match="No space left on device; what was scored before is kept"
@@ -125,7 +125,10 @@ def test_a_full_disk_is_told_at_the_end_where_nobody_asked_before(
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(EvalkitError, match="No space left"), Journal(tmp_path / "j", {}) as journal:
+    with (
+        pytest.raises(EvalkitError, match="No space left"),
+        Journal(tmp_path / "j", Header()) as journal,
+    ):
         monkeypatch.setattr(os, "fsync", full)
         journal.append(Record("new"))
 
@@ -141,7 +144,7 @@ def test_records_that_wait_share_an_fsync_and_count_once_they_are_on_disk(
         assert allowed.wait(20)
         real(file)
 
-    with Journal(tmp_path / "j", {}) as journal:
+    with Journal(tmp_path / "j", Header()) as journal:
         monkeypatch.setattr(os, "fsync", slow)
         for i in range(100):
             journal.append(Record(str(i)))
@@ -165,7 +168,7 @@ def test_rubbish_never_stops_a_run(
 ) -> None:
     path = tmp_path_factory.mktemp("j") / "j"
     path.write_bytes(rubbish)
-    with Journal(path, {"cell": "t"}) as journal:
+    with Journal(path, Header("t")) as journal:
         journal.append(Record("a"))
     assert list(read(path).records) == ["a"]
 
@@ -177,24 +180,24 @@ def test_a_journal_of_schema_1_that_is_gone_on_with_says_so(tmp_path: Path) -> N
         '{"id": "b", "cluster": "b", "metadata": {}, "error": "row 3: no answer"}\n'
     )
     (tmp_path / "j").write_text(old)
-    with Journal(tmp_path / "j", {"cell": "t", "folder": "t-1"}) as journal:
+    with Journal(tmp_path / "j", Header("t", "t-1")) as journal:
         journal.append(Record("c"))
     assert (tmp_path / "j").read_text().startswith(old)
     contents = read(tmp_path / "j")
-    assert contents.header == {"schema_version": 2, "cell": "t", "folder": "t-1"}
+    assert contents.header == Header("t", "t-1", 2)
     assert list(contents.records) == ["a", "b", "c"] and not contents.faults
     assert contents.records["b"].failed_in == "row"
 
 
 def test_a_journal_that_is_removed_under_a_run_is_an_error(tmp_path: Path) -> None:
     path = filled(tmp_path / "j")
-    with pytest.raises(EvalkitError, match="was removed while"), Journal(path, {}) as journal:
+    with pytest.raises(EvalkitError, match="was removed while"), Journal(path, Header()) as journal:
         path.unlink()
         journal.append(Record("new"))
 
 
 def test_a_withdrawn_id_is_gone_until_it_is_recorded_again(tmp_path: Path) -> None:
-    with Journal(filled(tmp_path / "j"), {}) as journal:
+    with Journal(filled(tmp_path / "j"), Header()) as journal:
         journal.withdraw("3")
         assert "3" not in journal.contents.records
     assert "3" not in read(tmp_path / "j").records
@@ -205,11 +208,11 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_line_costs_only_that_line(tmp_p
     code = (
         "import resource, signal, sys\n"
         "from pathlib import Path\n"
-        "from evalkit.journal import Journal\n"
+        "from evalkit.journal import Header, Journal\n"
         "from evalkit.records import Record\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (3500, 3500))\n"
-        "with Journal(Path(sys.argv[1]), {}) as journal:\n"
+        "with Journal(Path(sys.argv[1]), Header()) as journal:\n"
         "    for i in range(100):\n"
         "        journal.append(Record(str(i), text='x' * 20))\n"
     )
@@ -220,7 +223,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_line_costs_only_that_line(tmp_p
         timeout=60,
     )
     assert "what was scored before is kept" in done.stderr
-    with Journal(tmp_path / "j", {}) as journal:
+    with Journal(tmp_path / "j", Header()) as journal:
         assert "cut short" in journal.contents.faults[0]
         assert len(journal.contents.records) > 5
         journal.append(Record("after"))

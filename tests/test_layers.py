@@ -36,7 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("models", "engine"),
     ("types",),
-    ("media", "prefetch", "plugin", "progress", "provenance", "code"),
+    ("media", "prefetch", "patience", "plugin", "progress", "provenance", "code"),
     ("task", "adapter", "sources", "rows", "clips", "protocols"),
     ("tasks", "model_adapters", "nano"),
     ("cell", "store", "journal", "records"),

@@ -21,7 +21,7 @@ from evalkit.results.report import media
 from evalkit.task import Metric
 from evalkit.types import Message, Sample, Text
 from tests.report_data import HOSTILE, write_results
-from tests.stored import cell, record
+from tests.stored import cell, moved, record
 
 
 def contents(page: Path) -> dict[str, Any]:
@@ -130,8 +130,7 @@ def test_data_are_read_from_where_the_run_had_them(tmp_path: Path) -> None:
 def test_two_data_sets_of_one_task_stand_side_by_side(tmp_path: Path) -> None:
     output = write_results(tmp_path, 3)
     second = take_inventory(output).cells[1]
-    identity = replace(second.run.identity, data={"kind": "hub"})
-    second.write_run(replace(second.run, identity=identity))
+    moved(second, data={"kind": "hub"})
     write_report(output, tmp_path / "page.html")
     names = [t["name"] for t in contents(tmp_path / "page.html")["tasks"]]
     assert len(names) == 2 and names[1].startswith("boxes:all (official data ")

@@ -32,12 +32,12 @@ from evalkit.results.rescore import rescore
 from evalkit.results.tables import aligned, escaped, write_csv
 from evalkit.runner import run_cell
 from evalkit.stats import compare, mean
-from evalkit.store import RESULTS, RUN, CellFolder, Selection
+from evalkit.store import CellFolder, Selection
 from evalkit.task import Metric, Task, load_task
 from evalkit.types import Completion, Sample, Score
 from tests.plugins.adder import Adder
 from tests.runs import SUMS, run
-from tests.stored import cell, record
+from tests.stored import cell, moved, record
 
 
 def cells_in(output: Path) -> list[CellFolder]:
@@ -235,15 +235,15 @@ def test_one_damaged_cell_is_named_left_out_and_told_by_the_exit_code(
     output: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     damaged, whole = cells_in(output)
-    damaged.run_path.write_text("{")
+    make_folder(damaged, whole)
     assert [c.path for c in cells_in(output)] == [whole.path]
-    assert str(damaged.run_path) in caplog.text
+    assert str(damaged.journal_path) in caplog.text
     assert len(evalkit.load_results(output)) == 2 and len(evalkit.load_samples(output)) == 40
     for verb in ("leaderboard", "report", "rescore"):
         assert main([verb, "--output", str(output)]) == 1, verb
-    assert damaged.run_path.name in (output / "leaderboard.md").read_text()
-    damaged.run_path.write_text('{"schema_version": 99}')
-    assert "schema 99" in take_inventory(output).damaged[0]
+    assert damaged.journal_path.name in (output / "leaderboard.md").read_text()
+    whole.run_path.write_text('{"schema_version": 99}')
+    assert any("schema 99" in d for d in take_inventory(output).damaged)
 
 
 def swap_journals(a: CellFolder, b: CellFolder) -> None:
@@ -255,15 +255,17 @@ def make_folder(a: CellFolder, b: CellFolder) -> None:
     a.journal_path.mkdir()
 
 
-def lose_run(a: CellFolder, b: CellFolder) -> None:
-    (a.path / RUN).unlink()
+def lose_journal(a: CellFolder, b: CellFolder) -> None:
+    a.journal_path.unlink()
 
 
-def misshape(a: CellFolder, b: CellFolder) -> None:
-    (a.path / RESULTS).write_text("[]")
+def lose_what_was_run(a: CellFolder, b: CellFolder) -> None:
+    a.run_path.unlink()
+    lines = a.journal_path.read_text().splitlines(keepends=True)
+    a.journal_path.write_text("".join(li for li in lines if not li.startswith('{"run"')))
 
 
-@pytest.mark.parametrize("damage", [swap_journals, make_folder, lose_run, misshape])
+@pytest.mark.parametrize("damage", [swap_journals, make_folder, lose_journal, lose_what_was_run])
 def test_whatever_is_damaged_every_table_has_the_other_cells(
     output: Path, damage: Callable[[CellFolder, CellFolder], None]
 ) -> None:
@@ -293,7 +295,7 @@ def test_labels_add_only_what_tells_cells_apart(output: Path) -> None:
     a, b = cells_in(output)
     assert sorted(labels([a]).values()) == ["adder"]
     assert sorted(labels([a, b]).values()) == sorted([f"adder, {a.name}", f"adder, {b.name}"])
-    b.write_run(replace(b.run, identity=replace(b.run.identity, data={"kind": "hub"})))
+    b = moved(b, data={"kind": "hub"})
     assert sorted(labels([a, b]).values()) == ["adder, local data", "adder, official data"]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from evalkit.cell import Cell
-from evalkit.errors import DataError, EvalkitError, UsageError
+from evalkit.errors import EvalkitError, UsageError
 from evalkit.runner import prompt_hash, run_cell
 from evalkit.store import Selection, cells
 from evalkit.task import Task, load_task
@@ -393,14 +393,6 @@ def test_a_finished_cell_is_not_looked_at_where_data_are_known_by_their_contents
     monkeypatch.setattr("evalkit.runner.read_samples", lambda *_: pytest.fail("data were read"))
     again = run(tmp_path, task=task)
     assert (again.made, again.reused, again.results) == (0, 30, first.results)
-
-
-def test_a_run_repairs_a_lost_run_json(tmp_path: Path) -> None:
-    folder = run(tmp_path).cell.stored
-    next(folder.path.glob("run*")).write_text("{")
-    with pytest.raises(DataError):
-        _ = folder.of(tmp_path, "adder", run(tmp_path / "other").cell.identity).run
-    assert run(tmp_path).cell.stored.run.model == "adder"
 
 
 @pytest.mark.parametrize(

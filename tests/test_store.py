@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -14,9 +15,11 @@ from evalkit.errors import DataError, EvalkitError
 from evalkit.files import PART, part_of, remove_parts
 from evalkit.files import replace as replace_file
 from evalkit.store import (
+    CellFolder,
     CellResults,
     Record,
     RunInfo,
+    Selection,
     cells,
     display_names,
     model_name,
@@ -25,6 +28,32 @@ from evalkit.store import (
 )
 from evalkit.types import Completion, Message, Sample, Score, Text, TokenCounts
 from tests.runs import run
+
+
+def damage(path: Path, text: str | None) -> None:
+    """Puts a text in the place of a file's; None: removes it."""
+    if text is None:
+        path.unlink()
+    else:
+        path.write_text(text)
+
+
+def kill(folder: CellFolder) -> None:
+    """Leaves of a finished run what a kill before its end would have left."""
+    folder.results_path.unlink()
+    lines = folder.journal_path.read_text().splitlines(keepends=True)
+    folder.journal_path.write_text("".join(li for li in lines if not li.startswith('{"results"')))
+
+
+def as_0_1_wrote_it(folder: CellFolder) -> None:
+    """Takes away what evalkit 0.1 did not write: the journal's lines of runs, and the digest."""
+    lines = folder.journal_path.read_text().splitlines(keepends=True)
+    records = [li for li in lines if not li.startswith(('{"results"', '{"run"'))]
+    folder.journal_path.write_text("".join(records))
+    results = json.loads(folder.results_path.read_text())
+    del results["journal"]
+    folder.results_path.write_text(json.dumps(results))
+
 
 SAMPLE = Sample(
     "a",
@@ -96,18 +125,141 @@ def test_the_cell_of_a_killed_run_is_partial_and_counts_what_its_journal_holds(
     tmp_path: Path,
 ) -> None:
     whole = run(tmp_path).cell.stored
-    whole.results_path.unlink()
+    expected = whole.results.metrics
+    kill(whole)
     killed = cells(tmp_path)[0]
     assert killed.results.partial and not killed.results.complete
-    assert killed.results.metrics == whole.results.metrics
+    assert killed.results.metrics == expected
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema_version": 2, "model": 3}', "{" * 9999])
-def test_a_damaged_run_json_is_named(tmp_path: Path, text: str) -> None:
+DAMAGE = [
+    None,
+    "",
+    "[]",
+    "{}",
+    '{"schema_version": 2, "model": 3}',
+    '{"schema_version": 2, "selection": {"first": [1]}}',
+    "{" * 9999,
+]
+
+
+@pytest.mark.parametrize("text", DAMAGE)
+def test_a_lost_or_damaged_run_json_is_read_from_the_journal_and_made_again(
+    tmp_path: Path, text: str | None
+) -> None:
+    first = run(tmp_path, crash_at=22).cell.stored.run
+    resumed = run(tmp_path).cell.stored
+    whole = resumed.run_path.read_bytes()
+    damage(resumed.run_path, text)
+    (again,) = cells(tmp_path)
+    assert again.run == resumed.run and again.run.earlier == (first.session(),)
+    assert not again.intact
+    run(tmp_path)
+    assert resumed.run_path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("text", DAMAGE)
+def test_a_lost_or_damaged_results_json_is_read_from_the_journal_and_made_again(
+    tmp_path: Path, text: str | None
+) -> None:
     folder = run(tmp_path).cell.stored
-    folder.run_path.write_text(text)
+    whole = folder.results_path.read_bytes()
+    damage(folder.results_path, text)
+    (again,) = cells(tmp_path)
+    assert again.results == folder.results and again.results.complete
+    run(tmp_path)
+    assert folder.results_path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("selection", [Selection(), Selection(drawn=8), Selection(first=(5, 25))])
+def test_both_can_be_lost(tmp_path: Path, selection: Selection) -> None:
+    run(tmp_path, Selection(first=(0, 3)))
+    folder = run(tmp_path, selection).cell.stored
+    expected = folder.run, folder.results
+    folder.run_path.unlink()
+    folder.results_path.unlink()
+    (again,) = cells(tmp_path)
+    assert (again.run, again.results) == expected
+
+
+@pytest.mark.parametrize("text", DAMAGE)
+def test_a_damaged_run_json_of_evalkit_0_1_is_named(tmp_path: Path, text: str | None) -> None:
+    folder = run(tmp_path).cell.stored
+    as_0_1_wrote_it(folder)
+    damage(folder.run_path, text)
+    (again,) = cells(tmp_path)
     with pytest.raises(DataError, match=re.escape(str(folder.run_path))):
-        _ = folder.run
+        again.check()
+
+
+def test_the_files_of_another_cell_are_not_believed(tmp_path: Path) -> None:
+    own, other = run(tmp_path).cell.stored, run(tmp_path, wrong=4).cell.stored
+    expected = own.run, own.results
+    assert other.results.metrics != own.results.metrics
+    shutil.copy(other.run_path, own.run_path)
+    shutil.copy(other.results_path, own.results_path)
+    again = CellFolder(own.path)
+    assert (again.run, again.results) == expected
+
+
+def test_results_that_the_journal_has_left_behind_are_worked_out_anew(tmp_path: Path) -> None:
+    folder = run(tmp_path).cell.stored
+    record = replace(folder.records()["sum/4"], scores={"exact": 0.0, "digits": 0.0})
+    with folder.open_journal("sums:all") as journal:
+        journal.append(record)
+    (again,) = cells(tmp_path)
+    assert again.results.metrics[0].value == pytest.approx(100 * 30 / 40)
+    assert again.results.complete and again.finished() == again.results
+
+
+@pytest.mark.parametrize("also", ["", '{"id": "foreign", "scores": {"exact": 1.0}}\n'])
+def test_a_cell_is_complete_by_the_ids_of_its_samples(tmp_path: Path, also: str) -> None:
+    folder = run(tmp_path).cell.stored
+    lines = folder.journal_path.read_text().splitlines(keepends=True)
+    (at,) = [i for i, line in enumerate(lines) if '"sum/4"' in line]
+    lines[at] = "\x00" * 20 + "\n"
+    folder.journal_path.write_text("".join(lines) + also)
+    (again,) = cells(tmp_path)
+    assert (again.results.n, again.results.complete) == (39 + bool(also), False)
+    mended = run(tmp_path)
+    assert (mended.made, mended.results.n, mended.results.complete) == (1, 40, True)
+    assert set(mended.cell.stored.records()) == {f"sum/{i}" for i in range(40)}
+
+
+def test_results_of_0_1_that_are_not_of_their_journal_are_worked_out_anew(tmp_path: Path) -> None:
+    folder = run(tmp_path).cell.stored
+    as_0_1_wrote_it(folder)
+    assert cells(tmp_path)[0].results == folder.results
+    lines = folder.journal_path.read_text().splitlines(keepends=True)
+    folder.journal_path.write_text("".join(lines[:-1]))
+    (again,) = cells(tmp_path)
+    assert (again.results.n, again.results.complete) == (39, False)
+
+
+def test_a_run_that_was_killed_before_it_said_what_it_is_leaves_no_cell(tmp_path: Path) -> None:
+    folder = run(tmp_path).cell.stored
+    first = folder.journal_path.read_text().splitlines(keepends=True)[0]
+    kill(folder)
+    folder.run_path.unlink()
+    folder.journal_path.write_text(first)
+    assert cells(tmp_path) == []
+    assert run(tmp_path).made == 40
+
+
+@pytest.mark.parametrize("lost", ["removed", "a folder"])
+def test_a_cell_without_its_journal_is_named(tmp_path: Path, lost: str) -> None:
+    folder = run(tmp_path).cell.stored
+    folder.journal_path.unlink()
+    if lost == "a folder":
+        folder.journal_path.mkdir()
+    (again,) = cells(tmp_path)
+    with pytest.raises(DataError, match=f"{folder.journal_path}: can't be read"):
+        again.check()
+    if lost == "a folder":
+        with pytest.raises(EvalkitError, match="can't be written"):
+            run(tmp_path)
+    else:
+        assert run(tmp_path).made == 40
 
 
 def test_a_newer_schema_is_refused_with_what_to_do(tmp_path: Path) -> None:

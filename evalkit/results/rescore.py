@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from evalkit.code import code_of
 from evalkit.errors import ScoringError
-from evalkit.store import CellFolder, CellResults, Identity, Record
+from evalkit.store import CellFolder, Ending, Identity, Record
 from evalkit.task import Task, checked_score, load_task
 
 
@@ -27,7 +27,8 @@ def rescore(cell: CellFolder) -> tuple[CellFolder, int]:
     task = load_task(f"{cell.run.task_file or identity.task}:{identity.subset}")
     now = replace(identity, task_version=task.version, code=_code_now(identity, task))
     target = cell if now == identity else cell.sibling(now)
-    old = cell.records()
+    before = cell.contents()
+    old = before.records
     with target.open_journal(cell.task) as journal:
         new = {id: _rescored(task, record) for id, record in old.items()}
         there = journal.contents.records
@@ -39,21 +40,18 @@ def rescore(cell: CellFolder) -> tuple[CellFolder, int]:
         journal.flush()
         changed = sum(_score(new[id]) != _score(record) for id, record in old.items())
         again = changed or target is not cell
-        counted = CellResults.of(list(there.values()), task.metrics, complete=True)
+        results = replace(cell.results, rescored=_now() if again else cell.results.rescored)
+        # a part of the samples stays one: those of the run count, or all where it does not say
+        ending = before.ending if target is cell else None
+        kept = ending.records(there) if ending else list(there.values())
+        results = results.of_records(kept, task.metrics)
         if target is not cell:
-            target.write_run(replace(cell.run, identity=now, metrics=task.metrics))
-        target.write_results(
-            replace(
-                cell.results,
-                n=counted.n,
-                n_total=counted.n_total,
-                errors=counted.errors,
-                unparsed=counted.unparsed,
-                tokens=counted.tokens,
-                metrics=counted.metrics,
-                rescored=_now() if again else cell.results.rescored,
-            )
-        )
+            run = replace(cell.run, identity=now, metrics=task.metrics)
+            journal.begin(run)
+            target.write_run(run)
+        if again or results != cell.results:
+            journal.end(Ending.of(results, [r.id for r in kept]))
+        target.write_results(results)
     return target, changed
 
 
