@@ -66,10 +66,11 @@ SHAPES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = tuple(
         (("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), r"\bgh[pousr]_[A-Za-z0-9]{12,}", MASK),
         (("github_pat_",), r"github_pat_\w{12,}", MASK),
         (("glpat-",), r"glpat-[\w-]{12,}", MASK),
-        (("AKIA", "ASIA"), r"\bA[KS]IA[A-Z0-9]{12,}", MASK),
+        (("AKIA",), r"AKIA(?<!\wAKIA)[A-Z0-9]{12,}", MASK),
+        (("ASIA",), r"ASIA(?<!\wASIA)[A-Z0-9]{12,}", MASK),
         (("AIza",), r"AIza[\w-]{20,}", MASK),
         (("ya29.",), r"ya29\.[\w-]{16,}", MASK),
-        (("xox",), r"\bxox[a-z]-[\w-]{8,}", MASK),
+        (("xox",), r"xox(?<!\wxox)[a-z]-[\w-]{8,}", MASK),
         (("xapp-",), r"xapp-[\w-]{8,}", MASK),
         (("hooks.slack.com/",), r"(?<=hooks\.slack\.com/)[\w/-]{8,}", MASK),
         (("/webhooks/",), r"(?<=/webhooks/)[\w/-]{16,}", MASK),
@@ -102,7 +103,7 @@ SHAPES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = tuple(
 place. None of them takes in a quote or a backslash, so JSON and HTML stay whole; none looks further
 ahead than some hundred characters, so a long text takes no longer than it must."""
 
-QUERY = re.compile(r"""((?:[?&#]|&amp;)([\w.-]{1,40})=)[^\s&;#"'<>\\]+""")
+QUERY = re.compile(r"""([?&#](?:amp;)?([\w.-]{1,40})=)[^\s&;#"'<>\\]+""")
 NAMED = re.compile(
     r"""(?<![\w-])(?P<name>-{0,2}[A-Za-z][\w.-]{0,60})(?P<sign>["']?\s*(?:=>|[=:])\s*|\s+)"""
 )
@@ -194,7 +195,7 @@ def is_secret(name: str, variable: bool = False) -> bool:
     ``variable``: of the environment, where the telling word may stand anywhere.
     """
     words = [w.lower() for w in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)]
-    if variable and words and words[-1] in PLACES:
+    if variable and words and words[-1] in {*PLACES, "session"}:  # a desktop's has a name
         return False
     while words and (words[-1].isdigit() or words[-1] in SUFFIXES):
         words.pop()
@@ -290,7 +291,7 @@ def _forms(value: str) -> set[str]:
         json.dumps(value)[1:-1],
         html.escape(value),
         html.escape(value, quote=False),
-        quote(value, safe=""),
-        quote_plus(value),
+        quote(value, safe="", errors="replace"),
+        quote_plus(value, errors="replace"),
         repr(value)[1:-1],
     }

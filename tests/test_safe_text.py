@@ -240,6 +240,17 @@ def test_a_secret_is_refused_as_an_argument_without_being_repeated(
         evalkit.evaluate(SUMS, "m", adapter="spy.py", progress=False, **{name: value})
 
 
+def test_an_option_for_a_key_is_answered_with_the_environment(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for option in ("--api-key", "--token", "--hf-token"):
+        with pytest.raises(SystemExit):
+            main(("run", "docvqa", f"{option}=hunter2", option, "hunter2"))
+        said = capsys.readouterr().err
+        assert "hunter2" not in said and option in said
+        assert option == "--hf-token" or "set it in the environment" in said
+
+
 def test_what_only_sounds_like_a_secret_is_taken_and_shown() -> None:
     command = "evalkit run --model-args batch_tokens=2048,max_new_tokens=5,tokenizer=x,image_key=y"
     assert mask(command) == command
@@ -313,6 +324,11 @@ def test_a_variable_that_was_taken_out_of_the_environment_is_still_masked(
     assert without_keys("x was-here-once y") == "x *** y"
 
 
+def test_a_secret_that_is_no_text_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAW_SECRET", os.fsdecode(b"\xff\xfe raw \x80 bytes"))
+    assert without_keys(f"<{os.environ['RAW_SECRET']}>") == "<***>"
+
+
 def test_short_words_and_paths_of_variables_are_not_masked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -321,6 +337,8 @@ def test_short_words_and_paths_of_variables_are_not_masked(
         ("B_TOKEN", "1234567"),
         ("SSH_AUTH_SOCK", str(tmp_path)),
         ("TOKEN_PATH", "some/where/else"),
+        ("DESKTOP_SESSION", "ubuntu-xorg"),
+        ("PWD", "/no/such/folder/at/all"),
     ):
         monkeypatch.setenv(name, value)
         assert without_keys(f"<{value}>") == f"<{value}>"

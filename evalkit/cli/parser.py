@@ -65,8 +65,8 @@ ELSEWHERE = {
     "pretrained": "use --model",
     "model-path": "use --model",
     "work-dir": "use --output",
-    "api-key": "keys are no arguments: set it in the environment, where the adapter reads it",
-    "token": "keys are no arguments: set it in the environment, where the adapter reads it",
+    "api-key": "(no option) set it in the environment, where the adapter reads it",
+    "token": "(no option) set it in the environment, where the adapter reads it",
     "judge": "scores are computed, never judged by a model",
 }
 """Options of other harnesses, and what evalkit does instead."""
