@@ -1,5 +1,7 @@
 """Errors meant for people: what was wrong, where, and what to do."""
 
+from signal import Signals
+
 from evalkit.safe_text import mask
 
 
@@ -15,7 +17,7 @@ class EvalkitError(Exception):
 class Stopped(KeyboardInterrupt):
     """The process was told to end by a signal other than Ctrl-C's: what is in hand is kept."""
 
-    def __init__(self, signal: int) -> None:
+    def __init__(self, signal: Signals) -> None:
         super().__init__(signal)
         self.signal = signal
 

@@ -6,8 +6,8 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -54,6 +54,23 @@ def replace(path: Path, content: str | bytes, durable: bool = True) -> None:
 def replace_json(path: Path, value: Mapping[str, Any]) -> None:
     """``replace`` with a JSON object. Raises ValueError for NaN or infinity."""
     replace(path, json.dumps(masked(value), ensure_ascii=False, allow_nan=False, indent=1) + "\n")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Waits until no other process is in here with the same folder: what several write there from
+    what they read there has to be read and written by one at a time. A folder that is not there,
+    or can't be locked, is not waited for.
+    """
+    descriptor = None
+    try:
+        with suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def part_of(path: Path) -> Path:

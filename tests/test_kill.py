@@ -94,14 +94,19 @@ def test_a_line_cut_short_is_removed_and_said(tmp_path: Path) -> None:
     assert cell_in(tmp_path).results.metrics == whole
 
 
-def test_ctrl_c_keeps_what_was_scored_and_prints_how_to_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_signal_keeps_what_was_scored_and_prints_how_to_go_on(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     process = start(tmp_path)
     while lines(tmp_path) < 5:
         assert process.poll() is None
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code and "Traceback" not in err
     assert f"evalkit run --tasks {PLUGINS / 'sums.py'}" in err
     assert lines(tmp_path) >= 5
     assert cell_in(tmp_path).results.partial

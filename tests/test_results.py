@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -415,3 +416,74 @@ def test_a_cell_whose_task_is_gone_does_not_keep_others_from_being_rescored(
     assert main(["rescore", "--output", str(own_task.parent)]) == 1
     said = capsys.readouterr()
     assert "mine.py: no such file" in said.err and said.out.count("0 scores changed") == 1
+
+
+RUN_OF_SUMS = (
+    "import sys\n"
+    "from pathlib import Path\n"
+    "from evalkit.results import write_leaderboard\n"
+    "from tests.runs import run\n"
+    "output, first, rounds = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])\n"
+    "for i in range(rounds):\n"
+    "    run(output, wrong=first + i)\n"
+    "    write_leaderboard(output)\n"
+)
+
+
+@pytest.mark.parametrize(("runs", "rounds"), [(3, 2), pytest.param(12, 20, marks=pytest.mark.slow)])
+def test_runs_that_share_a_folder_leave_whole_tables_and_no_reader_sees_a_torn_one(
+    tmp_path: Path, runs: int, rounds: int
+) -> None:
+    command = [sys.executable, "-c", RUN_OF_SUMS, str(tmp_path)]
+    processes = [
+        subprocess.Popen([*command, str(2 + i * rounds), str(rounds)], stderr=subprocess.PIPE)
+        for i in range(runs)
+    ]
+    csv, rows = tmp_path / "leaderboard.csv", 0
+    while any(p.poll() is None for p in processes):
+        if csv.exists():
+            now = len(pd.read_csv(csv))
+            assert now >= rows, "a later table has what an earlier one had"
+            rows = now
+            assert (tmp_path / "leaderboard.md").read_text().endswith("\n")
+        time.sleep(0.01)
+    for p in processes:
+        assert p.wait() == 0, p.stderr and p.stderr.read()
+        assert p.stderr
+        p.stderr.close()
+    assert len(pd.read_csv(csv)) == 2 * runs * rounds  # two metrics a cell
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "leaderboard.csv",
+        "leaderboard.md",
+        "runs",
+    ]
+
+
+def test_a_comparison_beside_a_damaged_cell_says_so_and_exits_1(
+    output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = cells_in(output)
+    third = run(output, wrong=7).cell.stored
+    compare = ["compare", str(a.path), str(b.path), "--output", str(output)]
+    assert main(compare) == 0
+    make_folder(third, a)
+    assert main(compare) == 1
+    assert str(third.journal_path) in capsys.readouterr().err
+
+
+def test_a_rescore_that_was_killed_before_its_results_is_made_good(
+    output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell, _ = cells_in(output)
+    task = load_task(SUMS)
+    monkeypatch.setattr(type(task), "score", lambda *_: Score({"exact": 0.0, "digits": 0.0}))
+    monkeypatch.setattr("evalkit.results.rescore.load_task", lambda _: task)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(CellFolder, "write_results", killed)
+        rescore(cell)
+    shown = evalkit.load_results(output)
+    assert set(shown[shown.cell == str(cell.path)].value) == {0.0}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import islice
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 from evalkit.cell import Cell
-from evalkit.errors import EvalkitError, UsageError
+from evalkit.errors import DataError, EvalkitError, UsageError
 from evalkit.runner import prompt_hash, run_cell
 from evalkit.store import Selection, cells
 from evalkit.task import Task, load_task
@@ -441,19 +443,29 @@ def test_the_box_space_of_an_adapter_counts_where_a_completion_has_none(
     assert {r.box_space for r in run(tmp_path).cell.stored.records().values()} == {"pixel"}
 
 
-def test_an_adapter_that_exits_is_stopped_with_what_it_scored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+class Panic(BaseException):
+    """As native libraries raise it."""
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), Panic("at the disco"), Mute(), MemoryError()])
+def test_whatever_an_adapter_raises_is_stopped_with_what_it_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     answer = Adder.answer
 
     def exits(self: Adder, request: Request) -> Completion:
         if request.id == "sum/9":
-            raise SystemExit(0)
+            raise error
         return answer(self, request)
 
     monkeypatch.setattr(Adder, "answer", exits)
     outcome = run(tmp_path)
-    assert "SystemExit" in str(outcome.stopped) and outcome.results.n >= 6
+    assert type(error).__name__ in str(outcome.stopped) and outcome.results.n >= 6
     assert not outcome.cell.stored.results.complete
 
 
@@ -476,17 +488,145 @@ def test_a_fingerprint_that_is_not_json_is_refused(
         run(tmp_path)
 
 
-@pytest.mark.parametrize("score", [SystemExit(0), "yes"])
+@pytest.mark.parametrize("score", [SystemExit(0), Panic("!"), Mute(), "yes"])
 def test_an_invalid_score_is_an_error_of_its_sample(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, score: object
 ) -> None:
     task = load_task(SUMS)
 
     def breaks(self: Task, sample: Sample, completion: Completion) -> object:
-        if isinstance(score, SystemExit):
+        if isinstance(score, BaseException):
             raise score
         return score
 
     monkeypatch.setattr(type(task), "score", breaks)
     outcome = run_cell(Cell.make(task, Adder("adder"), "adder", tmp_path), progress=False)
     assert (outcome.results.n, outcome.results.errors) == (0, 40)
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), Panic("!"), Mute()])
+def test_whatever_ends_the_data_what_was_asked_before_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def samples(s: Sample) -> list[Sample]:
+        if s.id == "sum/3":
+            raise error
+        return [s]
+
+    outcome = run(tmp_path, task=with_samples(monkeypatch, samples))
+    assert (outcome.results.n, outcome.results.errors, outcome.stopped) == (39, 1, None)
+    monkeypatch.undo()
+    task = load_task(SUMS)
+    rows = type(task.source).rows
+
+    def bad(self: object, override: Path | None = None) -> object:
+        yield from islice(rows(self, override), 20)  # type: ignore[arg-type]
+        raise error
+
+    monkeypatch.setattr(type(task.source), "rows", bad)
+    outcome = run(tmp_path / "rows", task=task, batch_size=16)
+    assert (outcome.made, outcome.results.complete) == (20, False)
+    assert type(error).__name__ in str(outcome.stopped)
+
+
+def test_data_that_can_no_longer_be_read_at_the_end_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = load_task(SUMS)
+    cell = cell_of(tmp_path, task)
+
+    def gone(*_: object) -> None:
+        raise DataError("x.parquet: no such file")
+
+    monkeypatch.setattr(type(task.source), "describe", gone)
+    outcome = run_cell(cell, progress=False)
+    assert "x.parquet: no such file" in str(outcome.stopped)
+    assert (outcome.results.n, cell.stored.results.complete) == (40, False)
+
+
+def test_a_sample_whose_target_changed_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path)
+    task = with_samples(
+        monkeypatch, lambda s: [replace(s, target=0 if s.id == "sum/4" else s.target)]
+    )
+    outcome = run(tmp_path, task=task)
+    assert (outcome.made, outcome.reused) == (1, 39)
+    assert outcome.cell.stored.records()["sum/4"].scores["exact"] == 0.0
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_cell_that_may_only_be_read_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: bool
+) -> None:
+    before = run(tmp_path, Selection() if finished else Selection(first=(0, 30)))
+    opened = Path.open
+
+    def read_only(path: Path, mode: str = "r", *rest: Any, **more: Any) -> Any:
+        if {"a", "x", "w"} & set(mode):
+            raise OSError(errno.EROFS, "Read-only file system")
+        return opened(path, mode, *rest, **more)
+
+    monkeypatch.setattr(Path, "open", read_only)
+    again = run(tmp_path)
+    if finished:
+        assert (again.made, again.reused, again.stopped) == (0, 40, None)
+        assert again.results == before.results
+    else:
+        assert "Read-only file system); choose another folder with --output" in str(again.stopped)
+        assert again.results.n == 30
+    monkeypatch.undo()
+    assert run(tmp_path).results.n == 40
+
+
+def test_fresh_twice_in_a_second_keeps_both_old_journals(tmp_path: Path) -> None:
+    for i in range(3):
+        folder = run(tmp_path, fresh=bool(i)).cell.stored
+    assert len(list(folder.path.glob("journal.2*"))) == 2
+
+
+class Hanging(Adder):
+    """Never answers some requests; all others at once."""
+
+    timeout = 0.1
+    hang: tuple[int, ...] = ()
+
+    def answer(self, request: Request) -> Completion:
+        if int(request.id.partition("/")[2]) in self.hang:
+            threading.Event().wait(60)
+        return super().answer(request)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_request_that_gets_no_answer_in_time_costs_its_own_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_size: int
+) -> None:
+    monkeypatch.setattr(Hanging, "hang", (4, 21))
+    cell = Cell.make(load_task(SUMS), Hanging("a", batch_size=batch_size), "a", tmp_path)
+    outcome = run_cell(cell, progress=False)
+    assert (outcome.results.n, outcome.results.errors, outcome.stopped) == (38, 2, None)
+    assert {f.id for f in outcome.failures} == {"sum/4", "sum/21"}
+    assert "no answer within 0.1 seconds" in str(outcome.failures[0].error)
+    monkeypatch.setattr(Hanging, "hang", ())
+    assert run_cell(cell, progress=False).made == 2
+
+
+def test_an_adapter_that_answers_nothing_any_more_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Hanging, "hang", tuple(range(10, 40)))
+    cell = Cell.make(load_task(SUMS), Hanging("a", batch_size=1), "a", tmp_path)
+    outcome = run_cell(cell, progress=False)
+    assert "3 requests in a row got no answer within 0.1 seconds" in str(outcome.stopped)
+    assert (outcome.results.n, outcome.results.errors) == (10, 3)
+
+
+def test_an_adapter_with_a_timeout_is_otherwise_as_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run_cell(Cell.make(load_task(SUMS), Hanging("a"), "a", tmp_path), progress=False)
+    assert whole.results.metrics == run(tmp_path / "other").results.metrics
+    monkeypatch.setattr(Hanging, "timeout", 20.0)
+    cell = Cell.make(load_task(SUMS), Hanging("b", crash_at=22), "b", tmp_path)
+    assert run_cell(cell, progress=False).stopped == "MemoryError: out of memory"

@@ -26,11 +26,13 @@ def add_parser(verbs: Verbs) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from evalkit.results import compare_cells, find_cells
+    from evalkit.results.cells import inventory_if_any
     from evalkit.results.pairs import comparison_frame, comparison_text
 
-    pairs = compare_cells(find_cells(args.a, args.output), find_cells(args.b, args.output))
+    there = inventory_if_any(args.output)
+    pairs = compare_cells(find_cells(args.a, there), find_cells(args.b, there))
     if args.json:
         print_json(comparison_frame(pairs).to_dict("records"))
     else:
         print(comparison_text(pairs))
-    return 0
+    return 1 if there.damaged else 0

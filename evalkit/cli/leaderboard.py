@@ -32,6 +32,13 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    from evalkit.files import locked
+
+    with locked(args.output):
+        return _written(args)
+
+
+def _written(args: argparse.Namespace) -> int:
     from evalkit.results.cells import some_cells
 
     there = some_cells(args.output)

@@ -1,13 +1,15 @@
 """The command line. Nothing heavy is imported before a verb needs it; exit codes are 0 (all
-scored), 1 (something failed), 2 (usage), 130
-(interrupted).
+scored), 1 (something failed), 2 (usage), 130 (Ctrl-C), 143 (SIGTERM) and 129 (SIGHUP).
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from evalkit.cli import (
     ask,
@@ -27,7 +29,7 @@ from evalkit.cli import (
 )
 from evalkit.cli.output import log_to_terminal, output_for_people, print_error
 from evalkit.cli.parser import Parser
-from evalkit.errors import EvalkitError, UsageError
+from evalkit.errors import EvalkitError, Stopped, UsageError, reason
 
 EXAMPLES = """examples:
   evalkit run --tasks docvqa,refcoco                          the embedded data and model
@@ -88,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.print_help()
             return 0
         args.argv = list(sys.argv[1:] if argv is None else argv)
-        with log_to_terminal(args.verbosity):
+        with log_to_terminal(args.verbosity), stopped_by_signals():
             return _run(args)
 
 
@@ -102,11 +104,42 @@ def _run(args: argparse.Namespace) -> int:
     except EvalkitError as e:
         print_error(str(e))
         return 1
-    except KeyboardInterrupt:
+    except OSError as e:  # a disk that is full or broken, a folder that may not be written
+        print_error(f"{e.filename}: {e.strerror}" if e.filename and e.strerror else reason(e))
+        return 1
+    except SystemExit as e:
+        print_error(f"a task or an adapter ended the program: {reason(e)}")
+        return 1
+    except KeyboardInterrupt as e:
         from evalkit.cli.options import command_of
 
+        number = e.signal if isinstance(e, Stopped) else signal.SIGINT
+        how = "interrupted" if number == signal.SIGINT else f"stopped by {number.name}"
         print(
-            f"\nevalkit: interrupted; what was scored is kept. Resume with:\n  {command_of(args)}",
+            f"\nevalkit: {how}; what was scored is kept. Resume with:\n  {command_of(args)}",
             file=sys.stderr,
         )
-        return 130
+        return 128 + number
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """Makes SIGTERM and SIGHUP end a verb as Ctrl-C does: what is in hand is kept. A signal that is
+    ignored (``nohup``) stays so, and only the main thread may set what a signal does.
+    """
+
+    def stop(number: int, _: object) -> None:
+        for other in before:
+            signal.signal(other, signal.SIG_IGN)  # a second one shall not end the ending
+        raise Stopped(signal.Signals(number))
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) == signal.SIG_DFL:
+                before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

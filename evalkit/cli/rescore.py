@@ -27,14 +27,17 @@ def add_parser(verbs: Verbs) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from evalkit.results import find_cells, some_cells, write_leaderboard
+    from evalkit.results.cells import inventory_if_any
     from evalkit.results.rescore import rescore as rescore_cell
 
     if args.cells:
-        named = [c for name in args.cells for c in find_cells(name, args.output)]
-        cells, failed = list({c.path: c for c in named}.values()), False
+        there = inventory_if_any(args.output)
+        named = [c for name in args.cells for c in find_cells(name, there)]
+        cells = list({c.path: c for c in named}.values())
     else:
         there = some_cells(args.output)
-        cells, failed = list(there.cells), bool(there.damaged)
+        cells = list(there.cells)
+    failed = bool(there.damaged)
     rows = []
     for cell in cells:
         try:

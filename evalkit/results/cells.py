@@ -60,31 +60,36 @@ def take_inventory(output: Output) -> Inventory:
     return Inventory(folder, tuple(whole), tuple(damaged))
 
 
+def inventory_if_any(output: Output) -> Inventory:
+    """``take_inventory``; an empty one where there is no such folder."""
+    if isinstance(output, str | Path) and not Path(output).is_dir():
+        return Inventory(Path(output), (), ())
+    return take_inventory(output)
+
+
 def some_cells(output: Output) -> Inventory:
     """``take_inventory`` of a folder that must hold at least one cell. Raises UsageError."""
-    if isinstance(output, str | Path) and not Path(output).is_dir():
-        there = Inventory(Path(output), (), ())
-    else:
-        there = take_inventory(output)
+    there = inventory_if_any(output)
     if not there.cells and not there.damaged:
         raise UsageError(f"no results under {there.output / 'runs'}: run something first")
     return there
 
 
-def find_cells(name: str, output: Path = Path("results")) -> list[CellFolder]:
+def find_cells(name: str, output: Output = Path("results")) -> list[CellFolder]:
     """Cells named on the command line: a cell's folder (its path or its name), or a model (all its
     cells). Raises UsageError with what there is.
     """
     if Path(name).is_dir() and (cell := CellFolder(Path(name))).exists:
         cell.check()
         return [cell]
-    there = take_inventory(output).cells if output.is_dir() else ()
+    inventory = inventory_if_any(output)
+    there = inventory.cells
     meant = [c for c in there if name in (c.name, c.model, c.path.parent.name)]
     meant = meant or [c for c in there if model_name(name) == c.model]
     if not meant:
         known = sorted({c.path.parent.name for c in there} | {c.name for c in there})
         raise UsageError(
-            f"{name}: no such cell or model under {output / 'runs'}; there are: "
+            f"{name}: no such cell or model under {inventory.output / 'runs'}; there are: "
             f"{', '.join(known) or 'none'}"
         )
     return meant

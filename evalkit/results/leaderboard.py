@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.adapter import digest
-from evalkit.files import remove_parts, replace
+from evalkit.files import locked, remove_parts, replace
 from evalkit.results.cells import (
     MINI_NOTE,
     Output,
@@ -256,7 +256,7 @@ class Leaderboard:
         )
 
     def write(self, output: Path) -> tuple[Path, Path]:
-        """``write_leaderboard`` of what is read already."""
+        """Writes what was read, under the same lock (``files.locked``) of the folder."""
         table = self.frame.assign(cell=[Path(c).name for c in self.frame["cell"]])
         remove_parts(output)
         csv = write_csv(output / "leaderboard.csv", table)
@@ -299,4 +299,5 @@ def write_leaderboard(output: Path = Path("results")) -> tuple[Path, Path]:
     ``output``; returns both paths. Raises UsageError when there is no such folder, EvalkitError
     when they can't be written.
     """
-    return Leaderboard.of(output).write(output)
+    with locked(output):  # of runs that end at once, the last has read what all others wrote
+        return Leaderboard.of(output).write(output)
