@@ -27,9 +27,10 @@ def rescore(cell: CellFolder) -> tuple[CellFolder, int]:
     task = load_task(f"{cell.run.task_file or identity.task}:{identity.subset}")
     now = replace(identity, task_version=task.version, code=_code_now(identity, task))
     target = cell if now == identity else cell.sibling(now)
-    before = cell.contents()
-    old = before.records
+    elsewhere = None if target is cell else cell.contents()
     with target.open_journal(cell.task) as journal:
+        before = elsewhere or journal.contents
+        old = dict(before.records)  # the journal's own change as it is written
         new = {id: _rescored(task, record) for id, record in old.items()}
         there = journal.contents.records
         for id, record in new.items():
@@ -51,7 +52,8 @@ def rescore(cell: CellFolder) -> tuple[CellFolder, int]:
             target.write_run(run)
         if again or results != cell.results:
             journal.end(Ending.of(results, [r.id for r in kept]))
-        target.write_results(results)
+        if again or results != cell.results or not target.intact:
+            target.write_results(results)
     return target, changed
 
 
