@@ -121,22 +121,22 @@ class Record:
     def rescored(self, score: Score | str | None) -> Record:
         """The same answer with another score, or with the reason why it has none."""
         if isinstance(score, Score):
-            return replace(
-                self,
-                scores={k: float(v) for k, v in score.values.items()},
-                parsed=score.parsed,
-                unparsed=score.unparsed,
-                error=None,
-                failed_in=None,
-            )
-        return replace(
-            self,
-            scores={},
-            parsed=None,
-            unparsed=False,
-            error=score or "no score",
-            failed_in="scoring",
-        )
+            changes: dict[str, Any] = {
+                "scores": {k: float(v) for k, v in score.values.items()},
+                "parsed": score.parsed,
+                "unparsed": score.unparsed,
+                "error": None,
+                "failed_in": None,
+            }
+        else:
+            changes = {
+                "scores": {},
+                "parsed": None,
+                "unparsed": False,
+                "error": score or "no score",
+                "failed_in": "scoring",
+            }
+        return _record({**vars(self), **changes})
 
     @property
     def answered(self) -> bool:
@@ -179,8 +179,7 @@ class Record:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Record:
         """Reads schemas 1 and 2. Raises ValueError or TypeError for what is no record."""
-        # A journal has a hundred thousand of them: fields are checked in one pass, and set without
-        # the constructor of a frozen dataclass, which takes as long as all the rest.
+        # a journal has a hundred thousand of them: fields are checked in one pass
         told = {k: v for k, v in value.items() if v is not None and k in _DEFAULTS}
         for key, kind in _KINDS.items():
             if key in told and type(told[key]) is not kind:
@@ -207,9 +206,7 @@ class Record:
         told["choices"] = tuple(told.get("choices", ()))
         told["logprobs"] = tuple(logprobs)
         told["tokens"] = TokenCounts(**{k: int(v) for k, v in tokens.items()})
-        record = object.__new__(cls)
-        vars(record).update({**_DEFAULTS, "metadata": {}, "scores": {}, **told})
-        return record
+        return _record({**_DEFAULTS, "metadata": {}, "scores": {}, **told})
 
 
 _DEFAULTS: Mapping[str, Any] = {f.name: f.default for f in fields(Record)}
@@ -226,6 +223,15 @@ _NAMES: Mapping[str, Sequence[str]] = {
     "box_space": get_args(BoxSpace),
     "failed_in": get_args(FailedIn),
 }
+
+
+def _record(values: Mapping[str, Any]) -> Record:
+    """A record of checked values, without the constructor of a frozen dataclass: for so many fields
+    that takes as long as reading the line.
+    """
+    record = object.__new__(Record)
+    vars(record).update(values)
+    return record
 
 
 def question_of(sample: Sample) -> str:

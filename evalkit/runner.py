@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, get_args
@@ -328,8 +328,8 @@ class _Stream:
         sample, prompt = self.pending.pop(completion.id)
         if why := why_unusable(completion):
             completion = Completion(completion.id, finish_reason="error", error=why)
-        box_space = completion.box_space or self.cell.adapter.box_space
-        completion = replace(completion, box_space=box_space)
+        if completion.box_space is None and (space := self.cell.adapter.box_space):
+            completion = replace(completion, box_space=space)
         score: Score | str | None = None
         if completion.error is None:
             try:
@@ -493,6 +493,8 @@ def _without_media(sample: Sample) -> Sample:
     """The sample with the text of its messages alone: what scoring and its record need, so that
     media leave memory.
     """
+    if all(isinstance(p, Text) for m in sample.messages for p in m.content):
+        return sample
     texts = [
         replace(m, content=tuple(p for p in m.content if isinstance(p, Text)))
         for m in sample.messages
@@ -515,7 +517,7 @@ def why_unusable(completion: Completion) -> str | None:
     checks = {
         "text": isinstance(c.text, str),
         "finish_reason": c.finish_reason in get_args(FinishReason),
-        "tokens": isinstance(c.tokens, TokenCounts) and all(map(number, asdict(c.tokens).values())),
+        "tokens": isinstance(c.tokens, TokenCounts) and all(map(number, vars(c.tokens).values())),
         "seconds": number(c.seconds),
         "logprobs": isinstance(c.logprobs, tuple | list) and all(map(number, c.logprobs)),
         "box_space": c.box_space is None or c.box_space in get_args(BoxSpace),

@@ -252,7 +252,7 @@ def checked_score(task: Task, sample: Sample, completion: Completion) -> Score:
         raise
     except BaseException as e:  # an exit, a panic of a native library: this answer's alone
         raise ScoringError(f"scoring failed: {type(e).__name__}: {text_of(e)}") from e
-    return replace(score, values=values)
+    return Score(values, score.parsed, score.unparsed)
 
 
 def why_invalid(sample: object) -> str | None:
