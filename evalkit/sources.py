@@ -217,7 +217,7 @@ class JsonLines:
         """The hashes of the file and of all media that it names."""
         files = [
             path
-            for row in self.rows(override)
+            for row in (self.rows(override) if self.media else ())
             for column in self.media
             for path in _paths(row.get(column))
         ]
