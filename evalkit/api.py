@@ -293,14 +293,16 @@ def plan(
     bounds()  # a mistyped one is an error of the command, not of every sample
     chosen = tasks_of(tasks)
     limits = Limit.of(limit, seed, ids)
+    # made whole before an adapter is built: one that changes the present folder moves nothing
     paths = check_data(data or {}, [t.full_name for t in chosen])
+    folder = _path(output).absolute()
     built = build_adapter(adapter, model, arguments or {})
     title = "in memory" if _module(model) is not None else _expanded(cast("str | Path", model))
     cells, selections, unable = [], [], {}
     for task in chosen:
         where = paths.get(task.full_name)
         try:
-            cell = Cell.make(task, built, title, _path(output), where, name or "", step)
+            cell = Cell.make(task, built, title, folder, where, name or "", step)
             selections.append(limits.selection(task, where))
             cells.append(cell)
         except UsageError:
@@ -459,7 +461,7 @@ def check_data(data: Mapping[str, str | Path], names: Sequence[str]) -> dict[str
             )
         if not _path(where).exists():
             raise UsageError(f"data {name}={where}: {where} does not exist")
-        out[name] = _path(where)
+        out[name] = _path(where).absolute()
     return out
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -86,7 +87,8 @@ class CellFolder:
         """The folder of a cell under an output folder; it may not exist yet. ``model`` as tables
         name it.
         """
-        name = f"{slug(identity.task)}-{slug(identity.subset)}-{digest(identity.to_json())[:8]}"
+        task, subset = slug(identity.task, 100), slug(identity.subset, 100)
+        name = f"{task}-{subset}-{digest(identity.to_json())[:8]}"
         return cls(output / "runs" / slug(model) / name)
 
     def sibling(self, identity: Identity) -> CellFolder:
@@ -428,12 +430,19 @@ def _is_path(text: str) -> bool:
     if "://" in text:
         return False
     hub_id = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(@.+)?", text)
-    return ("/" in text or text.startswith((".", "~"))) and (not hub_id or Path(text).exists())
+    there = os.path.exists(text)  # noqa: PTH110 - Path's raises for a name that is too long
+    return ("/" in text or text.startswith((".", "~"))) and (not hub_id or there)
 
 
-def slug(text: str) -> str:
-    """A folder name for a model or task, hub ids with ``--`` for ``/``."""
-    return re.sub(r"[^\w.+-]+", "_", text.replace("/", "--")).strip(".") or "_"
+def slug(text: str, most: int = 200) -> str:
+    """A folder name for a model or task, hub ids with ``--`` for ``/``; one of more than ``most``
+    bytes is cut and ends in a digest of the whole (file systems take 255).
+    """
+    name = re.sub(r"[^\w.+-]+", "_", text.replace("/", "--")).strip(".") or "_"
+    if len(name.encode()) <= most:
+        return name
+    start = name.encode()[: most - 13].decode(errors="ignore")
+    return f"{start}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def _metrics_in(records: list[Record]) -> tuple[Metric, ...]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from evalkit.api import build_adapter, tasks_of
 from evalkit.errors import UsageError
 from evalkit.selection import Limit
 from evalkit.store import CellFolder, cells
+from evalkit.types import Completion, Request
 from tests.plugins.adder import Adder
 from tests.plugins.sums import Sums
 
@@ -275,3 +278,23 @@ def test_an_evaluation_in_which_nothing_was_answered_is_an_empty_frame(tmp_path:
     )
     assert evaluation.failed() and len(evaluation.frame) == len(evaluation) == 0
     assert evaluation._repr_html_().startswith("<")
+
+
+class Wanderer(Adder):
+    """Changes the present folder in the middle of its work."""
+
+    name = "wanderer"
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        for completion in super().generate(requests):
+            os.chdir("/")
+            yield completion
+
+
+def test_an_adapter_that_changes_the_present_folder_moves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    evaluation = evalkit.evaluate(SUMS, adapter=Wanderer("m"), progress=False)
+    assert not evaluation.failed()
+    assert run_of(tmp_path / "results").results.complete

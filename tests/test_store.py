@@ -25,6 +25,7 @@ from evalkit.store import (
     model_name,
     model_path,
     shown_path,
+    slug,
 )
 from evalkit.types import Completion, Message, Sample, Score, Text, TokenCounts
 from tests.runs import run
@@ -366,3 +367,12 @@ def test_one_module_alone_names_the_files_of_a_cell() -> None:
         if file != Path(__file__) and any(n in file.read_text(encoding="utf-8") for n in names)
     }
     assert places == {"evalkit/store.py"}
+
+
+@pytest.mark.parametrize("name", ["m" * 300, "x/" + "m" * 300, "模" * 120, "~" * 300, "é/" * 200])
+def test_a_name_too_long_for_a_folder_is_cut_and_told_apart(name: str) -> None:
+    for text in (name, name + "2"):
+        assert len(slug(text).encode()) <= 200
+    assert slug(name) != slug(name + "2")
+    assert model_name(name)
+    assert slug("owner/name") == "owner--name"

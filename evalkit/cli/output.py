@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import Any, TextIO, cast
 
 from evalkit.safe_text import harmless, mask, without_keys
@@ -146,3 +147,12 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error("evalkit_plain", _replace)
+
+
+def near(path: Path) -> Path:
+    """A path as people would write it here: without the present folder, where it lies in that."""
+    try:
+        here = Path.cwd()
+    except OSError:  # it was removed
+        return path
+    return path.relative_to(here) if path.is_relative_to(here) else path

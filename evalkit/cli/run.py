@@ -17,7 +17,7 @@ from evalkit.cli.options import (
     share,
     talk_options,
 )
-from evalkit.cli.output import print_error, print_json
+from evalkit.cli.output import near, print_error, print_json
 from evalkit.errors import EvalkitError
 from evalkit.results.tables import aligned
 
@@ -72,6 +72,7 @@ def add_parser(verbs: Verbs) -> None:
 def main(args: argparse.Namespace) -> int:
     from evalkit import api
 
+    output = args.output.absolute()
     plan = api.plan(
         ",".join([*args.task, args.tasks]),
         args.model,
@@ -89,13 +90,13 @@ def main(args: argparse.Namespace) -> int:
         return _dry_run(plan, args.json)
     line = command_of(args)
     evaluation = plan.run(progress=args.verbosity >= 0, command=line)
-    written = _write_leaderboard(args) if evaluation.outcomes else None
+    written = _write_leaderboard(output) if evaluation.outcomes else None
     if args.json:
         print_json(evaluation.frame.to_dict("records"))
     else:
         _show(evaluation)
         if evaluation.outcomes and written:
-            print(f"leaderboard: {written}")
+            print(f"leaderboard: {near(written)}")
     failed = evaluation.failed(args.fail_on_error)
     if failed:
         print(
@@ -115,18 +116,18 @@ def _dry_run(plan: Plan, as_json: bool) -> int:
     else:
         for o in outlook:
             to_go = "" if o.total is None else f" of {o.total}; {o.total - o.scored} to go"
-            print(f"{o.task}: {o.scored}{to_go}; {o.cell}")
+            print(f"{o.task}: {o.scored}{to_go}; {near(o.cell)}")
     for task, why in plan.unable.items():
         print_error(f"{task}: {why}")
     return int(bool(plan.unable))
 
 
-def _write_leaderboard(args: argparse.Namespace) -> Path | None:
+def _write_leaderboard(output: Path) -> Path | None:
     """The leaderboard with the new results, written before a word is printed."""
     from evalkit.results import write_leaderboard
 
     try:
-        _, markdown = write_leaderboard(args.output)
+        _, markdown = write_leaderboard(output)
         return markdown
     except EvalkitError as e:
         print(f"evalkit: the leaderboard was not written: {e}", file=sys.stderr)
@@ -157,9 +158,8 @@ def _show(evaluation: Evaluation) -> None:
 def _show_outcome(o: Outcome) -> None:
     r = o.results
     how = f"{o.made} new, {o.reused} reused, {r.seconds:.1f} s"
-    print(
-        f"{o.cell.name}: {how if o.made or o.stopped else 'reused, nothing to do'}; {o.cell.folder}"
-    )
+    did = how if o.made or o.stopped else "reused, nothing to do"
+    print(f"{o.cell.name}: {did}; {near(o.cell.folder)}")
     if r.inference_probe:
         switches = " ".join(f"{k}={v}" for k, v in r.switches.items())
         print(f"{o.cell.name}: inference probe, {switches}: the weights were not trained this way")

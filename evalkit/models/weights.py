@@ -56,6 +56,10 @@ def resolve(name: str) -> Path:
     Raises CheckpointError when it is neither, or the hub and its cache don't have it.
     """
     path = Path(name).expanduser()
+    try:
+        path.exists()
+    except (OSError, ValueError) as e:  # a name that is too long, or holds a NUL
+        raise CheckpointError(f"{name[:200]!r}: no such folder ({e.__class__.__name__})") from None
     if name and path.is_dir():
         return path
     if path.is_file():
