@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PIP := install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all test-browser test-lmms test-oldest test-newest check docs nano twins clean
+.PHONY: demo test test-all test-browser test-lmms test-oldest test-newest check audit fuzz docs nano twins clean
 
 $(STAMP): pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv .venv
@@ -52,6 +52,22 @@ check: $(STAMP)
 	$(BIN)/mypy evalkit
 	$(BIN)/mypy tasks model_adapters
 	git ls-files | xargs $(BIN)/codespell
+	@$(MAKE) --no-print-directory audit
+
+# Known vulnerabilities of the pinned packages. Without a network it says so and passes.
+audit: $(STAMP)
+	@mkdir -p build; rm -f build/audit.json
+	@$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off \
+		--timeout 15 --format json --output build/audit.json > build/audit.log 2>&1; code=$$?; \
+	if ! test -s build/audit.json; then echo "pip-audit: not audited: $$(tail -n 1 build/audit.log)"; \
+	elif test $$code -ne 0; then cat build/audit.json; exit 1; \
+	else echo "pip-audit: no known vulnerabilities; of $$(grep -c '==' constraints.txt) packages" \
+		"the index does not know $$(grep -o skip_reason build/audit.json | wc -l)"; fi
+
+# A minute or two of strange input for every parser; SEED=n repeats one.
+fuzz: $(STAMP)
+	@seed=$(or $(SEED),$$(date +%s)); echo "make fuzz SEED=$$seed"; \
+		EVALKIT_FUZZ=500 $(BIN)/python -m pytest tests/test_fuzz.py --hypothesis-seed=$$seed
 
 docs: $(STAMP)
 	$(BIN)/pip $(PIP) -e '.[docs]'

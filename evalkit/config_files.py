@@ -82,7 +82,7 @@ def read_yaml(path: Path, kind: type[M], **replaced: Any) -> M:
         if (size := path.stat().st_size) > bounds().yaml_bytes:
             raise UsageError(f"{path}: {size:,} bytes: {over('yaml_bytes')}")
         text = path.read_text(encoding="utf-8")
-        content = yaml.load(text, Loader)
+        content = yaml.load(text, Loader)  # noqa: S506 (a SafeLoader, stricter)
     except OSError as e:
         raise UsageError(f"{path}: {e.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as e:
