@@ -341,6 +341,15 @@ class _Table(ABC):
         """Files beside the table that its rows name as their pictures."""
 
 
+def _written(file: Path) -> tuple[int, int, int]:
+    """Tells a file from one that was put in its place. Raises DataError where there is none."""
+    try:
+        stat = file.stat()
+    except OSError as e:
+        raise DataError(f"{file}: can't be read ({e.strerror})") from e
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
 @dataclass(frozen=True)
 class _Parquet(_Table):
     files: Sequence[Path]
@@ -351,7 +360,12 @@ class _Parquet(_Table):
     def rows(self, columns: Sequence[str]) -> Iterator[Columns]:
         import pyarrow as pa
 
-        for file in self.files:
+        begun = [_written(file) for file in self.files]
+        for file, written in zip(self.files, begun):
+            if _written(file) != written:
+                raise DataError(
+                    f"{file}: was changed after the first rows were read: repeat the run"
+                )
             table = self._open(file)
             try:
                 with table:

@@ -254,9 +254,9 @@ class ReferenceAdapter(ModelAdapter):
             return request, Prompt(
                 request.id, tuple(ids), visuals, request.max_new_tokens, choices, prefix
             )
-        except CheckpointError:
+        except (CheckpointError, KeyboardInterrupt, GeneratorExit):
             raise
-        except Exception as e:
+        except BaseException as e:  # also a panic of a native library
             return request, Completion(request.id, finish_reason="error", error=reason(e))
 
     def _process(self, part: Image | Video, budget: MediaBudget) -> Visual:

@@ -180,9 +180,9 @@ class TransformersAdapter(ModelAdapter):
                     inputs = self.inputs.prepare(request)
                     check_length(inputs["input_ids"].shape[1], _max_tokens(self.config))
                     ready.append((request, inputs))
-                except CheckpointError:
+                except (CheckpointError, KeyboardInterrupt, GeneratorExit):
                     raise
-                except Exception as e:
+                except BaseException as e:  # also a panic of a native library
                     yield Completion(request.id, finish_reason="error", error=reason(e))
             if ready:
                 yield from self._answer(ready)

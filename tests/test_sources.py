@@ -92,6 +92,19 @@ def test_parts_of_a_split_are_read_in_order(tmp_path: Path) -> None:
     assert [row["id"] for row in source(columns=("id",)).rows(tmp_path)] == [0, 1]
 
 
+def test_a_shard_that_is_replaced_while_another_is_read_is_said(tmp_path: Path) -> None:
+    first, second = (tmp_path / f"val-{part:05}-of-00002.parquet" for part in (0, 1))
+    for part, file in enumerate((first, second)):
+        pq.write_table(pa.Table.from_pylist([{"id": part}]), file)
+    rows = source(columns=("id",)).rows(tmp_path)
+    assert next(rows) == {"id": 0}
+    other = tmp_path / "other"
+    pq.write_table(pa.Table.from_pylist([{"id": 7}]), other)
+    other.replace(second)
+    with pytest.raises(DataError, match=f"{second.name}: was changed after the first rows"):
+        next(rows)
+
+
 def test_images_stay_encoded(tmp_path: Path) -> None:
     as_dataset(1).save_to_disk(str(tmp_path / "saved"))
     (row,) = source().rows(tmp_path / "saved")
