@@ -35,10 +35,13 @@ from evalkit.files import replace_json
 ANSWER_MAKING = tuple(
     f"evalkit.{name}"
     for name in (
-        "models engine media model_adapters tasks metrics protocols sources rows clips formats"
+        "models engine media model_adapters tasks metrics protocols sources rows clips formats "
+        "nano lab"
     ).split()
 )
 """Modules and packages whose code can change an answer or a score."""
+LAB = "evalkit.lab.trainer"
+"""The module whose runs studies keep."""
 RECORDED = Path(__file__).with_name("code_versions.json")
 
 
@@ -46,15 +49,30 @@ def code_of(plugin: object, modules: Sequence[str] = ()) -> str:
     """What identifies the code of a task or an adapter beside its release: empty for unchanged code
     of version 1. ``modules`` are further ones that it runs, by their full names.
     """
-    recorded = _recorded()
+    names = dict.fromkeys((type(plugin).__module__, *modules))
     parts: dict[str, str] = {}
-    for name in dict.fromkeys((type(plugin).__module__, *modules)):
+    for name in names:
         if name.split(".")[0] == "evalkit":
-            parts |= _edited(closure([name]))
-            if (version := recorded["versions"].get(name, 1)) > 1:
-                parts[name] = f"version {version}"
+            parts |= _changes(name)
         else:
             parts |= _unreleased(name, type(plugin))
+    return _joined(parts)
+
+
+def code_of_module(name: str) -> str:
+    """The same for a module of evalkit and all that it imports."""
+    return _joined(_changes(name))
+
+
+def _changes(name: str) -> dict[str, str]:
+    """What is not as in the first version of a module of evalkit: hashes of edited files, and the
+    version that was recorded.
+    """
+    version = _recorded()["versions"].get(name, 1)
+    return _edited(closure([name])) | ({name: f"version {version}"} if version > 1 else {})
+
+
+def _joined(parts: dict[str, str]) -> str:
     if len(parts) == 1:
         return next(iter(parts.values()))
     text = "".join(f"{name}: {value}\n" for name, value in sorted(parts.items()))
@@ -233,8 +251,8 @@ def _parsed(path: Path, mtime_ns: int, size: int) -> dict[str, dict[str, Any]]:
 
 
 def roots() -> tuple[list[str], dict[str, str]]:
-    """The modules of the installed adapters and model families, and the modules of the installed
-    tasks by the tasks' names; evalkit's own only.
+    """The modules of the installed adapters, of the model families and of the lab's training, and
+    the modules of the installed tasks by the tasks' names; evalkit's own only.
     """
     from evalkit.models.registry import FAMILIES
 
@@ -242,8 +260,8 @@ def roots() -> tuple[list[str], dict[str, str]]:
         found = {e.name: e.value.partition(":")[0] for e in entry_points(group=group)}
         return {k: v for k, v in sorted(found.items()) if v.startswith("evalkit.")}
 
-    adapters = dict.fromkeys([*own("evalkit.model_adapters").values(), *FAMILIES.values()])
-    return list(adapters), own("evalkit.tasks")
+    adapters = own("evalkit.model_adapters").values()
+    return list(dict.fromkeys([*adapters, *FAMILIES.values(), LAB])), own("evalkit.tasks")
 
 
 def _own_plugins() -> set[str]:

@@ -181,6 +181,8 @@ def load_task(text: str) -> Task:
             f"{name}: expected one Task class, found {len(classes)}: "
             f"{', '.join(c.name for c in classes)}"
         )
+    if missing := sorted(getattr(classes[0], "__abstractmethods__", ())):
+        raise UsageError(f"{name}: {classes[0].__name__} lacks {', '.join(missing)}")
     return classes[0](subset)
 
 
@@ -248,6 +250,11 @@ def checked_score(task: Task, sample: Sample, completion: Completion) -> Score:
         values = {k: float(v) for k, v in score.values.items()}
         if bad := [k for k, v in values.items() if not math.isfinite(v)]:
             raise ValueError(f"{', '.join(bad)} is not a finite number")
+        declared = [m.name for m in task.metrics]
+        if unknown := [k for k in values if k not in declared]:
+            raise ValueError(
+                f"no metric {', '.join(map(repr, unknown))}; declared: {', '.join(declared)}"
+            )
     except KeyboardInterrupt:
         raise
     except BaseException as e:  # an exit, a panic of a native library: this answer's alone

@@ -92,7 +92,8 @@ class ChatServer(ModelAdapter):
                 return json.load(reply)
         except urllib.error.HTTPError as e:
             if attempt == self.retries or e.code not in (408, 429, 500, 502, 503, 504):
-                raise
+                said = e.read(500).decode(errors="replace").strip()
+                raise OSError(f"{self.url}: HTTP {e.code} {e.reason}: {said}") from e
         time.sleep(2**attempt)  # the server is busy: 1, 2, 4 seconds
         return self.send(body, attempt + 1)
 

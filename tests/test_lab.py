@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -346,3 +347,26 @@ def test_the_page_says_what_held_and_what_the_controls_showed(tmp_path: Path) ->
     assert "| contiguous | " in text and "*index and number of tokens" in text
     for name in ("forest.png", "heat.png", "curves.png", "scores.csv", "effects.csv"):
         assert (tmp_path / "out" / name).stat().st_size > 0
+
+
+def test_hypotheses_that_change_after_the_run_are_called_that(tmp_path: Path) -> None:
+    study = load_study(write_study(tmp_path))
+    page.state_hypotheses(study, tmp_path)
+    runs = [FinishedRun(a, r, trainer.train(r, study.conditions)) for a, r in study.runs()]
+    page.write(study, runs, tmp_path, "evalkit study tiny.yaml")
+    assert page.is_current(study, tmp_path)
+    assert "stated before the run" in (tmp_path / page.PAGE).read_text()
+    other = load_study(write_study(tmp_path, STUDY.replace("below: -0.5", "below: -0.1")))
+    assert not page.is_current(other, tmp_path), "the page is written again"
+    page.state_hypotheses(other, tmp_path)
+    page.write(other, runs, tmp_path, "evalkit study tiny.yaml")
+    assert "CHANGED after the run" in (tmp_path / page.PAGE).read_text()
+
+
+def test_edited_code_makes_another_run(recorded: Path) -> None:
+    conditions = {"trained sizes": Condition()}
+    before = run().key(conditions)
+    value = json.loads(recorded.read_text())
+    value["files"]["evalkit.models.qwen2_vl.positions"] = "another"
+    recorded.write_text(json.dumps(value))
+    assert run().key(conditions) != before

@@ -12,13 +12,14 @@ from typing import Any, ClassVar
 
 import pytest
 
-from evalkit.errors import DataError, UsageError
+from evalkit.errors import DataError, ScoringError, UsageError
 from evalkit.task import (
     Metric,
     Row,
     RowError,
     Subset,
     Task,
+    checked_score,
     load_task,
     read_samples,
     registered,
@@ -304,7 +305,7 @@ def test_scores_are_those_that_the_subset_declares(clip: Path) -> None:
         "textvqa": TEXTVQA,
         "ocrbench": OCRBENCH,
     }
-    assert {name.partition(":")[0] for name in rows} | {"refcoco", "refcocog"} == set(registered())
+    assert {name.partition(":")[0] for name in rows} <= set(registered())
     for name, row in rows.items():
         task = load_task(name)
         declared = [m.name for m in task.metrics]
@@ -441,7 +442,6 @@ def test_reading_of_many_kinds_is_scored_by_containment() -> None:
 
 
 def test_every_registered_task_says_what_it_is() -> None:
-    assert len(registered()) == 9
     for name in registered():
         task = load_task(name)
         assert task.name == name
@@ -568,3 +568,12 @@ def test_the_first_declared_subset_is_the_default_of_installed_tasks_and_of_file
 def test_a_subset_brings_its_own_metrics_and_length() -> None:
     assert (Questions("dev").metrics, Questions("dev").max_new_tokens) == ((Metric("right"),), 128)
     assert (Questions("test").metrics, Questions("test").max_new_tokens) == ((Metric("half"),), 7)
+
+
+def test_a_value_of_no_declared_metric_is_an_error_of_the_task() -> None:
+    class Misspelt(task_class("docvqa")):  # type: ignore[misc]
+        def score(self, sample: Sample, completion: Completion) -> Score:
+            return Score({"anls": 1.0, "exact_mach": 1.0})
+
+    with pytest.raises(ScoringError, match=r"no metric 'exact_mach'; declared: anls, exact_match"):
+        checked_score(Misspelt("mini"), Sample("1", (), "x"), Completion("1", "x"))

@@ -46,15 +46,17 @@ def main(args: argparse.Namespace) -> int:
     if args.dry_run:
         print(f"{study.name}: {len(study.arms())} arms, {total} runs, {to_go} to go; {folder}")
         return 0
+    if to_go == total:
+        page.state_hypotheses(study, folder)
     workers = args.workers or os.cpu_count() or 1
     with tqdm(total=total, initial=total - to_go, desc=study.name, unit="run") as bar:
         for done in run_missing(study, folder, workers):
             bar.set_postfix_str(f"{done.arm.name}, seed {done.run.seed}", refresh=False)
             bar.update()
     runs = results(study, folder)
-    file = folder / "README.md"
-    if to_go or not file.is_file():
-        file = page.write(study, runs, folder, f"evalkit study {args.study}")
+    stale = to_go or not page.is_current(study, folder)
+    if stale:
+        page.write(study, runs, folder, f"evalkit study {args.study}")
     print(page.summary(study, runs))
-    print(f"written: {file}" if to_go else f"nothing to do; {file}")
+    print(f"{'written' if stale else 'nothing to do'}: {folder / page.PAGE}")
     return 0

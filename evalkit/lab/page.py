@@ -5,6 +5,8 @@ Written so that a reader of the first screen takes the right thing home.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 import torch
 import yaml
 
-from evalkit.files import remove_parts, replace
+from evalkit.files import remove_parts, replace, replace_json
 from evalkit.lab import analysis, phases
 from evalkit.lab.analysis import HypothesisTest, MeanScores, effect, mean_scores
 from evalkit.lab.figures import write_figures
@@ -27,10 +29,39 @@ VERDICTS = {
     "undecided": "undecided",
     "not run": "not run",
 }
+PAGE, HYPOTHESES = "README.md", "hypotheses.json"
 CHANCE_MARGIN = 0.03
 """How far above chance, as a share right, the shuffled view may be."""
 PLACES = tuple(kind for kind in KINDS if kind != "colour")
 """The questions that only positions answer."""
+
+
+def is_current(study: Study, folder: Path) -> bool:
+    """Whether the folder's page is that of this study, as its file says it now."""
+    page = folder / PAGE
+    return page.is_file() and _digest(study) in page.read_text(encoding="utf-8")
+
+
+def state_hypotheses(study: Study, folder: Path) -> None:
+    """Writes down the hypotheses before the first run, where none were stated before."""
+    path = folder / HYPOTHESES
+    if not path.is_file():
+        stated = [h.model_dump(mode="json") for h in study.hypotheses]
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        replace_json(path, {"schema_version": 1, "stated": now, "hypotheses": stated})
+
+
+def hypotheses_as_stated(study: Study, folder: Path) -> bool:
+    """Whether the hypotheses are those that were stated before the first run."""
+    path = folder / HYPOTHESES
+    if not path.is_file():
+        return True
+    stated = json.loads(path.read_text(encoding="utf-8"))["hypotheses"]
+    return bool(stated == [h.model_dump(mode="json") for h in study.hypotheses])
+
+
+def _digest(study: Study) -> str:
+    return hashlib.sha256(study.model_dump_json().encode()).hexdigest()[:12]
 
 
 def write(study: Study, runs: Sequence[FinishedRun], folder: Path, command: str) -> Path:
@@ -40,8 +71,8 @@ def write(study: Study, runs: Sequence[FinishedRun], folder: Path, command: str)
     pictures = write_figures(study, runs, folder)
     replace(folder / "effects.csv", effects_csv(study, runs))
     replace(folder / "scores.csv", scores_csv(study, runs))
-    page = folder / "README.md"
-    replace(page, text(study, runs, tested, pictures, command))
+    page = folder / PAGE
+    replace(page, text(study, runs, tested, pictures, command, hypotheses_as_stated(study, folder)))
     return page
 
 
@@ -51,20 +82,26 @@ def text(
     tested: Sequence[HypothesisTest],
     pictures: Sequence[Path],
     command: str,
+    as_stated: bool = True,
 ) -> str:
-    """The page as markdown; ``pictures`` lie beside it, and ``command`` makes it again."""
+    """The page as markdown; ``pictures`` lie beside it, and ``command`` makes it again.
+    ``as_stated``: whether the hypotheses are those from before the run.
+    """
     arms = study.arms()
     parameters = runs[0].result.parameters if runs else 0
     seconds = sum(f.result.seconds for f in runs)
     shown = {p.stem: f"\n![{p.stem}]({p.name})\n" for p in pictures}
     lines = [
-        f"<!-- schema_version: 1; made by: {command} -->",
+        f"<!-- schema_version: 1; made by: {command}; study {_digest(study)} -->",
         f"# {study.name}",
         "",
         study.question.strip(),
         "",
-        "## Hypotheses, fixed before the run",
+        "## Hypotheses, stated before the run"
+        if as_stated
+        else "## Hypotheses, CHANGED after the run",
         "",
+        *([] if as_stated else [f"What was stated before the first run is in `{HYPOTHESES}`.", ""]),
         *hypotheses_table(study, tested),
         "",
         "Differences are of NLL in nats an answer, first arm minus second, paired over seeds; the "
@@ -193,8 +230,8 @@ def control_sentences(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
         lines.append(
             f"- *{name}*: "
             + (
-                "at or below what the grid's size alone tells, in every arm, so the results "
-                "are about positions."
+                "no arm is right more often than the grid's size alone allows, so what the whole "
+                "view adds is about positions."
                 if not over
                 else "ABOVE what the grid's size alone tells: " + "; ".join(over) + "."
             )

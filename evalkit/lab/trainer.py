@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from evalkit.code import LAB, code_of_module
 from evalkit.config_files import Strict
 from evalkit.engine.interface import Media
 from evalkit.lab import voxels
@@ -30,8 +31,6 @@ from evalkit.nano.train import MaskedProduct, fresh, optimisers_of, patches_of, 
 
 LOGGED = 20
 """Steps in a row of the learning curve."""
-VERSION = 1
-"""Raised when scenes, training or measuring change, so that runs of before are made again."""
 
 
 class Run(Strict):
@@ -68,9 +67,11 @@ class Run(Strict):
         )
 
     def key(self, conditions: Mapping[str, Condition]) -> str:
-        """The identity of a run and of what was measured, 12 hex digits."""
+        """The identity of a run and of what was measured, 12 hex digits. Edited code of the model,
+        the scenes or the training makes another.
+        """
         content = {
-            "version": VERSION,
+            "version": code_of_module(LAB) or 1,
             "run": self.model_dump(mode="json"),
             "conditions": {k: c.model_dump(mode="json") for k, c in conditions.items()},
         }
