@@ -149,10 +149,19 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error("evalkit_plain", _replace)
 
 
-def near(path: Path) -> Path:
-    """A path as people would write it here: without the present folder, where it lies in that."""
+def _here() -> Path | None:
     try:
-        here = Path.cwd()
+        return Path.cwd()
     except OSError:  # it was removed
-        return path
-    return path.relative_to(here) if path.is_relative_to(here) else path
+        return None
+
+
+START = _here()
+"""The folder in which the command was given, whatever an adapter makes of the present one."""
+
+
+def near(path: Path) -> Path:
+    """A path as people write it where the command was given: without that folder, if it lies in
+    it.
+    """
+    return path.relative_to(START) if START and path.is_relative_to(START) else path
