@@ -11,11 +11,12 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch._dynamo  # as an optimiser does when it is made: seconds
 
 from evalkit.lab import page, schedule  # noqa: F401
-from evalkit.lab.trainer import CurvePoint, Measured, Result, Run
+from evalkit.lab.trainer import CurvePoint, Measurement, Result, Run
 from evalkit.lab.voxels import KINDS, Condition
-from evalkit.nano import train, twins
+from evalkit.nano import tokenizer, train, twins
 
 
 class Here:
@@ -40,10 +41,11 @@ def untrained(run: Run, conditions: Mapping[str, Condition]) -> Result:
     """A result that is a function of the run, as a trained one is."""
     nll = int(run.key(conditions), 16) % 1000 / 500
     point = CurvePoint(run.steps, dict.fromkeys(KINDS, nll), dict.fromkeys(KINDS, 0.5))
-    measured = {kind: Measured(nll, 0.5, 1.0, 8) for kind in KINDS}
+    measured = {kind: Measurement(nll, 0.5, 1.0, 8) for kind in KINDS}
     return Result(1.0, 1000, (point,), dict.fromkeys(conditions, measured))
 
 
+tokenizer.build()
 torch.set_num_threads(1)  # a child of a process with threads could hang
 schedule.ProcessPoolExecutor = Here  # type: ignore[misc, assignment]
 schedule.train = untrained
