@@ -285,17 +285,17 @@ def _lines(file: Path) -> Iterator[str]:
         raise DataError(f"{file}: can't be read ({e})") from e
 
 
-def _below(root: Path, value: object) -> object:
-    """Paths below a folder for the names in a column; other values as they are, for the reader of
-    the column to refuse.
+def _below(root: Path, value: object, *others: Path) -> object:
+    """Paths below a folder (or one of the ``others``) for the names in a column; other values as
+    they are, for the reader of the column to refuse.
     """
     if isinstance(value, list):
-        return [_below(root, item) for item in value]
+        return [_below(root, item, *others) for item in value]
     if not isinstance(value, str) or not value:
         return value
     path = root / value
     try:
-        why = refusal(path, root)
+        why = refusal(path, root, *others)
         path.is_file()
     except (OSError, ValueError, RuntimeError) as e:  # too long, a NUL, a circle of links
         return DataError(f"{value!r:.80} is no path: {e}")
@@ -523,11 +523,15 @@ def _dataset_rows(table: Any, columns: Sequence[str], where: str) -> Iterator[Co
 
 
 def _hub_rows(table: Any, columns: Sequence[str], name: str) -> Iterator[Columns]:
-    """Rows of a table of the hub: media that are named by a path lie in the hub's cache."""
+    """Rows of a table of the hub: media that are named by a path lie in the hub's cache, or where
+    ``datasets`` has unpacked its archives.
+    """
+    import datasets
     from huggingface_hub.constants import HF_HUB_CACHE
 
+    unpacked = Path(datasets.config.HF_DATASETS_CACHE)
     for row in _dataset_rows(table, columns, name):
-        yield _with_paths(row, Path(HF_HUB_CACHE))
+        yield _with_paths(row, Path(HF_HUB_CACHE), unpacked)
 
 
 def _holds_media(type_: Any) -> bool:
@@ -537,16 +541,17 @@ def _holds_media(type_: Any) -> bool:
     return pa.types.is_struct(type_) and {f.name for f in type_} >= {"bytes", "path"}
 
 
-def _with_paths(row: Columns, folder: Path) -> Columns:
+def _with_paths(row: Columns, folder: Path, *others: Path) -> Columns:
     """The row with the paths of its media, where they have no bytes, read against the table's own
-    folder and kept below it.
+    folder and kept below it or one of the ``others``.
     """
 
     def placed(value: Any) -> Any:
         if isinstance(value, list):
             return [placed(item) for item in value]
-        if isinstance(value, dict) and value.get("path") and not value.get("bytes"):
-            return _below(folder, value["path"])
+        media = isinstance(value, dict) and value.keys() >= {"bytes", "path"}
+        if media and value["path"] and not value["bytes"]:
+            return _below(folder, value["path"], *others)
         return value
 
     return {column: placed(value) for column, value in row.items()}

@@ -582,15 +582,20 @@ def test_clips_that_are_links_out_of_the_data_are_not_read(
 def test_rows_of_the_hub_name_files_of_its_cache_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    (tmp_path / "in.png").write_bytes(picture(1))
-    named = [{"bytes": None, "path": p} for p in (path, "in.png")]
+    unpacked = tmp_path / "unpacked"
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", unpacked)
+    unpacked.mkdir()
+    (unpacked / "b.png").write_bytes(picture(2))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "in.png").write_bytes(picture(1))
+    named = [{"bytes": None, "path": p} for p in (path, "in.png", str(unpacked / "b.png"))]
     table = datasets.Dataset.from_dict({"image": named[:1], "images": [named]})
     monkeypatch.setattr(sources, "_from_hub", lambda *_: ("a/b", table))
     (row,) = source(columns=("image", "images")).rows()
     with pytest.raises(DataError, match="lies outside|is no path|no such file"):
         image(row)
-    assert row["images"][1] == tmp_path / "in.png"
+    assert row["images"][1:] == [tmp_path / "hub" / "in.png", unpacked / "b.png"]
 
 
 def test_the_cache_of_clips_has_a_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
