@@ -38,6 +38,7 @@ from evalkit.safe_text import mapped, mask, masked, without_values
 BATCH = 256
 """Lines that one fsync covers at most."""
 HEADER_BYTES = 1 << 16
+ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
 """What opening a file for writing fails with where it may be read only."""
 
@@ -375,4 +376,4 @@ def _without_secrets(record: Record) -> Record:
 
 
 def _line(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n"
+    return ENCODER.encode(value).encode("utf-8", "replace") + b"\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import subprocess
@@ -228,3 +229,19 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_line_costs_only_that_line(tmp_p
         assert len(journal.contents.records) > 5
         journal.append(Record("after"))
     assert not read(tmp_path / "j").faults
+
+
+def test_reading_leaves_the_collector_of_cycles_as_it_was(tmp_path: Path) -> None:
+    path = filled(tmp_path / "j")
+    read(path)
+    assert gc.isenabled()
+    path.write_text('{"schema_version": 99}\n')
+    with pytest.raises(DataError):
+        read(path)
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        read(tmp_path / "none")
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

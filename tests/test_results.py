@@ -366,9 +366,11 @@ def test_a_comparison_says_what_is_missing_from_its_sides(tmp_path: Path) -> Non
 def test_rescoring_with_the_same_task_changes_nothing(own_task: Path) -> None:
     (cell,) = cells_in(own_task.parent)
     journal, results = cell.journal_path.read_bytes(), cell.results
+    written = cell.results_path.stat()
     same, changed = rescore(cell)
     assert (same.path, changed, same.results) == (cell.path, 0, results)
     assert cell.journal_path.read_bytes() == journal
+    assert cell.results_path.stat() == written
 
 
 def test_rescoring_needs_no_model_and_a_run_then_finds_its_scores(
