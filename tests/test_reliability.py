@@ -1,4 +1,4 @@
-"""Each row of docs/reliability.md names tests that there are."""
+"""Each row of docs/reliability.md names a test, or a benchmark, that there is."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ def rows() -> list[list[str]]:
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
 
 
-def test_every_row_is_shown_by_a_test_that_exists() -> None:
+def test_every_row_is_shown_by_a_test_or_a_benchmark_that_exists() -> None:
     for row in rows():
-        named = re.findall(r"`(test_\w+\.py)(?:::(test_\w+))?`", row[-1])
+        named = re.findall(r"`([\w/]+\.py)(?:::(test_\w+))?`", row[-1])
         assert len(row) == 8 and named, row
         for file, test in named:
-            source = (ROOT / "tests" / file).read_text(encoding="utf-8")
+            folder = ROOT if file.startswith("benchmarks/") else ROOT / "tests"
+            source = (folder / file).read_text(encoding="utf-8")
             assert f"def {test}(" in source if test else source, f"{file}::{test}"
 
 
