@@ -107,7 +107,7 @@ def test_a_damaged_journal_loses_no_line_that_is_whole(
 ) -> None:
     which = data.draw(st.integers(0, len(lines) - 1))
     line = data.draw(damaged(lines[which].rstrip(b"\n")))
-    path = tmp_path / "journal.jsonl"
+    path = tmp_path / "lines.jsonl"
     path.write_bytes(b"".join([*lines[:which], line, b"\n", *lines[which + 1 :]]))
     try:
         contents = journal.read(path)
@@ -127,7 +127,7 @@ def test_a_record_with_anything_in_it_is_valid_or_damaged(
     lines: list[bytes], tmp_path: Path, data: st.DataObject
 ) -> None:
     value = next(v for v in map(json.loads, lines) if "scores" in v)
-    path = tmp_path / "journal.jsonl"
+    path = tmp_path / "lines.jsonl"
     changed = json.dumps(data.draw(replaced(value)), ensure_ascii=True)
     path.write_bytes(lines[0] + changed.encode() + b"\n")
     try:

@@ -304,6 +304,7 @@ def test_the_phase_table_says_which_axes_a_scheme_turns() -> None:
     assert [arms["contiguous, theta 10"][a].frequencies for a in phases.AXES] == [8, 12, 12]
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on_and_gives_the_same_numbers(tmp_path: Path) -> None:
     path = write_study(tmp_path)
     study = load_study(path)

@@ -201,6 +201,7 @@ def test_a_deeper_model_begins_as_the_function_that_it_grew_from(
         begin_with(Qwen2VL(config(shallow)), train(deep, tmp_path / "deep"))
 
 
+@pytest.mark.slow
 def test_what_is_drawn_does_not_depend_on_how_many_draw(trained: Path, tmp_path: Path) -> None:
     three = train(tiny_recipe(), tmp_path, workers=3)
     weights = "model.safetensors"

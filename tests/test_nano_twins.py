@@ -65,6 +65,7 @@ def test_arms_of_a_seed_share_initial_weights_and_data() -> None:
         assert not torch.equal(a.positions, b.positions)
 
 
+@pytest.mark.slow
 def test_a_run_writes_its_page_and_trains_nothing_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
