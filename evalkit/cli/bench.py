@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from evalkit.adapter import full_dtype
 from evalkit.cli.options import name_or_path, path, talk_options, whole
 from evalkit.errors import UsageError
 from evalkit.files import replace
@@ -41,11 +40,18 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("--threads", type=whole, default=2)
     parser.add_argument("--device", help="cpu or cuda; a GPU if there is one")
     parser.add_argument(
-        "--dtype", type=full_dtype, default="float32", choices=("float32", "bfloat16", "float16")
+        "--dtype", type=dtype, default="float32", choices=("float32", "bfloat16", "float16")
     )
     parser.add_argument("--save", type=path, metavar="FILE", help="write the table there too")
     talk_options(parser, table=False)
     parser.set_defaults(main=main)
+
+
+def dtype(text: str) -> str:
+    """``bf16`` -> ``bfloat16``; imported here, since the help of every verb waits for this file."""
+    from evalkit.adapter import full_dtype
+
+    return full_dtype(text)
 
 
 def main(args: argparse.Namespace) -> int:
