@@ -296,7 +296,7 @@ def test_a_stack_trains_as_one_at_a_time() -> None:
 
 
 def test_the_phase_table_says_which_axes_a_scheme_turns() -> None:
-    study = load_study(find_study("positions"))
+    study = load_study(find_study("schemes"))
     arms = {a.name: phases.turns(study, a) for a in study.arms()[:4]}
     wide = arms["contiguous, theta 10000"]["column"]
     assert wide.fastest < 0.01, "contiguous sections leave columns the slowest frequencies"

@@ -19,7 +19,9 @@ def add_parser(verbs: Verbs) -> None:
         "repeat to resume",
     )
     parser.add_argument(
-        "study", type=name_or_path, help="the name of a shipped study (positions), or a YAML file"
+        "study",
+        type=name_or_path,
+        help="the name of a shipped study (positions, schemes), or a YAML file",
     )
     output_option(parser, "results/lab")
     parser.add_argument(
