@@ -235,8 +235,7 @@ def evaluate(
         as it is in memory: it is evaluated without gradients and in eval mode, and given back in
         the mode it had.
     adapter: the name of one, a file, a class, or an object that is ready to use; ``model`` then
-        only
-        names it in tables.
+        only names it in tables.
     output: the folder where results are kept.
     limit: the first N samples (``100``), those from A up to B (``"50-100"``), or a share (``0.1``,
         ``"10%"``). Scores of a part are for trying things out.

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
 from evalkit.safe_text import mask
@@ -37,6 +38,11 @@ class GitState:
     """Hash of the commit."""
     dirty: bool
     """Whether tracked files were edited since."""
+
+
+def now() -> str:
+    """The present time in UTC, ISO 8601, to the second: dates in results."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def versions() -> dict[str, str]:

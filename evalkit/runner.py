@@ -14,7 +14,6 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, get_args
 
@@ -26,7 +25,7 @@ from evalkit.patience import completions
 from evalkit.plugin import file_of
 from evalkit.progress import Progress
 from evalkit.provenance import command as command_line
-from evalkit.provenance import git_state, versions
+from evalkit.provenance import git_state, now, versions
 from evalkit.store import (
     CellFolder,
     CellResults,
@@ -168,7 +167,7 @@ def run_info(cell: Cell, selection: Selection, folder: CellFolder, command: str 
         data_path=shown_path(cell.data) if cell.data else "",
         box_space=cell.adapter.box_space,
         blind=dict(cell.adapter.blind or {}),
-        created=_now(),
+        created=now(),
         selection=selection,
         details=recordable(cell.adapter, cell.adapter.details),
         versions=versions(),
@@ -258,10 +257,6 @@ def _warn_of_damage(journal: Journal) -> None:
         logger.warning("%s", damage)
     if (more := len(faults) - FAULTS_SHOWN) > 0:
         logger.warning("%s: %d more lines like that", journal.path, more)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class _Stream:
@@ -384,7 +379,7 @@ class _Stream:
         return CellResults.of(
             self.records(),
             self.cell.task.metrics,
-            created=before.created if before and not self.made else _now(),
+            created=before.created if before and not self.made else now(),
             rescored=before.rescored if before else None,
             selection=self.selection,
             complete=complete,

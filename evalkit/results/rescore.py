@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from evalkit.code import code_of
 from evalkit.errors import ScoringError
+from evalkit.provenance import now
 from evalkit.store import CellFolder, Ending, Identity, Record
 from evalkit.task import Task, checked_score, load_task
 
@@ -25,8 +25,8 @@ def rescore(cell: CellFolder) -> tuple[CellFolder, int]:
     """
     identity = cell.run.identity
     task = load_task(f"{cell.run.task_file or identity.task}:{identity.subset}")
-    now = replace(identity, task_version=task.version, code=_code_now(identity, task))
-    target = cell if now == identity else cell.sibling(now)
+    identity_now = replace(identity, task_version=task.version, code=_code_now(identity, task))
+    target = cell if identity_now == identity else cell.sibling(identity_now)
     elsewhere = None if target is cell else cell.contents()
     with target.open_journal(cell.task) as journal:
         before = elsewhere or journal.contents
@@ -41,13 +41,13 @@ def rescore(cell: CellFolder) -> tuple[CellFolder, int]:
         journal.flush()
         changed = sum(_score(new[id]) != _score(record) for id, record in old.items())
         again = changed or target is not cell
-        results = replace(cell.results, rescored=_now() if again else cell.results.rescored)
+        results = replace(cell.results, rescored=now() if again else cell.results.rescored)
         # a part of the samples stays one: those of the run count, or all where it does not say
         ending = before.ending if target is cell else None
         kept = ending.records(there) if ending else list(there.values())
         results = results.of_records(kept, task.metrics)
         if target is not cell:
-            run = replace(cell.run, identity=now, metrics=task.metrics)
+            run = replace(cell.run, identity=identity_now, metrics=task.metrics)
             journal.begin(run)
             target.write_run(run)
         if again or results != cell.results:
@@ -55,10 +55,6 @@ def rescore(cell: CellFolder) -> tuple[CellFolder, int]:
         if again or results != cell.results or not target.intact:
             target.write_results(results)
     return target, changed
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _code_now(identity: Identity, task: Task) -> Mapping[str, str]:

@@ -32,6 +32,7 @@ from evalkit.results.cells import (
     partial_text,
     some_cells,
 )
+from evalkit.results.leaderboard import LONG
 from evalkit.results.report.media import Gallery, Shown, beside, embed, none, questions
 from evalkit.results.sweep_tables import PAGE_COLUMNS, load_findings, page_row, sentences
 from evalkit.results.sweep_values import Findings
@@ -231,20 +232,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return f"<div class=wide><table>{body}</table></div>"
 
 
-SCORES = (
-    "task",
-    "model",
-    "adapter",
-    "data",
-    "settings",
-    "metric",
-    "value",
-    "95 % interval",
-    "n",
-    "errors",
-    "unparsed",
-    "",
-)
+SCORES = tuple(column for column in LONG if column != "version")
 """Columns of the table of scores."""
 
 
