@@ -16,12 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from evalkit import sources
 from evalkit.clips import ClipIndex
 from evalkit.digests import content_hash
 from evalkit.errors import DataError
 from evalkit.rows import ask, identifier, image, images, string, strings, tier, video
-from evalkit.sources import Embedded, Folder, Hub, JsonLines
+from evalkit.sources import Embedded, Folder, Hub, JsonLines, hub, tables
 from evalkit.types import Image, Text
 from tests.pictures import png
 
@@ -194,7 +193,7 @@ def test_a_moved_repository_is_found_under_its_new_name(
         return datasets.load_from_disk(str(tmp_path / commit))
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    sources._from_hub.cache_clear()
+    hub._from_hub.cache_clear()
     assert list(source(config="C").rows()) == expected()
     description = {
         "kind": "hub",
@@ -204,7 +203,7 @@ def test_a_moved_repository_is_found_under_its_new_name(
         "revision": commit,
     }
     assert source(config="C").describe() == description
-    sources._from_hub.cache_clear()
+    hub._from_hub.cache_clear()
 
 
 def test_a_local_copy_is_described_by_its_bytes_not_its_place(tmp_path: Path) -> None:
@@ -378,16 +377,16 @@ def test_only_the_official_rows_of_a_split_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     official = source(official=(5, 3))
-    monkeypatch.setattr(sources, "_from_hub", lambda *_: ("lmms-lab/Thing", as_dataset(5)))
+    monkeypatch.setattr(hub, "_from_hub", lambda *_: ("lmms-lab/Thing", as_dataset(5)))
     assert [row["id"] for row in official.rows()] == [0, 1, 2]
     assert (official.count(), official.describe()["rows"]) == (3, 3)
     copy = write_parquet(tmp_path / "val.parquet", 5)
     assert [row["id"] for row in official.rows(copy)] == [0, 1, 2]
     own = write_parquet(tmp_path / "own.parquet", 2)
     assert (official.count(own), "rows" in official.describe(own)) == (2, False)
-    monkeypatch.setattr(sources, "_from_hub", lambda *_: ("lmms-lab/Thing", as_dataset(3)))
+    monkeypatch.setattr(hub, "_from_hub", lambda *_: ("lmms-lab/Thing", as_dataset(3)))
     assert official.count() == 3
-    monkeypatch.setattr(sources, "_from_hub", lambda *_: ("lmms-lab/Thing", as_dataset(4)))
+    monkeypatch.setattr(hub, "_from_hub", lambda *_: ("lmms-lab/Thing", as_dataset(4)))
     with pytest.raises(DataError, match="4 rows, where 5 are expected, the first 3 of them"):
         list(official.rows())
 
@@ -591,7 +590,7 @@ def test_rows_of_the_hub_name_files_of_its_cache_only(
     (tmp_path / "hub" / "in.png").write_bytes(picture(1))
     named = [{"bytes": None, "path": p} for p in (path, "in.png", str(unpacked / "b.png"))]
     table = datasets.Dataset.from_dict({"image": named[:1], "images": [named]})
-    monkeypatch.setattr(sources, "_from_hub", lambda *_: ("a/b", table))
+    monkeypatch.setattr(hub, "_from_hub", lambda *_: ("a/b", table))
     (row,) = source(columns=("image", "images")).rows()
     with pytest.raises(DataError, match="lies outside|is no path|no such file"):
         image(row)
@@ -644,7 +643,7 @@ def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_column_that_unpacks_to_far_more_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "SMALL", 10**6)
+    monkeypatch.setattr(tables, "SMALL", 10**6)
     table = pa.table({"id": [1, 2], "text": ["x" * 2 * 10**6, "y"]})
     pq.write_table(table, tmp_path / "val.parquet", compression="zstd", use_dictionary=False)
     with pytest.raises(DataError, match="'text' unpacks to 2,0.*EVALKIT_MAX_UNPACK_RATIO"):

@@ -1,0 +1,252 @@
+"""Datasets with known columns: those of the Hugging Face hub, and those inside the package. A local
+copy of either is read in its place.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from evalkit.clips import ClipIndex
+from evalkit.digests import content_hash
+from evalkit.errors import DataError
+from evalkit.sources.tables import Columns, dataset_rows, local_table, with_paths
+
+EMBEDDED = Path(__file__).parents[1] / "data" / "mini"
+ORGANISATIONS = {"lmms-lab": ("lmms-lab-encoder", "lmms-eval")}
+"""Organisations whose datasets moved, and where to; tried in this order after the first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSource(ABC):
+    """A dataset with known columns. ``columns`` are those that the task reads, others are not
+    loaded; ``config`` and ``split`` as on the hub.
+
+    ``clips`` names the column that holds the name of a clip: such rows get one more key,
+    ``"clip"``, the clip's file or the DataError that says why there is none.
+
+    ``official`` is for a split that holds more on the hub than in the literature: rows there, and
+    how many of them, from the first, are the official split. A table with another number of rows
+    than those two is refused where it claims to be the official one (a local copy of one's own may
+    have any).
+    """
+
+    split: str
+    columns: tuple[str, ...]
+    config: str | None = None
+    clips: str | None = None
+    official: tuple[int, int] | None = None
+
+    @abstractmethod
+    def rows(self, override: Path | None = None) -> Iterator[Columns]:
+        """The rows in their stored order. Raises DataError when the data can't be found, or lack a
+        column.
+        """
+
+    @abstractmethod
+    def describe(self, override: Path | None = None) -> Mapping[str, Any]:
+        """JSON: where the rows come from, and the commit or the hashes of the tables' bytes
+        (``sha256``) and of media beside them (``media``). The place of a local copy is left out:
+        equal bytes are equal data.
+        """
+
+    @abstractmethod
+    def count(self, override: Path | None = None) -> int | None:
+        """The number of rows; None where it can't be told without reading them."""
+
+    def _taken(self, total: int) -> int:
+        """How many of ``total`` rows are read."""
+        return self.official[1] if self.official and total == self.official[0] else total
+
+    def _local_rows(self, root: Path) -> Iterator[Columns]:
+        folder = root.parent if root.is_file() else root
+        table = local_table(root, self.config, self.split)
+        rows = islice(table.rows(self.columns), self._taken(table.count()))
+        return self._with_clips(rows, folder.parent if folder.name == self.config else folder)
+
+    def _local_description(self, root: Path) -> dict[str, Any]:
+        table = local_table(root, self.config, self.split)
+        folder = root.parent if root.is_file() else root
+        description: dict[str, Any] = {
+            "config": self.config,
+            "split": self.split,
+            "files": [f.name for f in table.files],
+            "sha256": content_hash(table.files),
+        }
+        if (taken := self._taken(total := table.count())) < total:
+            description["rows"] = taken
+        if self.clips:
+            clips = ClipIndex([folder.parent if folder.name == self.config else folder])
+            description["media"] = clips.digest
+        elif pictures := table.media(self.columns):
+            description["media"] = content_hash(pictures)
+        return description
+
+    def _described(self, kind: Mapping[str, Any], override: Path | None) -> Mapping[str, Any]:
+        """The description of a local copy, or of the shipped files that ``kind`` names."""
+        if override is None:
+            return {**kind, **self._local_description(EMBEDDED / str(kind["name"]))}
+        description = self._local_description(override)
+        del description["files"]  # names, like places, are no part of what data are
+        return {"kind": "local", **description}
+
+    def _with_clips(self, rows: Iterator[Columns], *roots: Path) -> Iterator[Columns]:
+        if not self.clips:
+            yield from rows
+            return
+        index = ClipIndex(roots)
+        for row in rows:
+            yield {**row, "clip": _clip(index, row[self.clips])}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedded(TableSource):
+    """A dataset that ships inside the package, under ``evalkit/data/mini/<folder>``."""
+
+    folder: str
+
+    def rows(self, override: Path | None = None) -> Iterator[Columns]:
+        return self._local_rows(override or EMBEDDED / self.folder)
+
+    def describe(self, override: Path | None = None) -> Mapping[str, Any]:
+        return self._described({"kind": "embedded", "name": self.folder}, override)
+
+    def count(self, override: Path | None = None) -> int | None:
+        root = override or EMBEDDED / self.folder
+        return self._taken(local_table(root, self.config, self.split).count())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hub(TableSource):
+    """A dataset of the Hugging Face hub, read by the ``datasets`` library, which fetches all splits
+    of the configuration, keeps them in its cache, and uses the cache alone when HF_HUB_OFFLINE is
+    set. ``archives`` are patterns of the zip files in the repository that hold the clips."""
+
+    repository: str
+    archives: tuple[str, ...] = ()
+
+    @property
+    def repositories(self) -> tuple[str, ...]:
+        """The names under which the dataset is or was published."""
+        organisation, name = self.repository.split("/")
+        return self.repository, *(
+            f"{other}/{name}" for other in ORGANISATIONS.get(organisation, ())
+        )
+
+    def rows(self, override: Path | None = None) -> Iterator[Columns]:
+        if override:
+            return self._local_rows(override)
+        name, table = self._table()
+        rows = islice(_hub_rows(table, self.columns, name), self._taken(len(table)))
+        return self._with_clips(rows, *([_archives(name, self.archives)] if self.clips else []))
+
+    def describe(self, override: Path | None = None) -> Mapping[str, Any]:
+        if override:
+            return self._described({}, override)
+        name, table = self._table()
+        description = {
+            "kind": "hub",
+            "repository": name,
+            "config": self.config,
+            "split": self.split,
+            "revision": _revision(table),
+        }
+        taken = self._taken(len(table))
+        return description if taken == len(table) else {**description, "rows": taken}
+
+    def count(self, override: Path | None = None) -> int | None:
+        if override:
+            return self._taken(local_table(override, self.config, self.split).count())
+        return self._taken(len(self._table()[1]))
+
+    def _table(self) -> tuple[str, Any]:
+        """The repository's name and its table. Raises DataError when the table is not the official
+        split and does not hold it in a known way.
+        """
+        name, table = _from_hub(self.repositories, self.config, self.split)
+        if self.official and len(table) not in self.official:
+            raise DataError(
+                f"{name}, split {self.split}: {len(table):,} rows, where {self.official[0]:,} are "
+                f"expected, the first {self.official[1]:,} of them the official split; which of "
+                "these are the official ones is not known: give a local copy that holds just them"
+            )
+        return name, table
+
+
+def _clip(index: ClipIndex, name: object) -> Path | DataError:
+    if not isinstance(name, str | int) or isinstance(name, bool) or not str(name):
+        return DataError(f"the name of its clip is {name!r:.80}")
+    try:
+        return index.path(str(name))
+    except DataError as e:
+        return e
+
+
+def _hub_rows(table: Any, columns: Sequence[str], name: str) -> Iterator[Columns]:
+    """Rows of a table of the hub: media that are named by a path lie in the hub's cache, or where
+    ``datasets`` has unpacked its archives.
+    """
+    import datasets
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    unpacked = Path(datasets.config.HF_DATASETS_CACHE)
+    for row in dataset_rows(table, columns, name):
+        yield with_paths(row, Path(HF_HUB_CACHE), unpacked)
+
+
+@lru_cache(maxsize=16)
+def _from_hub(repositories: tuple[str, ...], config: str | None, split: str) -> tuple[str, Any]:
+    """The first of the repositories that loads, and its table."""
+    import datasets
+
+    failures = []
+    for repository in repositories:
+        try:
+            return repository, datasets.load_dataset(repository, config, split=split)
+        except (
+            Exception
+        ) as e:  # whatever the library and its transport raise, a person needs the same answer
+            failures.append(
+                f"  {repository}: {type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}"
+            )
+            if isinstance(e, ConnectionError) and not datasets.config.HF_HUB_OFFLINE:
+                break
+    name = f"{repositories[0]}{f' ({config})' if config else ''}, split {split}"
+    raise DataError(
+        f"dataset {name} can't be loaded:\n" + "\n".join(failures) + "\n"
+        "Connect to the Hugging Face hub (and unset HF_HUB_OFFLINE), or give a local copy: "
+        "--data TASK:SUBSET=FOLDER"
+    )
+
+
+def _revision(table: Any) -> str | None:
+    """The commit that ``datasets`` downloaded, which names the folder of its cache; None when it
+    doesn't.
+    """
+    for file in table.cache_files:
+        if match := re.search(r"[0-9a-f]{40}", Path(file["filename"]).parent.name):
+            return match[0]
+    return None
+
+
+def _archives(repository: str, patterns: Sequence[str]) -> Path:
+    """The folder with the clip archives of a hub repository, fetched if they are not in the hub's
+    cache.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(repository, repo_type="dataset", allow_patterns=list(patterns))
+        )
+    except Exception as e:  # as above
+        raise DataError(
+            f"{repository}: its clips ({', '.join(patterns)}) can't be fetched: {e}\n"
+            "Connect to the Hugging Face hub, or give a local copy: --data TASK:SUBSET=FOLDER"
+        ) from e

@@ -1,0 +1,278 @@
+"""Tables in the layouts of the ``datasets`` library: parquet files of a split, and what
+``Dataset.save_to_disk`` wrote. Rows come one at a time, media still encoded.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from evalkit.bounds import bounds, over
+from evalkit.clips import SMALL
+from evalkit.errors import DataError
+from evalkit.sources.media import below
+
+Columns = Mapping[str, Any]
+"""A row as it is stored: its columns by name."""
+
+
+class Table(ABC):
+    """The files of one split, and how they are read."""
+
+    files: Sequence[Path]
+
+    @abstractmethod
+    def count(self) -> int: ...
+
+    @abstractmethod
+    def rows(self, columns: Sequence[str]) -> Iterator[Columns]: ...
+
+    @abstractmethod
+    def media(self, columns: Sequence[str]) -> list[Path]:
+        """Files beside the table that its rows name as their pictures."""
+
+
+def _written(file: Path) -> tuple[int, int, int]:
+    """Tells a file from one that was put in its place. Raises DataError where there is none."""
+    try:
+        stat = file.stat()
+    except OSError as e:
+        raise DataError(f"{file}: can't be read ({e.strerror})") from e
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+@dataclass(frozen=True)
+class _Parquet(Table):
+    files: Sequence[Path]
+
+    def count(self) -> int:
+        return sum(self._open(file).metadata.num_rows for file in self.files)
+
+    def rows(self, columns: Sequence[str]) -> Iterator[Columns]:
+        import pyarrow as pa
+
+        begun = [_written(file) for file in self.files]
+        for file, written in zip(self.files, begun):
+            if _written(file) != written:
+                raise DataError(
+                    f"{file}: was changed after the first rows were read: repeat the run"
+                )
+            table = self._open(file)
+            try:
+                with table:
+                    _need(columns, table.schema_arrow.names, str(file))
+                    _check_packed(table.metadata, columns, file)
+                    for batch in table.iter_batches(batch_size=16, columns=list(columns)):
+                        for row in batch.to_pylist():
+                            yield with_paths(row, file.parent)
+            except (pa.ArrowException, OSError) as e:
+                raise DataError(f"{file}: unreadable parquet ({e})") from e
+
+    def media(self, columns: Sequence[str]) -> list[Path]:
+        import pyarrow as pa
+
+        files = []
+        for file in self.files:
+            table = self._open(file)
+            try:
+                for field_ in table.schema_arrow:
+                    if field_.name in columns and _holds_media(field_.type):
+                        # of the struct, only the paths are read: the bytes may be gigabytes
+                        paths = table.read(columns=[f"{field_.name}.path"])[0].combine_chunks()
+                        files += _beside(file.parent, paths.field("path").to_pylist())
+            except (pa.ArrowException, OSError) as e:
+                raise DataError(f"{file}: unreadable parquet ({e})") from e
+        return files
+
+    def _open(self, file: Path) -> Any:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        _return_freed_memory()
+        try:
+            return pq.ParquetFile(file)
+        except (pa.ArrowException, OSError) as e:
+            raise DataError(f"{file}: unreadable parquet ({e})") from e
+
+
+@dataclass(frozen=True)
+class _Saved(Table):
+    """A split that ``Dataset.save_to_disk`` wrote."""
+
+    folder: Path
+    files: Sequence[Path] = field(default=(), init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "files", sorted(self.folder.glob("*.arrow")))
+
+    def count(self) -> int:
+        return len(self._load())
+
+    def rows(self, columns: Sequence[str]) -> Iterator[Columns]:
+        for row in dataset_rows(self._load(), columns, str(self.folder)):
+            yield with_paths(row, self.folder)
+
+    def media(self, columns: Sequence[str]) -> list[Path]:
+        files = []
+        for field_ in (table := self._load().data).schema:
+            if field_.name in columns and _holds_media(field_.type):
+                for chunk in table.column(field_.name).chunks:
+                    files += _beside(self.folder, chunk.field("path").to_pylist())
+        return files
+
+    def _load(self) -> Any:
+        import datasets
+
+        try:
+            return datasets.load_from_disk(str(self.folder))
+        except Exception as e:  # a missing or damaged part may raise anything
+            raise DataError(f"{self.folder}: can't be loaded: {type(e).__name__}: {e}") from e
+
+
+def table_files(root: Path, config: str | None, split: str) -> list[Path]:
+    """The files that a local copy of a split is read from, in order. Raises DataError."""
+    return list(local_table(root, config, split).files)
+
+
+def local_table(root: Path, config: str | None, split: str) -> Table:
+    saved = _saved_folder(root, split) if root.is_dir() else None
+    return _Saved(saved) if saved else _Parquet(_parquet_files(root, config, split))
+
+
+def _parquet_files(root: Path, config: str | None, split: str) -> list[Path]:
+    """The split's parquet files: ``root`` itself, or those under it that the hub's layouts name
+    after the split. Raises DataError when there are none, when parts of the split are absent, and
+    when two folders hold a split of that name.
+    """
+    if root.is_file():
+        return [root]
+    if not root.is_dir():
+        raise DataError(f"{root}: no such file or folder")
+    every = sorted(root.rglob("*.parquet"))
+    in_config = [f for f in every if config in f.relative_to(root).parts[:-1]] if config else []
+    files = [
+        f
+        for f in in_config or every
+        if re.split(r"[-.]", f.name)[0] == split or f.parent.name == split
+    ]
+    if not files:
+        names = ", ".join(str(f.relative_to(root)) for f in every[:8]) or "none"
+        raise DataError(
+            f"{root}: no file {split}-*.parquet of split {split!r}; parquet files there: "
+            f"{names}. Or give the file itself"
+        )
+    if len(folders := sorted({f.parent for f in files})) > 1:
+        raise DataError(
+            f"{root}: split {split!r} lies in {' and in '.join(map(str, folders))}; give one of "
+            "these folders"
+        )
+    _need_all_parts(files)
+    return files
+
+
+def _need_all_parts(files: Sequence[Path]) -> None:
+    """``validation-00001-of-00004.parquet`` says that there are four files."""
+    parts: dict[tuple[str, str], set[int]] = {}
+    for file in files:
+        if match := re.fullmatch(r"(.+)-(\d+)-of-(\d+)(?:-[0-9a-f]+)?\.parquet", file.name):
+            parts.setdefault((match[1], match[3]), set()).add(int(match[2]))
+    for (name, total), numbers in parts.items():
+        if absent := sorted(set(range(int(total))) - numbers):
+            width = len(total)
+            names = ", ".join(f"{name}-{i:0{width}}-of-{total}.parquet" for i in absent[:8])
+            raise DataError(
+                f"{files[0].parent}: {len(numbers)} of {int(total)} files of {name!r}; absent: "
+                f"{names}. Fetch them, or give one file by its name to use it alone"
+            )
+    if len(parts) > 1:
+        sets = " and ".join(f"{name}-*-of-{total}" for name, total in parts)
+        raise DataError(f"{files[0].parent}: two sets of files: {sets}; remove one")
+
+
+def _saved_folder(root: Path, split: str) -> Path | None:
+    """The folder of one split that ``save_to_disk`` wrote at ``root``, if it did."""
+    if (root / "state.json").is_file():
+        return root
+    if not (root / "dataset_dict.json").is_file():
+        return None
+    if not (root / split / "state.json").is_file():
+        splits = ", ".join(sorted(f.parent.name for f in root.glob("*/state.json")))
+        raise DataError(f"{root}: no split {split!r}; it has: {splits}")
+    return root / split
+
+
+def dataset_rows(table: Any, columns: Sequence[str], where: str) -> Iterator[Columns]:
+    """Rows of a ``datasets.Dataset``, its images undecoded."""
+    import datasets
+
+    _need(columns, table.column_names, where)
+    table = table.select_columns(list(columns))
+    for name, feature in table.features.items():
+        if isinstance(feature, datasets.Image):
+            table = table.cast_column(name, datasets.Image(decode=False))
+    yield from table
+
+
+def _holds_media(type_: Any) -> bool:
+    """Whether an Arrow type is the ``{"bytes", "path"}`` of ``datasets``."""
+    import pyarrow as pa
+
+    return pa.types.is_struct(type_) and {f.name for f in type_} >= {"bytes", "path"}
+
+
+def with_paths(row: Columns, folder: Path, *others: Path) -> Columns:
+    """The row with the paths of its media, where they have no bytes, read against the table's own
+    folder and kept below it or one of the ``others``.
+    """
+
+    def placed(value: Any) -> Any:
+        if isinstance(value, list):
+            return [placed(item) for item in value]
+        media = isinstance(value, dict) and value.keys() >= {"bytes", "path"}
+        if media and value["path"] and not value["bytes"]:
+            return below(folder, value["path"], *others)
+        return value
+
+    return {column: placed(value) for column, value in row.items()}
+
+
+def _beside(folder: Path, names: Sequence[str | None]) -> list[Path]:
+    paths = (below(folder, name) for name in names if name)
+    return [p for p in paths if isinstance(p, Path) and p.is_file()]
+
+
+@lru_cache(maxsize=1)
+def _return_freed_memory() -> None:
+    """pyarrow's default memory pool keeps what it freed, so a long run would keep growing; the
+    system's gives it back. A setting of the whole process, made when parquet is first read.
+    """
+    import pyarrow as pa
+
+    pa.set_memory_pool(pa.system_memory_pool())
+
+
+def _check_packed(metadata: Any, columns: Sequence[str], file: Path) -> None:
+    """Raises DataError for a column that unpacks to far more than media or texts do."""
+    for group in range(metadata.num_row_groups):
+        for number in range(metadata.num_columns):
+            column = metadata.row_group(group).column(number)
+            packed, size = column.total_compressed_size, column.total_uncompressed_size
+            if column.path_in_schema.split(".")[0] in columns and size > max(
+                SMALL, bounds().unpack_ratio * packed
+            ):
+                raise DataError(
+                    f"{file}: {column.path_in_schema!r} unpacks to {size:,} bytes from "
+                    f"{packed:,}: {over('unpack_ratio')}"
+                )
+
+
+def _need(columns: Sequence[str], present: Sequence[str], where: str) -> None:
+    if missing := [c for c in columns if c not in present]:
+        raise DataError(
+            f"{where}: no column {', '.join(map(repr, missing))}; it has: {', '.join(present)}"
+        )
