@@ -28,6 +28,7 @@ from evalkit.types import (
     Score,
     Text,
     TokenCounts,
+    is_box_space,
 )
 
 SCHEMA_VERSION = 2
@@ -187,6 +188,7 @@ class Record:
         for key, names in _NAMES.items():
             if key in told and told[key] not in names:
                 raise ValueError(f"{key!r} is {told[key]!r:.80}, not one of {', '.join(names)}")
+        _box_space(told)
         if "id" not in told:
             raise ValueError("no 'id'")
         if "error" not in told:
@@ -220,7 +222,6 @@ _KINDS: Mapping[str, type] = {
 _NUMBERS = {int, float}
 _NAMES: Mapping[str, Sequence[str]] = {
     "finish_reason": get_args(FinishReason),
-    "box_space": get_args(BoxSpace),
     "failed_in": get_args(FailedIn),
 }
 
@@ -426,7 +427,7 @@ class RunInfo(Session):
             metrics=tuple(map(_metric, _typed(value, "metrics", list, []))),
             task_file=_typed(value, "task_file", str, ""),
             data_path=_typed(value, "data_path", str, ""),
-            box_space=_one_of(value, "box_space", get_args(BoxSpace)),
+            box_space=_box_space(value),
             blind=dict(_typed(value, "blind", Mapping, {})),
             earlier=tuple(Session.from_json(s) for s in _typed(value, "earlier", list, [])),
             **cls._arguments(value),
@@ -679,8 +680,8 @@ def _number(value: Any) -> float:
     return value
 
 
-def _one_of(value: Mapping[str, Any], key: str, names: Sequence[str]) -> Any:
-    item = value.get(key)
-    if item is not None and item not in names:
-        raise ValueError(f"{key!r} is {item!r:.80}, not one of {', '.join(names)}")
+def _box_space(value: Mapping[str, Any]) -> BoxSpace | None:
+    item = value.get("box_space")
+    if item is not None and not is_box_space(item):
+        raise ValueError(f"'box_space' is {item!r:.80}, no space of boxes")
     return item

@@ -38,7 +38,6 @@ from evalkit.store import (
 )
 from evalkit.task import RowError, checked_score, read_samples
 from evalkit.types import (
-    BoxSpace,
     Completion,
     FinishReason,
     Image,
@@ -48,6 +47,7 @@ from evalkit.types import (
     Text,
     TokenCounts,
     Video,
+    is_box_space,
 )
 
 logger = logging.getLogger(__name__)
@@ -515,7 +515,7 @@ def why_unusable(completion: Completion) -> str | None:
         "tokens": isinstance(c.tokens, TokenCounts) and all(map(number, vars(c.tokens).values())),
         "seconds": number(c.seconds),
         "logprobs": isinstance(c.logprobs, tuple | list) and all(map(number, c.logprobs)),
-        "box_space": c.box_space is None or c.box_space in get_args(BoxSpace),
+        "box_space": c.box_space is None or is_box_space(c.box_space),
     }
     for name, fits in checks.items():
         if not fits:

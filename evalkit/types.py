@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from evalkit.digests import file_digest
+from evalkit.metrics.boxes import is_space
 
-BoxSpace = Literal["norm1000", "norm999", "norm1", "pixel"]
-"""How a model writes box corners: thousandths of width and height, the same over 999, fractions of
-1, or pixels.
+BoxSpace = str
+"""Names how a model writes box corners, unit and form: ``norm1000``, ``norm1:list``,
+``resized:json@616x476``, ... (``evalkit.metrics.boxes`` has all).
 """
+is_box_space = is_space
 
 FinishReason = Literal["stop", "length", "rank", "error"]
 Role = Literal["system", "user", "assistant"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalkit.metrics.boxes import Box, Space, from_xywh, iou, parse_box
+from evalkit.metrics.boxes import Box, from_xywh, iou, is_space, parse_box
 
 numbers = st.floats(0, 2000, allow_nan=False)
 sides = st.floats(0.5, 500)
@@ -50,10 +50,49 @@ def test_the_first_box_of_an_answer_is_read_strictly(text: str, box: Box | None)
         ("norm999", "(333,333),(666,999)", (200 / 3, 100 / 3, 400 / 3, 100)),
         ("norm1", "(0.25,0.5),(0.5,1)", (50, 50, 100, 100)),
         ("pixel", "(25,50),(50,100)", (25, 50, 50, 100)),
+        ("norm1000:json", '```json\n[{"bbox_2d": [250, 500, 500, 1000]}]\n```', (50, 50, 100, 100)),
+        ("norm1000:list", "<ref>it</ref><box>[[250, 500, 500, 1000]]</box>", (50, 50, 100, 100)),
+        ("norm1:list", "[0.25, 0.50, 0.50, 1.00]", (50, 50, 100, 100)),
+        ("pixel:json", '{"bbox_2d": [25, 50, 50, 100], "label": "it"}', (25, 50, 50, 100)),
+        ("pixel:list", "[25, 50, 50, 100]", (25, 50, 50, 100)),
+        ("resized:json@100x25", '{"bbox_2d": [25, 5, 50, 20]}', (50, 20, 100, 80)),
+        ("square:list", "[0.25, 0.5, 0.5, 0.75]", (50, 50, 100, 100)),
+        ("crop:list", "[0.25, 0.5, 0.5, 1.0]", (75, 50, 100, 100)),
+        ("loc1024", "<loc0512><loc0256><loc1023><loc0512> it", (50, 50, 100, 99.90234375)),
     ],
 )
-def test_numbers_are_read_in_the_declared_space_only(space: Space, text: str, box: Box) -> None:
+def test_numbers_are_read_in_the_declared_space_only(space: str, text: str, box: Box) -> None:
     assert parse_box(text, space, width=200, height=100) == pytest.approx(box)
+
+
+@pytest.mark.parametrize(
+    ("space", "text"),
+    [
+        ("pixel", '{"bbox_2d": [25, 50, 50, 100]}'),
+        ("pixel", "[25, 50, 50, 100]"),
+        ("norm1000:json", "[250, 500, 500, 1000]"),
+        ("norm1000:json", "(250,500),(500,1000)"),
+        ("norm1:list", "(0.25,0.5),(0.5,1)"),
+        ("norm1:list", "[0.25, 0.5, 0.5]"),
+        ("loc1024", "<loc0512><loc0256><loc1023>"),
+        ("loc1024", "[512, 256, 1023, 512]"),
+    ],
+)
+def test_a_box_in_another_form_than_the_declared_one_is_none(space: str, text: str) -> None:
+    assert parse_box(text, space, width=200, height=100) is None
+
+
+def test_a_space_is_a_unit_with_a_form() -> None:
+    named = (
+        "norm1000 norm999 norm1 pixel resized:json@616x476 resized:json square:list crop loc1024"
+    )
+    assert all(map(is_space, named.split()))
+    wrong = "miles norm1000:xml pixel@6x4 resized@0x4 resized@6 loc1024:json loc1024@6x4 :json json"
+    assert not any(map(is_space, [*wrong.split(), "", None, 3, ["pixel"]]))
+    with pytest.raises(ValueError, match="'miles' is no box space"):
+        parse_box("(1,2),(3,4)", "miles", 10, 10)
+    with pytest.raises(ValueError, match="size is not said"):
+        parse_box('{"bbox_2d": [1, 2, 3, 4]}', "resized:json", 10, 10)
 
 
 def test_a_pixel_box_is_not_rescued_by_another_reading() -> None:
@@ -93,7 +132,7 @@ def test_iou_of_a_box_with_itself_is_one(box: Box) -> None:
     st.text(alphabet="(), 0123456789.-ab\n", max_size=60),
     st.sampled_from(["norm1000", "norm999", "norm1", "pixel"]),
 )
-def test_no_answer_makes_the_parser_raise(text: str, space: Space) -> None:
+def test_no_answer_makes_the_parser_raise(text: str, space: str) -> None:
     box = parse_box(text, space, 640, 480)
     assert box is None or (box[0] < box[2] and box[1] < box[3])
 

@@ -1,9 +1,20 @@
 """Boxes written in text: reading one, placing it on the image, and intersection over union.
 
-Qwen-VL and Qwen2-VL write a box as its top-left and bottom-right corner, ``(x1,y1),(x2,y2)``
-(Qwen-VL paper, section 2.2: Qwen2-VL paper, section 2.1). Only the first box of an answer is read,
-and only in the coordinate space that the model declares: a number is never tried in two spaces.
-Boxes are ``(x1, y1, x2, y2)`` in pixels, edges at continuous coordinates (no "+1").
+How a model writes boxes is a convention of its training: in which unit the numbers are, and in
+which form they stand. A space names both, ``UNIT[:FORM][@WIDTHxHEIGHT]``. Only the first box of an
+answer is read, and only in the space that the model declares: an answer is never tried in two.
+
+Units:
+
+- ``norm1000``, ``norm999``, ``norm1``: parts of 1000, 999 or 1 of the image's sides.
+- ``pixel``: its pixels.
+- ``resized``: pixels of the image as the model saw it; each answer adds that size, ``@616x476``.
+- ``square``, ``crop``: parts of 1 of the image padded to a square, or of its central square.
+- ``loc1024``: ``<loc0256>`` four times, 1024th parts, y before x; this one has no other form.
+
+Forms: ``(x1,y1),(x2,y2)`` where none is named (Qwen-VL paper, section 2.2; Qwen2-VL paper, section
+2.1); ``json`` for ``"bbox_2d": [x1, y1, x2, y2]``; ``list`` for ``[x1, y1, x2, y2]``. Boxes are
+``(x1, y1, x2, y2)`` in pixels, edges at continuous coordinates (no "+1").
 """
 
 from __future__ import annotations
@@ -11,32 +22,80 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Literal
+from functools import lru_cache
 
 Box = tuple[float, float, float, float]
-Space = Literal["norm1000", "norm999", "norm1", "pixel"]
 
+UNITS = ("norm1000", "norm999", "norm1", "pixel", "resized", "square", "crop")
+FORMS = ("json", "list")
+_SPACE = re.compile(
+    rf"(?:(?P<unit>{'|'.join(UNITS)})(?::(?P<form>{'|'.join(FORMS)}))?|(?P<loc>loc1024))"
+    r"(?:(?<!loc1024)@(?P<width>[1-9][0-9]{0,5})x(?P<height>[1-9][0-9]{0,5}))?"
+)
 _NUMBER = r"\s*(-?[0-9]{1,6}(?:\.[0-9]{1,12})?)\s*"
-_BOX = re.compile(rf"\({_NUMBER},{_NUMBER}\)\s*,\s*\({_NUMBER},{_NUMBER}\)")
+_FOUR = rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]"
+_READERS = {
+    None: re.compile(rf"\({_NUMBER},{_NUMBER}\)\s*,\s*\({_NUMBER},{_NUMBER}\)"),
+    "json": re.compile(rf'"bbox_2d"\s*:\s*{_FOUR}'),
+    "list": re.compile(_FOUR),
+}
+_LOC = re.compile(r"<loc([0-9]{4})>\s*" * 4)
 
 
-def parse_box(text: str, space: Space, width: int, height: int) -> Box | None:
-    """The first ``(x1,y1),(x2,y2)`` of an answer, in pixels of an image of ``width`` x ``height``.
+def is_space(text: object) -> bool:
+    """Whether a text names a box space."""
+    return isinstance(text, str) and _parts(text) is not None
 
-    ``norm1000`` numbers are thousandths of the sides, ``norm999`` the same over 999, ``norm1``
-    fractions of 1. None when the answer has no box, or when the first one is flipped or has no
-    area. Corners outside the image are kept as they are written.
+
+@lru_cache(maxsize=4096)
+def _parts(space: str) -> re.Match[str] | None:
+    found = _SPACE.fullmatch(space)
+    return found if found and (found["width"] is None or found["unit"] == "resized") else None
+
+
+def parse_box(text: str, space: str, width: int, height: int) -> Box | None:
+    """The first box of an answer, in pixels of an image of ``width`` x ``height``.
+
+    None when the answer has no box of the space's form, or when the first one is flipped or has no
+    area. Corners outside the image are kept as they are written. Raises ValueError for a text that
+    names no space, and for ``resized`` without the size at which the image was seen.
     """
-    match = _BOX.search(text)
+    parts = _parts(space)
+    if parts is None:
+        raise ValueError(f"{space!r} is no box space: UNIT or UNIT:FORM, {', '.join(UNITS)}")
+    match = (_LOC if parts["loc"] else _READERS[parts["form"]]).search(text)
     if not match:
         return None
     x1, y1, x2, y2 = (float(number) for number in match.groups())
+    if parts["loc"]:
+        x1, y1, x2, y2 = y1, x1, y2, x2
     if x1 >= x2 or y1 >= y2:
         return None
-    if space == "pixel":
-        return x1, y1, x2, y2
-    unit = {"norm1000": 1000.0, "norm999": 999.0, "norm1": 1.0}[space]
-    return x1 / unit * width, y1 / unit * height, x2 / unit * width, y2 / unit * height
+    (whole_x, whole_y), (across, down), (left, top) = _frame(parts, width, height)
+    return (
+        x1 / whole_x * across + left,
+        y1 / whole_y * down + top,
+        x2 / whole_x * across + left,
+        y2 / whole_y * down + top,
+    )
+
+
+def _frame(parts: re.Match[str], width: int, height: int) -> tuple[tuple[float, float], ...]:
+    """Of the frame that a space's numbers refer to: its sides in those numbers, its sides in pixels
+    of the image, and its top-left corner there.
+    """
+    unit = parts["unit"] or parts["loc"]
+    if unit in ("square", "crop"):
+        side = max(width, height) if unit == "square" else min(width, height)
+        return (1, 1), (side, side), ((width - side) / 2, (height - side) / 2)
+    if unit == "resized":
+        if parts["width"] is None:
+            raise ValueError("a box in pixels of the resized image, and its size is not said")
+        return (int(parts["width"]), int(parts["height"])), (width, height), (0, 0)
+    if unit == "pixel":
+        return (1, 1), (1, 1), (0, 0)
+    whole = {"norm1000": 1000, "norm999": 999, "norm1": 1, "loc1024": 1024}[unit]
+    return (whole, whole), (width, height), (0, 0)
 
 
 def from_xywh(box: Sequence[float]) -> Box:
