@@ -15,8 +15,9 @@ from evalkit.engine import Engine, Prompt
 from evalkit.errors import UsageError
 from evalkit.models.qwen2_vl.attention import CrossModal, causal
 from evalkit.models.qwen2_vl.checkpoint import load
+from evalkit.models.qwen2_vl.config import TextConfig
 from evalkit.models.qwen2_vl.model import Qwen2VL
-from evalkit.models.qwen2_vl.positions import POSITIONS
+from evalkit.models.qwen2_vl.positions import POSITIONS, _dealt
 from evalkit.models.qwen2_vl.processing import Processor, exact_tokens, smart_resize
 from evalkit.models.qwen2_vl.rope import Span, grid_tokens, merged, vision_angles
 from evalkit.models.qwen2_vl.switches import Switches
@@ -87,9 +88,12 @@ def test_a_word_that_is_not_a_value_is_refused_with_the_values(name: str) -> Non
 
 def test_switches_without_a_meaning_under_a_scheme_are_refused() -> None:
     for switches in (
-        {"temporal_spacing": 2.0},
+        {"position": "rope1d", "temporal_spacing": 2.0},
         {"position": "vrope", "combine": "kron"},
         {"position": "hope", "next_position": "max_hw"},
+        {"layout": "diagonal", "next_position": "max_hw"},
+        {"position": "mrope_i", "layout": "diagonal"},
+        {"combine": "kron", "ratio": "1:1:1"},
     ):
         with pytest.raises(UsageError, match="no meaning"):
             Switches(**switches)
@@ -99,7 +103,7 @@ def test_another_scheme_than_the_trained_one_leaves_its_settings_behind() -> Non
     trained = {"position": "hope", "temporal_spacing": 0.5}
     arm = Switches().with_(trained)
     assert arm.temporal_spacing == 0.5
-    assert arm.with_({"position": "mrope"}).temporal_spacing is None
+    assert arm.with_({"position": "rope1d"}).temporal_spacing is None
 
 
 @pytest.mark.parametrize("name", sorted(set(POSITIONS) - {"hope", "none"}))
@@ -146,6 +150,93 @@ def test_no_positions_turn_nothing(folder: Path) -> None:
     model = load(folder, switches=Switches(position="none"))
     cos, sin = model.rotary(model.position_ids([5, 6, 7]))
     assert torch.equal(cos, torch.ones_like(cos)) and not sin.any()
+
+
+@pytest.mark.parametrize(
+    ("name", "factors"),
+    [
+        ("mrope_i", {"layout": "reset", "combine": "interleaved"}),
+        ("mhrope", {"layout": "reset", "combine": "heads"}),
+        ("videorope", {"layout": "diagonal", "combine": "low_time", "temporal_spacing": 2}),
+        ("hope", {"layout": "diagonal", "combine": "no_time"}),
+    ],
+)
+def test_a_named_scheme_is_a_corner_of_layout_and_allocation(
+    folder: Path, name: str, factors: dict[str, Any]
+) -> None:
+    named, built = (load(folder, switches=Switches(**s)) for s in ({"position": name}, factors))
+    p = prompt(named, 2, "iv")
+    assert torch.equal(logits(named, p), logits(built, p))
+
+
+@pytest.mark.parametrize(
+    ("combine", "ratio", "dealt"),
+    [
+        ("sections", "1:2:1", [0] * 2 + [1] * 4 + [2] * 2),
+        ("sections", "0:1:1", [1] * 4 + [2] * 4),
+        ("interleaved", "4:2:2", [0, 1, 2, 0, 1, 2, 0, 0]),  # the released rule: every third
+        ("interleaved", "0:1:1", [1, 2] * 4),
+        ("low_time", "2:3:3", [1, 2, 1, 2, 1, 2, 0, 0]),
+    ],
+)
+def test_a_ratio_shares_the_frequencies_out(combine: str, ratio: str, dealt: list[int]) -> None:
+    config = TextConfig(
+        hidden_size=16, num_attention_heads=1, num_key_value_heads=1, mrope_section=(2, 3, 3)
+    )
+    switches = Switches(combine=combine, ratio=ratio)
+    for component in range(3):
+        at = torch.zeros(3, 1)
+        at[component] = 1
+        turned = POSITIONS["mrope"].angles(at, config, switches)[1][0, :8] != 0
+        assert turned.tolist() == [c == component for c in dealt]
+
+
+def test_the_published_ratio_is_that_of_the_released_interleaving() -> None:
+    """Qwen3-VL's rule for 24:20:20 of 64: every third frequency from 1 (rows) and from 2 (columns)
+    below 60, time the others.
+    """
+    released = [j % 3 if j < 60 else 0 for j in range(64)]
+    assert _dealt(Switches(combine="interleaved", ratio="24:20:20").ratio.shares(64)) == released
+
+
+def test_a_stride_spreads_time_and_text_follows_the_last_frame() -> None:
+    t, h, _ = ids("mrope", Span(2), Span(12, (3, 2, 2)), Span(1), temporal_spacing=2)
+    assert t == [0, 1, *[2] * 4, *[4] * 4, *[6] * 4, 7] and h[2:6] == [2, 2, 3, 3]
+
+
+def test_v2pe_gives_a_frame_so_many_positions_whatever_its_tokens() -> None:
+    t, h, w = ids("v2pe", Span(2), Span(8, (2, 2, 2)), Span(2))
+    assert t == h == w == [0, 1, 5, 9, 13, 17, 21, 25, 29, 33, 34, 35]
+    short = ids("v2pe", Span(1), Span(3, (1, 1, 3)), Span(1), temporal_spacing=0.5)[0]
+    assert short[-1] == 2, "text goes on at a whole position"
+
+
+def test_circle_puts_a_frame_as_far_from_every_text_token_as_its_neighbours() -> None:
+    at = torch.tensor(ids("circle", Span(3), Span(18, (2, 3, 3)), Span(2)))
+    for second in (at[:, 3:12], at[:, 12:21]):
+        for text in at[:, [0, 1, -1]].T:
+            away = (second - text[:, None]).norm(dim=0)
+            assert torch.allclose(away, away[0].expand(9), atol=1e-4)
+    ring = at[:, 3:12] - 3
+    assert torch.allclose(ring.norm(dim=0), torch.full((9,), 10.0), atol=1e-4)
+    assert len({tuple(c) for c in ring.T.round(decimals=3).tolist()}) == 9
+    assert torch.allclose(at[:, 12:21], at[:, 3:12] + 1, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(set(POSITIONS) - {"none"}))
+def test_a_text_offset_moves_text_and_nothing_of_the_first_visual(name: str) -> None:
+    parts = (Span(2), Span(40, (10, 2, 2)), Span(3))
+    own = torch.tensor(ids(name, *parts))
+    for offset, by in (("add:6", 6), ("clamp:4", 4 - (own[0, 42] - 2)), ("clamp:1000", 0)):
+        moved = torch.tensor(ids(name, *parts, text_offset=offset))
+        assert torch.equal(moved[:, :42], own[:, :42])
+        assert torch.allclose(moved[:, 42:].float(), (own[:, 42:] + by).float())
+
+
+def test_what_follows_a_moved_text_moves_along() -> None:
+    parts = (Span(1), Span(4, (1, 2, 2)), Span(1), Span(4, (1, 2, 2)), Span(1))
+    assert ids("mrope", *parts, text_offset="add:5")[0] == [0, *[1] * 4, 8, *[9] * 4, 16]
+    assert ids("mrope_i", *parts, text_offset="add:5")[1] == [0, 0, 0, 1, 1, 8, 0, 0, 1, 1, 16]
 
 
 def test_spatial_reset_counts_rows_and_columns_from_zero() -> None:

@@ -1,13 +1,15 @@
 """Position schemes of the decoder: the released one, and those that its successors published.
 
-A scheme is two functions. ``ids`` places the tokens: [components, tokens], whole or fractional,
-from the spans of a sequence. ``angles`` says which frequency rotates with which component. A
-generated token stands where one more text token would. Under every scheme text alone is ordinary
-RoPE, except under ``combine=kron``. Where a paper and its authors' code differ, the code was taken.
+A scheme is two functions. ``place`` gives the tokens their ids: [components, tokens], whole or
+fractional, from the spans of a sequence. ``angles`` says which frequency rotates with which
+component. A generated token stands where one more text token would. Under every scheme text alone
+is ordinary RoPE, except under ``hope``, ``none``, ``combine=no_time`` and ``combine=kron``. Where a
+paper and its authors' code differ, the code was taken.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,12 +25,16 @@ Ids = Callable[[Sequence[Span], Switches], Tensor]
 Angles = Callable[[Tensor, TextConfig, Switches], tuple[Tensor, Tensor]]
 
 
-def _grid(span: Span) -> Tensor:
-    """Time, row and column [3, tokens] of each token of a visual span, from zero."""
-    assert span.grid is not None
-    return torch.stack(
-        torch.meshgrid(*(torch.arange(n) for n in span.grid), indexing="ij")
-    ).flatten(1)
+def _grid(span: Span, spacing: float | None = 1) -> Tensor:
+    """Time, row and column [3, tokens] of each token of a visual span, from zero; consecutive times
+    are ``spacing`` apart.
+    """
+    assert span.grid is not None and spacing is not None
+    axes = [torch.arange(n) for n in span.grid]
+    if spacing != 1:
+        axes[0] = axes[0] * (int(spacing) if float(spacing).is_integer() else spacing)
+    t, h, w = torch.meshgrid(*axes, indexing="ij")
+    return torch.stack((t, h.to(t.dtype), w.to(t.dtype))).flatten(1)
 
 
 def _text(span: Span, start: float, components: int = 3) -> Tensor:
@@ -44,17 +50,21 @@ def mrope_ids(parts: Sequence[Span], switches: Switches) -> Tensor:
     component plus one.
 
     ``next_position=max_hw`` starts the text after a video beyond the larger side of its grid, as
-    transformers 5.23 does.
+    transformers 5.23 does. ``layout`` puts another layout in place of this one.
     """
-    out, start = [], 0
+    if switches.layout != "3d":
+        return LAYOUTS[switches.layout](parts, switches)
+    out: list[Tensor] = []
+    start: float = 0
     for part in parts:
-        out.append(_text(part, start) if part.grid is None else _grid(part) + start)
-        extent = (
-            max(part.grid[1:] if switches.next_position == "max_hw" else part.grid)
-            if part.grid
-            else part.length
-        )
-        start += extent
+        if part.grid is None:
+            out.append(_text(part, start))
+            start += part.length
+            continue
+        grid = _grid(part, switches.spacing)
+        out.append(grid + start)
+        sides = grid[1:] if switches.next_position == "max_hw" else grid
+        start += sides.max().item() + 1
     return _joined(out)
 
 
@@ -71,14 +81,16 @@ def spatial_reset_ids(parts: Sequence[Span], switches: Switches) -> Tensor:
     Time goes on from the text before. What follows starts as under M-RoPE, as in the authors' code,
     so that it lies beyond the image.
     """
-    out, start = [], 0
+    out: list[Tensor] = []
+    start: float = 0
     for part in parts:
-        out.append(
-            _text(part, start)
-            if part.grid is None
-            else _grid(part) + torch.tensor([[start], [0], [0]])
-        )
-        start += max(part.grid) if part.grid else part.length
+        if part.grid is None:
+            out.append(_text(part, start))
+            start += part.length
+            continue
+        grid = _grid(part, switches.spacing)
+        out.append(grid + torch.tensor([[start], [0], [0]]))
+        start += grid.max().item() + 1
     return _joined(out)
 
 
@@ -128,19 +140,82 @@ def vrope_ids(parts: Sequence[Span], switches: Switches) -> Tensor:
     return _joined(out, 4)
 
 
+def v2pe_ids(parts: Sequence[Span], switches: Switches) -> Tensor:
+    """V2PE (arXiv 2412.09616) [3, tokens], float: one running index in which the tokens of a frame
+    share ``Switches.spacing`` positions, whatever their number.
+
+    Text goes on at the next whole position, as in the authors' code (``rope_pos_id_stride`` over
+    the tokens of an image).
+    """
+    assert switches.spacing is not None
+    out, start = [], 0
+    for part in parts:
+        if part.grid is None:
+            out.append(_text(part, start).float())
+            start += part.length
+            continue
+        step = switches.spacing / (part.grid[1] * part.grid[2])
+        at = start - 1 + step * (torch.arange(part.length, dtype=torch.float32) + 1)
+        out.append(at.expand(3, -1))
+        start = math.ceil(round(start - 1 + step * part.length, 6)) + 1
+    return _joined(out).float()
+
+
+RADIUS = 10.0
+"""Of the rings of ``circle_ids``, as its authors set it."""
+
+
+def circle_ids(parts: Sequence[Span], switches: Switches) -> Tensor:
+    """Circle-RoPE (arXiv 2505.16416) [3, tokens], float: each frame lies on a ring around the line
+    on which text lies, so that every token of it is equally far from any token of text.
+
+    The angle on the ring is half the token's index in the frame and half its direction from the
+    frame's middle. Rings of a clip follow ``Switches.spacing`` apart along the line of text, as in
+    Multimodal-RoPEs. The authors' alternation of layers (AGE) is not here.
+    """
+    assert switches.spacing is not None
+    out: list[Tensor] = []
+    start = 0.0
+    for part in parts:
+        if part.grid is None:
+            at = _text(part, start).float()
+        else:
+            ring = _ring(part.grid[1], part.grid[2]).repeat(1, part.grid[0])
+            at = ring + _grid(part)[0].float() * switches.spacing + start
+        out.append(at)
+        start = float(at.max()) + 1 if part.length else start
+    return _joined(out).float()
+
+
+def _ring(h: int, w: int) -> Tensor:
+    """Time, row and column [3, h * w] of one frame's tokens on the plane across (1, 1, 1)."""
+    y, x = torch.meshgrid(
+        torch.arange(h) - (h - 1) / 2, torch.arange(w) - (w - 1) / 2, indexing="ij"
+    )
+    seen = torch.atan2(y, x).flatten()
+    span = seen.max() - seen.min()
+    seen = (seen - seen.min()) / span * 2 * math.pi if span > 0 else seen
+    counted = torch.arange(h * w) / (h * w) * 2 * math.pi
+    angle = (seen + counted) / 2
+    across = torch.tensor([-1.0, 1.0, 0.0]) / math.sqrt(2)
+    along = torch.tensor([-1.0, -1.0, 2.0]) / math.sqrt(6)
+    column_row_time = RADIUS * (angle.cos() * across[:, None] + angle.sin() * along[:, None])
+    return column_row_time.flip(0)
+
+
+LAYOUTS: Mapping[str, Ids] = {"reset": spatial_reset_ids, "diagonal": diagonal_ids}
+"""What ``layout`` puts in place of M-RoPE's own."""
+
+
 def sections(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[Tensor, Tensor]:
     """The released allocation: the first ``mrope_section[0]`` frequencies rotate with time, the
-    next with rows, the last with columns.
-
-    ``combine`` replaces it: ``interleaved`` deals the components out in turn; ``kron`` is the
-    tensor product of the three rotations.
+    next with rows, the last with columns. ``ratio`` sets other sections, ``combine`` another
+    allocation.
     """
-    if switches.combine == "interleaved":
-        return interleaved(positions, config, switches)
-    if switches.combine == "kron":
-        return kron(positions, config, switches)
-    component = torch.repeat_interleave(torch.arange(3), torch.tensor(config.mrope_section))
-    return _angles(positions, config, switches, component)
+    if switches.combine != "sections":
+        return COMBINED[switches.combine](positions, config, switches)
+    shares = _shares(switches, config.head_dim // 2, config.mrope_section)
+    return _angles(positions, config, switches, torch.tensor(_dealt(shares, turns=False)))
 
 
 def interleaved(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[Tensor, Tensor]:
@@ -150,9 +225,28 @@ def interleaved(positions: Tensor, config: TextConfig, switches: Switches) -> tu
     Rows and columns take 20 of 64 frequencies each, as published, 5 of 16 in other head sizes; time
     takes the rest, the lowest included.
     """
-    j = torch.arange(config.head_dim // 2)
-    component = torch.where(j < 3 * (len(j) * 5 // 16), j % 3, 0)
+    n = config.head_dim // 2
+    k = n * 5 // 16
+    component = torch.tensor(_dealt(_shares(switches, n, (n - 2 * k, k, k))))
     return _angles(positions, config, switches, component)
+
+
+def _shares(switches: Switches, n: int, own: Sequence[int]) -> Sequence[int]:
+    """How many of ``n`` frequencies (or heads) time, row and column have."""
+    return switches.ratio.shares(n) if switches.ratio.parts else own
+
+
+def _dealt(shares: Sequence[int], turns: bool = True) -> list[int]:
+    """Which component each frequency rotates with: dealt in turn until each has its share, or
+    one share after the other.
+    """
+    left, out = list(shares), []
+    while sum(left):
+        for component, n in enumerate(left):
+            taken = min(n, 1) if turns else n
+            out += [component] * taken
+            left[component] -= taken
+    return out
 
 
 def kron(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[Tensor, Tensor]:
@@ -188,12 +282,13 @@ def per_head(positions: Tensor, config: TextConfig, switches: Switches) -> tuple
     """
     n = config.num_key_value_heads
     each = 3 * n // 8
-    if not each:
+    shares = _shares(switches, n, (n - 2 * each, each, each))
+    if any(part and not share for part, share in zip(switches.ratio.parts or (1, 1, 1), shares)):
         raise UsageError(
-            "position=mhrope gives each component key-value heads of its own; this "
+            f"{switches.position_says} gives each component key-value heads of its own; this "
             f"checkpoint has {n}, 3 are needed"
         )
-    owner = torch.tensor([0] * (n - 2 * each) + [1] * each + [2] * each)
+    owner = torch.repeat_interleave(torch.arange(3), torch.tensor(shares))
     zeros = torch.zeros(config.head_dim // 2, dtype=torch.long)
     each_head = positions[owner.to(positions.device)].movedim(0, -1)
     return _angles(each_head[None], config, switches, zeros)
@@ -203,8 +298,11 @@ def low_time(positions: Tensor, config: TextConfig, switches: Switches) -> tuple
     """VideoRoPE's allocation (arXiv 2502.05173): time has the lowest frequencies, rows and columns
     the others alternately.
     """
-    j = torch.arange(config.head_dim // 2)
-    component = torch.where(j < sum(config.mrope_section[1:]), 1 + j % 2, 0)
+    n = config.head_dim // 2
+    of_space = sum(config.mrope_section[1:])
+    own = (n - of_space, (of_space + 1) // 2, of_space // 2)
+    time, rows, columns = _shares(switches, n, own)
+    component = torch.tensor([*_dealt((0, rows, columns)), *[0] * time])
     return _angles(positions, config, switches, component)
 
 
@@ -214,6 +312,16 @@ def no_time(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[
     """
     still = torch.cat((torch.zeros_like(positions[:1]), positions[1:]))
     return low_time(still, config, switches)
+
+
+COMBINED: Mapping[str, Angles] = {
+    "interleaved": interleaved,
+    "low_time": low_time,
+    "no_time": no_time,
+    "heads": per_head,
+    "kron": kron,
+}
+"""What ``combine`` puts in place of M-RoPE's sections."""
 
 
 def four_in_turn(
@@ -246,18 +354,56 @@ def _theta(config: TextConfig, switches: Switches) -> float:
     return switches.theta or config.rope_theta
 
 
+def moved_text(ids: Tensor, parts: Sequence[Span], switches: Switches) -> Tensor:
+    """Position ids with the text after each image and video where ``text_offset`` wants it; all
+    that follows moves along.
+
+    The distance is counted from where the visual starts, that is from where text would stand in
+    its place.
+    """
+    offset = switches.text_offset
+    if offset.form == "released":
+        return ids
+    resets = switches.position in ("mrope_i", "mhrope") or switches.layout == "reset"
+    out, at = [], 0
+    shift: float = 0
+    here: float = 0  # where text would go on, before any shift
+    begun: float | None = None  # where the visual before this text starts
+    for part in parts:
+        own = ids[:, at : at + part.length]
+        at += part.length
+        if part.grid is not None:
+            begun = here if begun is None else begun
+            moves = torch.tensor([[1], [0], [0]]) if resets else 1
+            out.append(own + shift * moves)
+            continue
+        if part.length:
+            start = own[0, 0].item()
+            if begun is not None:
+                beyond = max(0, start - begun - offset.steps)
+                shift += offset.steps if offset.form == "add" else -beyond
+                begun = None
+            here = start + part.length
+        out.append(own + shift)
+    return _joined(out, len(ids))
+
+
 @dataclass(frozen=True)
 class Scheme:
     """A position scheme.
 
-    ids: position ids [components, tokens] of a sequence, from its spans.
+    place: position ids [components, tokens] of a sequence, from its spans.
     angles: RoPE's cos and sin for such ids.
     components: the first size of the ids.
     """
 
-    ids: Ids
+    place: Ids
     angles: Angles
     components: int = 3
+
+    def ids(self, parts: Sequence[Span], switches: Switches) -> Tensor:
+        """Position ids [components, tokens], text moved as ``text_offset`` says."""
+        return moved_text(self.place(parts, switches), parts, switches)
 
 
 POSITIONS: Mapping[str, Scheme] = {
@@ -268,6 +414,8 @@ POSITIONS: Mapping[str, Scheme] = {
     "videorope": Scheme(diagonal_ids, low_time),
     "hope": Scheme(diagonal_ids, no_time),
     "vrope": Scheme(vrope_ids, four_in_turn, components=4),
+    "v2pe": Scheme(v2pe_ids, sections),
+    "circle": Scheme(circle_ids, sections),
     "none": Scheme(rope1d_ids, no_rotation),
 }
 """Position schemes by the name of their switch value."""

@@ -20,7 +20,15 @@ LARGEST = 100_000_000
 TOKEN = 28
 """Pixels on a side of one visual token."""
 
-SPACING = {"videorope": 2.0, "hope": 1.0}
+SPACING = {
+    "mrope": 1.0,
+    "mrope_i": 1.0,
+    "mhrope": 1.0,
+    "videorope": 2.0,
+    "hope": 1.0,
+    "v2pe": 16.0,
+    "circle": 1.0,
+}
 """``temporal_spacing`` of the position schemes that have one, where it is not set."""
 
 
@@ -84,31 +92,127 @@ class CrossModal:
 
 
 @dataclass(frozen=True)
+class Ratio:
+    """Shares of time, row and column, in proportion; empty: as the weights were trained."""
+
+    parts: tuple[int, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """``trained`` or ``24:20:20`` (time, row, column). Raises ValueError."""
+        if text == "trained":
+            return cls()
+        try:
+            parts = tuple(int(n) for n in text.split(":"))
+        except ValueError:
+            parts = ()
+        if len(parts) != 3 or min(parts) < 0 or not 0 < sum(parts) <= 4096:
+            raise ValueError("expected trained or T:H:W, three whole numbers such as 24:20:20")
+        return cls(parts)
+
+    def shares(self, n: int) -> tuple[int, ...]:
+        """``n`` in these proportions, whole; what is left over goes to the largest remainders."""
+        whole = [n * p // sum(self.parts) for p in self.parts]
+        by_rest = sorted(range(3), key=lambda i: -(n * self.parts[i] % sum(self.parts)))
+        for i in by_rest[: n - sum(whole)]:
+            whole[i] += 1
+        return tuple(whole)
+
+    def __str__(self) -> str:
+        return ":".join(map(str, self.parts)) or "trained"
+
+
+@dataclass(frozen=True)
+class TextOffset:
+    """Where text goes on after a visual: as the scheme has it (``released``), at most ``steps``
+    beyond the visual's start (``clamp``), or ``steps`` further away (``add``).
+    """
+
+    form: Literal["released", "clamp", "add"] = "released"
+    steps: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """``released``, ``clamp:8`` or ``add:6``. Raises ValueError."""
+        if text == "released":
+            return cls()
+        form, _, rest = text.partition(":")
+        if form in ("clamp", "add") and rest.isdecimal() and 0 < int(rest) <= 1_000_000:
+            return cls(form, int(rest))  # type: ignore[arg-type]
+        raise ValueError("expected released, clamp:N or add:N with N from 1 to 1,000,000")
+
+    def __str__(self) -> str:
+        return self.form if self.form == "released" else f"{self.form}:{self.steps}"
+
+
+@dataclass(frozen=True)
 class Switches(SwitchSet):
     """Switches of the model and of what it sees."""
 
     position: str = switch(
         "mrope",
-        choices=("mrope", "rope1d", "mrope_i", "mhrope", "videorope", "hope", "vrope", "none"),
+        choices=(
+            "mrope",
+            "rope1d",
+            "mrope_i",
+            "mhrope",
+            "videorope",
+            "hope",
+            "vrope",
+            "v2pe",
+            "circle",
+            "none",
+        ),
         help="how tokens are placed and rotated in the decoder",
         read_in="positions.POSITIONS",
         source="arXiv 2409.12191, section 2.1; the successors' papers below",
     )
+    layout: str = switch(
+        "3d",
+        choices=("3d", "reset", "diagonal"),
+        needs={"position": ("mrope",)},
+        help="where visual tokens lie: beyond the text in all components, rows and columns from "
+        "zero, or frames on the diagonal of text",
+        read_in="positions.mrope_ids",
+        source="3d: released; reset: arXiv 2510.23095; diagonal: arXiv 2502.05173",
+    )
     next_position: str = switch(
         "max_all",
         choices=("max_all", "max_hw"),
-        needs={"position": ("mrope",)},
+        needs={"position": ("mrope",), "layout": ("3d",)},
         help="where text continues after a visual: beyond all components, or rows and columns only",
         read_in="positions.mrope_ids",
         source="max_all: arXiv 2409.12191, section 2.1; max_hw: transformers 5.23",
     )
     combine: str = switch(
         "sections",
-        choices=("sections", "interleaved", "kron"),
+        choices=("sections", "interleaved", "low_time", "no_time", "heads", "kron"),
         needs={"position": ("mrope", "rope1d")},
         help="how time, row and column share the rotary frequencies",
         read_in="positions.sections",
-        source="sections: released; interleaved: arXiv 2510.23095; kron: third-party write-ups",
+        source="sections: released; interleaved, heads: arXiv 2510.23095; low_time: arXiv "
+        "2502.05173; no_time: arXiv 2505.20444; kron: third-party write-ups",
+    )
+    ratio: Ratio = switch(
+        Ratio(),
+        kind=Ratio,
+        choices=("trained", "T:H:W"),
+        needs={
+            "position": ("mrope", "mrope_i", "mhrope", "videorope", "hope", "circle"),
+            "combine": ("sections", "interleaved", "low_time", "no_time", "heads"),
+        },
+        help="shares of time, row and column in the rotary frequencies (or key-value heads)",
+        read_in="positions._shares",
+        source="arXiv 2510.23095, table 8: 0:32:32 to 48:8:8",
+    )
+    text_offset: TextOffset = switch(
+        TextOffset(),
+        kind=TextOffset,
+        choices=("released", "clamp:N", "add:N"),
+        help="where text goes on after an image or a video: as the scheme has it, at most N steps "
+        "beyond the visual's start, or N steps further away",
+        read_in="positions.moved_text",
+        source="not in the release: tells what a long clip costs from what far-off text costs",
     )
     theta: float | None = switch(
         None,
@@ -126,8 +230,8 @@ class Switches(SwitchSet):
         needs={"position": tuple(SPACING)},
         unset=", ".join(f"{frames:g} ({scheme})" for scheme, frames in SPACING.items()),
         help="positions between consecutive frame pairs",
-        read_in="positions.diagonal_ids",
-        source="arXiv 2502.05173 and 2505.20444",
+        read_in="switches.Switches.spacing",
+        source="arXiv 2502.05173, 2505.20444 and 2412.09616; arXiv 2510.23095, table 9",
     )
     resolution: Resolution = switch(
         Resolution(),
@@ -236,6 +340,11 @@ class Switches(SwitchSet):
         super().__post_init__()
         if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
             raise UsageError(f"min_pixels={self.min_pixels} is above max_pixels={self.max_pixels}")
+
+    @property
+    def position_says(self) -> str:
+        """The setting that asks for heads of their own, as a user gave it."""
+        return "combine=heads" if self.combine == "heads" else f"position={self.position}"
 
     @property
     def spacing(self) -> float | None:
