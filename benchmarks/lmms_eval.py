@@ -42,13 +42,13 @@ metric_list:
   - {{metric: anls, aggregation: mean, higher_is_better: true}}
 """
 UTILS = """
-from evalkit.protocols import short_answer
+from evalkit.protocols import QWEN2_VL_WORDS
 
 def doc_to_visual(doc):
     return [doc["image"].convert("RGB")]
 
 def doc_to_text(doc, **_):
-    return short_answer(doc["question"])
+    return QWEN2_VL_WORDS.text(question=doc["question"])
 
 def distance(a, b):
     row = list(range(len(b) + 1))

@@ -216,6 +216,7 @@ def evaluate(
     model: str | Path | nn.Module = "nano",
     *,
     adapter: str | type[ModelAdapter] | ModelAdapter = "reference",
+    protocol: str = "",
     output: str | Path = "results",
     limit: int | float | str | None = None,
     seed: int | None = None,
@@ -236,6 +237,8 @@ def evaluate(
         the mode it had.
     adapter: the name of one, a file, a class, or an object that is ready to use; ``model`` then
         only names it in tables.
+    protocol: whose prompt, settings and reading of answers, ``"lmms-eval"``; the tasks' own default
+        if not given.
     output: the folder where results are kept.
     limit: the first N samples (``100``), those from A up to B (``"50-100"``), or a share (``0.1``,
         ``"10%"``). Scores of a part are for trying things out.
@@ -257,6 +260,7 @@ def evaluate(
             tasks,
             model,
             adapter=adapter,
+            protocol=protocol,
             output=output,
             limit=limit,
             seed=seed,
@@ -274,6 +278,7 @@ def plan(
     model: str | Path | nn.Module = "nano",
     *,
     adapter: str | type[ModelAdapter] | ModelAdapter = "reference",
+    protocol: str = "",
     output: str | Path = "results",
     limit: int | float | str | None = None,
     seed: int | None = None,
@@ -290,7 +295,7 @@ def plan(
     from evalkit.cell import Cell
 
     bounds()  # a mistyped one is an error of the command, not of every sample
-    chosen = tasks_of(tasks)
+    chosen = tasks_of(tasks, protocol)
     limits = Limit.of(limit, seed, ids)
     # made whole before an adapter is built: one that changes the present folder moves nothing
     paths = check_data(data or {}, [t.full_name for t in chosen])
@@ -311,19 +316,23 @@ def plan(
     return Plan(tuple(cells), tuple(selections), unable, fresh)
 
 
-def tasks_of(tasks: str | Task | type[Task] | Sequence[str | Task | type[Task]]) -> list[Task]:
-    """The tasks that are named, each once. Raises UsageError for one that there is not."""
+def tasks_of(
+    tasks: str | Task | type[Task] | Sequence[str | Task | type[Task]], protocol: str = ""
+) -> list[Task]:
+    """The tasks that are named, each once, under a protocol. Raises UsageError for one that there
+    is not.
+    """
     items = [tasks] if isinstance(tasks, str | Task | type) else list(tasks)
     out: dict[str, Task] = {}
     for item in items:
-        for task in _named(item) if isinstance(item, str) else [_task_object(item)]:
+        for task in _named(item, protocol) if isinstance(item, str) else [_object(item, protocol)]:
             out.setdefault(task.full_name, task)
     if not out:
         raise UsageError("no task is named")
     return list(out.values())
 
 
-def _named(text: str) -> Iterator[Task]:
+def _named(text: str, protocol: str) -> Iterator[Task]:
     for part in filter(None, map(str.strip, text.split(","))):
         name, colon, subset = part.partition(":")
         if name == "all" and name not in registered():
@@ -333,16 +342,17 @@ def _named(text: str) -> Iterator[Task]:
             if not matching:
                 known = ", ".join(sorted(registered()))
                 raise UsageError(f"no task is named like {name!r}; known: {known}")
-            yield from (load_task(f"{known}{colon}{subset}") for known in matching)
+            yield from (load_task(f"{known}{colon}{subset}", protocol) for known in matching)
         else:
-            yield load_task(str(_path(part)) if part.startswith("~") else part)
+            yield load_task(str(_path(part)) if part.startswith("~") else part, protocol)
 
 
-def _task_object(item: object) -> Task:
+def _object(item: object, protocol: str) -> Task:
     if isinstance(item, Task):
-        return item
+        same = protocol in ("", item.protocol_name)
+        return item if same else type(item)(item.subset_name, protocol)
     if isinstance(item, type) and issubclass(item, Task):
-        return item()
+        return item(protocol=protocol)
     raise UsageError(f"{item!r:.100} is not a task: expected a name, a Task or a class of one")
 
 

@@ -65,11 +65,12 @@ class Cell:
             subset=task.subset_name,
             task_version=task.version,
             data=task.describe_data(data),
-            budget=task.subset.budget,
+            budget=task.budget,
             max_new_tokens=task.max_new_tokens,
             rank=task.rank,
             fingerprint=fingerprint,
             code={k: v for k, v in code.items() if v},
+            protocol=task.describe_protocol(),
         )
         return cls(task, adapter, model, output, identity, data, label)
 

@@ -305,6 +305,14 @@ class Identity:
     code: Mapping[str, str] = field(default_factory=dict)
     """Code that has no release: SHA-256 of a task or adapter file and of what it imports from its
     folder; of evalkit's own code where it was edited. Absent when there is none."""
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    """Name and settings of the protocol (prompt, order of media, stop rule, reader of answers).
+    Absent for the task's default one."""
+
+    @property
+    def protocol_name(self) -> str:
+        """Empty for the default one."""
+        return str(self.protocol.get("name", ""))
 
     def to_json(self) -> dict[str, Any]:
         out = {f.name: getattr(self, f.name) for f in fields(self)} | {
@@ -312,8 +320,9 @@ class Identity:
             "budget": asdict(self.budget),
             "fingerprint": dict(self.fingerprint),
             "code": dict(self.code),
+            "protocol": dict(self.protocol),
         }
-        return {k: v for k, v in out.items() if v or k != "code"}
+        return {k: v for k, v in out.items() if v or k not in ("code", "protocol")}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Identity:
@@ -327,6 +336,7 @@ class Identity:
             rank=_typed(value, "rank", bool),
             fingerprint=dict(_typed(value, "fingerprint", Mapping)),
             code=dict(_typed(value, "code", Mapping, {})),
+            protocol=dict(_typed(value, "protocol", Mapping, {})),
         )
 
 

@@ -307,7 +307,7 @@ class _Stream:
                     id,
                     sample.messages,
                     self.cell.identity.max_new_tokens,
-                    self.cell.task.subset.budget,
+                    self.cell.identity.budget,
                     sample.choices,
                 )
 
@@ -325,6 +325,7 @@ class _Stream:
             completion = Completion(completion.id, finish_reason="error", error=why)
         if completion.box_space is None and (space := self.cell.adapter.box_space):
             completion = replace(completion, box_space=space)
+        completion = replace(completion, text=self.cell.task.protocol.cut(completion.text))
         score: Score | str | None = None
         if completion.error is None:
             try:

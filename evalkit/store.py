@@ -239,6 +239,8 @@ class CellFolder:
     def settings(self) -> str:
         """What was set away from the defaults, and the dtype, in one line."""
         parts = [f"{k}={v}" for k, v in self.results.switches.items()]
+        if protocol := self.run.identity.protocol_name:
+            parts.append(f"protocol={protocol}")
         if dtype := self.run.identity.fingerprint.get("dtype"):
             parts.append(str(dtype))
         return " ".join(parts)

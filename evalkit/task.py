@@ -8,17 +8,44 @@ questions of one row, and a ``score(sample, completion)``. Tasks are found by en
 from __future__ import annotations
 
 import math
+import typing
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, get_args
+from typing import Any, ClassVar, get_args
 
 from evalkit.errors import DataError, ScoringError, UsageError, reason, text_of
 from evalkit.plugin import classes_in
-from evalkit.types import Completion, Media, MediaBudget, Message, Role, Sample, Score, Text
+from evalkit.protocols import DEFAULT, Protocol
+from evalkit.types import (
+    Completion,
+    Media,
+    MediaBudget,
+    Message,
+    Metric,
+    Role,
+    Sample,
+    Score,
+    Text,
+)
+
+__all__ = [
+    "Metric",
+    "Row",
+    "RowError",
+    "Source",
+    "Subset",
+    "Task",
+    "checked_score",
+    "load_task",
+    "read_samples",
+    "registered",
+    "task_class",
+    "why_invalid",
+]
 
 
 class Row(dict[str, Any]):
@@ -40,7 +67,7 @@ class Row(dict[str, Any]):
         raise DataError(f"no column {column!r}; it has: {', '.join(map(str, self))}")
 
 
-class Source(Protocol):
+class Source(typing.Protocol):
     """Where the rows of one subset come from. ``describe()`` goes into the results, so that a
     number names its data.
 
@@ -62,23 +89,13 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Metric:
-    """A named value that ``score`` returns. ``group``: the headline is the mean of the means over
-    this metadata key (a macro average). ``scale`` multiplies it where people read it (100 for per
-    cent)."""
-
-    name: str
-    group: str | None = None
-    higher_is_better: bool = True
-    scale: float = 100.0
-
-
-@dataclass(frozen=True)
 class Subset:
     """One dataset of a task: its source, its own metrics (the task's when empty) and generation
     settings. ``upright``: its pictures and clips are turned as their orientation tags say before
     anything sees them; its boxes are then in the turned frame. ``version`` takes the place of the
-    task's where a change concerns this subset alone.
+    task's where a change concerns this subset alone. ``protocols`` by their names: the first
+    column of ``evalkit.protocols``'s table, or ones of the task's own. ``default`` need not be
+    among them where the task builds its messages itself.
     """
 
     source: Source
@@ -87,16 +104,22 @@ class Subset:
     max_new_tokens: int | None = None
     upright: bool = False
     version: int | None = None
+    protocols: Mapping[str, Protocol] = field(default_factory=dict)
+
+    @property
+    def all_protocols(self) -> Mapping[str, Protocol]:
+        """Those that it has, the default first."""
+        return {DEFAULT: Protocol(origin="the task file"), **self.protocols}
 
 
 class Task(ABC):
-    """Base class of task plugins; one instance serves one subset.
+    """Base class of task plugins; one instance serves one subset under one protocol.
 
     Class attributes: ``name``; ``version`` (raise it when prompts, parsing or metrics change a
     score); ``subsets`` (the first declared is the default one); ``metrics`` (the first is the
     headline); ``max_new_tokens``; ``rank`` (True: choices are ranked by log-likelihood, not
-    generated). Of an instance, ``version``, ``metrics`` and ``max_new_tokens`` are those of its
-    subset.
+    generated). Of an instance, ``version``, ``metrics``, ``budget`` and ``max_new_tokens`` are
+    those of its protocol, or else its subset.
     """
 
     name: ClassVar[str]
@@ -113,17 +136,27 @@ class Task(ABC):
         if "subsets" in vars(cls) and "default_subset" not in vars(cls):
             cls.default_subset = next(iter(cls.subsets), "")
 
-    def __init__(self, subset: str = "") -> None:
-        self.subset_name = subset or self.default_subset
+    def __init__(self, subset: str = "", protocol: str = "") -> None:
+        self.subset_name, self.protocol_name = subset or self.default_subset, protocol or DEFAULT
         if self.subset_name not in self.subsets:
             raise UsageError(
                 f"task {self.name!r} has no subset {self.subset_name!r}; "
                 f"it has: {', '.join(self.subsets)}"
             )
         self.subset = self.subsets[self.subset_name]
+        known = self.subset.all_protocols
+        if self.protocol_name not in known:
+            raise UsageError(
+                f"task {self.full_name!r} has no protocol {self.protocol_name!r}; "
+                f"it has: {', '.join(known)}"
+            )
+        self.protocol = known[self.protocol_name]
         self.version = self.subset.version or self.version
-        self.metrics = self.subset.metrics or self.metrics
-        self.max_new_tokens = self.subset.max_new_tokens or self.max_new_tokens
+        self.metrics = self.protocol.metrics or self.subset.metrics or self.metrics
+        self.budget = self.protocol.budget or self.subset.budget
+        self.max_new_tokens = (
+            self.protocol.max_new_tokens or self.subset.max_new_tokens or self.max_new_tokens
+        )
 
     @property
     def full_name(self) -> str:
@@ -140,6 +173,28 @@ class Task(ABC):
         """
         turned = {"orientation": "upright"} if self.subset.upright else {}
         return {**self.source.describe(data), **turned}
+
+    def describe_protocol(self) -> dict[str, Any]:
+        """Name and settings of a protocol other than the default one, as a part of a cell's
+        identity; nothing for the default one, which changes with the task's version.
+        """
+        if self.protocol_name == DEFAULT:
+            return {}
+        return {"name": self.protocol_name, **self.protocol.settings()}
+
+    def ask(
+        self,
+        media: Media | Sequence[Media],
+        *,
+        options: Sequence[str] = (),
+        hint: str = "",
+        **fields: Any,
+    ) -> tuple[Message, ...]:
+        """The conversation by the protocol; ``fields`` are those of its prompt (``question``),
+        ``options`` texts without letters. Raises DataError for a mark without a picture.
+        """
+        shown = [media] if isinstance(media, Media) else list(media)
+        return self.protocol.messages(shown, self.protocol.text(options, hint, **fields))
 
     @abstractmethod
     def samples(self, row: Row) -> Iterable[Sample | DataError]:
@@ -168,13 +223,14 @@ def registered() -> dict[str, str]:
     return {e.name: e.value for e in entry_points(group="evalkit.tasks")}
 
 
-def load_task(text: str) -> Task:
+def load_task(text: str, protocol: str = "") -> Task:
     """The task that a text names: ``docvqa``, ``docvqa:val``, ``./my_task.py`` or
-    ``./my_task.py:dev``. Raises UsageError with the known names when there is none.
+    ``./my_task.py:dev``; under a protocol. Raises UsageError with the known names when there is
+    none.
     """
     name, _, subset = text.partition(":")
     if not name.endswith(".py"):
-        return task_class(name)(subset)
+        return task_class(name)(subset, protocol)
     classes = classes_in(Path(name), Task)
     if len(classes) != 1:
         raise UsageError(
@@ -183,7 +239,7 @@ def load_task(text: str) -> Task:
         )
     if missing := sorted(getattr(classes[0], "__abstractmethods__", ())):
         raise UsageError(f"{name}: {classes[0].__name__} lacks {', '.join(missing)}")
-    return classes[0](subset)
+    return classes[0](subset, protocol)
 
 
 def task_class(name: str) -> type[Task]:

@@ -118,6 +118,18 @@ class MediaBudget:
 
 
 @dataclass(frozen=True)
+class Metric:
+    """A named value that ``score`` returns. ``group``: the headline is the mean of the means over
+    this metadata key (a macro average). ``scale`` multiplies it where people read it (100 for per
+    cent)."""
+
+    name: str
+    group: str | None = None
+    higher_is_better: bool = True
+    scale: float = 100.0
+
+
+@dataclass(frozen=True)
 class Sample:
     """One question of a task: what is asked, and what counts as right.
 

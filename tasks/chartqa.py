@@ -12,13 +12,14 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 from evalkit.metrics.relaxed import relaxed_accuracy
-from evalkit.protocols import VLMEVALKIT_BUDGET, short_answer
-from evalkit.rows import ask, image, sides, string
+from evalkit.protocols import DEFAULT, QWEN2_VL_PIXELS, QWEN2_VL_WORDS
+from evalkit.rows import image, sides, string
 from evalkit.sources import Hub
 from evalkit.task import Metric, Row, Subset, Task
 from evalkit.types import Completion, Sample, Score
 
 COLUMNS = ("type", "question", "answer", "image")
+PROTOCOLS = {DEFAULT: QWEN2_VL_WORDS, "qwen2-vl": QWEN2_VL_WORDS}
 
 
 class ChartQA(Task):
@@ -30,14 +31,15 @@ class ChartQA(Task):
     subsets: ClassVar = {
         "test": Subset(
             Hub(repository="lmms-lab/ChartQA", split="test", columns=COLUMNS),
-            budget=VLMEVALKIT_BUDGET,
+            budget=QWEN2_VL_PIXELS,
+            protocols=PROTOCOLS,
         ),
     }
 
     def samples(self, row: Row) -> Iterable[Sample]:
         picture = image(row)
         yield Sample(
-            messages=ask(picture, short_answer(string(row, "question"))),
+            messages=self.ask(picture, question=string(row, "question")),
             target=string(row, "answer"),
             cluster=picture.digest[:16],
             metadata={"type": string(row, "type"), **sides(picture)},

@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 
 from evalkit.errors import DataError
 from evalkit.metrics.anls import anls, exact_match
-from evalkit.protocols import VLMEVALKIT_BUDGET, short_answer
-from evalkit.rows import ask, identifier, image, sides, string, strings, tier
+from evalkit.protocols import DEFAULT, QWEN2_VL_PIXELS, QWEN2_VL_WORDS
+from evalkit.rows import identifier, image, sides, string, strings, tier
 from evalkit.sources import Embedded, Hub
 from evalkit.task import Metric, Row, Subset, Task
 from evalkit.types import Completion, Sample, Score
@@ -32,10 +32,12 @@ COLUMNS = (
 )
 INFO_COLUMNS = ("questionId", "question", "image", "image_url", "answers", "answer_type")
 
+PROTOCOLS = {DEFAULT: QWEN2_VL_WORDS, "qwen2-vl": QWEN2_VL_WORDS}
+
 
 def official(config: str, split: str, columns: tuple[str, ...]) -> Subset:
     source = Hub(repository="lmms-lab/DocVQA", config=config, split=split, columns=columns)
-    return Subset(source, budget=VLMEVALKIT_BUDGET)
+    return Subset(source, budget=QWEN2_VL_PIXELS, protocols=PROTOCOLS)
 
 
 class DocVQA(Task):
@@ -46,7 +48,9 @@ class DocVQA(Task):
     description = "questions about document pages (ANLS)"
     metrics = (Metric("anls"), Metric("exact_match"))
     subsets: ClassVar = {
-        "mini": Subset(Embedded(folder="docvqa", split="validation", columns=COLUMNS)),
+        "mini": Subset(
+            Embedded(folder="docvqa", split="validation", columns=COLUMNS), protocols=PROTOCOLS
+        ),
         "val": official("DocVQA", "validation", COLUMNS),
         "test": official("DocVQA", "test", COLUMNS),
         "infovqa_val": official("InfographicVQA", "validation", INFO_COLUMNS),
@@ -59,7 +63,7 @@ class DocVQA(Task):
         picture = image(row)
         yield Sample(
             id=identifier(row, "questionId"),
-            messages=ask(picture, short_answer(string(row, "question"))),
+            messages=self.ask(picture, question=string(row, "question")),
             target=answers or None,
             cluster=page(row),
             metadata=metadata(row) | sides(picture),

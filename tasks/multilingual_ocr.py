@@ -19,13 +19,14 @@ from typing import Any, ClassVar
 
 from evalkit.errors import DataError
 from evalkit.metrics.ocr import character_error_rate, exact_match, mtvqa
-from evalkit.protocols import VLMEVALKIT_BUDGET, short_answer
-from evalkit.rows import ask, identifier, image, sides, string, tier
+from evalkit.protocols import DEFAULT, QWEN2_VL_PIXELS, QWEN2_VL_WORDS
+from evalkit.rows import identifier, image, sides, string, tier
 from evalkit.sources import Embedded, Hub
 from evalkit.task import Metric, Row, Subset, Task
 from evalkit.types import Completion, Sample, Score
 
 COLUMNS = ("image", "qa_pairs", "lang", "id")
+PROTOCOLS = {DEFAULT: QWEN2_VL_WORDS, "qwen2-vl": QWEN2_VL_WORDS}
 
 
 def qa_pairs(value: Any) -> list[Mapping[str, Any]]:
@@ -63,11 +64,14 @@ class MultilingualOCR(Task):
         Metric("cer", group="lang", higher_is_better=False),
     )
     subsets: ClassVar = {
-        "mini": Subset(Embedded(folder="multilingual_ocr", split="test", columns=COLUMNS)),
+        "mini": Subset(
+            Embedded(folder="multilingual_ocr", split="test", columns=COLUMNS), protocols=PROTOCOLS
+        ),
         "mtvqa": Subset(
             Hub(repository="ByteDance/MTVQA", split="test", columns=COLUMNS),
             metrics=(Metric("mtvqa", group="lang"), Metric("mtvqa_micro")),
-            budget=VLMEVALKIT_BUDGET,
+            budget=QWEN2_VL_PIXELS,
+            protocols=PROTOCOLS,
         ),
     }
 
@@ -84,7 +88,7 @@ class MultilingualOCR(Task):
                 continue
             yield Sample(
                 id=f"{image_id}-{i}",
-                messages=ask(picture, short_answer(question)),
+                messages=self.ask(picture, question=question),
                 target=answer,
                 cluster=image_id,
                 metadata=metadata,

@@ -10,17 +10,19 @@ lower bound for this data set.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import ClassVar
 
 from evalkit.errors import DataError
 from evalkit.metrics.ocr import ocrbench
-from evalkit.protocols import OCRBENCH_BUDGET, short_answer
-from evalkit.rows import ask, image, sides, string, strings
+from evalkit.protocols import DEFAULT, QWEN2_VL_PIXELS, QWEN2_VL_WORDS
+from evalkit.rows import image, sides, string, strings
 from evalkit.sources import Hub
 from evalkit.task import Metric, Row, Subset, Task
 from evalkit.types import Completion, Sample, Score
 
 COLUMNS = ("dataset", "question", "question_type", "answer", "image")
+PROTOCOLS = {DEFAULT: QWEN2_VL_WORDS, "qwen2-vl": QWEN2_VL_WORDS}
 FORMULAS = "HME100k"
 """The data set of handwritten formulas, whose answers are compared with case and without blanks."""
 
@@ -34,7 +36,8 @@ class OCRBench(Task):
     subsets: ClassVar = {
         "test": Subset(
             Hub(repository="echo840/OCRBench", split="test", columns=COLUMNS),
-            budget=OCRBENCH_BUDGET,
+            budget=replace(QWEN2_VL_PIXELS, min_pixels=10 * 10 * 28 * 28),
+            protocols=PROTOCOLS,
         ),
     }
 
@@ -44,7 +47,7 @@ class OCRBench(Task):
             raise DataError("'answer' is empty")
         picture = image(row)
         yield Sample(
-            messages=ask(picture, short_answer(string(row, "question"))),
+            messages=self.ask(picture, question=string(row, "question")),
             target=answers,
             cluster=picture.digest[:16],
             metadata={

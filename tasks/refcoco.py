@@ -19,14 +19,15 @@ from collections.abc import Iterable, Mapping
 
 from evalkit.errors import DataError, UsageError
 from evalkit.metrics.boxes import from_xywh, iou, parse_box
-from evalkit.protocols import VLMEVALKIT_BUDGET, detect
-from evalkit.rows import ask, identifier, image, image_size, string, strings, tier
+from evalkit.protocols import DEFAULT, QWEN2_VL_BOX, QWEN2_VL_PIXELS
+from evalkit.rows import identifier, image, image_size, string, strings, tier
 from evalkit.sources import Embedded, Hub
 from evalkit.task import Metric, Row, Subset, Task
 from evalkit.types import Completion, Sample, Score
 
 COLUMNS = ("question_id", "image", "answer", "bbox", "file_name")
 THRESHOLDS = (0.5, 0.75, 0.9)
+PROTOCOLS = {DEFAULT: QWEN2_VL_BOX, "qwen2-vl": QWEN2_VL_BOX}
 
 
 def subsets(
@@ -35,11 +36,12 @@ def subsets(
     """``splits``: names, and where the hub has more than the official split, rows there and rows
     that are official.
     """
-    mini = Subset(Embedded(folder=folder, split="val", columns=COLUMNS))
+    mini = Subset(Embedded(folder=folder, split="val", columns=COLUMNS), protocols=PROTOCOLS)
     return {"mini": mini} | {
         split: Subset(
             Hub(repository=repository, split=split, columns=COLUMNS, official=official),
-            budget=VLMEVALKIT_BUDGET,
+            budget=QWEN2_VL_PIXELS,
+            protocols=PROTOCOLS,
             version=2,  # 1 took every object for a cluster of its own
         )
         for split, official in splits.items()
@@ -82,7 +84,7 @@ class RefCOCO(Task):
                 continue
             yield Sample(
                 id=f"{object_id}-{i}",
-                messages=ask(picture, detect(expression)),
+                messages=self.ask(picture, expression=expression),
                 target=target,
                 cluster=image_name(file_name),
                 metadata=metadata,

@@ -13,13 +13,14 @@ from typing import ClassVar
 
 from evalkit.errors import DataError
 from evalkit.metrics.vqa import vqa_accuracy
-from evalkit.protocols import VLMEVALKIT_BUDGET, short_answer
-from evalkit.rows import ask, identifier, image, sides, string, strings
+from evalkit.protocols import DEFAULT, QWEN2_VL_PIXELS, QWEN2_VL_WORDS
+from evalkit.rows import identifier, image, sides, string, strings
 from evalkit.sources import Hub
 from evalkit.task import Metric, Row, Subset, Task
 from evalkit.types import Completion, Sample, Score
 
 COLUMNS = ("image_id", "question_id", "question", "image", "answers")
+PROTOCOLS = {DEFAULT: QWEN2_VL_WORDS, "qwen2-vl": QWEN2_VL_WORDS}
 
 
 class TextVQA(Task):
@@ -31,7 +32,8 @@ class TextVQA(Task):
     subsets: ClassVar = {
         "val": Subset(
             Hub(repository="lmms-lab/textvqa", split="validation", columns=COLUMNS),
-            budget=VLMEVALKIT_BUDGET,
+            budget=QWEN2_VL_PIXELS,
+            protocols=PROTOCOLS,
         ),
     }
 
@@ -42,7 +44,7 @@ class TextVQA(Task):
         picture = image(row)
         yield Sample(
             id=identifier(row, "question_id"),
-            messages=ask(picture, short_answer(string(row, "question"))),
+            messages=self.ask(picture, question=string(row, "question")),
             target=answers,
             cluster=identifier(row, "image_id"),
             metadata=sides(picture),

@@ -20,8 +20,8 @@ from typing import ClassVar
 
 from evalkit.errors import DataError
 from evalkit.metrics.choice import LETTERS, parse_choice
-from evalkit.protocols import LETTER_ANSWER, VIDEO_BUDGET
-from evalkit.rows import ask, identifier, string, strings, tier, video
+from evalkit.protocols import DEFAULT, LETTERED, VIDEO_BUDGET, Protocol
+from evalkit.rows import identifier, string, strings, tier, video
 from evalkit.sources import Embedded, Hub
 from evalkit.task import Metric, Row, Subset, Task
 from evalkit.types import Completion, Sample, Score
@@ -43,19 +43,15 @@ they are.
 """
 
 
-def nextqa_prompt(question: str, choices: Sequence[str]) -> str:
-    listed = "\n".join(choices)
-    return f"{question}\n{listed}{LETTER_ANSWER}"
-
-
-def videomme_prompt(question: str, choices: Sequence[str]) -> str:
-    listed = "\n".join(choices)
-    return (
-        "\nThese are the frames of a video. Select the best answer to the following "
-        "multiple-choice question based on the video. "
-        "Respond with only the letter (A, B, C, or D) of the correct option.\nQuestion: "
-        f"{question}\n{listed}\nAnswer: "
-    )
+VIDEOMME = Protocol(
+    origin="VLMEvalKit, vlmeval/dataset/videomme.py",
+    prompt="\nThese are the frames of a video. Select the best answer to the following "
+    "multiple-choice question based on the video. "
+    "Respond with only the letter (A, B, C, or D) of the correct option.\nQuestion: "
+    "{question}\n{options}\nAnswer: ",
+)
+NEXTQA_PROTOCOLS = {DEFAULT: LETTERED}
+VIDEOMME_PROTOCOLS = {DEFAULT: VIDEOMME, "qwen2-vl": VIDEOMME}
 
 
 class VideoQA(Task):
@@ -74,6 +70,7 @@ class VideoQA(Task):
                 folder="video_qa", config="MC", split="test", columns=NEXTQA_COLUMNS, clips="video"
             ),
             budget=MINI_BUDGET,
+            protocols=NEXTQA_PROTOCOLS,
         ),
         "nextqa": Subset(
             Hub(
@@ -85,6 +82,7 @@ class VideoQA(Task):
                 archives=("videos.zip",),
             ),
             budget=VIDEO_BUDGET,
+            protocols=NEXTQA_PROTOCOLS,
         ),
         "videomme": Subset(
             Hub(
@@ -96,11 +94,49 @@ class VideoQA(Task):
                 archives=("videos_chunked_*.zip",),
             ),
             budget=VIDEO_BUDGET,
+            protocols=VIDEOMME_PROTOCOLS,
         ),
     }
 
     def samples(self, row: Row) -> Iterable[Sample]:
-        yield videomme_sample(row) if self.subset_name == "videomme" else nextqa_sample(row)
+        yield self.videomme(row) if self.subset_name == "videomme" else self.nextqa(row)
+
+    def nextqa(self, row: Row) -> Sample:
+        clip, name = video(row), identifier(row, "video")
+        target = row["answer"]
+        if type(target) is not int or target not in range(5):
+            raise DataError(f"'answer' is {target!r}, not one of 0 to 4")
+        options = [string(row, f"a{i}") for i in range(5)]
+        return Sample(
+            id=f"{name}-{identifier(row, 'qid')}",
+            messages=self.ask(clip, question=string(row, "question"), options=options),
+            target=target,
+            choices=lettered(options),
+            cluster=name,
+            metadata={"type": row["type"], "chance": 1 / 5, **tier(name)},
+        )
+
+    def videomme(self, row: Row) -> Sample:
+        clip = video(row)
+        options = [re.sub(r"^[A-D]\.\s*", "", option) for option in strings(row, "options")]
+        letters, answer = LETTERS[: len(options)], row["answer"]
+        if not isinstance(answer, str) or len(answer) != 1 or answer not in letters:
+            raise DataError(
+                f"'answer' is {answer!r}, not one of {', '.join(letters) or 'no options'}"
+            )
+        return Sample(
+            id=identifier(row, "question_id"),
+            messages=self.ask(clip, question=string(row, "question"), options=options),
+            target=letters.index(answer),
+            choices=lettered(options),
+            cluster=identifier(row, "videoID"),
+            metadata={
+                "duration": row["duration"],
+                "domain": row["domain"],
+                "task_type": row["task_type"],
+                "chance": 1 / len(options),
+            },
+        )
 
     def score(self, sample: Sample, completion: Completion) -> Score:
         index = parse_choice(
@@ -110,44 +146,6 @@ class VideoQA(Task):
         return Score(
             {"accuracy": float(index == sample.target)}, parsed=parsed, unparsed=index is None
         )
-
-
-def nextqa_sample(row: Row) -> Sample:
-    clip, name = video(row), identifier(row, "video")
-    target = row["answer"]
-    if type(target) is not int or target not in range(5):
-        raise DataError(f"'answer' is {target!r}, not one of 0 to 4")
-    choices = lettered([string(row, f"a{i}") for i in range(5)])
-    return Sample(
-        id=f"{name}-{identifier(row, 'qid')}",
-        messages=ask(clip, nextqa_prompt(string(row, "question"), choices)),
-        target=target,
-        choices=choices,
-        cluster=name,
-        metadata={"type": row["type"], "chance": 1 / 5, **tier(name)},
-    )
-
-
-def videomme_sample(row: Row) -> Sample:
-    clip = video(row)
-    options = strings(row, "options")
-    choices = lettered([re.sub(r"^[A-D]\.\s*", "", option) for option in options])
-    letters, answer = LETTERS[: len(choices)], row["answer"]
-    if not isinstance(answer, str) or len(answer) != 1 or answer not in letters:
-        raise DataError(f"'answer' is {answer!r}, not one of {', '.join(letters) or 'no options'}")
-    return Sample(
-        id=identifier(row, "question_id"),
-        messages=ask(clip, videomme_prompt(string(row, "question"), choices)),
-        target=letters.index(answer),
-        choices=choices,
-        cluster=identifier(row, "videoID"),
-        metadata={
-            "duration": row["duration"],
-            "domain": row["domain"],
-            "task_type": row["task_type"],
-            "chance": 1 / len(choices),
-        },
-    )
 
 
 def lettered(options: Sequence[str]) -> tuple[str, ...]:

@@ -29,13 +29,13 @@ metric_list:
   - {{metric: exact, aggregation: mean, higher_is_better: true}}
 """
 UTILS = """
-from evalkit.protocols import short_answer
+from evalkit.protocols import QWEN2_VL_WORDS
 
 def doc_to_visual(doc):
     return [doc["image"].convert("RGB")]
 
 def doc_to_text(doc, **_):
-    return short_answer(doc["question"])
+    return QWEN2_VL_WORDS.text(question=doc["question"])
 
 def process_results(doc, results):
     return {"exact": float(results[0].strip() in doc["answers"])}

@@ -31,7 +31,7 @@ def run(output: Path, n: int = MTVQA, **changes: Any) -> CellFolder:
         "task": "multilingual_ocr:mtvqa",
         "model": "Qwen/Qwen2-VL-7B-Instruct",
         "metrics": (Metric("mtvqa"),),
-        "budget": task.subset.budget,
+        "budget": task.budget,
     }
     records = (record(i, float(i < right), metric="mtvqa") for i in range(n))
     return cell(output, records, **about | changes)

@@ -36,6 +36,13 @@ def add_parser(verbs: Verbs) -> None:
         help="NAME[:SUBSET],... or ./my_task.py[:SUBSET]; refcoco*; all. The subset is the task's "
         "first if not given",
     )
+    parser.add_argument(
+        "--protocol",
+        default="",
+        metavar="NAME",
+        help="whose prompt, settings and reading of answers: qwen2-vl, lmms-eval, vlmevalkit, "
+        "evalscope; evalkit tasks NAME shows those that a task has",
+    )
     model_options(parser)
     data = parser.add_argument_group("data")
     data_option(data)
@@ -77,6 +84,7 @@ def main(args: argparse.Namespace) -> int:
         ",".join([*args.task, args.tasks]),
         args.model,
         adapter=args.adapter,
+        protocol=args.protocol,
         output=args.output,
         limit=args.limit,
         seed=args.seed,

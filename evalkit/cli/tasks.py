@@ -65,7 +65,7 @@ def _details(task: Task) -> dict[str, Any]:
         "metrics": [m.name + (f" (mean over {m.group})" if m.group else "") for m in task.metrics],
         "max_new_tokens": task.max_new_tokens,
         "answers": "ranked" if task.rank else "generated",
-        **{k: v for k, v in asdict(task.subset.budget).items() if v is not None},
+        **{k: v for k, v in asdict(task.budget).items() if v is not None},
         "prompt": _prompt(task),
     }
 

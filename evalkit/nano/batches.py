@@ -27,7 +27,7 @@ from evalkit.nano import tokenizer as nano_tokenizer
 from evalkit.nano.families import Family, draw
 from evalkit.nano.recipe import Recipe
 from evalkit.nano.scene import Question, Scene, digest, stream
-from evalkit.protocols import LETTER_ANSWER, detect, short_answer
+from evalkit.protocols import LETTERED, QWEN2_VL_BOX, QWEN2_VL_WORDS
 
 BOXES: tuple[Family, ...] = ("grounding", "contrasts", "grids")
 """Families whose answers are boxes."""
@@ -50,14 +50,10 @@ def prompt(family: Family, question: Question) -> str:
     if question.kind == "extra":
         return question.text
     if family in BOXES:
-        return detect(question.text)
+        return QWEN2_VL_BOX.text(expression=question.text)
     if family == "clips":
-        return (
-            f"{question.text}\n"
-            + "\n".join(f"{a}. {o}" for a, o in zip("ABCDE", question.options))
-            + LETTER_ANSWER
-        )
-    return short_answer(question.text)
+        return LETTERED.text(question.options, question=question.text)
+    return QWEN2_VL_WORDS.text(question=question.text)
 
 
 def target(family: Family, question: Question) -> str:

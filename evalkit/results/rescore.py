@@ -24,8 +24,15 @@ def rescore(cell: CellFolder) -> tuple[CellFolder, int]:
     Raises EvalkitError when the task can't be loaded or the journal can't be written.
     """
     identity = cell.run.identity
-    task = load_task(f"{cell.run.task_file or identity.task}:{identity.subset}")
-    identity_now = replace(identity, task_version=task.version, code=_code_now(identity, task))
+    task = load_task(
+        f"{cell.run.task_file or identity.task}:{identity.subset}", identity.protocol_name
+    )
+    identity_now = replace(
+        identity,
+        task_version=task.version,
+        code=_code_now(identity, task),
+        protocol=task.describe_protocol(),
+    )
     target = cell if identity_now == identity else cell.sibling(identity_now)
     elsewhere = None if target is cell else cell.contents()
     with target.open_journal(cell.task) as journal:

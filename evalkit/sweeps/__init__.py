@@ -66,6 +66,8 @@ class Sweep(Strict):
     """A shipped name, a checkpoint folder or a hub id."""
     adapter: str = "reference"
     """An installed adapter, or a file `./my_adapter.py`."""
+    protocol: str = ""
+    """Whose prompt, settings and reading of answers, as `--protocol`."""
     dtype: str | None = None
     """As `--dtype` of `evalkit run`."""
     device: str | None = None
@@ -170,7 +172,7 @@ def load_sweep(
         except UsageError as e:
             raise UsageError(f"{path}: {e}{yaml_quotes(settings)}") from None
     tasks = (*sweep.tasks, *(t for g in sweep.groups for t in g.tasks))
-    names = dict.fromkeys(load_task(t).full_name for t in tasks)
+    names = dict.fromkeys(load_task(t, sweep.protocol).full_name for t in tasks)
     if strange := sorted(set(sweep.local_data) - set(names)):
         raise UsageError(
             f"{path}: data: {', '.join(strange)} is not among the sweep's tasks: {', '.join(names)}"
@@ -207,7 +209,7 @@ def plan(sweep: Sweep, output: Path) -> list[Planned]:
         adapters = [(s, s.get("model", sweep.model), sweep.built(s)) for s in chosen]
         return [
             Planned(s, Cell.make(task, adapter, m, output, data.get(task.full_name)), chosen[0])
-            for task in map(load_task, tasks)
+            for task in (load_task(t, sweep.protocol) for t in tasks)
             for s, m, adapter in adapters
         ]
 

@@ -136,9 +136,11 @@ def questions(
     there. Whatever goes wrong there costs the page its pictures, not more.
     """
     shown: dict[str, Shown] = {}
-    run = cell.run
+    run, identity = cell.run, cell.run.identity
     try:
-        task = load_task(f"{run.task_file or run.identity.task}:{run.identity.subset}")
+        task = load_task(
+            f"{run.task_file or identity.task}:{identity.subset}", identity.protocol_name
+        )
         where = data or (Path(run.data_path).expanduser() if run.data_path else None)
         for sample in read_samples(task, where):
             if isinstance(sample, Sample) and sample.id in ids:

@@ -1,0 +1,117 @@
+"""Protocols: prompts and settings as data, each a cell of its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evalkit import api
+from evalkit.cell import Cell
+from evalkit.errors import DataError, UsageError
+from evalkit.protocols import Protocol
+from evalkit.runner import Outcome, run_cell
+from evalkit.task import load_task, read_samples
+from evalkit.types import Completion, Image, MediaBudget, Message, Metric, Request, Text
+from tests.plugins.adder import Adder
+from tests.plugins.sums import Sums
+
+A, B = Image(b"a"), Image(b"b")
+
+
+def texts(message: Message) -> list[str]:
+    return [p.text if isinstance(p, Text) else p.read().decode() for p in message.content]
+
+
+def test_a_prompt_gets_its_options_and_a_hint_where_there_is_one() -> None:
+    protocol = Protocol("", "{hint}Question: {question}\n{options}", option="({letter}) {text}")
+    asked = protocol.text(["a {cat}", "a dog"], "Look.", question="{What}?")
+    assert asked == "Hint: Look.\nQuestion: {What}?\n(A) a {cat}\n(B) a dog"
+    assert protocol.text(question="Who?") == "Question: Who?\n"
+
+
+def test_media_stand_first_last_or_at_their_marks() -> None:
+    def order(media: str, text: str) -> list[str]:
+        protocol = Protocol("", media=media)  # type: ignore[arg-type]
+        (message,) = protocol.messages([A, B], text)
+        return texts(message)
+
+    assert order("first", "x") == ["a", "b", "x"]
+    assert order("last", "x") == ["x", "a", "b"]
+    assert order("inline", "x <image 2> y <image 1>") == ["x ", "b", " y ", "a"]
+    assert order("inline", "no mark") == ["a", "b", "no mark"]
+    with pytest.raises(DataError, match="<image 3>, and there are 2"):
+        order("inline", "<image 3>")
+
+
+def test_a_system_text_is_a_turn_of_its_own() -> None:
+    system, user = Protocol("", system="Be brief.").messages([A], "x")
+    assert (system.role, texts(system), texts(user)) == ("system", ["Be brief."], ["a", "x"])
+
+
+def test_an_answer_ends_before_the_first_stop() -> None:
+    protocol = Protocol("", stop=("\n\n", "Q:"))
+    assert protocol.cut("one Q: two\n\nthree") == "one "
+    assert protocol.cut("one\ntwo") == "one\ntwo"
+
+
+TERSE = Protocol("tests", stop=(" ",), max_new_tokens=7, budget=MediaBudget(max_pixels=784))
+
+
+class Stopped(Sums):
+    subsets = {"all": replace(Sums.subsets["all"], protocols={"terse": TERSE})}
+
+
+def test_a_protocol_sets_what_it_has_and_the_rest_is_the_subsets() -> None:
+    default, terse = Stopped(), Stopped(protocol="terse")
+    assert (terse.max_new_tokens, terse.budget) == (7, MediaBudget(max_pixels=784))
+    assert (default.max_new_tokens, default.budget) == (Sums().max_new_tokens, MediaBudget())
+    other = replace(TERSE, metrics=(Metric("other"),))
+    subset = replace(Stopped.subsets["all"], protocols={"other": other})
+    task = type("T", (Sums,), {"subsets": {"all": subset}})(protocol="other")
+    assert task.metrics == (Metric("other"),)
+
+
+def test_the_default_is_the_cell_that_it_was_and_another_protocol_is_another_cell(
+    tmp_path: Path,
+) -> None:
+    before, default, terse = (
+        Cell.make(task, Adder("a"), "a", tmp_path).identity
+        for task in (Sums(), Stopped(), Stopped(protocol="terse"))
+    )
+    code = {"code": {}}
+    assert replace(default, **code) == replace(before, **code)
+    assert "protocol" not in default.to_json()
+    assert terse.to_json()["protocol"] == {"name": "terse", "prompt": "{question}", "stop": [" "]}
+    assert type(terse).from_json(terse.to_json()) == terse
+
+
+def test_answers_are_cut_before_they_are_scored_and_journaled(tmp_path: Path) -> None:
+    class Chatty(Adder):
+        def answer(self, request: Request) -> Completion:
+            answer = super().answer(request)
+            return replace(answer, text=f"{answer.text} I think")
+
+    def run(adapter: Adder) -> Outcome:
+        cell = Cell.make(Stopped(protocol="terse"), adapter, "a", tmp_path / type(adapter).__name__)
+        return run_cell(cell, progress=False)
+
+    chatty, plain = run(Chatty("a")), run(Adder("a"))
+    assert all(" " not in (r.text or "") for r in chatty.cell.stored.records().values())
+    assert chatty.results.metrics == plain.results.metrics
+    assert chatty.cell.stored.settings == "protocol=terse"
+
+
+def test_a_task_without_the_protocol_names_those_that_it_has() -> None:
+    with pytest.raises(UsageError, match="no protocol 'helm'; it has: default, qwen2-vl"):
+        load_task("docvqa:val", "helm")
+
+
+def test_every_protocol_of_every_task_words_the_same_question() -> None:
+    for task in api.tasks_of("all"):
+        if task.subset_name != "mini":
+            continue
+        for name in task.subset.all_protocols:
+            sample = next(iter(read_samples(load_task(task.full_name, name))))
+            assert sample.messages, (task.full_name, name)
