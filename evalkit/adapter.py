@@ -12,6 +12,7 @@ import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -23,7 +24,17 @@ from evalkit.models.limits import Limits
 from evalkit.models.switch import Switch
 from evalkit.plugin import classes_in
 from evalkit.safe_text import digest_of, is_secret, mapped, mask, masked, without_keys
-from evalkit.types import BoxSpace, Completion, Image, MediaBudget, Message, Request, Text, Video
+from evalkit.types import (
+    BoxSpace,
+    Completion,
+    Image,
+    MediaBudget,
+    Message,
+    Request,
+    Subtitles,
+    Text,
+    Video,
+)
 
 
 class ModelAdapter(ABC):
@@ -104,6 +115,15 @@ class ModelAdapter(ABC):
         number.
         """
 
+    def frame_times(self, clip: Video, budget: MediaBudget) -> Sequence[float]:
+        """When the frames that the model is shown of a clip are on the screen, in seconds from its
+        start: subtitles are chosen by them. Raises DataError for a clip that can't be read.
+        """
+        raise UsageError(
+            f"adapter {self.name!r} doesn't say which frames of a clip it shows, so subtitles "
+            "can't be matched with them; run the subset without subtitles, or another adapter"
+        )
+
     def rank(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Log-likelihood of each of ``request.choices`` as the answer, in ``Completion.logprobs``;
         text is the best one.
@@ -138,6 +158,25 @@ def chat_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
 def media_of(messages: Iterable[Message]) -> list[Image | Video]:
     """Images and videos in the order in which a conversation shows them."""
     return [p for m in messages for p in m.content if isinstance(p, Image | Video)]
+
+
+def with_subtitles(
+    adapter: ModelAdapter, messages: tuple[Message, ...], budget: MediaBudget
+) -> tuple[Message, ...]:
+    """The messages with those lines of their subtitles that belong to the frames which the adapter
+    shows. Raises DataError for a clip that can't be read.
+    """
+    parts = [p for m in messages for p in m.content]
+    if not any(isinstance(p, Subtitles) for p in parts):
+        return messages
+    clips = [p for p in parts if isinstance(p, Video)]
+    if len(clips) > 1:
+        raise DataError(f"subtitles belong to one clip, and the question shows {len(clips)}")
+    times = [time for clip in clips for time in adapter.frame_times(clip, budget)]
+    return tuple(
+        replace(m, content=tuple(p.at(times) if isinstance(p, Subtitles) else p for p in m.content))
+        for m in messages
+    )
 
 
 def limits_of(budget: MediaBudget) -> Limits:

@@ -1,8 +1,9 @@
 """Finding the file of a clip by its name, in folders and in the zip files that lie in them.
 
 Releases name a clip without its suffix and pack clips in archives of their own making. Files count
-as clips by what they hold, not by their suffix. A clip in a zip file is unpacked when it is first
-asked for, into ``$XDG_CACHE_HOME/evalkit/clips``.
+as clips by what they hold, not by their suffix. A clip may also be a folder of pictures, its
+frames, and subtitles lie beside clips under the same names. What is in a zip file is unpacked when
+it is first asked for, into ``$XDG_CACHE_HOME/evalkit/clips``.
 """
 
 from __future__ import annotations
@@ -16,20 +17,22 @@ import tempfile
 import time
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from evalkit.bounds import bounds, over
 from evalkit.cache_dir import cache_dir
-from evalkit.digests import file_digest
+from evalkit.digests import media_digest
 from evalkit.errors import DataError
-from evalkit.formats import HEAD, media_type
+from evalkit.formats import HEAD, frame_files, frame_order, is_frame, media_type
 
 SUFFIXES = frozenset(
     ".mp4 .m4v .mov .3gp .webm .mkv .avi .flv .wmv .asf .mpg .mpeg .ts .m2ts .ogv .gif".split()
 )
 """Suffixes that are left out when a clip is looked up by name."""
+SUBTITLES = ".srt"
 OTHERS = frozenset(
     ".parquet .arrow .json .jsonl .csv .tsv .txt .md .yaml .yml .py .srt .vtt .lock .gz .tar "
     ".jpg .jpeg .png .webp .bmp .pdf .wav .mp3 .html".split()
@@ -64,61 +67,90 @@ def refusal(path: Path, *folders: Path) -> str | None:
     )
 
 
+Kind = Literal["clips", "clips and frames", "subtitles"]
+"""What is looked for: files of clips; folders of frames, too; or ``.srt`` files."""
+
+
 @dataclass(frozen=True)
 class Clip:
-    """One place where a clip lies: a file, or a member of a zip file. ``name`` is its path inside
-    the folder or the archive.
+    """One place where a clip lies: a file or a folder of frames, or members of a zip file.
+    ``name`` is its path inside the folder or the archive.
     """
 
     file: Path
     name: PurePosixPath
-    member: zipfile.ZipInfo | None = None
+    members: tuple[zipfile.ZipInfo, ...] = ()
+    frames: bool = False
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.name}" if self.member else str(self.file)
+        return f"{self.file}: {self.name}" if self.members else str(self.file)
 
     @property
     def stem(self) -> str:
-        return self.name.stem if self.name.suffix.lower() in SUFFIXES else self.name.name
+        suffix = self.name.suffix.lower()
+        return self.name.stem if suffix in SUFFIXES or suffix == SUBTITLES else self.name.name
 
     @property
     def size(self) -> int:
-        return self.member.file_size if self.member else self.file.stat().st_size
+        if self.members:
+            return sum(m.file_size for m in self.members)
+        return sum(f.stat().st_size for f in self.files)
+
+    @property
+    def files(self) -> list[Path]:
+        """The file, or the frames, of a clip that is not packed."""
+        return frame_files(self.file) if self.frames else [self.file]
 
     @property
     def checksum(self) -> int:
-        """CRC-32 of its bytes: a zip file has it at hand, so two places are compared by it."""
-        if self.member:
-            return self.member.CRC
-        value = 0
-        with self.file.open("rb") as file:
-            while block := file.read(2**20):
-                value = zlib.crc32(block, value)
-        return value
+        """CRC-32 of its bytes (of the checksums of its frames): a zip file has it at hand, so two
+        places are compared by it.
+        """
+        each = [m.CRC for m in self.members] or [_crc(f) for f in self.files]
+        return zlib.crc32(repr(each).encode()) if self.frames else each[0]
+
+    @property
+    def digest(self) -> str:
+        """What tells its contents from others: the archive's checksum where it is packed."""
+        return str(self.checksum) if self.members else media_digest(self.file)
+
+
+def _crc(file: Path) -> int:
+    value = 0
+    with file.open("rb") as opened:
+        while block := opened.read(2**20):
+            value = zlib.crc32(block, value)
+    return value
 
 
 class ClipIndex:
-    """The clips below some folders.
+    """The clips below some folders, or what else ``kind`` says.
 
     A zip file that can't be read is named in a warning and passed over; a clip that is then
-    missing is an error of its own. Raises DataError when the folders hold no clip at all.
+    missing is an error of its own. Raises DataError when the folders hold none at all.
     """
 
-    def __init__(self, folders: Sequence[Path]) -> None:
-        self.folders = tuple(folders)
+    def __init__(self, folders: Sequence[Path], kind: Kind = "clips") -> None:
+        self.folders, self.kind = tuple(folders), kind
         self.clips: dict[str, list[Clip]] = {}
         self.damaged: list[str] = []
         for folder in self.folders:
-            for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            files = sorted(p for p in folder.rglob("*") if p.is_file())
+            for path in files:
                 if path.suffix.lower() == ".zip":
                     self._add(self._members(path))
-                elif _is_clip_file(path):
+                elif self._wanted(path):
                     self._add([Clip(path, PurePosixPath(path.relative_to(folder).as_posix()))])
+            if kind == "clips and frames":
+                for parent in dict.fromkeys(f.parent for f in files if is_frame(f)):
+                    name = PurePosixPath(parent.relative_to(folder).as_posix())
+                    self._add([Clip(parent, name, frames=True)])
         if not self.clips:
             searched = ", ".join(map(str, self.folders))
             why = f" (damaged: {'; '.join(self.damaged)})" if self.damaged else ""
+            suffix = SUBTITLES if kind == "subtitles" else ".mp4"
             raise DataError(
-                f"no clips found{why}; put <name>.mp4 files, or zip files of them, anywhere "
+                f"no {kind} found{why}; put <name>{suffix} files, or zip files of them, anywhere "
                 f"under: {searched}"
             )
 
@@ -128,16 +160,16 @@ class ClipIndex:
         checksums of packed ones.
         """
         lines = sorted(
-            f"{clip.stem} {clip.size} {clip.member.CRC if clip.member else file_digest(clip.file)}"
+            f"{clip.stem} {clip.size} {clip.digest}"
             for clips in self.clips.values()
             for clip in clips
         )
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def path(self, name: str) -> Path:
-        """The file of a clip, named with or without folders and suffix. Raises DataError when it
-        is nowhere, when it lies in two places with different contents, and when it can't be
-        unpacked.
+        """The file of a clip (or the folder of its frames), named with or without folders and
+        suffix. Raises DataError when it is nowhere, when it lies in two places with different
+        contents, and when it can't be unpacked.
         """
         wanted = PurePosixPath(name)
         stem = wanted.stem if wanted.suffix.lower() in SUFFIXES else wanted.name
@@ -154,34 +186,51 @@ class ClipIndex:
         if not clips:
             damaged = f" (damaged: {'; '.join(self.damaged)})" if self.damaged else ""
             places = ", ".join(map(str, self.folders))
-            raise DataError(f"no clip {name!r}; it belongs under {places}{damaged}")
-        first = next((c for c in clips if not c.member), clips[0])
+            what = "subtitles" if self.kind == "subtitles" else "clip"
+            raise DataError(f"no {what} {name!r}; it belongs under {places}{damaged}")
+        first = next((c for c in clips if not c.members), clips[0])
         for other in clips:
             if other is not first and (
                 other.size != first.size or other.checksum != first.checksum
             ):
                 raise DataError(
-                    f"two clips are called {stem!r}: {first} and {other}; rename or remove one"
+                    f"two {self.kind} are called {stem!r}: {first} and {other}; rename or remove "
+                    "one"
                 )
-        if why := refusal(first.file, *self.folders):
-            raise DataError(why)
-        return _unpacked(first) if first.member else first.file
+        for file in [first.file] if first.members else first.files:
+            if why := refusal(file, *self.folders):
+                raise DataError(why)
+        return _unpacked(first) if first.members else first.file
+
+    def _wanted(self, path: Path) -> bool:
+        if self.kind == "subtitles":
+            return path.suffix.lower() == SUBTITLES and not path.name.startswith(".")
+        return _is_clip_file(path)
 
     def _add(self, clips: Iterable[Clip]) -> None:
         for clip in clips:
             self.clips.setdefault(clip.stem, []).append(clip)
 
     def _members(self, archive: Path) -> Iterator[Clip]:
+        frames: dict[PurePosixPath, list[zipfile.ZipInfo]] = {}
         try:
             with zipfile.ZipFile(archive) as packed:
-                yield from (
-                    Clip(archive, PurePosixPath(m.filename), m)
-                    for m in packed.infolist()
-                    if _is_clip_member(packed, m)
-                )
+                for member in packed.infolist():
+                    name = PurePosixPath(member.filename)
+                    if self.kind == "subtitles":
+                        wanted = name.suffix.lower() == SUBTITLES and not _hidden(name)
+                    else:
+                        wanted = _is_clip_member(packed, member)
+                    if wanted:
+                        yield Clip(archive, name, (member,))
+                    elif self.kind == "clips and frames" and is_frame(name) and not _hidden(name):
+                        frames.setdefault(name.parent, []).append(member)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as e:
             self.damaged.append(f"{archive.name} ({e})")
             logger.warning("%s: not a readable zip file (%s); fetch it again", archive, e)
+        for parent, members in frames.items():
+            members.sort(key=lambda m: frame_order(PurePosixPath(m.filename)))
+            yield Clip(archive, parent, tuple(members), frames=True)
 
 
 def _hidden(name: PurePosixPath) -> bool:
@@ -209,38 +258,50 @@ def _is_clip_member(packed: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
 
 
 def _unpacked(clip: Clip) -> Path:
-    member = clip.member
-    assert member is not None
+    """The file, or the folder of the frames, of a packed clip."""
+    packed = sum(m.compress_size for m in clip.members)
     for bound, most in (
         ("clip_bytes", bounds().clip_bytes),
-        ("unpack_ratio", max(SMALL, bounds().unpack_ratio * member.compress_size)),
+        ("unpack_ratio", max(SMALL, bounds().unpack_ratio * packed)),
     ):
-        if member.file_size > most:
-            raise DataError(
-                f"{clip} unpacks to {member.file_size:,} bytes from {member.compress_size:,}: "
-                f"{over(bound)}"
-            )
+        if clip.size > most:
+            raise DataError(f"{clip} unpacks to {clip.size:,} bytes from {packed:,}: {over(bound)}")
     stat = clip.file.stat()
-    key = f"{clip.file.resolve()} {stat.st_size} {stat.st_mtime_ns} {member.filename} {member.CRC}"
+    key = f"{clip.file.resolve()} {stat.st_size} {stat.st_mtime_ns} "
+    key += f"{clip.name} {clip.checksum}" if clip.frames else _key(clip.members[0])
     folder = cache_dir() / "clips" / hashlib.sha256(key.encode()).hexdigest()[:12]
-    target = folder / clip.name.name
-    _handed_out.add(target)
-    if target.is_file():
-        return target
-    _make_room(folder.parent, clip)
+    targets = {folder / PurePosixPath(m.filename).name: m for m in clip.members}
+    _handed_out.update(targets)
+    absent = {target: m for target, m in targets.items() if not target.is_file()}
+    if absent:
+        _make_room(folder.parent, clip)
+        _unpack(clip, absent)
+    return folder if clip.frames else next(iter(targets))
+
+
+def _key(member: zipfile.ZipInfo) -> str:
+    return f"{member.filename} {member.CRC}"
+
+
+def _unpack(clip: Clip, members: Mapping[Path, zipfile.ZipInfo]) -> None:
+    """Writes members of the clip's archive to the files that they are named with."""
+    folder = next(iter(members)).parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        part = tempfile.NamedTemporaryFile(dir=folder, delete=False)  # noqa: SIM115
+        aside = tempfile.TemporaryDirectory(dir=folder.parent, prefix=".")
     except OSError as e:
         raise DataError(
             f"{clip}: can't be unpacked into {folder}: {e.strerror or e}; set XDG_CACHE_HOME to "
             "a folder that can be written"
         ) from e
     try:
-        with part, zipfile.ZipFile(clip.file) as packed, packed.open(member) as source:
-            shutil.copyfileobj(source, part)
-        Path(part.name).replace(target)
-        _cached[folder.parent] += member.file_size
+        with aside, zipfile.ZipFile(clip.file) as packed:
+            part = Path(aside.name) / "part"
+            for target, member in members.items():
+                with part.open("wb") as out, packed.open(member) as source:
+                    shutil.copyfileobj(source, out)
+                part.replace(target)
+                _cached[folder.parent] += member.file_size
     except (
         zipfile.BadZipFile,
         zlib.error,
@@ -250,9 +311,6 @@ def _unpacked(clip: Clip) -> Path:
         OSError,
     ) as e:
         raise DataError(f"{clip} can't be unpacked: {e}") from e
-    finally:
-        Path(part.name).unlink(missing_ok=True)
-    return target
 
 
 def _make_room(cache: Path, clip: Clip) -> None:

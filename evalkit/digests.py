@@ -16,6 +16,7 @@ from pathlib import Path
 from evalkit.cache_dir import cache_dir
 from evalkit.errors import EvalkitError
 from evalkit.files import replace_json
+from evalkit.formats import frame_files
 
 LARGE = 8 * 2**20
 """Bytes from which reading a file again costs more than looking its digest up."""
@@ -40,6 +41,13 @@ def file_digest(path: Path) -> str:
                 _store(stored)
         _memory[key] = stored[key]
     return _memory[key]
+
+
+def media_digest(path: Path) -> str:
+    """``file_digest`` of a medium; for a clip that is kept as a folder of frames, a hash over their
+    bytes in order.
+    """
+    return content_hash(frame_files(path)) if path.is_dir() else file_digest(path)
 
 
 def content_hash(files: Iterable[Path]) -> str:

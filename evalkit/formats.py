@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path, PurePath
 from typing import Literal
 
 HEAD = 400
@@ -47,3 +49,22 @@ def media_type(head: bytes) -> Literal["image", "video"] | None:
     ):
         return "video"
     return "image" if head.startswith(images) else None
+
+
+FRAME_SUFFIXES = frozenset(".jpg .jpeg .png .webp .bmp".split())
+"""Suffixes of the pictures that are frames of a clip which is kept as a folder."""
+
+
+def frame_order(name: PurePath) -> tuple[int, str]:
+    """Sorts the frames of a clip by the last number of their names: ``10.jpg`` after ``9.jpg``."""
+    numbers = re.findall(r"[0-9]+", name.stem)
+    return (int(numbers[-1]) if numbers else -1, name.name)
+
+
+def is_frame(name: PurePath) -> bool:
+    return name.suffix.lower() in FRAME_SUFFIXES and not name.name.startswith(".")
+
+
+def frame_files(folder: Path) -> list[Path]:
+    """The pictures of a clip that is kept as a folder, in the order in which they are shown."""
+    return sorted((f for f in folder.iterdir() if is_frame(f)), key=frame_order)

@@ -11,12 +11,11 @@ import io
 import logging
 import math
 import warnings
-from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,8 @@ from numpy.typing import NDArray
 
 from evalkit.bounds import bounds, over
 from evalkit.errors import DataError
-from evalkit.formats import IMAGE_FORMATS, VIDEO_FORMATS
+from evalkit.formats import IMAGE_FORMATS, VIDEO_FORMATS, frame_files
+from evalkit.timeline import Timeline
 from evalkit.types import Image, Video
 
 STRIP = 4_000_000
@@ -178,44 +178,6 @@ def _by_strips(picture: Any, convert: Callable[[Any], Any]) -> Any:
     return out
 
 
-@dataclass(frozen=True)
-class Timeline:
-    """The frames of a clip in the order in which they are shown.
-
-    ``times`` in seconds from the first one; ``stamps`` in the stream's own units, empty where the
-    file gives no usable ones. ``expected`` frames by the file's own account, at least as many as
-    there are.
-    """
-
-    times: tuple[float, ...]
-    stamps: tuple[int, ...]
-    fps: float
-    expected: int
-
-    def cut(self, start: float | None, end: float | None) -> range:
-        """Indices of the frames from the one nearest to ``start`` to the one nearest to ``end``
-        (seconds); empty when the clip is over before ``start``.
-        """
-        last = self.times[-1] + 1 / self.fps
-        if (start is not None and start >= last) or (end is not None and end < 0):
-            return range(0)
-        first = 0 if start is None else self._nearest(start)
-        stop = len(self.times) if end is None else self._nearest(end) + 1
-        return range(first, stop)
-
-    def rate(self, frames: range) -> float:
-        """Frames per second of a part: the clip's own average, unless the part's differs."""
-        if len(frames) < 2 or len(frames) == len(self.times):
-            return self.fps
-        own = (len(frames) - 1) / (self.times[frames[-1]] - self.times[frames[0]])
-        return own if abs(own - self.fps) > 0.01 * self.fps else self.fps
-
-    def _nearest(self, time: float) -> int:
-        i = bisect_left(self.times, time)
-        near = range(max(i - 1, 0), min(i + 1, len(self.times)))
-        return min(near, key=lambda k: (abs(self.times[k] - time), k))
-
-
 def decode_video(video: Video, choose: ChooseFrames, resize: Resize | None = None) -> Frame:
     """The chosen frames [frames, height, width, 3] of a clip, in order.
 
@@ -230,17 +192,7 @@ def decode_video(video: Video, choose: ChooseFrames, resize: Resize | None = Non
     from av.error import FFmpegError
 
     try:
-        for name, value in (("start", video.start), ("end", video.end)):
-            if value is not None and not math.isfinite(value):
-                raise DataError(f"unreadable video{_where(video)}: {name} is {value}")
-        timeline = _timeline(video)
-        part = timeline.cut(video.start, video.end)
-        if not part:
-            raise DataError(
-                f"the cut {video.start}..{video.end} s holds no frame of a clip of "
-                f"{timeline.times[-1] + 1 / timeline.fps:.2f} s{_where(video)}"
-            )
-        wanted = [part[i] for i in choose(len(part), timeline.rate(part))]
+        timeline, wanted = _chosen(video, choose)
         frames, whole = _frames(video, timeline, wanted, resize)
     except (FFmpegError, OSError, ValueError, OverflowError) as e:
         raise DataError(f"unreadable video{_where(video)}: {e}") from e
@@ -266,10 +218,40 @@ def decode_video(video: Video, choose: ChooseFrames, resize: Resize | None = Non
     return frames
 
 
+def frame_times(video: Video, choose: ChooseFrames) -> list[float]:
+    """When the chosen frames are shown, in seconds from the start of the file. Reads no frame.
+    Raises DataError as ``decode_video``.
+    """
+    from av.error import FFmpegError
+
+    try:
+        timeline, wanted = _chosen(video, choose)
+    except (FFmpegError, OSError, ValueError, OverflowError) as e:
+        raise DataError(f"unreadable video{_where(video)}: {e}") from e
+    return [timeline.times[i] for i in wanted]
+
+
+def _chosen(video: Video, choose: ChooseFrames) -> tuple[Timeline, list[int]]:
+    """The timeline of a clip, and the indices in it of the frames that are shown."""
+    for name, value in (("start", video.start), ("end", video.end)):
+        if value is not None and not math.isfinite(value):
+            raise DataError(f"unreadable video{_where(video)}: {name} is {value}")
+    timeline = _timeline(video)
+    part = timeline.cut(video.start, video.end)
+    if not part:
+        raise DataError(
+            f"the cut {video.start}..{video.end} s holds no frame of a clip of "
+            f"{timeline.times[-1] + 1 / timeline.fps:.2f} s{_where(video)}"
+        )
+    return timeline, [part[i] for i in choose(len(part), timeline.rate(part))]
+
+
 def _timeline(video: Video) -> Timeline:
     """Read from the packets, without decoding: an edit list hides some of those that the header
     counts, and a file that was cut short has fewer.
     """
+    if _is_folder(video):
+        return _folder_timeline(video)
     with _open(video) as container:
         stream = _stream(container, video)
         rate, unit = stream.average_rate or stream.guessed_rate, stream.time_base
@@ -335,14 +317,34 @@ def _frames(
     """The frames [frames, height, width, 3] at indices of the timeline, and the indices of those
     that decode; what the others hold is undefined.
     """
-    from av.video.reformatter import VideoReformatter
-
-    places = {stamp: i for i, stamp in enumerate(timeline.stamps)}
     rows: dict[int, list[int]] = {}
     for row, i in enumerate(wanted):
         rows.setdefault(i, []).append(row)
     whole: set[int] = set()
     out: Frame = np.empty((0, 0, 0, 3), np.uint8)
+    decoded = _of_folder(video, rows) if _is_folder(video) else _of_stream(video, timeline, rows)
+    for i, rgb in decoded:
+        kept = resize(rgb, len(wanted)) if resize else rgb
+        if not whole:  # one array from the start: a list of frames would be held twice
+            out = np.empty((len(wanted), *kept.shape), np.uint8)
+        elif kept.shape != out.shape[1:]:
+            sizes = sorted(s[1::-1] for s in (out.shape[1:], kept.shape))
+            raise DataError(
+                f"the frames change size{_where(video)}: {', '.join(f'{w}x{h}' for w, h in sizes)}"
+            )
+        out[rows[i]] = kept
+        whole.add(i)
+    return out, whole
+
+
+def _of_stream(
+    video: Video, timeline: Timeline, wanted: Collection[int]
+) -> Iterator[tuple[int, Frame]]:
+    """Those of the ``wanted`` frames that decode, each with its index."""
+    from av.video.reformatter import VideoReformatter
+
+    places = {stamp: i for i, stamp in enumerate(timeline.stamps)}
+    last = max(wanted)
     convert = VideoReformatter()
     with _open(video) as container:
         stream = _stream(container, video)
@@ -350,27 +352,54 @@ def _frames(
             stream.codec_context.thread_count = 1
         for number, frame in enumerate(_decoded(container, stream)):
             i = places.get(frame.pts, -1) if places else number
-            if i in rows:
+            if i in wanted:
                 rgb = np.asarray(
                     convert.reformat(frame, format="rgb24", **_one_thread()).to_ndarray(),
                     dtype=np.uint8,
                 )
                 if video.upright and frame.rotation % 90 == 0:
                     rgb = np.ascontiguousarray(np.rot90(rgb, frame.rotation // 90))
-                kept = resize(rgb, len(wanted)) if resize else rgb
-                if not whole:  # one array from the start: a list of frames would be held twice
-                    out = np.empty((len(wanted), *kept.shape), np.uint8)
-                elif kept.shape != out.shape[1:]:
-                    sizes = sorted(s[1::-1] for s in (out.shape[1:], kept.shape))
-                    raise DataError(
-                        f"the frames change size{_where(video)}: "
-                        f"{', '.join(f'{w}x{h}' for w, h in sizes)}"
-                    )
-                out[rows[i]] = kept
-                whole.add(i)
-            if i >= wanted[-1]:
+                yield i, rgb
+            if i >= last:
                 break
-    return out, whole
+
+
+def _is_folder(video: Video) -> bool:
+    return not isinstance(video.source, bytes) and video.source.is_dir()
+
+
+def _folder_timeline(video: Video) -> Timeline:
+    """The pictures of a folder, at the rate that the data state."""
+    if video.fps is None or not 0 < video.fps < math.inf:
+        raise DataError(
+            f"a folder of frames{_where(video)} shown at {video.fps} pictures a second: give their "
+            "rate, Video(folder, fps=3)"
+        )
+    count = len(frame_files(Path(video.source)))  # type: ignore[arg-type]  # it is a folder
+    if not count:
+        raise DataError(f"no pictures in the folder of frames{_where(video)}")
+    if count > bounds().clip_frames:
+        raise DataError(f"video{_where(video)}: {over('clip_frames')}")
+    return Timeline(tuple(i / video.fps for i in range(count)), (), video.fps, count)
+
+
+def _of_folder(video: Video, wanted: Collection[int]) -> Iterator[tuple[int, Frame]]:
+    """As ``_of_stream``."""
+    files = frame_files(Path(video.source))  # type: ignore[arg-type]  # it is a folder
+    for i in sorted(wanted):
+        picture = Image(files[i], upright=video.upright)
+        try:
+            with opened(picture) as header:
+                width, height = header.size
+            if small := width * height <= bounds().frame_pixels:
+                rgb = np.asarray(decode_image(picture))
+        except DataError:
+            continue  # as a frame of a stream that can't be decoded
+        if not small:
+            raise DataError(
+                f"frames of {width}x{height} pixels{_where(video)}: {over('frame_pixels')}"
+            )
+        yield i, rgb
 
 
 def _decoded(container: Any, stream: Any) -> Any:

@@ -9,6 +9,7 @@ row's number before the message.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -52,11 +53,23 @@ def images(row: Row, column: str = "images") -> list[Image]:
     return [replace(_media(Image, {column: v}, column, "image"), upright=upright) for v in value]
 
 
-def video(row: Row, column: str = "clip") -> Video:
-    """The encoded clip of a column, as ``image``. A source with clips gives each row the column
-    ``"clip"``, the clip's file or the reason why there is none.
+def video(
+    row: Row,
+    column: str = "clip",
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    fps: float | None = None,
+) -> Video:
+    """The encoded clip of a column, as ``image``, cut to ``start`` and ``end`` (seconds). A source
+    with clips gives each row the column ``"clip"``, the clip's file or the reason why there is
+    none. Where the clip is a folder of frames, ``fps`` is how many are shown a second.
     """
-    return _media(Video, row, column, "clip")
+    clip = row[column]
+    if fps is not None and isinstance(clip, Path) and clip.is_dir():
+        upright = getattr(row, "upright", False)
+        return Video(clip, start=start, end=end, fps=fps, upright=upright)
+    return replace(_media(Video, row, column, "clip"), start=start, end=end)
 
 
 def _media(kind: type[M], row: Row, column: str, name: str) -> M:
@@ -120,6 +133,14 @@ def string(row: Row, column: str) -> str:
     if not value.strip():
         raise DataError(f"{column!r} is empty")
     return value
+
+
+def seconds(row: Row, column: str) -> float:
+    """A column that holds a time: a finite number of at least 0. Raises DataError."""
+    value = row[column]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise DataError(f"{column!r} is {_shown(value)}, not a time in seconds")
+    return float(value)
 
 
 def strings(row: Row, column: str) -> list[str]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, get_args
 
-from evalkit.adapter import recordable
+from evalkit.adapter import recordable, with_subtitles
 from evalkit.cell import Cell
 from evalkit.errors import DataError, EvalkitError, ScoringError, UsageError, reason
 from evalkit.journal import Journal
@@ -44,6 +44,7 @@ from evalkit.types import (
     Request,
     Sample,
     Score,
+    Subtitles,
     Text,
     TokenCounts,
     Video,
@@ -181,6 +182,8 @@ def prompt_hash(sample: Sample) -> str:
     """The first 16 hex digits of SHA-256 over roles, texts and the bytes of media."""
 
     def part_of(part: Text | Image | Video) -> object:
+        if isinstance(part, Subtitles):
+            return part
         if isinstance(part, Text):
             return part.text
         try:
@@ -301,11 +304,18 @@ class _Stream:
                 self.reused += 1
                 self.running.count(done[id])
             else:
+                try:
+                    messages = with_subtitles(
+                        self.cell.adapter, sample.messages, self.cell.task.budget
+                    )
+                except DataError as e:
+                    self._append(Record.of_row(id, str(e)))
+                    continue
                 self.asked += 1
                 self.pending[id] = _without_media(sample), prompt
                 yield Request(
                     id,
-                    sample.messages,
+                    messages,
                     self.cell.identity.max_new_tokens,
                     self.cell.identity.budget,
                     sample.choices,

@@ -9,14 +9,15 @@ sample.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from evalkit.digests import file_digest
+from evalkit.digests import media_digest
 from evalkit.metrics.boxes import is_space
+from evalkit.subtitles import Cue, spoken
 
 BoxSpace = str
 """Names how a model writes box corners, unit and form: ``norm1000``, ``norm1:list``,
@@ -33,6 +34,23 @@ class Text:
     """A run of text in a message."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class Subtitles(Text):
+    """What is said in the one clip of a conversation, as far as a model is to read it: the lines
+    spoken while a frame that it is shown is on the screen, each once, or with ``repeat`` once a
+    frame. ``text`` is a form with ``{subtitles}`` in it. The runner puts a plain text in its
+    place, by the times of the frames that the adapter shows.
+    """
+
+    cues: tuple[Cue, ...] = ()
+    repeat: bool = False
+
+    def at(self, times: Iterable[float]) -> Text:
+        """The text for frames that are shown at these times, in seconds."""
+        lines = spoken(self.cues, times, self.repeat)
+        return Text(self.text.replace("{subtitles}", "\n".join(lines)))
 
 
 @dataclass(frozen=True)
@@ -74,7 +92,7 @@ class Media:
         """SHA-256 of the encoded bytes, in hex: the identity of the pixels. Raises OSError."""
         if isinstance(self.source, bytes):
             return hashlib.sha256(self.source).hexdigest()
-        return file_digest(self.source)
+        return media_digest(self.source)
 
 
 @dataclass(frozen=True)
@@ -85,11 +103,13 @@ class Image(Media):
 @dataclass(frozen=True)
 class Video(Media):
     """An encoded clip; ``start`` and ``end`` in seconds cut it, None means from the first or to the
-    last frame.
+    last frame. A clip may also be a folder of pictures, in the order of the numbers in their names:
+    ``fps`` says how many are shown a second.
     """
 
     start: float | None = None
     end: float | None = None
+    fps: float | None = None
 
 
 Part = Text | Image | Video

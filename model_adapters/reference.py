@@ -24,7 +24,7 @@ from evalkit.adapter import (
 )
 from evalkit.errors import CheckpointError, UsageError, reason
 from evalkit.malloc import Tidy
-from evalkit.media import decode_image, decode_video
+from evalkit.media import decode_image, decode_video, frame_times
 from evalkit.models.registry import FAMILIES, Family, family, family_of, model_type
 from evalkit.models.switch import Switch
 from evalkit.models.weights import tensors_digest, weights_digest
@@ -259,6 +259,10 @@ class ReferenceAdapter(ModelAdapter):
         except BaseException as e:  # also a panic of a native library
             return request, Completion(request.id, finish_reason="error", error=reason(e))
 
+    def frame_times(self, clip: Video, budget: MediaBudget) -> Sequence[float]:
+        task = limits_of(budget)
+        return frame_times(clip, lambda total, fps: self.processor.frames(total, fps, task))
+
     def _process(self, part: Image | Video, budget: MediaBudget) -> Visual:
         """An image's or a video's patches, under a key of all that decides them."""
         from evalkit.engine import Visual
@@ -269,6 +273,7 @@ class ReferenceAdapter(ModelAdapter):
             part.digest,
             getattr(part, "start", None),
             getattr(part, "end", None),
+            getattr(part, "fps", None),
             part.upright,
             budget,
         )

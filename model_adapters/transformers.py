@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -30,7 +30,7 @@ from evalkit.adapter import (
     media_of,
 )
 from evalkit.errors import CheckpointError, DataError, UsageError, reason
-from evalkit.media import decode_image, decode_video
+from evalkit.media import decode_image, decode_video, frame_times
 from evalkit.models.device import checked_device, without_emulation
 from evalkit.models.limits import Limits
 from evalkit.models.qwen2_vl.chat import generation, stop_ids
@@ -41,7 +41,15 @@ from evalkit.models.registry import FAMILIES, family
 from evalkit.models.switch import Switch
 from evalkit.models.weights import read_json, refuse_adapter, weights_digest
 from evalkit.nano import checkpoint_folder
-from evalkit.types import BoxSpace, Completion, Image, Request, TokenCounts, Video
+from evalkit.types import (
+    BoxSpace,
+    Completion,
+    Image,
+    MediaBudget,
+    Request,
+    TokenCounts,
+    Video,
+)
 
 IMAGE_PAD, VIDEO_PAD = "<|image_pad|>", "<|video_pad|>"
 """Where an image or a video stands in the text of a prompt."""
@@ -170,6 +178,11 @@ class TransformersAdapter(ModelAdapter):
             if self.is_qwen2vl
             else ProcessorInputs(self.folder, self.trust_remote_code)
         )
+
+    def frame_times(self, clip: Video, budget: MediaBudget) -> Sequence[float]:
+        processor = self.inputs.processor if isinstance(self.inputs, Qwen2VLInputs) else Processor()
+        task = limits_of(budget)
+        return frame_times(clip, lambda total, fps: processor.frames(total, fps, task))
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         source = iter(requests)

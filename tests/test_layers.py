@@ -26,6 +26,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "cache_dir",
         "digests",
         "formats",
+        "timeline",
+        "subtitles",
         "files",
         "malloc",
         "palette",

@@ -12,6 +12,7 @@ from evalkit.sources.files import JsonLines as JsonLines
 from evalkit.sources.hub import EMBEDDED as EMBEDDED
 from evalkit.sources.hub import Embedded as Embedded
 from evalkit.sources.hub import Hub as Hub
+from evalkit.sources.hub import Joined as Joined
 from evalkit.sources.hub import TableSource as TableSource
 from evalkit.sources.tables import Columns as Columns
 from evalkit.sources.tables import table_files as table_files

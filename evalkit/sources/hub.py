@@ -4,6 +4,8 @@ copy of either is read in its place.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +31,10 @@ class TableSource(ABC):
     loaded; ``config`` and ``split`` as on the hub.
 
     ``clips`` names the column that holds the name of a clip: such rows get one more key,
-    ``"clip"``, the clip's file or the DataError that says why there is none.
+    ``"clip"``, the clip's file or the DataError that says why there is none. ``clip_folder`` is
+    where the clips lie in the release, which tells clips of one name apart. With ``frames``, a
+    folder of pictures is a clip, too. With ``subtitles``, rows get ``"subtitles"``: the ``.srt``
+    file of the clip's name, None where there is none, or a DataError.
 
     ``official`` is for a split that holds more on the hub than in the literature: rows there, and
     how many of them, from the first, are the official split. A table with another number of rows
@@ -41,38 +46,68 @@ class TableSource(ABC):
     columns: tuple[str, ...]
     config: str | None = None
     clips: str | None = None
+    clip_folder: str = ""
+    frames: bool = False
+    subtitles: bool = False
     official: tuple[int, int] | None = None
 
-    @abstractmethod
     def rows(self, override: Path | None = None) -> Iterator[Columns]:
         """The rows in their stored order. Raises DataError when the data can't be found, or lack a
         column.
         """
+        rows = self.table_rows(override)
+        return self.with_clips(rows, self.clip_index(override)) if self.clips else rows
 
-    @abstractmethod
     def describe(self, override: Path | None = None) -> Mapping[str, Any]:
         """JSON: where the rows come from, and the commit or the hashes of the tables' bytes
         (``sha256``) and of media beside them (``media``). The place of a local copy is left out:
         equal bytes are equal data.
         """
+        index = self.clip_index(override) if self.clips and self._is_local(override) else None
+        return {**self.describe_table(override), **(index.describe() if index else {})}
 
     @abstractmethod
     def count(self, override: Path | None = None) -> int | None:
         """The number of rows; None where it can't be told without reading them."""
+
+    @abstractmethod
+    def table_rows(self, override: Path | None) -> Iterator[Columns]:
+        """The rows as the table has them, without clips."""
+
+    @abstractmethod
+    def describe_table(self, override: Path | None) -> Mapping[str, Any]:
+        """The description without clips."""
+
+    @abstractmethod
+    def clip_folder_of(self, override: Path | None) -> Path:
+        """The folder below which the clips lie, fetched if need be."""
+
+    def _is_local(self, override: Path | None) -> bool:
+        return True
+
+    def clip_index(self, override: Path | None) -> Clips:
+        return Clips.below(self.clip_folder_of(override), self.frames, self.subtitles)
+
+    def with_clips(self, rows: Iterator[Columns], clips: Clips) -> Iterator[Columns]:
+        """The rows with the files of their clips, and of their subtitles."""
+        for row in rows:
+            name = row[str(self.clips)]
+            yield {**row, **clips.of(name, self.clip_folder)}
 
     def _taken(self, total: int) -> int:
         """How many of ``total`` rows are read."""
         return self.official[1] if self.official and total == self.official[0] else total
 
     def _local_rows(self, root: Path) -> Iterator[Columns]:
-        folder = root.parent if root.is_file() else root
         table = local_table(root, self.config, self.split)
-        rows = islice(table.rows(self.columns), self._taken(table.count()))
-        return self._with_clips(rows, folder.parent if folder.name == self.config else folder)
+        return islice(table.rows(self.columns), self._taken(table.count()))
+
+    def _local_clip_folder(self, root: Path) -> Path:
+        folder = root.parent if root.is_file() else root
+        return folder.parent if folder.name in (self.config, "json") else folder
 
     def _local_description(self, root: Path) -> dict[str, Any]:
         table = local_table(root, self.config, self.split)
-        folder = root.parent if root.is_file() else root
         description: dict[str, Any] = {
             "config": self.config,
             "split": self.split,
@@ -81,10 +116,7 @@ class TableSource(ABC):
         }
         if (taken := self._taken(total := table.count())) < total:
             description["rows"] = taken
-        if self.clips:
-            clips = ClipIndex([folder.parent if folder.name == self.config else folder])
-            description["media"] = clips.digest
-        elif pictures := table.media(self.columns):
+        if not self.clips and (pictures := table.media(self.columns)):
             description["media"] = content_hash(pictures)
         return description
 
@@ -96,13 +128,31 @@ class TableSource(ABC):
         del description["files"]  # names, like places, are no part of what data are
         return {"kind": "local", **description}
 
-    def _with_clips(self, rows: Iterator[Columns], *roots: Path) -> Iterator[Columns]:
-        if not self.clips:
-            yield from rows
-            return
-        index = ClipIndex(roots)
-        for row in rows:
-            yield {**row, "clip": _clip(index, row[self.clips])}
+
+@dataclass(frozen=True)
+class Clips:
+    """The clips of a data set, and its subtitles where they are asked for."""
+
+    clips: ClipIndex
+    subtitles: ClipIndex | None = None
+
+    @classmethod
+    def below(cls, folder: Path, frames: bool, subtitles: bool) -> Clips:
+        clips = ClipIndex([folder], "clips and frames" if frames else "clips")
+        return cls(clips, ClipIndex([folder], "subtitles") if subtitles else None)
+
+    def describe(self) -> dict[str, str]:
+        spoken = {"subtitles": self.subtitles.digest} if self.subtitles else {}
+        return {"media": self.clips.digest, **spoken}
+
+    def of(self, name: object, folder: str) -> dict[str, Any]:
+        """What a row gets for the name of its clip, which lies in ``folder`` of the release."""
+        found: dict[str, Any] = {"clip": _clip(self.clips, name, folder)}
+        if self.subtitles:
+            whole = not self.subtitles.damaged
+            absent = str(name) not in self.subtitles.clips and whole
+            found["subtitles"] = None if absent else _clip(self.subtitles, name)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,11 +161,14 @@ class Embedded(TableSource):
 
     folder: str
 
-    def rows(self, override: Path | None = None) -> Iterator[Columns]:
+    def table_rows(self, override: Path | None) -> Iterator[Columns]:
         return self._local_rows(override or EMBEDDED / self.folder)
 
-    def describe(self, override: Path | None = None) -> Mapping[str, Any]:
+    def describe_table(self, override: Path | None) -> Mapping[str, Any]:
         return self._described({"kind": "embedded", "name": self.folder}, override)
+
+    def clip_folder_of(self, override: Path | None) -> Path:
+        return self._local_clip_folder(override or EMBEDDED / self.folder)
 
     def count(self, override: Path | None = None) -> int | None:
         root = override or EMBEDDED / self.folder
@@ -139,14 +192,13 @@ class Hub(TableSource):
             f"{other}/{name}" for other in ORGANISATIONS.get(organisation, ())
         )
 
-    def rows(self, override: Path | None = None) -> Iterator[Columns]:
+    def table_rows(self, override: Path | None) -> Iterator[Columns]:
         if override:
             return self._local_rows(override)
         name, table = self._table()
-        rows = islice(_hub_rows(table, self.columns, name), self._taken(len(table)))
-        return self._with_clips(rows, *([_archives(name, self.archives)] if self.clips else []))
+        return islice(_hub_rows(table, self.columns, name), self._taken(len(table)))
 
-    def describe(self, override: Path | None = None) -> Mapping[str, Any]:
+    def describe_table(self, override: Path | None) -> Mapping[str, Any]:
         if override:
             return self._described({}, override)
         name, table = self._table()
@@ -159,6 +211,14 @@ class Hub(TableSource):
         }
         taken = self._taken(len(table))
         return description if taken == len(table) else {**description, "rows": taken}
+
+    def clip_folder_of(self, override: Path | None) -> Path:
+        if override:
+            return self._local_clip_folder(override)
+        return _archives(self._table()[0], self.archives)
+
+    def _is_local(self, override: Path | None) -> bool:
+        return override is not None
 
     def count(self, override: Path | None = None) -> int | None:
         if override:
@@ -179,11 +239,44 @@ class Hub(TableSource):
         return name, table
 
 
-def _clip(index: ClipIndex, name: object) -> Path | DataError:
+@dataclass(frozen=True)
+class Joined:
+    """Several tables of one data set as one: their rows one after the other, each with its table's
+    name in the column ``"part"`` and its number within that, from 0, in ``"part_row"``. Their clips
+    lie below one folder.
+    """
+
+    parts: Mapping[str, TableSource]
+
+    @property
+    def first(self) -> TableSource:
+        return next(iter(self.parts.values()))
+
+    def rows(self, override: Path | None = None) -> Iterator[Columns]:
+        clips = self.first.clip_index(override)
+        for name, part in self.parts.items():
+            rows = part.with_clips(part.table_rows(override), clips)
+            for number, row in enumerate(rows):
+                yield {**row, "part": name, "part_row": number}
+
+    def describe(self, override: Path | None = None) -> Mapping[str, Any]:
+        """As that of the first table, with one hash over the descriptions of all."""
+        tables = {name: dict(p.describe_table(override)) for name, p in self.parts.items()}
+        told = dict(self.first.describe(override))
+        text = json.dumps(tables, sort_keys=True)
+        told |= {"config": list(tables), "sha256": hashlib.sha256(text.encode()).hexdigest()}
+        return told
+
+    def count(self, override: Path | None = None) -> int | None:
+        counts = [part.count(override) for part in self.parts.values()]
+        return None if None in counts else sum(c for c in counts if c is not None)
+
+
+def _clip(index: ClipIndex, name: object, folder: str = "") -> Path | DataError:
     if not isinstance(name, str | int) or isinstance(name, bool) or not str(name):
         return DataError(f"the name of its clip is {name!r:.80}")
     try:
-        return index.path(str(name))
+        return index.path(f"{folder}/{name}" if folder else str(name))
     except DataError as e:
         return e
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evalkit.clips import refusal
-from evalkit.digests import file_digest
+from evalkit.digests import media_digest
 from evalkit.errors import DataError
 
 
@@ -38,5 +38,5 @@ def media_hash(files: Sequence[Path]) -> str:
     """A hash over media in their order; one that can't be read counts as absent: its row will say
     so.
     """
-    digests = [file_digest(f) if f.is_file() else "absent" for f in files]
+    digests = [media_digest(f) if f.is_file() or f.is_dir() else "absent" for f in files]
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()

@@ -1,9 +1,11 @@
 """Tables in the layouts of the ``datasets`` library: parquet files of a split, and what
-``Dataset.save_to_disk`` wrote. Rows come one at a time, media still encoded.
+``Dataset.save_to_disk`` wrote; or one JSON list of objects. Rows come one at a time, media still
+encoded.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -134,6 +136,39 @@ class _Saved(Table):
             raise DataError(f"{self.folder}: can't be loaded: {type(e).__name__}: {e}") from e
 
 
+@dataclass(frozen=True)
+class _Json(Table):
+    """A split that is one JSON file, a list of objects."""
+
+    file: Path
+
+    @property
+    def files(self) -> Sequence[Path]:  # type: ignore[override]
+        return [self.file]
+
+    def count(self) -> int:
+        return len(self._load())
+
+    def rows(self, columns: Sequence[str]) -> Iterator[Columns]:
+        for number, row in enumerate(self._load()):
+            _need(columns, list(row), f"{self.file}, row {number}")
+            yield {c: row[c] for c in columns}
+
+    def media(self, columns: Sequence[str]) -> list[Path]:
+        return []
+
+    def _load(self) -> list[dict[str, Any]]:
+        try:
+            if self.file.stat().st_size > bounds().json_bytes:
+                raise DataError(f"{self.file}: {over('json_bytes')}")
+            rows = json.loads(self.file.read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError, RecursionError) as e:
+            raise DataError(f"{self.file}: unreadable JSON ({e})") from e
+        if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
+            raise DataError(f"{self.file}: expected a list of objects, one a row")
+        return rows
+
+
 def table_files(root: Path, config: str | None, split: str) -> list[Path]:
     """The files that a local copy of a split is read from, in order. Raises DataError."""
     return list(local_table(root, config, split).files)
@@ -141,7 +176,19 @@ def table_files(root: Path, config: str | None, split: str) -> list[Path]:
 
 def local_table(root: Path, config: str | None, split: str) -> Table:
     saved = _saved_folder(root, split) if root.is_dir() else None
+    if (file := _json_file(root, config)) is not None:
+        return _Json(file)
     return _Saved(saved) if saved else _Parquet(_parquet_files(root, config, split))
+
+
+def _json_file(root: Path, config: str | None) -> Path | None:
+    """``root`` itself, or the file that is named after the configuration, where that is JSON."""
+    if root.suffix == ".json" and root.is_file():
+        return root
+    for folder in (root, root / "json"):
+        if config and (file := folder / f"{config}.json").is_file():
+            return file
+    return None
 
 
 def _parquet_files(root: Path, config: str | None, split: str) -> list[Path]:
