@@ -28,7 +28,7 @@ from evalkit.bounds import bounds
 from evalkit.errors import CheckpointError, EvalkitError, UsageError
 from evalkit.safe_text import digest_of, harmless, mapped, mask, masked
 from evalkit.selection import Limit, describe, selected_ids
-from evalkit.task import Task, load_task, registered
+from evalkit.task import Task, is_data, load_task, registered
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -222,6 +222,9 @@ def evaluate(
     seed: int | None = None,
     ids: Sequence[str] = (),
     data: Mapping[str, str | Path] | None = None,
+    columns: Mapping[str, str] | None = None,
+    metric: str = "",
+    prompt: str = "",
     name: str | None = None,
     step: int | None = None,
     fresh: bool = False,
@@ -231,7 +234,7 @@ def evaluate(
     """Scores a model on tasks; repeated, it goes on where it stopped, and asks nothing twice.
 
     tasks: ``"docvqa"``, ``"docvqa:val,refcoco"``, ``"all"``, ``"refcoco*"``, ``"./my_task.py"``, a
-        list of those, or task objects.
+        file or folder of data (``"my.jsonl"``), a list of those, or task objects.
     model: a shipped name, a checkpoint folder, a hub id; or a model of a family that evalkit knows,
         as it is in memory: it is evaluated without gradients and in eval mode, and given back in
         the mode it had.
@@ -245,6 +248,8 @@ def evaluate(
     seed: draws the ``limit`` samples at random instead.
     ids: only the samples of these ids.
     data: local copies of subsets' data, ``{"docvqa:val": "folder"}``.
+    columns, metric, prompt: how tasks that are given as data are read, where their columns don't
+        tell: ``{"question": "prompt"}``, ``"anls"``, ``"{question} Answer in one word."``.
     name: what tables call the model.
     step: of a training run: results of each step are kept, and ``load_results`` has them in the
         column ``step``.
@@ -266,6 +271,9 @@ def evaluate(
             seed=seed,
             ids=ids,
             data=data,
+            columns=columns,
+            metric=metric,
+            prompt=prompt,
             name=name,
             step=step,
             fresh=fresh,
@@ -284,6 +292,9 @@ def plan(
     seed: int | None = None,
     ids: Sequence[str] = (),
     data: Mapping[str, str | Path] | None = None,
+    columns: Mapping[str, str] | None = None,
+    metric: str = "",
+    prompt: str = "",
     name: str | None = None,
     step: int | None = None,
     fresh: bool = False,
@@ -295,7 +306,8 @@ def plan(
     from evalkit.cell import Cell
 
     bounds()  # a mistyped one is an error of the command, not of every sample
-    chosen = tasks_of(tasks, protocol)
+    reading = {"columns": dict(columns or {}), "metric": metric, "prompt": prompt}
+    chosen = tasks_of(tasks, protocol, {k: v for k, v in reading.items() if v})
     limits = Limit.of(limit, seed, ids)
     # made whole before an adapter is built: one that changes the present folder moves nothing
     paths = check_data(data or {}, [t.full_name for t in chosen])
@@ -317,23 +329,36 @@ def plan(
 
 
 def tasks_of(
-    tasks: str | Task | type[Task] | Sequence[str | Task | type[Task]], protocol: str = ""
+    tasks: str | Task | type[Task] | Sequence[str | Task | type[Task]],
+    protocol: str = "",
+    reading: Mapping[str, Any] | None = None,
 ) -> list[Task]:
-    """The tasks that are named, each once, under a protocol. Raises UsageError for one that there
-    is not.
+    """The tasks that are named, each once, under a protocol; those that are given as data by a
+    ``reading``. Raises UsageError for one that there is not.
     """
     items = [tasks] if isinstance(tasks, str | Task | type) else list(tasks)
     out: dict[str, Task] = {}
     for item in items:
-        for task in _named(item, protocol) if isinstance(item, str) else [_object(item, protocol)]:
-            out.setdefault(task.full_name, task)
+        for task in (
+            _named(item, protocol, reading) if isinstance(item, str) else [_object(item, protocol)]
+        ):
+            if (other := out.setdefault(task.full_name, task)).file != task.file:
+                raise UsageError(
+                    f"two tasks are called {task.full_name}: {other.file} and {task.file}; rename "
+                    "one of the files, or run them one by one"
+                )
+    if reading and not any(task.file for task in out.values()):
+        raise UsageError(
+            f"{', '.join(reading)}: only for a task that is given as data, such as my.jsonl"
+        )
     if not out:
         raise UsageError("no task is named")
     return list(out.values())
 
 
-def _named(text: str, protocol: str) -> Iterator[Task]:
-    for part in filter(None, map(str.strip, text.split(","))):
+def _named(text: str, protocol: str, reading: Mapping[str, Any] | None = None) -> Iterator[Task]:
+    parts = [text] if is_data(text) else text.split(",")
+    for part in filter(None, map(str.strip, parts)):
         name, colon, subset = part.partition(":")
         if name == "all" and name not in registered():
             name = "*"
@@ -344,7 +369,10 @@ def _named(text: str, protocol: str) -> Iterator[Task]:
                 raise UsageError(f"no task is named like {name!r}; known: {known}")
             yield from (load_task(f"{known}{colon}{subset}", protocol) for known in matching)
         else:
-            yield load_task(str(_path(part)) if part.startswith("~") else part, protocol)
+            task = load_task(str(_path(part)) if part.startswith("~") else part, protocol, reading)
+            if task.file:
+                logger.info("%s", task.description)
+            yield task
 
 
 def _object(item: object, protocol: str) -> Task:

@@ -35,13 +35,15 @@ from evalkit.files import replace_json
 ANSWER_MAKING = tuple(
     f"evalkit.{name}"
     for name in (
-        "models engine media timeline subtitles model_adapters tasks metrics protocols sources "
-        "rows clips formats nano lab"
+        "models engine media timeline subtitles model_adapters tasks metrics protocols own "
+        "sources rows clips formats nano lab"
     ).split()
 )
 """Modules and packages whose code can change an answer or a score."""
 LAB = "evalkit.lab.trainer"
 """The module whose runs studies keep."""
+OWN = "evalkit.own"
+"""The module of the tasks that are given as data."""
 RECORDED = Path(__file__).with_name("code_versions.json")
 
 
@@ -261,7 +263,7 @@ def roots() -> tuple[list[str], dict[str, str]]:
         return {k: v for k, v in sorted(found.items()) if v.startswith("evalkit.")}
 
     adapters = own("evalkit.model_adapters").values()
-    return list(dict.fromkeys([*adapters, *FAMILIES.values(), LAB])), own("evalkit.tasks")
+    return list(dict.fromkeys([*adapters, *FAMILIES.values(), LAB, OWN])), own("evalkit.tasks")
 
 
 def _own_plugins() -> set[str]:

@@ -397,7 +397,9 @@ class RunInfo(Session):
     metrics: tuple[Metric, ...] = ()
     """The metrics of the task's subset, the headline first."""
     task_file: str = ""
-    """The file that the task was given as; empty for an installed one."""
+    """The file that the task was given as, code or data; empty for an installed one."""
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    """How a task that was given as data is read: columns, metric, prompt. Absent for others."""
     data_path: str = ""
     """The local copy of the data that was given; empty for the task's own source."""
     box_space: BoxSpace | None = None
@@ -420,6 +422,7 @@ class RunInfo(Session):
             "identity": self.identity.to_json(),
             "metrics": [asdict(m) for m in self.metrics],
             "task_file": self.task_file,
+            **({"reading": dict(self.reading)} if self.reading else {}),
             "data_path": self.data_path,
             "box_space": self.box_space,
             "blind": dict(self.blind),
@@ -436,6 +439,7 @@ class RunInfo(Session):
             identity=Identity.from_json(_typed(value, "identity", Mapping)),
             metrics=tuple(map(_metric, _typed(value, "metrics", list, []))),
             task_file=_typed(value, "task_file", str, ""),
+            reading=dict(_typed(value, "reading", Mapping, {})),
             data_path=_typed(value, "data_path", str, ""),
             box_space=_box_space(value),
             blind=dict(_typed(value, "blind", Mapping, {})),

@@ -48,6 +48,10 @@ __all__ = [
 ]
 
 
+YAML = (".yaml", ".yml")
+"""Suffixes of a task of lmms-eval that only names local data."""
+
+
 class Row(dict[str, Any]):
     """One row of a dataset: its columns by name, and its ``number`` in the stored order, from 0.
 
@@ -58,6 +62,8 @@ class Row(dict[str, Any]):
     def __init__(
         self, columns: Mapping[str, Any], number: int = 0, *, upright: bool = False
     ) -> None:
+        if isinstance(columns, DataError):  # a source's word on a row that it can't read
+            raise columns
         if not isinstance(columns, Mapping):
             raise DataError(f"the source gave {columns!r:.80}, not columns by their names")
         super().__init__(columns)
@@ -130,6 +136,10 @@ class Task(ABC):
     metrics: tuple[Metric, ...]
     max_new_tokens: int = 128
     rank: ClassVar[bool] = False
+    file: ClassVar[Path | None] = None
+    """The data file that the task was made of, for one without code."""
+    reading: ClassVar[Mapping[str, Any]] = {}
+    """How that file is read (``evalkit.own.Reading``)."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -223,12 +233,19 @@ def registered() -> dict[str, str]:
     return {e.name: e.value for e in entry_points(group="evalkit.tasks")}
 
 
-def load_task(text: str, protocol: str = "") -> Task:
-    """The task that a text names: ``docvqa``, ``docvqa:val``, ``./my_task.py`` or
-    ``./my_task.py:dev``; under a protocol. Raises UsageError with the known names when there is
-    none.
+def load_task(text: str, protocol: str = "", reading: Mapping[str, Any] | None = None) -> Task:
+    """The task that a text names: ``docvqa``, ``docvqa:val``, ``./my_task.py``,
+    ``./my_task.py:dev``, or a file or folder of data, ``my.jsonl`` (``reading`` says how it is
+    read: columns, metric, prompt); under a protocol. Raises UsageError with the known names when
+    there is none.
     """
     name, _, subset = text.partition(":")
+    if is_data(name):
+        from evalkit.own import Reading, own_task  # it imports metrics
+        from evalkit.own_yaml import yaml_task
+
+        made = yaml_task if Path(name).suffix in YAML else own_task
+        return made(Path(name), Reading(**reading or {}))(subset, protocol)
     if not name.endswith(".py"):
         return task_class(name)(subset, protocol)
     classes = classes_in(Path(name), Task)
@@ -242,6 +259,14 @@ def load_task(text: str, protocol: str = "") -> Task:
     return classes[0](subset, protocol)
 
 
+def is_data(name: str) -> bool:
+    """Whether a task is named by the file or folder of its data."""
+    from evalkit.sources.own import is_readable
+
+    path = Path(name)
+    return name not in registered() and (path.suffix in YAML or is_readable(path))
+
+
 def task_class(name: str) -> type[Task]:
     """An installed task. Raises UsageError with the known names, and the nearest of them."""
     for entry in entry_points(group="evalkit.tasks"):
@@ -252,7 +277,8 @@ def task_class(name: str) -> type[Task]:
     close = get_close_matches(name.lower(), known, 1)
     hint = f"did you mean {close[0]}? " if close else ""
     raise UsageError(
-        f"unknown task {name!r}; {hint}known: {', '.join(known)}; or give a file: ./my_task.py"
+        f"unknown task {name!r}; {hint}known: {', '.join(known)}; or give a file: ./my_task.py, "
+        "my.jsonl"
     )
 
 

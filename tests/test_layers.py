@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models", "engine"),
     ("types",),
     ("media", "prefetch", "patience", "plugin", "progress", "provenance", "code"),
-    ("task", "adapter", "sources", "rows", "clips", "protocols"),
+    ("task", "own", "own_yaml", "adapter", "sources", "rows", "clips", "protocols"),
     ("tasks", "model_adapters", "nano"),
     ("cell", "store", "journal", "records"),
     ("runner", "selection", "lab"),
@@ -54,13 +54,13 @@ BANS: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
     (("metrics", "stats"), ("files", "malloc", "config_files", "data"), "pure functions"),
     (("models", "engine"), ("config_files", "stats", "metrics"), "they know no harness"),
     (
-        ("tasks", "task", "sources", "rows", "clips"),
+        ("tasks", "task", "own", "own_yaml", "sources", "rows", "clips"),
         ("adapter", "model_adapters", "models", "engine", "nano"),
         "a task never sees a model",
     ),
     (
         ("adapter", "model_adapters"),
-        ("task", "tasks", "sources", "rows", "clips", "metrics"),
+        ("task", "tasks", "own", "own_yaml", "sources", "rows", "clips", "metrics"),
         "an adapter never sees a metric or a task",
     ),
 )

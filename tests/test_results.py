@@ -403,7 +403,7 @@ def test_rescoring_under_an_unchanged_version_appends_and_keeps_the_old_scores(
 
     task = load_task(SUMS)
     monkeypatch.setattr(type(task), "score", lenient)
-    monkeypatch.setattr("evalkit.results.rescore.load_task", lambda _: task)
+    monkeypatch.setattr("evalkit.results.cells.load_task", lambda *_: task)
     new, changed = rescore(cell)
     assert new.path == cell.path and changed > 0
     assert new.results.metrics[0].value == 100.0
@@ -479,7 +479,7 @@ def test_a_rescore_that_was_killed_before_its_results_is_made_good(
     cell, _ = cells_in(output)
     task = load_task(SUMS)
     monkeypatch.setattr(type(task), "score", lambda *_: Score({"exact": 0.0, "digits": 0.0}))
-    monkeypatch.setattr("evalkit.results.rescore.load_task", lambda _: task)
+    monkeypatch.setattr("evalkit.results.cells.load_task", lambda *_: task)
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt

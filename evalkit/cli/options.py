@@ -61,6 +61,37 @@ def data_option(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def reading_options(parser: argparse._ActionsContainer) -> None:
+    """How tasks that are given as data are read, where their columns don't tell."""
+    parser.add_argument(
+        "--columns",
+        action="append",
+        default=[],
+        metavar="ROLE=COLUMN,...",
+        help="what columns of a data file are: image, video, question, answer, options, box, id",
+    )
+    parser.add_argument("--metric", default="", help="how a data file's answers are scored")
+    parser.add_argument(
+        "--prompt",
+        default="",
+        metavar="TEXT",
+        help="what is asked of a data file: {question}, {options}, or any of its columns",
+    )
+
+
+def reading_of(args: argparse.Namespace) -> dict[str, Any]:
+    """``columns``, ``metric`` and ``prompt`` as ``evaluate`` takes them. Raises UsageError."""
+    columns: dict[str, str] = {}
+    for text in filter(str.strip, ",".join(args.columns).split(",")):
+        role, equals, column = (part.strip() for part in text.partition("="))
+        if not equals or not role or not column:
+            raise UsageError(f"--columns {text!r}: expected ROLE=COLUMN, such as question=prompt")
+        if role in columns:
+            raise UsageError(f"--columns: {role} is given twice")
+        columns[role] = column
+    return {"columns": columns, "metric": args.metric, "prompt": args.prompt}
+
+
 def model_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument(

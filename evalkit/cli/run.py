@@ -14,10 +14,13 @@ from evalkit.cli.options import (
     data_paths,
     model_options,
     output_option,
+    reading_of,
+    reading_options,
     share,
     talk_options,
 )
 from evalkit.cli.output import near, print_error, print_json
+from evalkit.cli.tasks import shown_samples
 from evalkit.errors import EvalkitError
 from evalkit.results.tables import aligned
 
@@ -33,8 +36,8 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--tasks",
         default="",
-        help="NAME[:SUBSET],... or ./my_task.py[:SUBSET]; refcoco*; all. The subset is the task's "
-        "first if not given",
+        help="NAME[:SUBSET],... or ./my_task.py[:SUBSET], or a file or folder of data (my.jsonl); "
+        "refcoco*; all. The subset is the task's first if not given",
     )
     parser.add_argument(
         "--protocol",
@@ -46,6 +49,7 @@ def add_parser(verbs: Verbs) -> None:
     model_options(parser)
     data = parser.add_argument_group("data")
     data_option(data)
+    reading_options(data)
     data.add_argument(
         "--limit",
         metavar="N|A-B|SHARE",
@@ -90,6 +94,7 @@ def main(args: argparse.Namespace) -> int:
         seed=args.seed,
         ids=args.sample_id,
         data=data_paths(args.data),
+        **reading_of(args),
         name=args.name,
         fresh=args.fresh,
         arguments=adapter_arguments(args),
@@ -125,6 +130,9 @@ def _dry_run(plan: Plan, as_json: bool) -> int:
         for o in outlook:
             to_go = "" if o.total is None else f" of {o.total}; {o.total - o.scored} to go"
             print(f"{o.task}: {o.scored}{to_go}; {near(o.cell)}")
+        for cell in plan.cells:
+            if cell.task.file:
+                print("\n\n".join([f"\n{cell.name}:", *shown_samples(cell.task, cell.data)]))
     for task, why in plan.unable.items():
         print_error(f"{task}: {why}")
     return int(bool(plan.unable))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from dataclasses import asdict, fields, is_dataclass
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalkit.cli.options import name_or_path, talk_options
+from evalkit.cli.options import name_or_path, reading_of, reading_options, talk_options
 from evalkit.cli.output import print_json
 from evalkit.errors import EvalkitError
 from evalkit.results.tables import aligned
@@ -22,6 +24,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "task", nargs="*", type=name_or_path, metavar="NAME[:SUBSET]", help="show this task"
     )
+    reading_options(parser)
     talk_options(parser)
     parser.set_defaults(main=main)
 
@@ -31,7 +34,8 @@ def main(args: argparse.Namespace) -> int:
     from evalkit.task import registered, task_class
 
     if args.task:
-        details = [_details(task) for task in tasks_of(args.task)]
+        reading = {k: v for k, v in reading_of(args).items() if v}
+        details = [_details(task) for task in tasks_of(args.task, reading=reading)]
         if args.json:
             print_json(details)
         else:
@@ -88,14 +92,34 @@ def _prompt(task: Task) -> str:
     return ""
 
 
+def shown_samples(task: Task, data: Path | None = None, most: int = 3) -> Iterator[str]:
+    """The first samples of a task as a person checks them: what is asked, what counts as right, or
+    why a row can't be used.
+    """
+    from evalkit.task import RowError, read_samples
+
+    for sample in islice(read_samples(task, data), most):
+        if isinstance(sample, RowError):
+            yield f"{sample.id}: can't be used: {sample.reason}"
+            continue
+        right = "nothing to compare with" if sample.target is None else f"target: {sample.target!r}"
+        yield "\n".join([f"{sample.id}:", *_parts(sample), right])
+
+
 def _parts(sample: Any) -> Iterator[str]:
     from evalkit.types import Text
 
     for message in sample.messages:
         for part in message.content:
-            yield part.text if isinstance(part, Text) else f"<{type(part).__name__.lower()}>"
+            yield part.text if isinstance(part, Text) else _medium(part)
     if sample.choices:
         yield f"(choices: {', '.join(sample.choices)})"
+
+
+def _medium(part: Any) -> str:
+    """``<image photo.png>``, its file's name where it has one."""
+    kind, source = type(part).__name__.lower(), part.source
+    return f"<{kind} {source.name}>" if isinstance(source, Path) else f"<{kind}>"
 
 
 def _text(details: dict[str, Any]) -> str:

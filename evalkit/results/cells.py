@@ -13,6 +13,7 @@ from evalkit.adapter import digest
 from evalkit.errors import DataError, UsageError
 from evalkit.safe_text import printable
 from evalkit.store import CellFolder, Selection, cells, display_names, model_name
+from evalkit.task import Task, load_task
 
 LOG = logging.getLogger("evalkit")
 MINI_NOTE = (
@@ -93,6 +94,13 @@ def find_cells(name: str, output: Output = Path("results")) -> list[CellFolder]:
             f"{', '.join(known) or 'none'}"
         )
     return meant
+
+
+def task_of(cell: CellFolder) -> Task:
+    """The task of a cell, as it is now. Raises UsageError when there is none."""
+    run, identity = cell.run, cell.run.identity
+    name = f"{run.task_file or identity.task}:{identity.subset}"
+    return load_task(name, identity.protocol_name, run.reading)
 
 
 def data_kind(cell: CellFolder) -> str:

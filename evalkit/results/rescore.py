@@ -8,8 +8,9 @@ from dataclasses import replace
 from evalkit.code import code_of
 from evalkit.errors import ScoringError
 from evalkit.provenance import now
+from evalkit.results.cells import task_of
 from evalkit.store import CellFolder, Ending, Identity, Record
-from evalkit.task import Task, checked_score, load_task
+from evalkit.task import Task, checked_score
 
 
 def rescore(cell: CellFolder) -> tuple[CellFolder, int]:
@@ -24,9 +25,7 @@ def rescore(cell: CellFolder) -> tuple[CellFolder, int]:
     Raises EvalkitError when the task can't be loaded or the journal can't be written.
     """
     identity = cell.run.identity
-    task = load_task(
-        f"{cell.run.task_file or identity.task}:{identity.subset}", identity.protocol_name
-    )
+    task = task_of(cell)
     identity_now = replace(
         identity,
         task_version=task.version,

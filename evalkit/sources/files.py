@@ -73,7 +73,7 @@ class Folder:
 
     def rows(self, override: Path | None = None) -> Iterator[Columns]:
         root = override or Path(self.root)
-        for path in self._files(root):
+        for path in self.files(root):
             place = path.relative_to(root).parent.as_posix()
             why = refusal(path, root)  # a link may lead anywhere
             media = DataError(why) if why else path
@@ -82,7 +82,7 @@ class Folder:
     def describe(self, override: Path | None = None) -> Mapping[str, Any]:
         """The hash of all files, their names among them: names are what answers are made of."""
         root = override or Path(self.root)
-        files = self._files(root)
+        files = self.files(root)
         names = "\n".join(f.relative_to(root).as_posix() for f in files)
         return {
             "kind": "local" if override else "folder",
@@ -90,9 +90,10 @@ class Folder:
         }
 
     def count(self, override: Path | None = None) -> int | None:
-        return len(self._files(override or Path(self.root)))
+        return len(self.files(override or Path(self.root)))
 
-    def _files(self, root: Path) -> list[Path]:
+    def files(self, root: Path) -> list[Path]:
+        """Its files in the order of their paths. Raises DataError where there is no folder."""
         if not root.is_dir():
             raise DataError(f"{root}: no such folder")
         return sorted(

@@ -32,7 +32,8 @@ class Table(ABC):
     def count(self) -> int: ...
 
     @abstractmethod
-    def rows(self, columns: Sequence[str]) -> Iterator[Columns]: ...
+    def rows(self, columns: Sequence[str] | None) -> Iterator[Columns]:
+        """With these columns; with all of them for None."""
 
     @abstractmethod
     def media(self, columns: Sequence[str]) -> list[Path]:
@@ -55,7 +56,7 @@ class _Parquet(Table):
     def count(self) -> int:
         return sum(self._open(file).metadata.num_rows for file in self.files)
 
-    def rows(self, columns: Sequence[str]) -> Iterator[Columns]:
+    def rows(self, columns: Sequence[str] | None) -> Iterator[Columns]:
         import pyarrow as pa
 
         begun = [_written(file) for file in self.files]
@@ -67,9 +68,11 @@ class _Parquet(Table):
             table = self._open(file)
             try:
                 with table:
-                    _need(columns, table.schema_arrow.names, str(file))
-                    _check_packed(table.metadata, columns, file)
-                    for batch in table.iter_batches(batch_size=16, columns=list(columns)):
+                    there = table.schema_arrow.names
+                    wanted = there if columns is None else list(columns)
+                    _need(wanted, there, str(file))
+                    _check_packed(table.metadata, wanted, file)
+                    for batch in table.iter_batches(batch_size=16, columns=wanted):
                         for row in batch.to_pylist():
                             yield with_paths(row, file.parent)
             except (pa.ArrowException, OSError) as e:
@@ -115,7 +118,7 @@ class _Saved(Table):
     def count(self) -> int:
         return len(self._load())
 
-    def rows(self, columns: Sequence[str]) -> Iterator[Columns]:
+    def rows(self, columns: Sequence[str] | None) -> Iterator[Columns]:
         for row in dataset_rows(self._load(), columns, str(self.folder)):
             yield with_paths(row, self.folder)
 
@@ -149,10 +152,11 @@ class _Json(Table):
     def count(self) -> int:
         return len(self._load())
 
-    def rows(self, columns: Sequence[str]) -> Iterator[Columns]:
+    def rows(self, columns: Sequence[str] | None) -> Iterator[Columns]:
         for number, row in enumerate(self._load()):
-            _need(columns, list(row), f"{self.file}, row {number}")
-            yield {c: row[c] for c in columns}
+            wanted = list(row) if columns is None else columns
+            _need(wanted, list(row), f"{self.file}, row {number}")
+            yield {c: row[c] for c in wanted}
 
     def media(self, columns: Sequence[str]) -> list[Path]:
         return []
@@ -167,6 +171,11 @@ class _Json(Table):
         if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
             raise DataError(f"{self.file}: expected a list of objects, one a row")
         return rows
+
+
+def parquet_rows(file: Path) -> Iterator[Columns]:
+    """All columns of one parquet file. Raises DataError."""
+    return _Parquet([file]).rows(None)
 
 
 def table_files(root: Path, config: str | None, split: str) -> list[Path]:
@@ -253,12 +262,13 @@ def _saved_folder(root: Path, split: str) -> Path | None:
     return root / split
 
 
-def dataset_rows(table: Any, columns: Sequence[str], where: str) -> Iterator[Columns]:
+def dataset_rows(table: Any, columns: Sequence[str] | None, where: str) -> Iterator[Columns]:
     """Rows of a ``datasets.Dataset``, its images undecoded."""
     import datasets
 
-    _need(columns, table.column_names, where)
-    table = table.select_columns(list(columns))
+    if columns is not None:
+        _need(columns, table.column_names, where)
+        table = table.select_columns(list(columns))
     for name, feature in table.features.items():
         if isinstance(feature, datasets.Image):
             table = table.cast_column(name, datasets.Image(decode=False))

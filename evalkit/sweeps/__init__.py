@@ -27,7 +27,7 @@ from evalkit.results.sweep_tables import compare_arms
 from evalkit.results.sweep_values import Arm, Findings
 from evalkit.runner import Outcome, run_cell
 from evalkit.store import Selection
-from evalkit.task import load_task
+from evalkit.task import Task, load_task
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +78,12 @@ class Sweep(Strict):
     """Local copies of subsets' data, `docvqa:val: folder`, as `--data`."""
     tasks: tuple[str, ...] = Field(min_length=1)
     """Tasks, as `evalkit run` takes them."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """What the columns of data files are, as `--columns`."""
+    metric: str = ""
+    """How the answers of data files are scored, as `--metric`."""
+    prompt: str = ""
+    """What is asked of data files, as `--prompt`."""
     axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
     """Settings by name, each with a list of values."""
     mode: Literal["grid", "paired"] = "grid"
@@ -123,6 +129,11 @@ class Sweep(Strict):
     def every(self) -> list[Settings]:
         """The settings of all cells, those of the groups too."""
         return [*self.cells(), *(s for g in self.groups for s in (g.baseline, *g.include))]
+
+    def task(self, name: str) -> Task:
+        """One of the tasks. Raises UsageError."""
+        reading = {"columns": self.columns, "metric": self.metric, "prompt": self.prompt}
+        return load_task(name, self.protocol, {k: v for k, v in reading.items() if v})
 
     def built(self, settings: Settings) -> ModelAdapter:
         """The adapter of a cell. Raises UsageError."""
@@ -172,7 +183,7 @@ def load_sweep(
         except UsageError as e:
             raise UsageError(f"{path}: {e}{yaml_quotes(settings)}") from None
     tasks = (*sweep.tasks, *(t for g in sweep.groups for t in g.tasks))
-    names = dict.fromkeys(load_task(t, sweep.protocol).full_name for t in tasks)
+    names = dict.fromkeys(sweep.task(t).full_name for t in tasks)
     if strange := sorted(set(sweep.local_data) - set(names)):
         raise UsageError(
             f"{path}: data: {', '.join(strange)} is not among the sweep's tasks: {', '.join(names)}"
@@ -209,7 +220,7 @@ def plan(sweep: Sweep, output: Path) -> list[Planned]:
         adapters = [(s, s.get("model", sweep.model), sweep.built(s)) for s in chosen]
         return [
             Planned(s, Cell.make(task, adapter, m, output, data.get(task.full_name)), chosen[0])
-            for task in (load_task(t, sweep.protocol) for t in tasks)
+            for task in map(sweep.task, tasks)
             for s, m, adapter in adapters
         ]
 

@@ -18,8 +18,9 @@ from PIL import Image as PILImage
 from evalkit.errors import reason
 from evalkit.files import replace
 from evalkit.media import Frame, decode_video, preview
+from evalkit.results.cells import task_of
 from evalkit.store import CellFolder, question_of
-from evalkit.task import load_task, read_samples
+from evalkit.task import read_samples
 from evalkit.types import Image, Sample, Text, Video
 
 SIDE = 640
@@ -136,11 +137,9 @@ def questions(
     there. Whatever goes wrong there costs the page its pictures, not more.
     """
     shown: dict[str, Shown] = {}
-    run, identity = cell.run, cell.run.identity
+    run = cell.run
     try:
-        task = load_task(
-            f"{run.task_file or identity.task}:{identity.subset}", identity.protocol_name
-        )
+        task = task_of(cell)
         where = data or (Path(run.data_path).expanduser() if run.data_path else None)
         for sample in read_samples(task, where):
             if isinstance(sample, Sample) and sample.id in ids:

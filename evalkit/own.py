@@ -1,0 +1,435 @@
+"""A file of one's own as a task, without a line of code: ``--tasks my.jsonl``.
+
+What a file holds is told by the names of its columns: pictures or clips, a question, and an answer
+(or several), options with the right one, a box, or nothing to compare with. Names that mean these
+in common data sets are known (``ROLES``); ``Reading.columns`` maps others. The metric follows from
+what there is, unless it is named. What was taken for what is said by ``description``, and is a part
+of the data's identity.
+"""
+
+from __future__ import annotations
+
+import math
+import string
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar
+
+from evalkit.errors import DataError, UsageError
+from evalkit.metrics.anls import anls, exact_match
+from evalkit.metrics.boxes import from_xywh, iou, parse_box
+from evalkit.metrics.choice import LETTERS, parse_choice
+from evalkit.metrics.ocr import character_error_rate, ocrbench
+from evalkit.metrics.relaxed import relaxed_accuracy
+from evalkit.metrics.vqa import vqa_accuracy
+from evalkit.protocols import LETTER_ANSWER, SHORT_ANSWER, VIDEO_BUDGET, Protocol
+from evalkit.rows import identifier, image, sides, video
+from evalkit.sources.own import OwnFile, listed, splits_of
+from evalkit.task import Metric, Row, Subset, Task, registered
+from evalkit.types import Completion, Image, Media, Sample, Score
+
+ROLES: Mapping[str, tuple[str, ...]] = {
+    "image": tuple("image images image_path image_paths img picture photo file_name".split()),
+    "video": tuple("video videos video_path clip".split()),
+    "question": tuple("question prompt query problem instruction expression".split()),
+    "options": tuple("options choices".split()),
+    "bbox": ("bbox",),
+    "box": ("box",),
+    "answer": tuple("answer answers label target ground_truth gt caption text".split()),
+    "id": tuple("id question_id questionId qid index".split()),
+    "hint": ("hint",),
+    "cluster": ("cluster",),
+}
+"""What a column may be for, and the names by which it is known, the first that is there counts.
+``bbox`` is ``[x, y, width, height]`` and ``box`` ``[x1, y1, x2, y2]``, both in pixels; ``cluster``
+names what rows share, by default their first picture or clip."""
+MEDIA = ("image", "video")
+KINDS = ("texts", "options", "box", "nothing")
+PROMPTS = {
+    "texts": "{question}" + SHORT_ANSWER,
+    "options": "{hint}{question}\n{options}" + LETTER_ANSWER,
+    "box": 'Detect the bounding box of "{question}".',
+    "nothing": "{question}",
+}
+"""The text that is asked, by what there is to compare with: for short answers VLMEvalKit's for
+Qwen2-VL, for options lmms-eval's, for boxes that of the Qwen2-VL paper's figure."""
+TEXT_METRICS: Mapping[str, Callable[[str, Sequence[str]], float]] = {
+    "exact_match": exact_match,
+    "anls": anls,
+    "relaxed_accuracy": lambda text, answers: max(relaxed_accuracy(text, a) for a in answers),
+    "vqa_accuracy": vqa_accuracy,
+    "contains": ocrbench,
+    "cer": lambda text, answers: min(character_error_rate(text, a) for a in answers),
+}
+METRICS: Mapping[str, tuple[Metric, ...]] = {
+    **{name: (Metric(name),) for name in TEXT_METRICS},
+    "exact_match": (Metric("exact_match"), Metric("anls")),
+    "cer": (Metric("cer", higher_is_better=False),),
+    "accuracy": (Metric("accuracy"),),
+    "acc@0.5": (Metric("acc@0.5"), Metric("iou")),
+    "iou": (Metric("iou"), Metric("acc@0.5")),
+    "none": (Metric("none"),),
+}
+"""By the name of the headline: it, and what is computed beside it."""
+FITTING = {
+    "texts": tuple(TEXT_METRICS),
+    "options": ("accuracy",),
+    "box": ("acc@0.5", "iou"),
+    "nothing": ("none",),
+}
+LOOKED_AT = 100
+"""So many rows tell whether answers are numbers."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a file is read. What is left empty is told by the file."""
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Role to column."""
+    metric: str = ""
+    """The headline metric."""
+    prompt: str = ""
+    """What is asked: ``{question}``, ``{options}`` (a line each), or any column of the file."""
+    kind: str = ""
+    """What there is to compare answers with (``KINDS``); always told by the file."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if v}
+
+
+class OwnData(Task):
+    """One sample per row."""
+
+    fields: ClassVar[tuple[str, ...]]
+    """What the prompt takes from a row, beside options and hint."""
+    subsets: ClassVar = {}
+
+    def describe_data(self, data: Path | None = None) -> dict[str, Any]:
+        return {**super().describe_data(data), "reading": dict(self.reading)}
+
+    def samples(self, row: Row) -> Iterable[Sample]:
+        columns = self.reading["columns"]
+        shown = _media(row, columns)
+        first = shown[0]
+        about = sides(first) if isinstance(first, Image) else {}
+        options = _options(row, columns) if self.reading["kind"] == "options" else []
+        fields = {name: _text(row[columns.get(name, name)], name) for name in self.fields}
+        hint = str(row.get(columns.get("hint", "")) or "")
+        yield Sample(
+            id=identifier(row, columns["id"]) if "id" in columns else "",
+            messages=self.ask(shown, options=options, hint=hint, **fields),
+            target=self._target(row, options, about),
+            choices=tuple(options),
+            cluster=identifier(row, columns["cluster"])
+            if "cluster" in columns
+            else _digest(first)[:16],
+            metadata=_metadata(row, columns) | about,
+        )
+
+    def score(self, sample: Sample, completion: Completion) -> Score:
+        text, kind = completion.text.strip(), self.reading["kind"]
+        names = [m.name for m in self.metrics]
+        if kind == "nothing":
+            return Score({}, parsed=text, unparsed=not text)
+        if kind == "options":
+            index = parse_choice(text, sample.choices)
+            right = float(index == sample.target)
+            parsed = None if index is None else LETTERS[index]
+            return Score({"accuracy": right}, parsed=parsed, unparsed=index is None)
+        if kind == "box":
+            return _box_score(sample, completion)
+        values = {name: TEXT_METRICS[name](text, sample.target) for name in names}
+        return Score(values, parsed=text, unparsed=not text)
+
+    def _target(self, row: Row, options: Sequence[str], about: Mapping[str, int]) -> Any:
+        columns, kind = self.reading["columns"], self.reading["kind"]
+        if kind == "nothing":
+            return None
+        if kind == "box":
+            return _corners(row, columns, about)
+        value = row[column] if (column := columns["answer"]) in row else None
+        if kind == "options":
+            return _right_option(value, options, column)
+        answers = _texts(value, column)
+        if self.metrics[0].name == "vqa_accuracy" and len(answers) < 2:
+            raise DataError(f"{column!r} has one answer, and vqa_accuracy compares several")
+        return answers
+
+
+def own_task(path: Path, reading: Reading = Reading()) -> type[OwnData]:
+    """The task that a file or folder is. One whose reading was told by the file before (it has a
+    ``kind``) need not be there. Raises UsageError for columns, a metric or a prompt that don't fit,
+    and for a file that can't be read.
+    """
+    splits = splits_of(path) or ("all",)
+    splits = (*(s for s in splits if s == "test"), *(s for s in splits if s != "test"))
+    first = OwnFile(path, split="" if splits == ("all",) else splits[0])
+    chosen = reading if reading.kind else _resolve(first, reading)
+    columns = chosen.columns
+    named = [columns[role] for role in MEDIA if role in columns]
+    name = path.resolve().stem if path.suffix else path.resolve().name
+    protocol = Protocol(
+        origin="the file's own" if reading.prompt else "evalkit's for data of one's own",
+        prompt=chosen.prompt,
+        media="inline",
+    )
+    subsets = {
+        split: Subset(
+            OwnFile(path, tuple(named), "" if split == "all" else split),
+            budget=VIDEO_BUDGET if "video" in columns else Subset.budget,
+            protocols={"default": protocol},
+        )
+        for split in splits
+    }
+    return type(
+        "OwnData",
+        (OwnData,),
+        {
+            "__module__": __name__,
+            "name": path.name if name in registered() else name,
+            "description": _said(path, chosen, reading),
+            "subsets": subsets,
+            "metrics": METRICS[chosen.metric],
+            "reading": chosen.to_json(),
+            "file": path.absolute(),
+            "fields": tuple(f for f in _fields(chosen.prompt) if f not in ("options", "hint")),
+        },
+    )
+
+
+def _resolve(source: OwnFile, reading: Reading) -> Reading:
+    """What the file tells of a reading."""
+    try:
+        there = source.columns()
+    except DataError as e:
+        raise UsageError(str(e)) from e
+    columns = _columns(source.path, there, reading.columns)
+    kind = (
+        "options"
+        if "options" in columns and "answer" in columns
+        else "box"
+        if columns.keys() & {"bbox", "box"}
+        else "texts"
+        if "answer" in columns
+        else "nothing"
+    )
+    metric = reading.metric or _fitting_metric(source, kind, columns)
+    if metric not in METRICS:
+        raise UsageError(f"metric {metric!r}: there are {', '.join(METRICS)}")
+    if metric not in FITTING[kind]:
+        raise UsageError(
+            f"metric {metric!r} needs another kind of answers than {source.path} has ({kind}, by "
+            f"its columns): {', '.join(FITTING[kind])} would do"
+        )
+    prompt = reading.prompt or PROMPTS[kind]
+    if "question" not in columns and not reading.prompt:
+        asked = "What does the picture show?" if kind == "options" else "Describe the picture."
+        prompt = prompt.replace("{question}", asked)
+    _check_prompt(prompt, there, columns, kind)
+    return Reading(columns, metric, prompt, kind)
+
+
+def _columns(path: Path, there: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:
+    """Role to column, for the roles that the file has."""
+    listing = f"{path} has the columns {', '.join(there)}"
+    if strange := sorted(given.keys() - ROLES.keys()):
+        raise UsageError(
+            f"columns: {', '.join(strange)} is no role; a column may be {', '.join(ROLES)}"
+        )
+    if missing := sorted(set(given.values()) - set(there)):
+        raise UsageError(f"columns: there is no {', '.join(map(repr, missing))}: {listing}")
+    taken = set(given.values())
+    out = dict(given)
+    for role, names in ROLES.items():
+        found = next((n for n in names if n in there and n not in taken), None)
+        if role not in out and found is not None:
+            out[role] = found
+            taken.add(found)
+    letters = [letter for letter in LETTERS if letter in there]
+    if "options" not in out and letters[:2] == ["A", "B"]:
+        out["options"] = "A"  # and the letters that follow
+    if not out.keys() & set(MEDIA):
+        raise UsageError(f"no column of pictures or clips: {listing}; name one: image=COLUMN")
+    return out
+
+
+def _fitting_metric(source: OwnFile, kind: str, columns: Mapping[str, str]) -> str:
+    if kind != "texts":
+        return FITTING[kind][0]
+    answers = []
+    for row in islice(source.rows(), LOOKED_AT):
+        if isinstance(row, Mapping) and row.get(columns["answer"]) is not None:
+            try:
+                answers.append(_texts(row[columns["answer"]], "answer"))
+            except DataError:
+                continue
+    if answers and all(len(a) > 2 for a in answers):
+        return "vqa_accuracy"
+    numbers = answers and all(_is_number(text) for a in answers for text in a)
+    return "relaxed_accuracy" if numbers else "exact_match"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text.replace(",", "").rstrip("%")))
+    except ValueError:
+        return False
+
+
+def _fields(prompt: str) -> list[str]:
+    try:
+        found = [f for _, f, _, _ in string.Formatter().parse(prompt) if f is not None]
+    except ValueError as e:
+        raise UsageError(f"prompt {prompt!r}: {e}; a brace that is meant as one is {{{{") from e
+    return list(dict.fromkeys(found))
+
+
+def _check_prompt(prompt: str, there: Sequence[str], columns: Mapping[str, str], kind: str) -> None:
+    known = {c for c in there if c.isidentifier()} - {"self", "media", "options"} | {"hint"}
+    known |= columns.keys() & {"question"}
+    known |= {"options"} if kind == "options" else set()
+    if strange := [f for f in _fields(prompt) if f not in known]:
+        raise UsageError(
+            f"prompt: {', '.join('{' + f + '}' for f in strange)} is no column; there are: "
+            f"{', '.join(sorted(known))}"
+        )
+
+
+def _said(path: Path, chosen: Reading, given: Reading) -> str:
+    parts = [r if r == c else f"{r}={c}" for r, c in chosen.columns.items()]
+    why = "" if given.metric else " (by what answers are compared with)"
+    metric = "answers only" if chosen.kind == "nothing" else f"metric {chosen.metric}{why}"
+    return f"{path.name}: columns {', '.join(parts)}; {metric}"
+
+
+def _media(row: Row, columns: Mapping[str, str]) -> list[Media]:
+    """The pictures of a row, then its clips. Raises DataError when it has neither."""
+    out: list[Media] = []
+    for role, read in (("image", image), ("video", video)):
+        value = row.get(columns.get(role, ""))
+        items = value if isinstance(value, list | tuple) else [] if value is None else [value]
+        one = {columns.get(role, ""): None}
+        out += [
+            replace(read({**one, columns[role]: item}, columns[role]), upright=row.upright)
+            for item in items
+        ]
+    if not out:
+        names = " and ".join(repr(columns[role]) for role in MEDIA if role in columns)
+        raise DataError(f"{names}: no picture or clip")
+    return out
+
+
+def _options(row: Row, columns: Mapping[str, str]) -> list[str]:
+    """The options of a row, without letters before them."""
+    column = columns["options"]
+    if column == "A":
+        value: Any = [row[letter] for letter in LETTERS if letter in row]
+        while value and value[-1] is None:
+            value.pop()
+    else:
+        value = row[column]
+        value = listed(value) if isinstance(value, str) else value
+        value = list(value.values()) if isinstance(value, Mapping) else value
+    if not isinstance(value, list | tuple) or not 2 <= len(value) <= len(LETTERS):
+        raise DataError(f"{column!r} is {row[column]!r:.80}, not a list of 2 to 26 options")
+    texts = [_text(v, column) for v in value]
+    marked = [t[:1] == LETTERS[i] and t[1:3] in (". ", ") ", ": ") for i, t in enumerate(texts)]
+    return [t[3:].strip() for t in texts] if all(marked) else texts
+
+
+def _right_option(value: Any, options: Sequence[str], column: str) -> int:
+    """The place of the right option, which is given by its text, its letter, or its place from 0.
+    Raises DataError when it is none of them, or could be two.
+    """
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    text = _text(value, column).strip()
+    readings = {i for i, option in enumerate(options) if option.strip() == text}
+    letter = text.strip("().:").upper()
+    if len(letter) == 1 and letter in LETTERS[: len(options)]:
+        readings.add(LETTERS.index(letter))
+    if not readings and text.isdecimal() and int(text) < len(options):
+        readings.add(int(text))
+    if len(readings) != 1:
+        why = "could be two options" if readings else "names no option"
+        raise DataError(
+            f"{column!r} is {text!r:.80} and {why}: give the letter, the text, or the place from 0"
+        )
+    return readings.pop()
+
+
+def _texts(value: Any, column: str) -> list[str]:
+    """The right answers: a text or number, a list of them, or a cell that spells a list."""
+    if isinstance(value, str) and (many := listed(value)) is not None:
+        value = many
+    items = value if isinstance(value, list | tuple) else [value]
+    texts = [_text(item, column) for item in items]
+    if not texts:
+        raise DataError(f"{column!r} is empty")
+    return texts
+
+
+def _text(value: Any, column: str) -> str:
+    """A text, or a number as one."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        shown = "null" if value is None else f"{value!r:.80}"
+        raise DataError(f"{column!r} is {shown}, not a text or a number")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not str(value).strip() or value != value:
+        raise DataError(f"{column!r} is empty")
+    return str(value)
+
+
+def _corners(row: Row, columns: Mapping[str, str], about: Mapping[str, int]) -> list[float]:
+    column = columns.get("box") or columns["bbox"]
+    value: Any = listed(row[column]) if isinstance(row[column], str) else row[column]
+    try:
+        x1, y1, x2, y2 = (float(v) for v in value)
+        x1, y1, x2, y2 = from_xywh(
+            (x1, y1, x2 - x1, y2 - y1) if "box" in columns else (x1, y1, x2, y2)
+        )
+    except (TypeError, ValueError) as e:
+        form = "[x1, y1, x2, y2]" if "box" in columns else "[x, y, width, height]"
+        raise DataError(f"{column!r} is {row[column]!r:.80}, not {form} in pixels: {e}") from e
+    if not about:
+        raise DataError("a box needs a picture whose size can be read")
+    if x1 >= about["width"] or y1 >= about["height"] or x2 <= 0 or y2 <= 0:
+        size = f"{about['width']}x{about['height']}"
+        raise DataError(f"{column!r} {row[column]!r:.80} lies outside its picture of {size}")
+    return [x1, y1, x2, y2]
+
+
+def _box_score(sample: Sample, completion: Completion) -> Score:
+    if completion.box_space is None:
+        raise UsageError("boxes need a model that draws them; this adapter declares no box space")
+    width, height = sample.metadata["width"], sample.metadata["height"]
+    box = parse_box(completion.text, completion.box_space, width, height)
+    overlap = iou(box, sample.target) if box else 0.0
+    values = {"acc@0.5": float(overlap >= 0.5), "iou": overlap}
+    return Score(values, parsed=list(box) if box else None, unparsed=box is None)
+
+
+def _digest(part: Media) -> str:
+    try:
+        return part.digest
+    except OSError as e:
+        raise DataError(f"its media can't be read ({e})") from e
+
+
+def _metadata(row: Row, columns: Mapping[str, str]) -> dict[str, Any]:
+    """The other columns, to group by: short texts, numbers, yes and no."""
+    used = {*columns.values(), *LETTERS} if columns.get("options") == "A" else {*columns.values()}
+    return {
+        k: v
+        for k, v in row.items()
+        if k not in used
+        and (
+            (isinstance(v, str) and len(v) <= 100)
+            or isinstance(v, bool | int)
+            or (isinstance(v, float) and math.isfinite(v))
+        )
+    }

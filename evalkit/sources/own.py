@@ -1,0 +1,400 @@
+"""Data of one's own, in whatever common format they lie: JSON lines, JSON, CSV, TSV, parquet, xlsx,
+a folder that ``datasets`` saved or loads as an imagefolder, or a folder of nothing but media.
+
+Rows come as they are written: texts in CSV and TSV, lists and numbers where a format has them. A
+row that can't be read costs that row: a DataError stands in its place. Columns that are named as
+media become paths below the data's folder, or bytes where a cell holds an encoded file itself
+(bytes, base64, ``data:`` addresses). As in VLMEvalKit's TSV files, a picture may also be given by
+the index of another row that holds it. Nothing is fetched from an address.
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import binascii
+import codecs
+import csv
+import hashlib
+import io
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from evalkit.bounds import bounds, over
+from evalkit.clips import SUFFIXES as CLIP_SUFFIXES
+from evalkit.digests import content_hash
+from evalkit.errors import DataError
+from evalkit.formats import HEAD, media_type
+from evalkit.sources.files import Folder
+from evalkit.sources.media import below, media_hash, paths
+from evalkit.sources.tables import Columns, local_table, parquet_rows
+
+Line = Columns | DataError
+PICTURE_SUFFIXES = frozenset(".png .jpg .jpeg .webp .gif .bmp .tif .tiff .ppm .jp2 .avif".split())
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+"""Files that tell about the pictures of an imagefolder; ``file_name`` is the picture's column."""
+INDEX = "index"
+SHORT = 64
+"""Up to so many characters a picture's cell may be the index of another row; more are base64."""
+NO_UTF8 = "is not UTF-8: save the file as UTF-8"
+BASE64 = re.compile(r"[A-Za-z0-9+/_\-\s]+=*\s*")
+
+
+@dataclass(frozen=True)
+class OwnFile:
+    """The rows of a file or folder. ``media`` names the columns that hold pictures or clips."""
+
+    path: Path
+    media: tuple[str, ...] = ()
+    split: str = ""
+
+    def rows(self, override: Path | None = None) -> Iterator[Columns]:
+        """The rows in their order; a DataError in place of one that can't be read. Raises DataError
+        when nothing can be.
+        """
+        path = override or self.path
+        lines, root = lines_of(path, self.split), path if path.is_dir() else path.parent
+        shared = self._shared(path)
+        for line in lines:
+            yield line if isinstance(line, DataError) else self._placed(line, root, shared)  # type: ignore[misc]  # `Row` raises it
+
+    def describe(self, override: Path | None = None) -> Mapping[str, Any]:
+        """The hashes of the file and of all media that it names."""
+        path = override or self.path
+        return {
+            "kind": "local",
+            "sha256": self._digest(path),
+            "media": media_hash(
+                [
+                    file
+                    for row in self.rows(path)
+                    if isinstance(row, Mapping)
+                    for column in self.media
+                    for file in paths(row.get(column))
+                ]
+            ),
+        }
+
+    def count(self, override: Path | None = None) -> int | None:
+        return sum(1 for _ in lines_of(override or self.path, self.split))
+
+    def columns(self) -> list[str]:
+        """The columns of the first row that can be read. Raises DataError when there is none, with
+        what is wrong with the first.
+        """
+        first = None
+        for line in lines_of(self.path, self.split):
+            if isinstance(line, Mapping):
+                return list(line)
+            first = first or line
+        raise DataError(f"{self.path}: {first or 'no rows'}")
+
+    def _digest(self, path: Path) -> str:
+        """Of the tables' bytes; of the names where files are rows: those are what ids and labels
+        are made of.
+        """
+        if tables := _tables(path, self.split):
+            return content_hash(tables)
+        names = (f.relative_to(path).as_posix() for f in _media_files(path))
+        return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+    def _placed(self, row: Columns, root: Path, shared: Mapping[str, Any]) -> Columns:
+        here = {c: _media(row[c], root, shared) for c in self.media if c in row}
+        return {**row, **here}
+
+    def _shared(self, path: Path) -> Mapping[str, Any]:
+        """The pictures that rows name by another row's index."""
+        wanted = {
+            text
+            for row in lines_of(path, self.split)
+            if isinstance(row, Mapping) and INDEX in row
+            for column in self.media
+            if isinstance(text := row.get(column), str)
+            and len(text) <= SHORT
+            and re.fullmatch(r"[\w-]+(\.0)?", text)
+        }
+        if not wanted:
+            return {}
+        return {
+            name: row[column]
+            for row in lines_of(path, self.split)
+            if isinstance(row, Mapping) and (name := _plain_index(row.get(INDEX))) in wanted
+            for column in self.media
+            if isinstance(row.get(column), str) and len(row[column]) > SHORT
+        }
+
+
+def lines_of(path: Path, split: str = "") -> Iterator[Line]:
+    """The rows of any file or folder that can be read as data. Raises DataError."""
+    if path.is_dir():
+        yield from _folder_lines(path, split)
+        return
+    if not path.is_file():
+        raise DataError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
+    if not is_readable(path):
+        raise DataError(f"{path}: data are read from a folder or from {', '.join(READERS)}")
+    yield from READERS[path.suffix.lower()](path)
+
+
+def is_readable(path: Path) -> bool:
+    """Whether a path is named like data: by a suffix that is known, or a folder."""
+    return path.suffix.lower() in READERS or path.is_dir()
+
+
+def splits_of(path: Path) -> tuple[str, ...]:
+    """The splits that a folder holds, those of its tables, else of its imagefolders; none for
+    anything that is not divided.
+    """
+    if not path.is_dir() or _metadata(path) or (path / "state.json").is_file():
+        return ()
+    if (path / "dataset_dict.json").is_file():
+        return tuple(sorted(f.parent.name for f in path.glob("*/state.json")))
+    if tables := [*path.glob("*.parquet"), *path.glob("data/*.parquet")]:
+        return tuple(sorted({re.split(r"[-.]", f.name)[0] for f in tables}))
+    return tuple(sorted(f.name for f in path.iterdir() if f.is_dir() and _metadata(f)))
+
+
+def _folder_lines(folder: Path, split: str) -> Iterator[Line]:
+    if split and (folder / split).is_dir() and _metadata(folder / split):
+        folder, split = folder / split, ""
+        for line in lines_of(_metadata(folder)[0]):  # its paths count from the split's own folder
+            named = isinstance(line, Mapping) and isinstance(line.get("file_name"), str)
+            yield {**line, "file_name": f"{folder.name}/{line['file_name']}"} if named else line  # type: ignore[dict-item,index]
+    elif found := _metadata(folder):
+        yield from lines_of(found[0])
+    elif split or (folder / "state.json").is_file():
+        yield from local_table(folder, None, split).rows(None)
+    else:
+        yield from _media_lines(folder)
+
+
+def _metadata(folder: Path) -> list[Path]:
+    return [folder / name for name in METADATA if (folder / name).is_file()]
+
+
+def _media_files(folder: Path) -> list[Path]:
+    suffixes = PICTURE_SUFFIXES | CLIP_SUFFIXES
+    files = Folder(folder).files(folder)
+    return [f for f in files if f.suffix.lower() in suffixes]
+
+
+def _media_lines(folder: Path) -> Iterator[Line]:
+    """A row for each picture or clip of a folder; the folder that it lies in is its label, as in
+    an imagefolder, unless all lie in one.
+    """
+    files = _media_files(folder)
+    labels = {f.parent for f in files}
+    for file in files:
+        clip = file.suffix.lower() in CLIP_SUFFIXES - {".gif"}
+        name = file.relative_to(folder).as_posix()
+        label = {"label": file.parent.name} if len(labels) > 1 else {}
+        yield {"id": name, "video" if clip else "image": name, **label}
+
+
+def _tables(path: Path, split: str) -> list[Path]:
+    """The files that rows are read from; none for a folder of nothing but media."""
+    if not path.is_dir():
+        return [path]
+    for folder in (path / split, path):
+        if found := _metadata(folder):
+            return found[:1]
+    if split or (path / "state.json").is_file():
+        return list(local_table(path, None, split).files)
+    return []
+
+
+def _json_lines(path: Path) -> Iterator[Line]:
+    for number, text in enumerate(_text(path), 1):
+        if text.strip():
+            yield _object(text, f"{path.name}, line {number}")
+
+
+def _object(text: str, where: str) -> Line:
+    if not _is_unicode(text):
+        return DataError(f"{where}: {NO_UTF8}")
+    try:
+        value = json.loads(text, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as e:
+        return DataError(f"{where}: no JSON ({e})")
+    if not isinstance(value, dict):
+        return DataError(f"{where}: {text.strip():.60} is not an object with columns")
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if twice := sorted({n for n in names if names.count(n) > 1}):
+        raise ValueError(f"{', '.join(map(repr, twice))} stands there twice")
+    return dict(pairs)
+
+
+def _json_file(path: Path) -> Iterator[Line]:
+    """A list of objects, or an object that holds one."""
+    if path.stat().st_size > bounds().json_bytes:
+        raise DataError(f"{path}: {over('json_bytes')}")
+    try:
+        value = json.loads("".join(_text(path)), object_pairs_hook=_once)
+    except (ValueError, RecursionError) as e:
+        raise DataError(f"{path}: no JSON ({e})") from e
+    lists = [v for v in value.values() if isinstance(v, list)] if isinstance(value, dict) else []
+    if len(lists) == 1:
+        value = lists[0]
+    if not isinstance(value, list):
+        raise DataError(f"{path}: neither a list of objects nor an object that holds one")
+    for number, item in enumerate(value):
+        is_row = isinstance(item, dict)
+        yield item if is_row else DataError(f"{path.name}, item {number} is not an object")
+
+
+def _delimited(path: Path) -> Iterator[Line]:
+    """CSV or TSV with a header; a semicolon counts as the separator where the header has no comma,
+    as spreadsheets write it in many countries.
+    """
+    csv.field_size_limit(min(bounds().json_bytes, sys.maxsize >> 1))
+    lines = _text(path, newline="")
+    head = next(lines, "")
+    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    if separator == "," and "," not in head and ";" in head:
+        separator = ";"
+
+    def every() -> Iterator[str]:
+        yield head
+        yield from lines
+
+    reader = csv.reader(every(), delimiter=separator)
+    try:
+        names = [name.strip() for name in next(reader, [])]
+        if twice := sorted({n for n in names if n and names.count(n) > 1}):
+            raise DataError(f"{path}: two columns are called {', '.join(map(repr, twice))}")
+        for cells in reader:
+            if not cells:
+                continue
+            where = f"{path.name}, line {reader.line_num}"
+            if len(cells) != len(names):
+                yield DataError(f"{where}: {len(cells)} cells, where the header has {len(names)}")
+            elif not all(map(_is_unicode, cells)):
+                yield DataError(f"{where}: {NO_UTF8}")
+            else:  # an unnamed column is the row's number, as pandas writes it
+                yield {n: cell or None for n, cell in zip(names, cells) if n}
+    except csv.Error as e:
+        raise DataError(f"{path}, line {reader.line_num}: {e}") from e
+
+
+def _parquet(path: Path) -> Iterator[Line]:
+    yield from parquet_rows(path)
+
+
+def _spreadsheet(path: Path) -> Iterator[Line]:
+    """The first sheet, its cells as they are; texts stay texts ("NA" is one)."""
+    if find_spec("openpyxl") is None:
+        raise DataError(
+            f"{path}: reading .xlsx takes openpyxl: pip install 'evalkit[import]', or save as .csv"
+        )
+    import pandas as pd
+
+    try:
+        frame = pd.read_excel(path, keep_default_na=False, na_values=[""], dtype=object)
+    except Exception as e:  # a damaged archive may raise anything
+        raise DataError(f"{path}: can't be read ({type(e).__name__}: {e})") from e
+    for row in frame.to_dict("records"):
+        yield {str(k): None if v is None or v != v else v for k, v in row.items()}
+
+
+READERS: Mapping[str, Callable[[Path], Iterator[Line]]] = {
+    ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
+    ".json": _json_file,
+    ".csv": _delimited,
+    ".tsv": _delimited,
+    ".parquet": _parquet,
+    ".xlsx": _spreadsheet,
+}
+
+
+def _text(path: Path, newline: str | None = None) -> Iterator[str]:
+    """Lines of a text file: UTF-8, or UTF-16 with its mark (a spreadsheet's "Unicode text"). Bytes
+    that are neither stay in a line as lone surrogates: ``_is_unicode`` tells.
+    """
+    most = bounds().json_bytes
+    try:
+        with path.open("rb") as raw:
+            wide = raw.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+            raw.seek(0)
+            encoding = "utf-16" if wide else "utf-8-sig"
+            number = 0
+            with io.TextIOWrapper(raw, encoding, "surrogateescape", newline) as lines:
+                while line := lines.readline(most + 1):
+                    number += 1
+                    if len(line) > most:
+                        raise DataError(f"{path}, line {number}: {over('json_bytes')}")
+                    yield line
+    except UnicodeError as e:
+        raise DataError(f"{path}: can't be read ({e})") from e
+    except OSError as e:
+        raise DataError(f"{path}: can't be read ({e.strerror})") from e
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def listed(text: str) -> list[Any] | None:
+    """The list that a cell of text spells as JSON or Python would; None for other texts."""
+    if not (text := text.strip()).startswith("[") or len(text) > bounds().json_bytes:
+        return None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            value = read(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(value, list):
+            return value
+    return None
+
+
+def _media(value: Any, root: Path, shared: Mapping[str, Any]) -> Any:
+    """What a cell says of media: paths below ``root``, bytes, or a DataError."""
+    if isinstance(value, list | tuple):
+        return [_media(item, root, shared) for item in value]
+    if isinstance(value, Mapping) and value.keys() >= {"bytes", "path"}:
+        return value["bytes"] or _media(value["path"], root, shared)
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not value.strip():
+        return value
+    if (many := listed(value)) is not None:
+        return _media(many, root, shared)
+    if value in shared or _plain_index(value) in shared:
+        return _media(shared.get(value) or shared[_plain_index(value)], root, {})
+    if re.match(r"(?i)(https?|ftp|s3|gs|hf)://", value):
+        return DataError(f"{value:.80} is an address, and media are not fetched: name a local file")
+    if value.startswith("data:"):
+        value = value.partition(",")[2]
+    if len(value) > SHORT and (packed := _unpacked(value)):
+        return packed
+    return below(root, value)
+
+
+def _unpacked(text: str) -> bytes | None:
+    """The picture or clip that a text is the base64 form of."""
+    if not BASE64.fullmatch(text[: 4 * HEAD]):
+        return None
+    try:
+        data = base64.b64decode(text, altchars=b"-_" if "-" in text or "_" in text else None)
+    except (binascii.Error, ValueError):
+        return None
+    return data if media_type(data[:HEAD]) else None
+
+
+def _plain_index(value: Any) -> str:
+    """An index as text; spreadsheets make ``3.0`` of ``3``."""
+    return re.sub(r"\.0$", "", str(value))
