@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 import string
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -113,9 +114,10 @@ class OwnData(Task):
     def samples(self, row: Row) -> Iterable[Sample]:
         columns = self.reading["columns"]
         shown = _media(row, columns)
+        used = {*columns.values(), *(LETTERS if columns.get("options") == "A" else ())}
         first = shown[0]
         about = sides(first) if isinstance(first, Image) else {}
-        options = _options(row, columns) if self.reading["kind"] == "options" else []
+        options = options_of(row, columns) if self.reading["kind"] == "options" else []
         fields = {name: _text(row[columns.get(name, name)], name) for name in self.fields}
         hint = str(row.get(columns.get("hint", "")) or "")
         yield Sample(
@@ -126,7 +128,7 @@ class OwnData(Task):
             cluster=identifier(row, columns["cluster"])
             if "cluster" in columns
             else _digest(first)[:16],
-            metadata=_metadata(row, columns) | about,
+            metadata=metadata_of(row, used) | about,
         )
 
     def score(self, sample: Sample, completion: Completion) -> Score:
@@ -152,8 +154,8 @@ class OwnData(Task):
             return _corners(row, columns, about)
         value = row[column] if (column := columns["answer"]) in row else None
         if kind == "options":
-            return _right_option(value, options, column)
-        answers = _texts(value, column)
+            return right_option(value, options, column)
+        answers = answer_texts(value, column)
         if self.metrics[0].name == "vqa_accuracy" and len(answers) < 2:
             raise DataError(f"{column!r} has one answer, and vqa_accuracy compares several")
         return answers
@@ -216,14 +218,9 @@ def _resolve(source: OwnFile, reading: Reading) -> Reading:
         if "answer" in columns
         else "nothing"
     )
-    metric = reading.metric or _fitting_metric(source, kind, columns)
-    if metric not in METRICS:
-        raise UsageError(f"metric {metric!r}: there are {', '.join(METRICS)}")
-    if metric not in FITTING[kind]:
-        raise UsageError(
-            f"metric {metric!r} needs another kind of answers than {source.path} has ({kind}, by "
-            f"its columns): {', '.join(FITTING[kind])} would do"
-        )
+    texts = [*_first_answers(source, columns["answer"])] if kind == "texts" else []
+    metric = reading.metric or fitting_metric(kind, texts)
+    check_metric(metric, kind)
     prompt = reading.prompt or PROMPTS[kind]
     if "question" not in columns and not reading.prompt:
         asked = "What does the picture show?" if kind == "options" else "Describe the picture."
@@ -256,20 +253,32 @@ def _columns(path: Path, there: Sequence[str], given: Mapping[str, str]) -> dict
     return out
 
 
-def _fitting_metric(source: OwnFile, kind: str, columns: Mapping[str, str]) -> str:
+def check_metric(metric: str, kind: str) -> None:
+    """Raises UsageError for a metric that there is not, or that does not fit."""
+    if metric not in METRICS:
+        raise UsageError(f"metric {metric!r}: there are {', '.join(METRICS)}")
+    if metric not in FITTING[kind]:
+        raise UsageError(
+            f"metric {metric!r} needs another kind of answers than there are ({kind}): "
+            f"{', '.join(FITTING[kind])} would do"
+        )
+
+
+def fitting_metric(kind: str, answers: Sequence[Sequence[str]]) -> str:
+    """The metric that fits what answers are compared with; of texts, by the first of them."""
     if kind != "texts":
         return FITTING[kind][0]
-    answers = []
-    for row in islice(source.rows(), LOOKED_AT):
-        if isinstance(row, Mapping) and row.get(columns["answer"]) is not None:
-            try:
-                answers.append(_texts(row[columns["answer"]], "answer"))
-            except DataError:
-                continue
     if answers and all(len(a) > 2 for a in answers):
         return "vqa_accuracy"
     numbers = answers and all(_is_number(text) for a in answers for text in a)
     return "relaxed_accuracy" if numbers else "exact_match"
+
+
+def _first_answers(source: OwnFile, column: str) -> Iterator[list[str]]:
+    for row in islice(source.rows(), LOOKED_AT):
+        if isinstance(row, Mapping) and row.get(column) is not None:
+            with suppress(DataError):
+                yield answer_texts(row[column], column)
 
 
 def _is_number(text: str) -> bool:
@@ -322,7 +331,7 @@ def _media(row: Row, columns: Mapping[str, str]) -> list[Media]:
     return out
 
 
-def _options(row: Row, columns: Mapping[str, str]) -> list[str]:
+def options_of(row: Mapping[str, Any], columns: Mapping[str, str]) -> list[str]:
     """The options of a row, without letters before them."""
     column = columns["options"]
     if column == "A":
@@ -340,7 +349,7 @@ def _options(row: Row, columns: Mapping[str, str]) -> list[str]:
     return [t[3:].strip() for t in texts] if all(marked) else texts
 
 
-def _right_option(value: Any, options: Sequence[str], column: str) -> int:
+def right_option(value: Any, options: Sequence[str], column: str) -> int:
     """The place of the right option, which is given by its text, its letter, or its place from 0.
     Raises DataError when it is none of them, or could be two.
     """
@@ -361,7 +370,7 @@ def _right_option(value: Any, options: Sequence[str], column: str) -> int:
     return readings.pop()
 
 
-def _texts(value: Any, column: str) -> list[str]:
+def answer_texts(value: Any, column: str) -> list[str]:
     """The right answers: a text or number, a list of them, or a cell that spells a list."""
     if isinstance(value, str) and (many := listed(value)) is not None:
         value = many
@@ -420,9 +429,8 @@ def _digest(part: Media) -> str:
         raise DataError(f"its media can't be read ({e})") from e
 
 
-def _metadata(row: Row, columns: Mapping[str, str]) -> dict[str, Any]:
-    """The other columns, to group by: short texts, numbers, yes and no."""
-    used = {*columns.values(), *LETTERS} if columns.get("options") == "A" else {*columns.values()}
+def metadata_of(row: Mapping[str, Any], used: Collection[str]) -> dict[str, Any]:
+    """The columns that nothing else uses, to group by: short texts, numbers, yes and no."""
     return {
         k: v
         for k, v in row.items()

@@ -42,7 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("task", "own", "own_yaml", "adapter", "sources", "rows", "clips", "protocols"),
     ("tasks", "model_adapters", "nano"),
     ("cell", "store", "journal", "records"),
-    ("runner", "selection", "lab"),
+    ("runner", "selection", "lab", "imports"),
     ("results",),
     ("sweeps",),
     ("api", ""),

@@ -27,7 +27,7 @@ def add_parser(verbs: Verbs) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from evalkit.results import find_cells, some_cells, write_leaderboard
-    from evalkit.results.cells import inventory_if_any
+    from evalkit.results.cells import IMPORTED, data_kind, inventory_if_any
     from evalkit.results.rescore import rescore as rescore_cell
 
     if args.cells:
@@ -36,7 +36,7 @@ def main(args: argparse.Namespace) -> int:
         cells = list({c.path: c for c in named}.values())
     else:
         there = some_cells(args.output)
-        cells = list(there.cells)
+        cells = [c for c in there.cells if data_kind(c) != IMPORTED]
     failed = bool(there.damaged)
     rows = []
     for cell in cells:

@@ -20,7 +20,8 @@ MINI_NOTE = (
     "mini subsets are small sets drawn by evalkit; their scores are not comparable "
     "with those of the official subsets."
 )
-DATA_KINDS = {"hub": "official", "embedded": "mini"}
+IMPORTED = "imported"
+DATA_KINDS = {"hub": "official", "embedded": "mini", "imported": IMPORTED}
 """How tables call the kinds of data that a source describes; any other kind is local."""
 
 
@@ -104,8 +105,8 @@ def task_of(cell: CellFolder) -> Task:
 
 
 def data_kind(cell: CellFolder) -> str:
-    """``official`` (from the hub), ``local`` (a copy or a set of the user's own) or ``mini`` (drawn
-    by evalkit).
+    """``official`` (from the hub), ``local`` (a copy or a set of the user's own), ``mini`` (drawn
+    by evalkit), or ``imported``: answers that another harness collected.
     """
     return DATA_KINDS.get(str(cell.run.identity.data.get("kind")), "local")
 
@@ -116,9 +117,12 @@ def data_digest(cell: CellFolder) -> str:
 
 
 def arm(cell: CellFolder) -> str:
-    """``inference probe`` when the weights ran with settings that they were not trained with,
-    ``trained arm`` when they were trained with settings other than the release's, else empty.
+    """``imported`` for another harness's answers, ``inference probe`` when the weights ran with
+    settings that they were not trained with, ``trained arm`` when they were trained with settings
+    other than the release's, else empty.
     """
+    if data_kind(cell) == IMPORTED:
+        return IMPORTED
     if cell.results.inference_probe:
         return "inference probe"
     return "trained arm" if cell.run.identity.fingerprint.get("trained_with") else ""

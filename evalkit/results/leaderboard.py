@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from evalkit.adapter import digest
 from evalkit.files import locked, remove_parts, replace
 from evalkit.results.cells import (
+    IMPORTED,
     MINI_NOTE,
     Output,
     arm,
@@ -90,7 +91,8 @@ class Entry:
         copies of different bytes have columns of their own: their scores are of different rows.
         """
         kind = data_kind(self.cell)
-        where = f"local data {data_digest(self.cell)[:6]}" if kind == "local" else ""
+        named = f"{kind} data {data_digest(self.cell)[:6]}"
+        where = named if kind in ("local", IMPORTED) else ""
         return self.cell.task, self.score.metric, where
 
     @property
@@ -195,6 +197,11 @@ class Leaderboard:
         if any(data_kind(e.cell) == "local" for e in self.entries):
             out.append(
                 "local data: rows from a folder; nothing says that they are the official ones."
+            )
+        if any(data_kind(e.cell) == IMPORTED for e in self.entries):
+            out.append(
+                "imported: another harness asked, under its own prompts and settings; evalkit read "
+                "and scored the answers."
             )
         out += self._without_baseline()
         out += [f"{c.task}, {c.model}: no score ({c.path})" for c in self.no_score]

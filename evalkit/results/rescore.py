@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from evalkit.code import code_of
-from evalkit.errors import ScoringError
+from evalkit.errors import EvalkitError, ScoringError
 from evalkit.provenance import now
-from evalkit.results.cells import task_of
+from evalkit.results.cells import IMPORTED, data_kind, task_of
 from evalkit.store import CellFolder, Ending, Identity, Record
 from evalkit.task import Task, checked_score
 
@@ -25,6 +25,8 @@ def rescore(cell: CellFolder) -> tuple[CellFolder, int]:
     Raises EvalkitError when the task can't be loaded or the journal can't be written.
     """
     identity = cell.run.identity
+    if data_kind(cell) == IMPORTED:
+        raise EvalkitError("imported: repeat `evalkit import` with the file to score it anew")
     task = task_of(cell)
     identity_now = replace(
         identity,

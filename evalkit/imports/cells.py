@@ -1,0 +1,294 @@
+"""Imported answers become a cell: matched with a task's questions where one is named, scored, and
+written as a run would write it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from evalkit.code import code_of
+from evalkit.errors import DataError, ScoringError, UsageError
+from evalkit.imports.answers import Answer, Answers
+from evalkit.own import Reading, check_metric, fitting_metric, own_task
+from evalkit.provenance import git_state, now, versions
+from evalkit.safe_text import without_keys
+from evalkit.stats import Comparison, compare
+from evalkit.store import (
+    CellFolder,
+    CellResults,
+    Ending,
+    Identity,
+    Record,
+    RunInfo,
+    Selection,
+    model_name,
+)
+from evalkit.task import Metric, Task, checked_score, read_samples
+from evalkit.types import BoxSpace, Completion, MediaBudget, Sample
+
+Whose = Literal["both", "ours", "theirs"]
+AGREEING = 0.9
+"""The share of targets that must be equal where questions are matched by their rows' numbers."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A cell of imported answers."""
+
+    cell: CellFolder
+    records: tuple[Record, ...]
+    ours: tuple[Metric, ...]
+    theirs: tuple[Metric, ...]
+    remarks: tuple[str, ...]
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Our metric beside theirs: those of one name, else the two headlines."""
+        if not self.ours or not self.theirs:
+            return []
+        shares = [m for m in self.theirs if m.scale == self.ours[0].scale]
+        plain = {m.name.partition(" (")[0]: m.name for m in shares}
+        same = [(m.name, plain[m.name]) for m in self.ours if m.name in plain]
+        return same or [(self.ours[0].name, m.name) for m in shares[:1]]
+
+    def agreement(self, ours: str, theirs: str) -> Comparison | None:
+        """Ours - theirs, paired on the answers that both scored; None where there are none."""
+        both = [r for r in self.records if ours in r.scores and theirs in r.scores]
+        if not both:
+            return None
+        x, y = ([r.scores[name] for r in both] for name in (ours, theirs))
+        return compare(x, y, [r.cluster for r in both])
+
+    def differences(self) -> list[dict[str, Any]]:
+        """The answers that our metric and theirs score differently, a row each."""
+        return [
+            {
+                "id": r.id,
+                "question": r.question,
+                "target": json.dumps(r.target, ensure_ascii=False),
+                "answer": r.text,
+                "read as": r.parsed,
+                ours: r.scores[ours],
+                theirs: r.scores[theirs],
+            }
+            for ours, theirs in self.pairs()
+            for r in self.records
+            if ours in r.scores
+            and theirs in r.scores
+            and abs(r.scores[ours] - r.scores[theirs]) > 1e-9
+        ]
+
+
+def import_answers(
+    answers: Answers,
+    output: Path,
+    *,
+    task: Task | None = None,
+    data: Path | None = None,
+    whose: Whose = "both",
+    metric: str = "",
+    model: str = "",
+    box_space: BoxSpace | None = None,
+    command: str = "",
+) -> Imported:
+    """Writes a cell, and nothing where it is there already. ``task`` names whose questions these
+    are, and whose metric is ours; without one our metric is chosen by what answers are compared
+    with, or named by ``metric``. Raises UsageError where questions can't be matched, or there is
+    nothing to score by.
+    """
+    name = model or answers.model
+    if not name:
+        raise UsageError("no file or folder says which model this was: name it with --model")
+    if not answers.rows:
+        raise DataError(f"{answers.task}: no answers ({'; '.join(answers.remarks) or 'empty'})")
+    remarks = list(answers.remarks)
+    if task and metric:
+        raise UsageError(f"metric {metric}: {task.full_name} has its own")
+    if task:
+        pairs, said = _matched(answers, task, data)
+        remarks += said
+        scorer: Task = task
+    else:
+        pairs = [(answer, _sample(answer)) for answer in answers.rows]
+        scorer = _scorer(answers, metric)
+    if whose == "theirs" and not answers.metrics:
+        raise UsageError(f"{answers.tool}'s file has no scores of single answers; take ours")
+    records = tuple(
+        _record(a, s, scorer if whose != "theirs" else None, answers, whose, box_space)
+        for a, s in pairs
+    )
+    scored = {name for r in records for name in r.scores}
+    ours = tuple(m for m in scorer.metrics if m.name in scored) if whose != "theirs" else ()
+    theirs = tuple(Metric(_their_name(m, answers.tool)) for m in answers.metrics if whose != "ours")
+    identity = Identity(
+        task=task.name if task else answers.task,
+        subset=task.subset_name if task else "imported",
+        task_version=scorer.version,
+        data={"kind": "imported", "from": answers.tool, "sha256": _digest(records, "target")},
+        budget=MediaBudget(),
+        max_new_tokens=0,
+        rank=False,
+        fingerprint={
+            "adapter": f"imported from {answers.tool}",
+            "model": name,
+            "answers": _digest(records, "text"),
+            "metrics": [m.name for m in (*ours, *theirs)],
+        },
+        code={"task": code} if (code := code_of(scorer)) else {},
+    )
+    cell = _written(identity, name, output, records, (*ours, *theirs), command)
+    return Imported(cell, records, ours, theirs, tuple(remarks))
+
+
+def _written(
+    identity: Identity,
+    model: str,
+    output: Path,
+    records: Sequence[Record],
+    metrics: tuple[Metric, ...],
+    command: str,
+) -> CellFolder:
+    title = without_keys(model_name(model))
+    cell = CellFolder.of(output.absolute(), title, identity)
+    run = RunInfo(
+        model=title,
+        identity=identity,
+        metrics=metrics,
+        created=now(),
+        versions=versions(),
+        git=git_state(),
+        command=command,
+    )
+    with cell.open_journal(f"{identity.task}:{identity.subset}") as journal:
+        if journal.contents.ending and journal.contents.records.keys() == {r.id for r in records}:
+            cell.mend(journal)
+            return cell
+        journal.begin(run)
+        cell.write_run(run)
+        for record in records:
+            journal.append(record)
+        journal.flush()
+        results = CellResults.of(
+            records, metrics, created=now(), selection=Selection(), complete=True
+        )
+        journal.end(Ending.of(results, [r.id for r in records]))
+        cell.write_results(results)
+    return cell
+
+
+def _matched(
+    answers: Answers, task: Task, data: Path | None
+) -> tuple[list[tuple[Answer, Sample]], list[str]]:
+    """Each answer with its question of the task, by id; by the row's number where the file has no
+    ids and targets agree.
+    """
+    samples = [s for s in read_samples(task, data) if isinstance(s, Sample)]
+    by_id = {s.id: s for s in samples}
+    known = [(a, by_id[a.id]) for a in answers.rows if a.id in by_id]
+    how = "by id"
+    if answers.by_number:
+        numbered = [a for a in answers.rows if a.id.isdecimal() and int(a.id) < len(samples)]
+        by_row = [(a, samples[int(a.id)]) for a in numbered]
+        if _agreeing(by_row) >= AGREEING:
+            known, how = by_row, "by the number of its row"
+        elif (share := _agreeing(known)) < AGREEING:
+            raise UsageError(
+                f"{answers.task} and {task.full_name}: the file has no ids of questions, and by "
+                f"the number of the row {1 - max(share, _agreeing(by_row)):.0%} of the targets "
+                "differ: another split, or another order?"
+            )
+    if not known:
+        there, here = ", ".join([*by_id][:3]), ", ".join(a.id for a in answers.rows[:3])
+        raise UsageError(
+            f"none of the {len(answers.rows)} questions is in {task.full_name}: there ids are like "
+            f"{there}, in the file like {here}"
+        )
+    remarks = [f"{len(known)} of {len(answers.rows)} answers matched {how} with {task.full_name}"]
+    if missing := len(samples) - len({s.id for _, s in known}):
+        remarks.append(f"{missing} questions of {task.full_name} have no answer in the file")
+    return [(replace(a, id=s.id), s) for a, s in known], remarks
+
+
+def _agreeing(pairs: Sequence[tuple[Answer, Sample]]) -> float:
+    """The share of pairs whose targets are the same, of those whose file says one."""
+
+    def plain(value: Any) -> set[str]:
+        items = value if isinstance(value, list | tuple) else [value]
+        return {" ".join(str(v).lower().split()) for v in items}
+
+    told = [(a, s) for a, s in pairs if a.target is not None and isinstance(s.target, list | str)]
+    if not told:
+        return 1.0 if pairs else 0.0
+    return sum(plain(a.target) == plain(s.target) for a, s in told) / len(told)
+
+
+def _sample(answer: Answer) -> Sample:
+    """The question as the file alone says it."""
+    return Sample(
+        id=answer.id,
+        target=answer.target,
+        choices=answer.choices,
+        cluster=answer.cluster,
+        metadata=answer.metadata,
+    )
+
+
+def _scorer(answers: Answers, metric: str) -> Task:
+    """What scores answers by the file's own targets."""
+    kinds = {"options" if a.choices else "texts" for a in answers.rows if a.target is not None} or {
+        "nothing"
+    }
+    if len(kinds) > 1:
+        raise UsageError("some questions have options and others none: name their --task")
+    kind = kinds.pop()
+    texts = [a.target for a in answers.rows if isinstance(a.target, list)]
+    chosen = metric or fitting_metric(kind, texts)
+    check_metric(chosen, kind)
+    reading = Reading({}, chosen, "{question}", kind)
+    return own_task(Path(answers.task), reading)()
+
+
+def _record(
+    answer: Answer,
+    sample: Sample,
+    scorer: Task | None,
+    answers: Answers,
+    whose: Whose,
+    box_space: BoxSpace | None,
+) -> Record:
+    completion = Completion(answer.id, answer.text or "", box_space=box_space)
+    if answer.text is None:
+        completion = replace(completion, finish_reason="error", error="the file has no answer")
+    score, why = None, "no score in the file"
+    if scorer and answer.text is not None and (sample.target is not None):
+        try:
+            score = checked_score(scorer, sample, completion)
+        except ScoringError as e:
+            why = str(e)
+    theirs = {} if whose == "ours" else answer.theirs
+    record = Record.of(sample, "", completion, score or why)
+    record = replace(record, question=answer.question, metadata=dict(sample.metadata))
+    if theirs and answer.text is not None:
+        named = {_their_name(k, answers.tool): v for k, v in theirs.items()}
+        record = replace(record, scores={**record.scores, **named}, error=None, failed_in=None)
+    return record
+
+
+def _their_metric(name: str, answers: Answers) -> Metric:
+    """In per cent where values are shares."""
+    values = [row.theirs[name] for row in answers.rows if name in row.theirs]
+    shares = all(0 <= v <= 1 for v in values)
+    return Metric(_their_name(name, answers.tool), scale=100.0 if shares else 1.0)
+
+
+def _their_name(metric: str, tool: str) -> str:
+    return f"{metric} ({tool})"
+
+
+def _digest(records: Sequence[Record], field: str) -> str:
+    lines = sorted(json.dumps([r.id, getattr(r, field)], default=str) for r in records)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
