@@ -26,11 +26,21 @@ from evalkit.errors import CheckpointError, UsageError, reason
 from evalkit.malloc import Tidy
 from evalkit.media import decode_image, decode_video, frame_times
 from evalkit.models.registry import FAMILIES, Family, family, family_of, model_type
+from evalkit.models.sampling import Sampling
 from evalkit.models.switch import Switch
 from evalkit.models.weights import tensors_digest, weights_digest
 from evalkit.nano import checkpoint_folder
 from evalkit.prefetch import prefetch
-from evalkit.types import Completion, FinishReason, Image, MediaBudget, Request, TokenCounts, Video
+from evalkit.types import (
+    BoxSpace,
+    Completion,
+    FinishReason,
+    Image,
+    MediaBudget,
+    Request,
+    TokenCounts,
+    Video,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -114,7 +124,7 @@ class ReferenceAdapter(ModelAdapter):
             self.dtype = str(self.live.dtype).removeprefix("torch.")
         self.box_space = self.family.box_space
         self.max_waiting = MAX_WAITING if self.device == "cpu" else MAX_WAITING_FOR_GPU
-        self.chat = self.family.Chat(self.folder, self.config)
+        self.chat = self.family.Chat(self.folder, self.config, self.switched)
         self.processor = self.family.Processor.load(self.folder, self.switched)
         self._visual = lru_cache(maxsize=4)(self._process)
 
@@ -188,7 +198,7 @@ class ReferenceAdapter(ModelAdapter):
 
     def _run(self, requests: Iterable[Request], ranked: bool) -> Iterator[Completion]:
         self.engine.stats.reset()
-        under_way: dict[str, tuple[Sequence[str], TokenCounts]] = {}
+        under_way: dict[str, tuple[Sequence[str], TokenCounts, BoxSpace | None]] = {}
         failed: list[Completion] = []
 
         def prompts() -> Generator[Prompt]:
@@ -208,7 +218,8 @@ class ReferenceAdapter(ModelAdapter):
                     else:
                         seen = sum(token in self.chat.visual_ids for token in prompt.ids)
                         counts = TokenCounts(len(prompt.ids) - seen, seen)
-                        under_way.setdefault(prompt.id, (request.choices, counts))
+                        about = request.choices, counts, self._box_space(prompt)
+                        under_way.setdefault(prompt.id, about)
                         yield prompt
 
         tidy = Tidy(TRIM_THRESHOLD)
@@ -237,10 +248,8 @@ class ReferenceAdapter(ModelAdapter):
             visuals = tuple(
                 self._visual(part, request.budget) for part in media_of(request.messages)
             )
-            images = [v.media.grid for v in visuals if not v.media.is_video]
-            videos = [v.media.grid for v in visuals if v.media.is_video]
             ids = self.chat.encode(
-                self.chat.render(chat_messages(request.messages)), images, videos
+                self.chat.render(chat_messages(request.messages)), [v.media for v in visuals]
             )
             choices = tuple(tuple(self.chat.encode(c)) for c in request.choices)
             longest_choice = max(map(len, choices), default=0)
@@ -280,21 +289,32 @@ class ReferenceAdapter(ModelAdapter):
         if isinstance(part, Image):
             patches, media = self.processor.image_patches(decode_image(part), task)
             return Visual(patches, media, key, self.processor.normalise)
-        seconds_apart: list[float] = []  # of the frames that are shown, known as they are chosen
+        samplings: list[Sampling] = []  # of the frames that are shown, known as they are chosen
 
         def choose(total: int, fps: float) -> list[int]:
             chosen = self.processor.frames(total, fps, task)
-            seconds_apart.append((chosen[-1] - chosen[0]) / max(len(chosen) - 1, 1) / fps)
+            samplings.append(Sampling(tuple(chosen), total, fps))
             return chosen
 
         frames = decode_video(
             part, choose, lambda frame, total: self.processor.resize_frame(frame, total, task)
         )
-        patches, media = self.processor.video_patches(frames, seconds_apart[-1])
+        patches, media = self.processor.video_patches(frames, samplings[-1])
         return Visual(patches, media, key, self.processor.normalise)
 
+    def _box_space(self, prompt: Prompt) -> BoxSpace | None:
+        """How boxes in the answer are written; one in pixels of the resized image says its size."""
+        if not (self.box_space or "").startswith("resized") or not prompt.media:
+            return self.box_space
+        width, height = self.processor.size(prompt.media[0])
+        return f"{self.box_space}@{width}x{height}"
+
     def _completion(
-        self, choices: Sequence[str], tokens: TokenCounts, output: Output
+        self,
+        choices: Sequence[str],
+        tokens: TokenCounts,
+        box_space: BoxSpace | None,
+        output: Output,
     ) -> Completion:
         finish_reason: FinishReason
         if output.logprobs:
@@ -310,7 +330,7 @@ class ReferenceAdapter(ModelAdapter):
             tokens=replace(tokens, out=len(output.ids)),
             seconds=output.seconds,
             logprobs=output.logprobs,
-            box_space=self.box_space,
+            box_space=box_space,
         )
 
 

@@ -1,8 +1,8 @@
-"""`transformers`' Qwen2-VL as the oracle: the same weights, the same patches."""
+"""`transformers` as the oracle: the same weights, the same patches."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,8 +10,10 @@ from torch import Tensor
 from evalkit.models.qwen2_vl.checkpoint import transformers_state
 from evalkit.models.qwen2_vl.model import Qwen2VL
 
+Model = TypeVar("Model", bound=Qwen2VL)
 
-def random_weights(model: Qwen2VL, seed: int, std: float = 0.08) -> Qwen2VL:
+
+def random_weights(model: Model, seed: int, std: float = 0.08) -> Model:
     """Weights large enough for logits that differ, norms near one."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -23,10 +25,10 @@ def random_weights(model: Qwen2VL, seed: int, std: float = 0.08) -> Qwen2VL:
 
 def hf_model(model: Qwen2VL, config: Any = None) -> Any:
     """The same model in `transformers`, fp32, strictly loaded; ``config`` replaces ours."""
-    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+    import transformers
 
-    config = config or Qwen2VLConfig(**model.config.to_dict())
-    hf = Qwen2VLForConditionalGeneration(config).float().eval()
+    kind = getattr(transformers, model.config.architecture)
+    hf = kind(config or kind.config_class(**model.config.to_dict())).float().eval()
     hf.load_state_dict(transformers_state(model), strict=True)
     return hf
 
@@ -35,5 +37,7 @@ def hf_forward(hf: Any, input_ids: Tensor, mask: Tensor, **media: Any) -> Tensor
     types = (input_ids == hf.config.image_token_id).int() + 2 * (
         input_ids == hf.config.video_token_id
     ).int()
-    tensors = {k: torch.tensor(v) if k.endswith("grid_thw") else v for k, v in media.items()}
+    tensors = {
+        k: v if isinstance(v, Tensor) else torch.tensor(v) for k, v in media.items() if len(v)
+    }
     return hf(input_ids=input_ids, attention_mask=mask, mm_token_type_ids=types, **tensors).logits

@@ -354,7 +354,7 @@ def test_the_shipped_model_runs_in_transformers_with_equal_logits() -> None:
             "content": [{"type": "image"}, {"type": "text", "text": "What is the TOTAL?"}],
         }
     ]
-    ids = torch.tensor([chat.encode(chat.render(messages), [grid])])
+    ids = torch.tensor([chat.encode(chat.render(messages), [Media(grid)])])
     media = {"pixel_values": patches, "image_grid_thw": [grid]}
     with torch.no_grad():
         theirs = hf_forward(hf_model(model), ids, torch.ones_like(ids), **media)
@@ -399,7 +399,7 @@ def test_a_minute_of_training_leaves_chance_behind(tmp_path: Path) -> None:
                 ],
             }
         ]
-        ids = tuple(chat.encode(chat.render(messages), [grid]))
+        ids = tuple(chat.encode(chat.render(messages), [Media(grid)]))
         out = next(
             Engine(model, chat.stop_ids).generate(
                 [Prompt("x", ids, (Visual(patches, Media(grid), i),), 8)]

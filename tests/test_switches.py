@@ -21,6 +21,7 @@ from evalkit.errors import CheckpointError, UsageError
 from evalkit.models.limits import Limits, media_limits
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig
 from evalkit.models.qwen2_vl.switches import CrossModal, Resolution, Switches
+from evalkit.models.registry import FAMILIES, family
 from evalkit.models.switch import Switch, SwitchSet, switch, switch_table
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -177,18 +178,38 @@ def test_a_text_that_is_no_switch_is_refused(texts: list[str], fault: str) -> No
         read_switches(adapter_class("reference"), "nano", texts)
 
 
-def test_the_documented_table_is_that_of_the_code() -> None:
-    """Otherwise put ``switch_table(Switches.switches(), "markdown")`` between the markers."""
-    assert switch_table(Switches.switches(), "markdown") in (DOCS / "ablations.md").read_text()
-    for name, known in Switches.switches().items():
-        assert known.help and known.read_in and known.source, name
+LATER = {name: family(name).Switches.switches() for name in FAMILIES if name != "qwen2_vl"}
+OWN = {
+    name: {n: s for n, s in known.items() if s != Switches.switches().get(n)}
+    for name, known in LATER.items()
+}
+"""Switches of the later generations, as far as they are not those of Qwen2-VL."""
 
 
-@pytest.mark.parametrize("switch", Switches.switches().values(), ids=lambda s: s.name)
-def test_the_place_that_reads_a_switch_is_there(switch: Switch) -> None:
+@pytest.mark.parametrize("known", [Switches.switches(), *OWN.values()], ids=["qwen2_vl", *OWN])
+def test_the_documented_tables_are_those_of_the_code(known: dict[str, Switch]) -> None:
+    """Otherwise put ``switch_table(known, "markdown")`` between the markers."""
+    table = switch_table(known, "markdown")
+    assert table in (DOCS / "ablations.md").read_text(), table
+    for name, one in known.items():
+        assert one.help and one.read_in and one.source, name
+
+
+@pytest.mark.parametrize(
+    ("family_name", "switch"),
+    [
+        *(("qwen2_vl", s) for s in Switches.switches().values()),
+        *((name, s) for name, own in OWN.items() for s in own.values()),
+    ],
+    ids=lambda x: getattr(x, "name", x),
+)
+def test_the_place_that_reads_a_switch_is_there(family_name: str, switch: Switch) -> None:
     module, *path = switch.read_in.split(".")
-    package = "evalkit.models" if module == "limits" else "evalkit.models.qwen2_vl"
-    place: Any = import_module(f"{package}.{module}")
+    if module in FAMILIES:
+        module, *path = f"{module}.{path[0]}", *path[1:]
+    elif module != "limits":
+        module = f"{family_name}.{module}"
+    place: Any = import_module(f"evalkit.models.{module}")
     for name in path:
         place = getattr(place, name)
 

@@ -39,18 +39,7 @@ def write_tiny(
     """Writes a checkpoint of under a million parameters with a byte vocabulary; returns the
     folder.
     """
-    tokenizer = Tokenizer(
-        models.BPE({c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, [])
-    )
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in SPECIALS])
+    tokenizer = byte_tokenizer()
     ids = {s: tokenizer.token_to_id(s) for s in SPECIALS}
     hidden = heads * 128
     config = Qwen2VLConfig(
@@ -74,12 +63,45 @@ def write_tiny(
         dtype="float32",
     )
     save(random_weights(Qwen2VL(config), seed), folder)
+    write_companions(folder, tokenizer, CHAT_TEMPLATE)
+    return folder
+
+
+def write_tiny_of(model: Qwen2VL, folder: Path, template: str, **pixels: object) -> Path:
+    """Writes a model of a later generation with a byte tokenizer, a chat template, and settings of
+    ``pixels`` beside those of Qwen2-VL; returns the folder. Its token ids must be ``TOKEN_IDS``.
+    """
+    save(model, folder)
+    write_companions(folder, byte_tokenizer(), template, **pixels)
+    return folder
+
+
+def byte_tokenizer() -> Tokenizer:
+    """A token for each byte, and the special ones."""
+    tokenizer = Tokenizer(
+        models.BPE({c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, [])
+    )
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in SPECIALS])
+    return tokenizer
+
+
+def write_companions(folder: Path, tokenizer: Tokenizer, template: str, **pixels: object) -> None:
+    """Tokenizer, template and settings beside a model."""
+    ids = {s: tokenizer.token_to_id(s) for s in SPECIALS}
     tokenizer.save(str(folder / "tokenizer.json"))
     special = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "padding_side": "left"}
     files = {
         "tokenizer_config.json": {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "chat_template": CHAT_TEMPLATE,
+            "chat_template": template,
             **special,
         },
         "preprocessor_config.json": {
@@ -91,6 +113,7 @@ def write_tiny(
             "image_mean": [0.48145466, 0.4578275, 0.40821073],
             "image_std": [0.26862954, 0.26130258, 0.27577711],
             "image_processor_type": "Qwen2VLImageProcessor",
+            **pixels,
         },
         "generation_config.json": {
             "eos_token_id": [ids["<|im_end|>"], ids["<|endoftext|>"]],
@@ -102,4 +125,16 @@ def write_tiny(
     }
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content), encoding="utf-8")
-    return folder
+
+
+TOKEN_IDS = {
+    field: byte_tokenizer().token_to_id(token)
+    for field, token in (
+        ("image_token_id", "<|image_pad|>"),
+        ("video_token_id", "<|video_pad|>"),
+        ("vision_start_token_id", "<|vision_start|>"),
+        ("vision_end_token_id", "<|vision_end|>"),
+        ("bos_token_id", "<|endoftext|>"),
+    )
+}
+"""Of a configuration whose tokenizer is ``byte_tokenizer``."""

@@ -56,13 +56,13 @@ class Config:
 class Chat:
     visual_ids, stop_ids, generation = frozenset({IMAGE}), frozenset({END}), "greedy"
 
-    def __init__(self, folder: Path, config: Config) -> None: ...
+    def __init__(self, folder: Path, config: Config, switches: Switches) -> None: ...
 
     def render(self, messages: Any) -> str:
         parts = (p for m in messages for p in m["content"])
         return "".join(p["text"] if p["type"] == "text" else PLACEHOLDER for p in parts)
 
-    def encode(self, text: str, images: Any = (), videos: Any = ()) -> list[int]:
+    def encode(self, text: str, media: Any = ()) -> list[int]:
         return [IMAGE if b == ord(PLACEHOLDER) else b for b in text.encode()]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -82,7 +82,7 @@ class Processor:
     def resize_frame(self, frame: Any, total: int, task: Limits) -> Any:
         return frame
 
-    def video_patches(self, frames: Any, seconds: Any = None) -> tuple[Tensor, Media]:
+    def video_patches(self, frames: Any, sampling: Any = None) -> tuple[Tensor, Media]:
         mean = torch.from_numpy(frames.reshape(-1, 3).mean(0, keepdims=True))  # [1, 3]
         return mean.to(torch.uint8), Media((1, 1, 1))
 

@@ -20,11 +20,13 @@ class Media:
     grid: (t, h, w) in patches, h and w before any merging, t in temporal steps.
     is_video: whether it stands under the video placeholder.
     seconds_per_step: seconds between two temporal steps, for families whose positions measure time.
+    times: the second of each temporal step, for families that write it into the prompt.
     """
 
     grid: tuple[int, int, int]
     is_video: bool = False
     seconds_per_step: float | None = None
+    times: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,12 @@ if TYPE_CHECKING:
 
     from evalkit.engine.interface import EngineModel, Media
     from evalkit.engine.sequence import Prompt
+    from evalkit.models.sampling import Sampling
 
-FAMILIES = {"qwen2_vl": "evalkit.models.qwen2_vl.family"}
+FAMILIES = {
+    "qwen2_vl": "evalkit.models.qwen2_vl.family",
+    "qwen2_5_vl": "evalkit.models.qwen2_5_vl.family",
+}
 """The module of every family, by ``model_type``."""
 
 
@@ -79,9 +83,16 @@ class Processor(Protocol):
         """
 
     def video_patches(
-        self, frames: NDArray[np.uint8], seconds: float | None
+        self, frames: NDArray[np.uint8], sampling: Sampling | None
     ) -> tuple[Tensor, Media]:
-        """Patches [patches, ...] of frames [frames, height, width, 3], ``seconds`` apart."""
+        """Patches [patches, ...] of frames [frames, height, width, 3]; ``sampling`` says when they
+        are.
+        """
+
+    def size(self, media: Media) -> tuple[int, int]:
+        """(width, height) in pixels at which the model sees an image or video; only asked where
+        boxes are in these pixels.
+        """
 
     def normalise(self, patches: Tensor) -> Tensor:
         """What the model reads [patches, ...] of patches that waited, on their device."""
@@ -101,16 +112,14 @@ class Chat(Protocol):
     @property
     def generation(self) -> str: ...
 
-    def __init__(self, folder: Path, config: Any) -> None:
+    def __init__(self, folder: Path, config: Any, switches: Any) -> None:
         """Raises CheckpointError."""
 
     def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
         """The prompt's text of messages as chat templates take them. Raises DataError."""
 
-    def encode(
-        self, text: str, images: Sequence[Any] = (), videos: Sequence[Any] = ()
-    ) -> list[int]:
-        """Token ids, each placeholder repeated once per visual token of its grid (t, h, w). Raises
+    def encode(self, text: str, media: Sequence[Media] = ()) -> list[int]:
+        """Token ids, each placeholder repeated once per visual token of its image or video. Raises
         DataError.
         """
 

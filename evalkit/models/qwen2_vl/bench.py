@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 sizes = RELEASED
+Model = TypeVar("Model", bound=Qwen2VL)
 
 
 def load(folder: Path, dtype: str, device: str) -> Qwen2VL:
@@ -45,13 +46,18 @@ def load(folder: Path, dtype: str, device: str) -> Qwen2VL:
 
 def random_model(config: Qwen2VLConfig, dtype: str, device: str) -> Qwen2VL:
     """A model of that size with random weights."""
+    return randomised(Qwen2VL, config, dtype, device)
+
+
+def randomised(kind: type[Model], config: Any, dtype: str, device: str) -> Model:
+    """A model of one generation, of that size, with random weights."""
     with torch.device("meta"):
-        model = Qwen2VL(config).to(DTYPES[dtype])
+        model = kind(config).to(DTYPES[dtype])
     model = model.to_empty(device=device)
     generator = torch.Generator(device).manual_seed(0)
     with torch.no_grad():
         for key, p in model.named_parameters():
-            if key.endswith("norm.weight") or ".norm" in key or "ln_q" in key:
+            if p.ndim == 1 and ("norm" in key or "ln_q" in key):
                 p.fill_(1.0 if key.endswith("weight") else 0.0)
             else:
                 p.normal_(0, 0.02, generator=generator)
@@ -127,11 +133,11 @@ def peer(
 
 def in_transformers(model: Qwen2VL) -> Any:
     """The same weights in `transformers`, on the same device."""
-    from transformers import Qwen2VLConfig as HfConfig
-    from transformers import Qwen2VLForConditionalGeneration
+    import transformers
 
+    kind = getattr(transformers, model.config.architecture)
     with torch.device("meta"):
-        hf = Qwen2VLForConditionalGeneration(HfConfig(**model.config.to_dict())).to(model.dtype)
+        hf = kind(kind.config_class(**model.config.to_dict())).to(model.dtype)
     hf = hf.to_empty(device=model.device).eval()
     for part in hf.modules():  # what is computed, not stored
         if hasattr(part, "inv_freq"):

@@ -10,13 +10,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tokenizers import Tokenizer
 
+from evalkit.engine.interface import Media
 from evalkit.errors import CheckpointError, DataError
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig
-from evalkit.models.qwen2_vl.rope import Grid, grid_tokens
+from evalkit.models.qwen2_vl.rope import grid_tokens
+from evalkit.models.qwen2_vl.switches import Switches
 from evalkit.models.template import Template
 from evalkit.models.weights import TEMPLATE_FOLDERS, check_size, read_json, read_text
 
@@ -44,7 +46,11 @@ CHAT_TEMPLATE = """
 class Chat:
     """The tokenizer and template of one checkpoint."""
 
-    def __init__(self, folder: Path, config: Qwen2VLConfig) -> None:
+    template_text: ClassVar[str] = CHAT_TEMPLATE
+
+    def __init__(
+        self, folder: Path, config: Qwen2VLConfig, switches: Switches | None = None
+    ) -> None:
         path = folder / "tokenizer.json"
         if not path.is_file():
             raise CheckpointError(
@@ -62,10 +68,10 @@ class Chat:
             )
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
-        self.config = config
+        self.config, self.switches = config, switches or config.trained
         self.visual_ids = frozenset((config.image_token_id, config.video_token_id))
-        text = _template(folder)
-        self.template = Template(text, known=text == CHAT_TEMPLATE)
+        text = _template(folder, self.template_text)
+        self.template = Template(text, known=text == self.template_text)
         self.special_tokens = _special_tokens(folder)
         self.stop_ids = stop_ids(folder, config.eos_token_ids)
 
@@ -95,17 +101,15 @@ class Chat:
             }
         )
 
-    def encode(
-        self, text: str, images: Sequence[Grid] = (), videos: Sequence[Grid] = ()
-    ) -> list[int]:
+    def encode(self, text: str, media: Sequence[Media] = ()) -> list[int]:
         """Token ids of a rendered prompt, each visual placeholder repeated for its grid.
 
         Raises DataError when placeholders and media do not match, for instance because a question
         contains one.
         """
         waiting = {
-            self.config.image_token_id: list(images),
-            self.config.video_token_id: list(videos),
+            self.config.image_token_id: [m.grid for m in media if not m.is_video],
+            self.config.video_token_id: [m.grid for m in media if m.is_video],
         }
         out: list[int] = []
         for token in self.tokenizer.encode(text, add_special_tokens=False).ids:
@@ -126,9 +130,9 @@ class Chat:
         return self.tokenizer.decode(list(ids), skip_special_tokens=True)
 
 
-def _template(folder: Path) -> str:
+def _template(folder: Path, released: str) -> str:
     """The default chat template of a checkpoint, from the places where transformers' processor
-    looks, in its order; ``CHAT_TEMPLATE`` when there is none.
+    looks, in its order; the ``released`` one when there is none.
 
     Raises CheckpointError for templates of which none is the default, and logs a warning where two
     places disagree.
@@ -150,7 +154,7 @@ def _template(folder: Path) -> str:
         places[path.name] = _default(path, value)
     if not places:
         log.warning("%s: no chat template; the one of the released models is used", folder)
-        return CHAT_TEMPLATE
+        return released
     name, template = next(iter(places.items()))
     if others := [other for other, text in places.items() if text.strip() != template.strip()]:
         log.warning(

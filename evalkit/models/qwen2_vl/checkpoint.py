@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -27,7 +27,7 @@ from torch.overrides import TorchFunctionMode
 from evalkit.errors import CheckpointError
 from evalkit.files import part_of, remove_parts, sync
 from evalkit.models.device import DTYPES
-from evalkit.models.qwen2_vl.config import Qwen2VLConfig, VisionConfig
+from evalkit.models.qwen2_vl.config import Qwen2VLConfig, Tower
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen2_vl.switches import Switches
 from evalkit.models.weights import (
@@ -44,13 +44,6 @@ from evalkit.models.weights import (
 log = logging.getLogger(__name__)
 
 PATCH_EMBED = "visual.patch_embed.proj.weight"
-KERNEL = (
-    VisionConfig.in_channels,
-    VisionConfig.temporal_patch_size,
-    VisionConfig.patch_size,
-    VisionConfig.patch_size,
-)
-"""Shape of a filter of the released Conv3d, which here is a row of a matrix."""
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 FLOATS = frozenset(("F64", "F32", "F16", "BF16"))
 """The kinds of numbers that weights are read from, as safetensors calls them."""
@@ -63,6 +56,9 @@ _RENAMES = (
     (re.compile(r"^language_model\.model\."), "model."),
     (re.compile(r"^language_model\.lm_head\."), "lm_head."),
 )
+
+
+Model = TypeVar("Model", bound=Qwen2VL)
 
 
 class _NoInit(TorchFunctionMode):
@@ -84,12 +80,23 @@ def load(
     device: str = "cpu",
     switches: Switches | None = None,
 ) -> Qwen2VL:
-    """The model of a checkpoint folder, in evaluation mode. ``dtype`` None keeps the one that
-    ``config.json`` names, ``switches`` None runs the weights as they were trained.
+    """The Qwen2-VL of a checkpoint folder; see ``load_as``."""
+    return load_as(Qwen2VL, folder, dtype, device, switches)
+
+
+def load_as(
+    kind: type[Model],
+    folder: Path,
+    dtype: str | None = None,
+    device: str = "cpu",
+    switches: Switches | None = None,
+) -> Model:
+    """The model of a checkpoint folder, of one generation, in evaluation mode. ``dtype`` None keeps
+    the one that ``config.json`` names, ``switches`` None runs the weights as they were trained.
 
     Raises CheckpointError with the names of missing, surplus and misshapen tensors.
     """
-    config = Qwen2VLConfig.load(folder)
+    config = kind.Config.load(folder)
     name = dtype or config.dtype
     if name not in DTYPES:
         raise CheckpointError(f"{folder}: dtype {name!r}: expected one of {', '.join(DTYPES)}")
@@ -99,7 +106,7 @@ def load(
     _check_layers(folder, config, {_hub_name(h.name) for h in there})
     try:
         with _NoInit(), torch.device("meta"):
-            model = Qwen2VL(config, switches)
+            model = kind(config, switches)
     except (RuntimeError, OverflowError, TypeError) as e:  # of sizes beyond what can be counted
         raise CheckpointError(f"{folder}: no model has the sizes of config.json: {e}") from e
     wanted = {k: tuple(v.shape) for k, v in model.state_dict().items()}
@@ -226,7 +233,7 @@ def _save(
     tied = model.config.tie_word_embeddings and torch.equal(state[HEAD], state[EMBEDDING])
     if tied:
         del state[HEAD]
-    state[PATCH_EMBED] = state[PATCH_EMBED].unflatten(1, KERNEL).contiguous()
+    state[PATCH_EMBED] = state[PATCH_EMBED].unflatten(1, kernel(model.config.vision)).contiguous()
     folder.mkdir(parents=True, exist_ok=True)
     remove_parts(folder)
     copied = companions if companions and companions.resolve() != folder.resolve() else None
@@ -260,12 +267,17 @@ def _is_weights(name: str) -> bool:
     return name in (SINGLE, INDEX) or SHARD.fullmatch(name) is not None
 
 
+def kernel(config: Tower) -> tuple[int, int, int, int]:
+    """Shape of a filter of the released Conv3d, which here is a row of a matrix."""
+    return config.in_channels, config.temporal_patch_size, config.patch_size, config.patch_size
+
+
 def transformers_state(model: Qwen2VL) -> dict[str, Tensor]:
     """The weights of a model under the names, and in the shapes, that transformers 5 has in memory;
     none is copied.
     """
     state = model.state_dict()
-    state[PATCH_EMBED] = state[PATCH_EMBED].unflatten(1, KERNEL)
+    state[PATCH_EMBED] = state[PATCH_EMBED].unflatten(1, kernel(model.config.vision))
     return {
         "model." + key
         if key.startswith("visual.")

@@ -8,6 +8,8 @@ default is plain causal attention over the whole sequence.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -33,17 +35,22 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """The projections of an attention layer: q, k, v with bias, output without, as in Qwen2."""
+    """The projections of an attention layer: q, k, v with bias, output without, as in Qwen2.
+
+    ``q_norm`` and ``k_norm`` do nothing here; Qwen3 has norms there.
+    """
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
+        hidden, bias = config.hidden_size, config.qkv_bias
+        heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.head_dim = config.head_dim
-        self.q_proj = nn.Linear(config.hidden_size, config.num_attention_heads * config.head_dim)
-        self.k_proj = nn.Linear(config.hidden_size, config.num_key_value_heads * config.head_dim)
-        self.v_proj = nn.Linear(config.hidden_size, config.num_key_value_heads * config.head_dim)
-        self.o_proj = nn.Linear(
-            config.num_attention_heads * config.head_dim, config.hidden_size, bias=False
-        )
+        self.q_proj = nn.Linear(hidden, heads * self.head_dim, bias)
+        self.k_proj = nn.Linear(hidden, kv_heads * self.head_dim, bias)
+        self.v_proj = nn.Linear(hidden, kv_heads * self.head_dim, bias)
+        self.o_proj = nn.Linear(heads * self.head_dim, hidden, bias=False)
+        self.q_norm: nn.Module = nn.Identity()
+        self.k_norm: nn.Module = nn.Identity()
 
     def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[..., hidden] -> queries [..., heads, head_dim], keys and values [..., kv_heads,
@@ -52,17 +59,17 @@ class Attention(nn.Module):
         q, k, v = (
             p(x).unflatten(-1, (-1, self.head_dim)) for p in (self.q_proj, self.k_proj, self.v_proj)
         )
-        return q, k, v
+        return self.q_norm(q), self.k_norm(k), v
 
 
 class MLP(nn.Module):
     """SwiGLU (arXiv 2002.05202): down(silu(gate(x)) * up(x))."""
 
-    def __init__(self, config: TextConfig) -> None:
+    def __init__(self, width: int, inner: int, bias: bool = False) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.gate_proj = nn.Linear(width, inner, bias)
+        self.up_proj = nn.Linear(width, inner, bias)
+        self.down_proj = nn.Linear(inner, width, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
@@ -73,13 +80,13 @@ class DecoderLayer(nn.Module):
     ``finish`` are what lies before and behind attention; both act on each token alone.
     """
 
-    def __init__(self, config: TextConfig, number: int) -> None:
+    def __init__(self, config: TextConfig, number: int, attention: Attention) -> None:
         super().__init__()
         self.number = number
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.self_attn = Attention(config)
+        self.self_attn = attention
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.mlp = MLP(config)
+        self.mlp = MLP(config.hidden_size, config.intermediate_size)
 
     def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[..., hidden] -> rotated queries [..., heads, head_dim] and keys, and values, [...,
@@ -102,11 +109,13 @@ class DecoderLayer(nn.Module):
 class Decoder(nn.Module):
     """Embeddings, layers and final norm; the head that makes logits of it is the model's."""
 
-    def __init__(self, config: TextConfig) -> None:
+    def __init__(
+        self, config: TextConfig, attention: Callable[[TextConfig], Attention] = Attention
+    ) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(
-            DecoderLayer(config, i) for i in range(config.num_hidden_layers)
+            DecoderLayer(config, i, attention(config)) for i in range(config.num_hidden_layers)
         )
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 

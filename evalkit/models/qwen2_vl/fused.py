@@ -9,6 +9,7 @@ longer have the released names.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from evalkit.models.qwen2_vl.decoder import MLP, Attention, DecoderLayer, RMSNor
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen2_vl.vision import VisionBlock, VisionMLP
 
+Model = TypeVar("Model", bound=Qwen2VL)
 ROWS = 1024
 """Tokens that a CPU takes at a time: fewer cost calls, more cost caches."""
 
@@ -39,6 +41,12 @@ def by_rows(work: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[T
     return out
 
 
+def joined_biases(*parts: nn.Linear) -> nn.Parameter | None:
+    """The biases of layers whose products are joined; None where they have none."""
+    biases: list[Tensor] = [b for p in parts if isinstance(b := p.bias, Tensor)]
+    return nn.Parameter(torch.cat(biases), requires_grad=False) if biases else None
+
+
 class FusedAttention(nn.Module):
     """``Attention`` with one product for queries, keys and values."""
 
@@ -48,14 +56,15 @@ class FusedAttention(nn.Module):
         self.head_dim = attention.head_dim
         self.heads = [p.out_features // self.head_dim for p in parts]
         self.weight = nn.Parameter(torch.cat([p.weight for p in parts]), requires_grad=False)
-        self.bias = nn.Parameter(torch.cat([p.bias for p in parts]), requires_grad=False)
+        self.bias = joined_biases(*parts)
+        self.q_norm, self.k_norm = attention.q_norm, attention.k_norm
         self.o_proj = attention.o_proj
 
     def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # [tokens, hidden] -> [tokens, all heads, head_dim]
         qkv = F.linear(x, self.weight, self.bias).unflatten(-1, (-1, self.head_dim))
         q, k, v = qkv.split(self.heads, dim=-2)
-        return q, k, v
+        return self.q_norm(q), self.k_norm(k), v
 
 
 class FusedMLP(nn.Module):
@@ -66,10 +75,11 @@ class FusedMLP(nn.Module):
         self.weight = nn.Parameter(
             torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight)), requires_grad=False
         )
+        self.bias = joined_biases(mlp.gate_proj, mlp.up_proj)
         self.down_proj = mlp.down_proj
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = F.linear(x, self.weight).chunk(2, dim=-1)
+        gate, up = F.linear(x, self.weight, self.bias).chunk(2, dim=-1)
         return self.down_proj(F.silu(gate).mul_(up))
 
 
@@ -110,7 +120,9 @@ class FusedVisionBlock(nn.Module):
 
     def __init__(self, block: VisionBlock) -> None:
         super().__init__()
-        block.add_module("mlp", FusedVisionMLP(block.mlp))
+        fused = {VisionMLP: FusedVisionMLP, MLP: FusedMLP}.get(type(block.mlp))
+        if fused:
+            block.add_module("mlp", fused(block.mlp))
         self.block = block
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, segments: Segments) -> Tensor:
@@ -122,7 +134,7 @@ class FusedVisionBlock(nn.Module):
         return (self.block.finish(x, attended),)
 
 
-def fuse(model: Qwen2VL) -> Qwen2VL:
+def fuse(model: Model) -> Model:
     """Replaces every layer of a model that is not trained any more, in place, one at a time."""
     for i, block in enumerate(model.visual.blocks):
         assert isinstance(block, VisionBlock)
@@ -133,7 +145,7 @@ def fuse(model: Qwen2VL) -> Qwen2VL:
     return model
 
 
-def compile_parts(model: Qwen2VL) -> Qwen2VL:
+def compile_parts(model: Model) -> Model:
     """Compiles norms and MLPs, for any number of tokens. Takes 20 to 30 seconds at first use and a
     C++ compiler on a CPU.
     """

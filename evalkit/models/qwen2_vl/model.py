@@ -8,9 +8,12 @@ sequence. Module and parameter names are those of the released checkpoints.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
+from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evalkit.engine.interface import Attend, CacheShape, Media
@@ -25,7 +28,12 @@ from evalkit.models.qwen2_vl.vision import VisionTransformer
 
 
 class Qwen2VL(nn.Module):
-    """The whole model, run as ``switches`` say; without them as its weights were trained."""
+    """The whole model, run as ``switches`` say; without them as its weights were trained.
+
+    The later generations are subclasses, with another ``Config`` and other ``parts``.
+    """
+
+    Config: ClassVar[type[Qwen2VLConfig]] = Qwen2VLConfig
 
     def __init__(self, config: Qwen2VLConfig, switches: Switches | None = None) -> None:
         super().__init__()
@@ -33,11 +41,14 @@ class Qwen2VL(nn.Module):
         self.switches = config.trained if switches is None else switches
         self.folder: Path | None = None  # of the checkpoint that it was loaded from
         self.scheme = POSITIONS[self.switches.position]
-        self.visual = VisionTransformer(config.vision, self.switches)
-        self.model = Decoder(config.text)
+        self.visual, self.model = self.parts()
         self.lm_head = nn.Linear(config.text.hidden_size, config.text.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
+
+    def parts(self) -> tuple[VisionTransformer, Decoder]:
+        """The vision tower and the decoder, of ``self.config`` under ``self.switches``."""
+        return VisionTransformer(self.config.vision, self.switches), Decoder(self.config.text)
 
     @property
     def device(self) -> torch.device:
@@ -69,7 +80,7 @@ class Qwen2VL(nn.Module):
         its activation), pixels in fp32.
         """
         v, t, size = self.config.vision, self.config.text, self.dtype.itemsize
-        patch = v.patch_features * 4 + size * (3 * v.embed_dim * v.mlp_ratio + 6 * v.embed_dim)
+        patch = v.patch_features * 4 + size * (3 * v.inner + 6 * v.width)
         token = size * (4 * t.intermediate_size + 8 * t.hidden_size)
         return max(v.spatial_merge_size**2 * patch, token)
 
@@ -100,6 +111,8 @@ class Qwen2VL(nn.Module):
             )
         if self.switches.vision_gate != 1.0:
             features = features * self.switches.vision_gate
+        # what is added further up (DeepStack) lies beside the embedding, and is zero for text
+        x = F.pad(x, (0, features.shape[-1] - x.shape[-1]))
         return x.masked_scatter(where.unsqueeze(-1), features.to(x.dtype))
 
     def position_ids(
@@ -115,6 +128,7 @@ class Qwen2VL(nn.Module):
             c.video_token_id,
             [m.grid for m in media if not m.is_video],
             [m.grid for m in media if m.is_video],
+            [m.seconds_per_step for m in media if m.is_video],
         )
         return self.scheme.ids([*parts, Span(following)] if following else parts, self.switches)
 
@@ -144,14 +158,16 @@ class Qwen2VL(nn.Module):
         image_grid_thw: Sequence[Grid] = (),
         pixel_values_videos: Tensor | None = None,
         video_grid_thw: Sequence[Grid] = (),
+        second_per_grid_ts: Sequence[float] = (),
         attention_mask: Tensor | None = None,
         logits_to_keep: int = 0,
     ) -> Tensor:
         """Logits [batch, tokens, vocab] of a batch padded on either side.
 
         input_ids and attention_mask (1 for real tokens) are [batch, tokens]; patches of all rows'
-        images (videos) are packed in the order of the rows. ``logits_to_keep=n`` keeps the last n
-        positions. This is the plain way to call the model; batched generation lives in
+        images (videos) are packed in the order of the rows; ``second_per_grid_ts`` are the seconds
+        between the temporal steps of each video. ``logits_to_keep=n`` keeps the last n positions.
+        This is the plain way to call the model; batched generation lives in
         evalkit.engine.
         """
         batch, length = input_ids.shape
@@ -160,7 +176,11 @@ class Qwen2VL(nn.Module):
             if attention_mask is None
             else attention_mask.bool()
         )
-        image_grids, video_grids = list(image_grid_thw), list(video_grid_thw)
+        images = [Media(grid) for grid in image_grid_thw]
+        videos = [
+            Media(grid, is_video=True, seconds_per_step=seconds)
+            for grid, seconds in zip_longest(video_grid_thw, second_per_grid_ts)
+        ]
         dtype = self.position_ids([]).dtype
         positions = torch.zeros(
             self.scheme.components, batch, length, dtype=dtype, device=input_ids.device
@@ -168,11 +188,8 @@ class Qwen2VL(nn.Module):
         for row in range(batch):
             ids = input_ids[row][real[row]].tolist()
             media = [
-                *map(Media, _take(image_grids, ids.count(self.config.image_token_id))),
-                *(
-                    Media(grid, is_video=True)
-                    for grid in _take(video_grids, ids.count(self.config.video_token_id))
-                ),
+                *_take(images, ids.count(self.config.image_token_id)),
+                *_take(videos, ids.count(self.config.video_token_id)),
             ]
             positions[:, row, real[row]] = self.position_ids(ids, media).to(input_ids.device)
         attend: Attend = causal
@@ -180,11 +197,14 @@ class Qwen2VL(nn.Module):
             order = torch.arange(length, device=input_ids.device)
             seen = (order[:, None] >= order) & real[:, None, None, :]
             attend = Masked(seen | torch.eye(length, dtype=torch.bool, device=input_ids.device))
-        images = None if pixel_values is None else self.visual(pixel_values, image_grid_thw)
-        videos = None
-        if pixel_values_videos is not None:
-            videos = self.visual(pixel_values_videos, video_grid_thw)
-        x = self.embed(input_ids, self._in_order(input_ids, images, videos))
+        features = (
+            None if pixels is None else self.visual(pixels, grids)
+            for pixels, grids in (
+                (pixel_values, image_grid_thw),
+                (pixel_values_videos, video_grid_thw),
+            )
+        )
+        x = self.embed(input_ids, self._in_order(input_ids, *features))
         x = self.decode(x, *self.rotary(positions), attend, input_ids)
         return self.logits(x[:, -logits_to_keep:])
 
@@ -206,10 +226,10 @@ class Qwen2VL(nn.Module):
         return features
 
 
-def _take(grids: list[Grid], tokens: int) -> list[Grid]:
-    """Removes from the front of ``grids`` those that cover ``tokens`` placeholder tokens."""
-    taken: list[Grid] = []
-    while tokens > 0 and grids:
-        taken.append(grids.pop(0))
-        tokens -= grid_tokens(taken[-1])
+def _take(waiting: list[Media], tokens: int) -> list[Media]:
+    """Removes from the front of ``waiting`` those that cover ``tokens`` placeholder tokens."""
+    taken: list[Media] = []
+    while tokens > 0 and waiting:
+        taken.append(waiting.pop(0))
+        tokens -= grid_tokens(taken[-1].grid)
     return taken

@@ -25,14 +25,14 @@ Ids = Callable[[Sequence[Span], Switches], Tensor]
 Angles = Callable[[Tensor, TextConfig, Switches], tuple[Tensor, Tensor]]
 
 
-def _grid(span: Span, spacing: float | None = 1) -> Tensor:
-    """Time, row and column [3, tokens] of each token of a visual span, from zero; consecutive times
-    are ``spacing`` apart.
+def _grid(span: Span, times: Tensor | None = None) -> Tensor:
+    """Time, row and column [3, tokens] of each token of a visual span, from zero; ``times`` [T] of
+    its temporal steps, one apart where they are not given.
     """
-    assert span.grid is not None and spacing is not None
+    assert span.grid is not None
     axes = [torch.arange(n) for n in span.grid]
-    if spacing != 1:
-        axes[0] = axes[0] * (int(spacing) if float(spacing).is_integer() else spacing)
+    if times is not None:
+        axes[0] = times
     t, h, w = torch.meshgrid(*axes, indexing="ij")
     return torch.stack((t, h.to(t.dtype), w.to(t.dtype))).flatten(1)
 
@@ -45,9 +45,29 @@ def _joined(out: Sequence[Tensor], components: int = 3) -> Tensor:
     return torch.cat(list(out), dim=1) if out else torch.zeros(components, 0, dtype=torch.long)
 
 
+def steps(span: Span, switches: Switches) -> Tensor:
+    """Where the temporal steps of a visual span stand on the time axis [T], from zero.
+
+    ``time=index``: one apart (Qwen2-VL). ``absolute``: floor(k * seconds * tokens_per_second), a
+    step at its second (Qwen2.5-VL, arXiv 2502.13923, section 2.1.2), the product in fp32 as in the
+    authors' code; ``time_rounding=before`` cuts the seconds of a step first, as transformers 4.50
+    to 5.2 did. ``constant``: all at one time. All are multiplied by ``Switches.spacing``.
+    """
+    assert span.grid is not None
+    k = torch.arange(span.grid[0])
+    if switches.time == "constant":
+        k = torch.zeros_like(k)
+    elif switches.time == "absolute":
+        before = switches.time_rounding == "before"
+        seconds = math.floor(span.seconds) if before else span.seconds
+        k = (k.float() * seconds * switches.rate).long()
+    spacing = float(switches.spacing or 1)
+    return k * (int(spacing) if spacing.is_integer() else spacing)
+
+
 def mrope_ids(parts: Sequence[Span], switches: Switches) -> Tensor:
     """M-RoPE (arXiv 2409.12191, section 2.1) [3, tokens]: what follows a span starts at its largest
-    component plus one.
+    component plus one. ``steps`` says where frames stand in time.
 
     ``next_position=max_hw`` starts the text after a video beyond the larger side of its grid, as
     transformers 5.23 does. ``layout`` puts another layout in place of this one.
@@ -61,7 +81,7 @@ def mrope_ids(parts: Sequence[Span], switches: Switches) -> Tensor:
             out.append(_text(part, start))
             start += part.length
             continue
-        grid = _grid(part, switches.spacing)
+        grid = _grid(part, steps(part, switches))
         out.append(grid + start)
         sides = grid[1:] if switches.next_position == "max_hw" else grid
         start += sides.max().item() + 1
@@ -88,7 +108,7 @@ def spatial_reset_ids(parts: Sequence[Span], switches: Switches) -> Tensor:
             out.append(_text(part, start))
             start += part.length
             continue
-        grid = _grid(part, switches.spacing)
+        grid = _grid(part, steps(part, switches))
         out.append(grid + torch.tensor([[start], [0], [0]]))
         start += grid.max().item() + 1
     return _joined(out)
@@ -222,12 +242,16 @@ def interleaved(positions: Tensor, config: TextConfig, switches: Switches) -> tu
     """MRoPE-Interleave (arXiv 2510.23095): time, row, column in turn, so that each has high and low
     frequencies.
 
-    Rows and columns take 20 of 64 frequencies each, as published, 5 of 16 in other head sizes; time
-    takes the rest, the lowest included.
+    Rows and columns take 20 of 64 frequencies each, as published, 5 of 16 in other head sizes, or
+    what the sections of an interleaved checkpoint (Qwen3-VL) give them; time takes the rest, the
+    lowest included.
     """
     n = config.head_dim // 2
     k = n * 5 // 16
-    component = torch.tensor(_dealt(_shares(switches, n, (n - 2 * k, k, k))))
+    if config.mrope_interleaved and not switches.ratio.parts:
+        component = torch.tensor(_strided(config.mrope_section, n))
+    else:
+        component = torch.tensor(_dealt(_shares(switches, n, (n - 2 * k, k, k))))
     return _angles(positions, config, switches, component)
 
 
@@ -247,6 +271,13 @@ def _dealt(shares: Sequence[int], turns: bool = True) -> list[int]:
             out += [component] * taken
             left[component] -= taken
     return out
+
+
+def _strided(section: Sequence[int], n: int) -> list[int]:
+    """Which component each of ``n`` frequencies of an interleaved checkpoint rotates with: every
+    third one with rows, and with columns, as often as its section says.
+    """
+    return [j % 3 if j < 3 * section[j % 3] else 0 for j in range(n)]
 
 
 def kron(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -26,28 +26,23 @@ from torch import Tensor
 from evalkit.engine.interface import Media
 from evalkit.errors import CheckpointError, DataError
 from evalkit.models.limits import Limits, media_limits
-from evalkit.models.qwen2_vl.config import VisionConfig
+from evalkit.models.qwen2_vl.config import Tower
 from evalkit.models.qwen2_vl.rope import Grid, grid_tokens
 from evalkit.models.qwen2_vl.switches import Switches
+from evalkit.models.sampling import Sampling
 from evalkit.models.weights import read_json
 
 log = logging.getLogger(__name__)
 
-PATCH, MERGE = VisionConfig.patch_size, VisionConfig.spatial_merge_size
+PATCH, MERGE = Tower.patch_size, Tower.spatial_merge_size
 FACTOR = PATCH * MERGE
 """Pixels on a side of one visual token."""
-FRAME_FACTOR = VisionConfig.temporal_patch_size
+FRAME_FACTOR = Tower.temporal_patch_size
 FPS = 2.0
 MIN_FRAMES, MAX_FRAMES = 4, 768
-VIDEO_MIN_PIXELS, VIDEO_MAX_PIXELS, VIDEO_TOTAL_PIXELS = (
-    128 * FACTOR**2,
-    768 * FACTOR**2,
-    24_576 * FACTOR**2,
-)
-DEFAULT_MAX_PIXELS = 1280 * FACTOR**2
-"""What transformers takes where the settings are there and name no bound."""
+FRAME_MIN_TOKENS, FRAME_MAX_TOKENS, VIDEO_TOKENS = 128, 768, 24_576
+"""Least and most visual tokens of a video's frame, and most of all its frame pairs."""
 FIXED: Mapping[str, Any] = {
-    "patch_size": PATCH,
     "temporal_patch_size": FRAME_FACTOR,
     "merge_size": MERGE,
     "do_resize": True,
@@ -56,7 +51,7 @@ FIXED: Mapping[str, Any] = {
     "do_convert_rgb": True,
     "resample": Image.Resampling.BICUBIC.value,
 }
-"""Settings that every Qwen2-VL has; the processor is written for these values."""
+"""Settings that all generations share; the processor is written for these values."""
 SETTINGS = frozenset(
     "min_pixels max_pixels size image_mean image_std rescale_factor "
     # names, and where and in which form the result is handed over
@@ -77,15 +72,22 @@ Frames = NDArray[np.uint8]
 class ProcessorConfig:
     """How a checkpoint prepares images and frames. Pixel bounds are areas; the defaults are those
     of the released ``preprocessor_config.json``.
+
+    family, patch_size: of the models; kinds: how the names of its processors begin;
+    unsaid: pixel bounds where the settings are there and name none, as transformers has them.
     """
 
+    family: ClassVar[str] = "Qwen2-VL"
+    patch_size: ClassVar[int] = PATCH
+    kinds: ClassVar[tuple[str, ...]] = ("Qwen2VL",)
+    unsaid: ClassVar[tuple[int, int]] = (4 * FACTOR**2, 1280 * FACTOR**2)
     min_pixels: int = 4 * FACTOR**2
     max_pixels: int = 16_384 * FACTOR**2
     image_mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     image_std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
 
     @classmethod
-    def load(cls, folder: Path) -> ProcessorConfig:
+    def load(cls, folder: Path) -> Self:
         """Reads the settings from where transformers reads them: ``image_processor`` in
         ``processor_config.json``, else ``preprocessor_config.json``. A folder with neither gets the
         released values, and a warning.
@@ -96,8 +98,9 @@ class ProcessorConfig:
         image = _section(folder, "image_processor", "preprocessor_config.json")
         if image is None:
             log.warning(
-                "%s: no preprocessor_config.json; the released settings of Qwen2-VL are used",
+                "%s: no preprocessor_config.json; the released settings of %s are used",
                 folder,
+                cls.family,
             )
             return cls()
         config = cls._read(*image)
@@ -115,24 +118,25 @@ class ProcessorConfig:
         return config
 
     @classmethod
-    def _read(cls, path: Path, raw: Mapping[str, Any]) -> ProcessorConfig:
+    def _read(cls, path: Path, raw: Mapping[str, Any]) -> Self:
         given = {k: v for k, v in raw.items() if v is not None}
-        for name, expected in FIXED.items():
+        fixed = {"patch_size": cls.patch_size, **FIXED}
+        for name, expected in fixed.items():
             if given.get(name, expected) != expected:
                 raise CheckpointError(
-                    f"{path}: {name} is {given[name]!r}; every Qwen2-VL has {expected!r}"
+                    f"{path}: {name} is {given[name]!r}; every {cls.family} has {expected!r}"
                 )
         others = [
-            k for k in given if k not in FIXED and k not in SETTINGS and given[k] is not False
+            k for k in given if k not in fixed and k not in SETTINGS and given[k] is not False
         ]
         if others:
             raise CheckpointError(
                 f"{path}: {', '.join(others)}: unknown here, and may change the pixels; remove "
                 "what is known to make no difference"
             )
-        kind = str(given.get("image_processor_type", given.get("video_processor_type", "Qwen2VL")))
-        if not kind.startswith("Qwen2VL"):
-            raise CheckpointError(f"{path}: the processor is a {kind}, not one of Qwen2-VL")
+        named = given.get("image_processor_type", given.get("video_processor_type", cls.kinds[0]))
+        if not str(named).startswith(cls.kinds):
+            raise CheckpointError(f"{path}: the processor is a {named}, not one of {cls.family}")
         size = given.get("size", {})
         edges = {"shortest_edge", "longest_edge"}
         if not isinstance(size, dict) or {k for k in size if size[k] is not None} - edges:
@@ -141,8 +145,8 @@ class ProcessorConfig:
             )
         default = cls()
         try:
-            low = int(given.get("min_pixels") or size.get("shortest_edge") or default.min_pixels)
-            high = int(given.get("max_pixels") or size.get("longest_edge") or DEFAULT_MAX_PIXELS)
+            low = int(given.get("min_pixels") or size.get("shortest_edge") or cls.unsaid[0])
+            high = int(given.get("max_pixels") or size.get("longest_edge") or cls.unsaid[1])
             scale = float(given.get("rescale_factor", 1 / 255))
             mean, std = (
                 tuple(map(float, given.get(k, getattr(default, k))))
@@ -182,12 +186,13 @@ def smart_resize(
     min_pixels: int,
     max_pixels: int,
     rounding: str = "round",
+    factor: int = FACTOR,
 ) -> tuple[int, int]:
-    """The (height, width) nearest to the original that are multiples of 28 with an area in
+    """The (height, width) nearest to the original that are multiples of ``factor`` with an area in
     [min_pixels, max_pixels].
 
-    The rule of qwen-vl-utils 0.0.8: sides are at least 28 before the budget. That of transformers
-    5.23 differs only where a side is below 14 pixels. ``rounding`` ceil and floor are ablations.
+    The rule of qwen-vl-utils: sides are at least a token before the budget. That of transformers
+    5.23 differs only where a side is below half a token. ``rounding`` ceil and floor are ablations.
     Raises DataError when one side is over 200 times the other.
     """
     if min(height, width) < 1 or max(height, width) / min(height, width) > 200:
@@ -200,20 +205,20 @@ def smart_resize(
         "floor": math.floor,
     }
     nearest = rules[rounding]
-    h = max(FACTOR, nearest(height / FACTOR) * FACTOR)
-    w = max(FACTOR, nearest(width / FACTOR) * FACTOR)
+    h = max(factor, nearest(height / factor) * factor)
+    w = max(factor, nearest(width / factor) * factor)
     if h * w > max_pixels:
         beta = math.sqrt(height * width / max_pixels)
-        h = max(FACTOR, math.floor(height / beta / FACTOR) * FACTOR)
-        w = max(FACTOR, math.floor(width / beta / FACTOR) * FACTOR)
+        h = max(factor, math.floor(height / beta / factor) * factor)
+        w = max(factor, math.floor(width / beta / factor) * factor)
     elif h * w < min_pixels:
         beta = math.sqrt(min_pixels / (height * width))
-        h = math.ceil(height * beta / FACTOR) * FACTOR
-        w = math.ceil(width * beta / FACTOR) * FACTOR
+        h = math.ceil(height * beta / factor) * factor
+        w = math.ceil(width * beta / factor) * factor
     return h, w
 
 
-def exact_tokens(height: int, width: int, tokens: int) -> tuple[int, int]:
+def exact_tokens(height: int, width: int, tokens: int, factor: int = FACTOR) -> tuple[int, int]:
     """The (height, width) of exactly ``tokens`` visual tokens whose aspect ratio is closest to the
     original's.
 
@@ -223,64 +228,86 @@ def exact_tokens(height: int, width: int, tokens: int) -> tuple[int, int]:
     half = [(n, tokens // n) for n in range(1, math.isqrt(tokens) + 1) if tokens % n == 0]
     pairs = sorted({*half, *((b, a) for a, b in half)})
     h, w = min(pairs, key=lambda p: (abs(math.log(p[0] / p[1] * width / height)), p[0]))
-    return h * FACTOR, w * FACTOR
+    return h * factor, w * factor
 
 
 def target_size(
-    height: int, width: int, switches: Switches, task: Limits, checkpoint: Limits
+    height: int,
+    width: int,
+    switches: Switches,
+    task: Limits,
+    checkpoint: Limits,
+    factor: int = FACTOR,
+    most: int | None = None,
 ) -> tuple[int, int]:
     """The (height, width) an image or frame is resized to, under the resolution switch and the
-    pixel bounds of switches, task and checkpoint.
+    pixel bounds of switches, task and checkpoint. ``factor``: pixels on a side of a token;
+    ``most``: pixels that no bound exceeds.
     """
     mode, numbers = switches.resolution.mode, switches.resolution.numbers
     if mode == "tokens":
-        return exact_tokens(height, width, numbers[0])
+        return exact_tokens(height, width, numbers[0], factor)
     if mode == "size":
         return numbers[0], numbers[1]
     limits = media_limits(switches, task, checkpoint)
     assert limits.min_pixels and limits.max_pixels
+    high = min(limits.max_pixels, most or limits.max_pixels)
     return smart_resize(
-        height, width, limits.min_pixels, limits.max_pixels, rounding=switches.rounding
+        height, width, min(limits.min_pixels, high), high, switches.rounding, factor
     )
 
 
 def sample_frames(
-    total: int, video_fps: float, fps: float = FPS, max_frames: int | None = None
+    total: int,
+    video_fps: float,
+    fps: float = FPS,
+    max_frames: int | None = None,
+    whole: Callable[[float], int] = round,
 ) -> list[int]:
     """Indices of the frames that are shown: an even number, evenly spaced from the first to the
-    last.
+    last. ``whole``: how the number of pairs is made whole.
 
     Aims at ``fps`` frames a second, at least 4 and at most ``max_frames`` (768 by default), and
     never more than the clip has. Raises DataError for clips of fewer than two frames.
     """
     low = math.ceil(MIN_FRAMES / FRAME_FACTOR) * FRAME_FACTOR
     high = min(max_frames or MAX_FRAMES, total) // FRAME_FACTOR * FRAME_FACTOR
-    n = round(min(max(total / video_fps * fps, low), high) / FRAME_FACTOR) * FRAME_FACTOR
+    n = whole(min(max(total / video_fps * fps, low), high) / FRAME_FACTOR) * FRAME_FACTOR
     if n < FRAME_FACTOR:
         most = f", and at most {max_frames} may be shown" if max_frames else ""
         raise DataError(f"a video of {total} frames{most}: at least {FRAME_FACTOR} are needed")
     return [int(i) for i in torch.linspace(0, total - 1, n).round().long()]
 
 
-def frame_pixels(frames: int) -> tuple[int, int]:
+def frame_pixels(
+    frames: int, video_tokens: int = VIDEO_TOKENS, factor: int = FACTOR
+) -> tuple[int, int]:
     """(min_pixels, max_pixels) of each frame when ``frames`` of them share the video budget."""
-    high = max(
-        min(VIDEO_MAX_PIXELS, VIDEO_TOTAL_PIXELS / frames * FRAME_FACTOR),
-        int(VIDEO_MIN_PIXELS * 1.05),
-    )
-    return VIDEO_MIN_PIXELS, int(high)
+    low, most = FRAME_MIN_TOKENS * factor**2, FRAME_MAX_TOKENS * factor**2
+    share = video_tokens * factor**2 / frames * FRAME_FACTOR
+    return low, int(max(min(most, share), int(low * 1.05)))
 
 
 class Processor:
     """Turns decoded images and frames into patches under a checkpoint's settings and the ablation
     switches.
+
+    settings, video_tokens: the generation's settings, and the budget of a video; whole: how its
+    number of frame pairs is made whole. capped: whether a larger ``max_pixels`` than a frame's
+    share of that budget counts for nothing, as it does from qwen-vl-utils 0.0.10 on.
     """
 
+    settings: ClassVar[type[ProcessorConfig]] = ProcessorConfig
+    video_tokens: ClassVar[int] = VIDEO_TOKENS
+    whole: ClassVar[Callable[[float], int]] = round
+    capped: ClassVar[bool] = False
+
     def __init__(
-        self, config: ProcessorConfig = ProcessorConfig(), switches: Switches = Switches()
+        self, config: ProcessorConfig | None = None, switches: Switches = Switches()
     ) -> None:
-        self.config = config
+        self.config = config = config or self.settings()
         self.switches = switches
+        self.patch, self.factor = config.patch_size, config.patch_size * MERGE
         values = (np.arange(256, dtype=np.float64) * (1 / 255)).astype(np.float32)
         mean, std = (
             np.array(x, dtype=np.float32)[:, None] for x in (config.image_mean, config.image_std)
@@ -290,9 +317,9 @@ class Processor:
         self.lookup = torch.from_numpy((values - mean) / std)
 
     @classmethod
-    def load(cls, folder: Path, switches: Switches) -> Processor:
+    def load(cls, folder: Path, switches: Switches) -> Self:
         """With the settings of a checkpoint's folder. Raises CheckpointError."""
-        return cls(ProcessorConfig.load(folder), switches)
+        return cls(cls.settings.load(folder), switches)
 
     @property
     def limits(self) -> Limits:
@@ -303,7 +330,14 @@ class Processor:
     def frames(self, total: int, video_fps: float, task: Limits = Limits()) -> list[int]:
         """Indices of the frames that are shown of a video of ``total`` frames. Raises DataError."""
         limits = media_limits(self.switches, task, Limits(fps=FPS))
-        return sample_frames(total, video_fps, limits.fps or FPS, limits.max_frames)
+        return sample_frames(
+            total, video_fps, limits.fps or FPS, limits.max_frames, type(self).whole
+        )
+
+    def size(self, media: Media) -> tuple[int, int]:
+        """(width, height) in pixels at which the model sees an image or video."""
+        _, height, width = media.grid
+        return width * self.patch, height * self.patch
 
     def normalise(self, patches: Tensor) -> Tensor:
         """What the model reads [patches, 1176] (float32) of 8-bit patches."""
@@ -325,9 +359,12 @@ class Processor:
             self.switches,
             task,
             Limits(self.config.min_pixels, self.config.max_pixels),
+            self.factor,
         )
         resized = np.asarray(rgb.resize((width, height), Image.Resampling.BICUBIC))
-        patches, grid = cut(torch.from_numpy(resized.copy()).permute(2, 0, 1)[None], pair=False)
+        patches, grid = cut(
+            torch.from_numpy(resized.copy()).permute(2, 0, 1)[None], False, self.patch
+        )
         return patches, Media(grid)
 
     def video(self, frames: Frames, task: Limits = Limits()) -> tuple[Tensor, Grid]:
@@ -343,45 +380,51 @@ class Processor:
         sees it: a long clip is resized while it is decoded. Raises DataError.
         """
         height, width = frame.shape[:2]
-        size = target_size(height, width, self.switches, task, Limits(*frame_pixels(total)))
+        share = Limits(*frame_pixels(total, self.video_tokens, self.factor))
+        most = share.max_pixels if self.capped else None
+        size = target_size(height, width, self.switches, task, share, self.factor, most)
         if frame.shape[:2] == size:
             return frame
         pixels = torch.from_numpy(frame).permute(2, 0, 1)[None].float()  # [1, 3, height, width]
         wide = F.interpolate(pixels, size, mode="bicubic", antialias=True)
         return wide.clamp_(0, 255).round_().to(torch.uint8)[0].permute(1, 2, 0).numpy()
 
-    def video_patches(self, frames: Frames, seconds: float | None = None) -> tuple[Tensor, Media]:
-        """Patches [t * h * w, 3, 2, 196] (uint8) of frames that ``resize_frame`` gave and that are
-        ``seconds`` apart, not yet normalised, and their media; under the switch ``tube=per_frame``
-        [..., 3, 1, 196].
+    def video_patches(
+        self, frames: Frames, sampling: Sampling | None = None
+    ) -> tuple[Tensor, Media]:
+        """Patches [t * h * w, 3, 2, 196] (uint8) of frames that ``resize_frame`` gave and that were
+        chosen by ``sampling``, not yet normalised, and their media; under the switch
+        ``tube=per_frame`` [..., 3, 1, 196].
         """
         clip = torch.from_numpy(frames).permute(0, 3, 1, 2)  # [frames, 3, height, width]
         pair = self.switches.tube != "per_frame"
-        if pair and len(clip) % FRAME_FACTOR:
+        depth = FRAME_FACTOR if pair else 1
+        if len(clip) % depth:
             clip = torch.cat((clip, clip[-1:]))
-        patches, grid = cut(clip, pair)
-        step = seconds if seconds is None or not pair else FRAME_FACTOR * seconds
-        return patches, Media(grid, is_video=True, seconds_per_step=step)
+        patches, grid = cut(clip, pair, self.patch)
+        if sampling is None:
+            return patches, Media(grid, is_video=True)
+        return patches, Media(grid, True, depth / sampling.rate, sampling.times(depth))
 
 
-def cut(pixels: Tensor, pair: bool = True) -> tuple[Tensor, Grid]:
+def cut(pixels: Tensor, pair: bool = True, patch: int = PATCH) -> tuple[Tensor, Grid]:
     """8-bit patches [t * h * w, 3, 2, 14 * 14] and grid of uint8 frames [2 * t, 3, height, width],
-    sides multiples of 28.
+    sides multiples of two patches.
 
     Without ``pair`` frames are [t, 3, height, width], and so are the patches [..., 3, 1, 14 * 14]:
     each frame is to be shown twice.
     """
     frames, channels, height, width = pixels.shape
     depth = FRAME_FACTOR if pair else 1
-    t, h, w = frames // depth, height // PATCH, width // PATCH
-    # A side is cut into merge blocks, each of 2 patches, each of 14 pixels:
+    t, h, w = frames // depth, height // patch, width // patch
+    # A side is cut into merge blocks, each of 2 patches, each of 14 (or ``patch``) pixels:
     #       0     1       2         3         4         5         6            7         8
     #       time  frame   channel   row block row       y         column block column    x
-    axes = (t, depth, channels, h // MERGE, MERGE, PATCH, w // MERGE, MERGE, PATCH)
+    axes = (t, depth, channels, h // MERGE, MERGE, patch, w // MERGE, MERGE, patch)
     # Patches run over time, then merge blocks, then the 2x2 of a block, so that the merger joins
     # neighbours in memory; features of a patch run over channel, frame, y, x.
     patches = pixels.reshape(axes).permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
-    return patches.reshape(t * h * w, channels, depth, PATCH**2), (t, h, w)
+    return patches.reshape(t * h * w, channels, depth, patch**2), (t, h, w)
 
 
 def normalised(patches: Tensor, lookup: Tensor) -> Tensor:

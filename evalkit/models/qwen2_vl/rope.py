@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from evalkit.errors import DataError
-from evalkit.models.qwen2_vl.config import VisionConfig, Yarn
+from evalkit.models.config_json import Yarn
+from evalkit.models.qwen2_vl.config import Tower
 
 Grid = tuple[int, int, int]
 """(t, h, w) of one image or video, in patches: h and w before merging, t in pairs of frames."""
-MERGE = VisionConfig.spatial_merge_size
+MERGE = Tower.spatial_merge_size
 
 
 def merged(grid: Grid) -> Grid:
@@ -39,11 +40,12 @@ def grid_tokens(grid: Grid) -> int:
 @dataclass(frozen=True)
 class Span:
     """A part of a sequence: ``length`` text tokens, or the tokens of one image or video with this
-    ``grid``, counted in tokens (``merged``).
+    ``grid``, counted in tokens (``merged``), whose temporal steps are ``seconds`` apart.
     """
 
     length: int
     grid: Grid | None = None
+    seconds: float = 1.0
 
 
 def spans(
@@ -52,11 +54,14 @@ def spans(
     video_token: int,
     images: Sequence[Grid],
     videos: Sequence[Grid],
+    seconds: Sequence[float | None] = (),
 ) -> list[Span]:
     """Splits one sequence into text and visual spans. Grids, in patches, are consumed in order;
-    raises DataError if they do not fit the ids.
+    ``seconds`` are those between the steps of each video, 1 where they are not known. Raises
+    DataError if grids do not fit the ids.
     """
     waiting = {image_token: list(images), video_token: list(videos)}
+    steps = iter(seconds)
     out: list[Span] = []
     i = text = 0
     while i < len(input_ids):
@@ -78,7 +83,8 @@ def spans(
                 f"a visual grid of {t}x{h}x{w} patches needs {n} placeholder tokens in a "
                 "row; the prompt has fewer"
             )
-        out.append(Span(n, grid))
+        step = next(steps, None) if token == video_token else None
+        out.append(Span(n, grid, step or 1.0))
         i += n
     if text:
         out.append(Span(text))

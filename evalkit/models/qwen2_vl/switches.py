@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from evalkit.errors import UsageError
 from evalkit.models.switch import SwitchSet, switch
 
 LARGEST = 100_000_000
 """Pixels of the largest image that a switch may ask for."""
-
-TOKEN = 28
-"""Pixels on a side of one visual token."""
 
 SPACING = {
     "mrope": 1.0,
@@ -31,13 +28,19 @@ SPACING = {
 }
 """``temporal_spacing`` of the position schemes that have one, where it is not set."""
 
+TOKENS_PER_SECOND = 2.0
+"""Positions to a second under ``time=absolute``, where neither switch nor checkpoint says."""
+
 
 @dataclass(frozen=True)
 class Resolution:
     """How large images are shown: ``dynamic`` (their own size within pixel bounds), ``tokens``
     (exactly so many visual tokens) or ``size`` (height, width).
+
+    token: pixels on a side of one visual token.
     """
 
+    token: ClassVar[int] = 28
     mode: Literal["dynamic", "tokens", "size"] = "dynamic"
     numbers: tuple[int, ...] = ()
 
@@ -52,11 +55,11 @@ class Resolution:
         lengths = {"dynamic": 0, "tokens": 1, "size": 2}
         if lengths.get(mode) != len(numbers) or any(n < 1 for n in numbers):
             raise ValueError("expected dynamic, tokens:N or size:HxW")
-        if mode == "size" and any(n % TOKEN for n in numbers):
-            raise ValueError(f"height and width must be multiples of {TOKEN}")
-        if math.prod(numbers) * (TOKEN**2 if mode == "tokens" else 1) > LARGEST:
+        if mode == "size" and any(n % cls.token for n in numbers):
+            raise ValueError(f"height and width must be multiples of {cls.token}")
+        if math.prod(numbers) * (cls.token**2 if mode == "tokens" else 1) > LARGEST:
             raise ValueError(
-                f"images are made at most {LARGEST:,} pixels large; a token has {TOKEN**2}"
+                f"images are made at most {LARGEST:,} pixels large; a token has {cls.token**2}"
             )
         return cls(mode, numbers)  # type: ignore[arg-type]
 
@@ -183,6 +186,34 @@ class Switches(SwitchSet):
         help="where text continues after a visual: beyond all components, or rows and columns only",
         read_in="positions.mrope_ids",
         source="max_all: arXiv 2409.12191, section 2.1; max_hw: transformers 5.23",
+    )
+    time: str = switch(
+        "index",
+        choices=("index", "absolute", "constant"),
+        needs={"position": ("mrope", "mrope_i", "mhrope"), "layout": ("3d", "reset")},
+        help="where the frame pairs of a video stand in time: one apart, at their seconds, or all "
+        "at one time",
+        read_in="positions.steps",
+        source="index: arXiv 2409.12191, section 2.1; absolute: arXiv 2502.13923, section 2.1.2",
+    )
+    tokens_per_second: float | None = switch(
+        None,
+        kind=float,
+        above=0,
+        needs={"time": ("absolute",)},
+        unset="the checkpoint's, else 2",
+        help="positions to a second",
+        read_in="positions.steps",
+        source="2: the released Qwen2.5-VL; 4: the default in transformers",
+    )
+    time_rounding: str = switch(
+        "after",
+        choices=("after", "before"),
+        needs={"time": ("absolute",)},
+        help="when times are cut to whole positions: after the product with the number of the "
+        "pair, or before",
+        read_in="positions.steps",
+        source="after: arXiv 2502.13923; before: transformers 4.50 to 5.2",
     )
     combine: str = switch(
         "sections",
@@ -353,8 +384,14 @@ class Switches(SwitchSet):
         """
         return self.temporal_spacing or SPACING.get(self.position)
 
+    @property
+    def rate(self) -> float:
+        """``tokens_per_second``, or what the release has."""
+        return self.tokens_per_second or TOKENS_PER_SECOND
+
     def value(self, name: str) -> Any:
-        return self.spacing if name == "temporal_spacing" else super().value(name)
+        resolved = {"temporal_spacing": self.spacing, "tokens_per_second": self.rate}
+        return resolved[name] if name in resolved else super().value(name)
 
 
 BLIND = {"vision_gate": 0}

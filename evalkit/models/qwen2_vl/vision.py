@@ -8,48 +8,51 @@ the pack.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from evalkit.models.qwen2_vl.attention import Segments
-from evalkit.models.qwen2_vl.config import VisionConfig
+from evalkit.models.qwen2_vl.config import Tower
 from evalkit.models.qwen2_vl.rope import Grid, rotate, vision_angles
 from evalkit.models.qwen2_vl.switches import Switches
 
+LayerNorm = partial(nn.LayerNorm, eps=1e-6)
+
 
 class PatchEmbed(nn.Module):
-    """The released Conv3d over 2x14x14 pixels, kernel = stride, as the equal matrix product on
+    """The released Conv3d over 2 frames of a patch, kernel = stride, as the equal matrix product on
     flattened patches.
     """
 
-    def __init__(self, config: VisionConfig) -> None:
+    def __init__(self, config: Tower, bias: bool = False) -> None:
         super().__init__()
-        self.proj = nn.Linear(config.patch_features, config.embed_dim, bias=False)
+        self.proj = nn.Linear(config.patch_features, config.width, bias)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """[patches, channels * 2 * 14 * 14] -> [patches, embed_dim]"""
+        """[patches, channels * 2 * height * width] -> [patches, width]"""
         return self.proj(patches.to(self.proj.weight.dtype))
 
 
 class VisionAttention(nn.Module):
     """The projections of a block's attention."""
 
-    def __init__(self, config: VisionConfig) -> None:
+    def __init__(self, config: Tower) -> None:
         super().__init__()
         self.heads = config.num_heads
-        self.qkv = nn.Linear(config.embed_dim, 3 * config.embed_dim)
-        self.proj = nn.Linear(config.embed_dim, config.embed_dim)
+        self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.proj = nn.Linear(config.width, config.width)
 
 
 class VisionMLP(nn.Module):
     """Two layers with quick GELU, x * sigmoid(1.702 x), between them."""
 
-    def __init__(self, config: VisionConfig) -> None:
+    def __init__(self, config: Tower) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(config.embed_dim, config.embed_dim * config.mlp_ratio)
-        self.fc2 = nn.Linear(config.embed_dim * config.mlp_ratio, config.embed_dim)
+        self.fc1 = nn.Linear(config.width, config.inner)
+        self.fc2 = nn.Linear(config.inner, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.fc1(x)
@@ -59,18 +62,24 @@ class VisionMLP(nn.Module):
 class VisionBlock(nn.Module):
     """Norm, attention, norm, MLP, each pair added to the residual stream. ``project`` and
     ``finish`` are what lies before and behind attention; both act on each patch alone.
+
+    ``mlp`` (of a config) and ``norm`` (of a width) are the generation's.
     """
 
-    def __init__(self, config: VisionConfig) -> None:
+    def __init__(
+        self,
+        config: Tower,
+        mlp: Callable[[Tower], nn.Module] = VisionMLP,
+        norm: Callable[[int], nn.Module] = LayerNorm,
+    ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(config.embed_dim, eps=1e-6)
-        self.norm2 = nn.LayerNorm(config.embed_dim, eps=1e-6)
+        self.norm1, self.norm2 = norm(config.width), norm(config.width)
         self.attn = VisionAttention(config)
-        self.mlp = VisionMLP(config)
+        self.mlp = mlp(config)
 
     def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[patches, embed_dim] -> rotated queries and keys, and values, [patches, heads,
-        head_dim]. Rotated in fp32, as released.
+        """[patches, width] -> rotated queries and keys, and values, [patches, heads, head_dim].
+        Rotated in fp32, as released.
         """
         heads = self.attn.heads
         qkv = self.attn.qkv(self.norm1(x)).unflatten(-1, (3 * heads, -1))
@@ -79,7 +88,7 @@ class VisionBlock(nn.Module):
         return q, k, v
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        """The block's output [patches, embed_dim] for its input ``x`` and the attention output
+        """The block's output [patches, width] for its input ``x`` and the attention output
         [patches, heads, head_dim].
         """
         x = x + self.attn.proj(attended.flatten(1))
@@ -92,50 +101,64 @@ class VisionBlock(nn.Module):
 class PatchMerger(nn.Module):
     """Joins each 2x2 block of patches (contiguous rows) into one token of the decoder's width."""
 
-    def __init__(self, config: VisionConfig) -> None:
+    def __init__(self, config: Tower, norm: Callable[[int], nn.Module] = LayerNorm) -> None:
         super().__init__()
-        self.width = config.embed_dim * config.spatial_merge_size**2
-        self.ln_q = nn.LayerNorm(config.embed_dim, eps=1e-6)
-        self.mlp = nn.Sequential(
-            nn.Linear(self.width, self.width), nn.GELU(), nn.Linear(self.width, config.hidden_size)
-        )
+        wide = config.width * config.spatial_merge_size**2
+        self.wide = wide
+        self.ln_q = norm(config.width)
+        self.mlp = nn.Sequential(nn.Linear(wide, wide), nn.GELU(), nn.Linear(wide, config.output))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[patches, embed_dim] -> [patches / 4, hidden_size]"""
-        return self.mlp(self.ln_q(x).view(-1, self.width))
+        """[patches, width] -> [patches / 4, output]"""
+        return self.mlp(self.ln_q(x).view(-1, self.wide))
 
 
 class VisionTransformer(nn.Module):
-    """Patch embedding, blocks and merger."""
+    """Patch embedding, blocks and merger; ``mlp`` and ``norm`` as a block has them."""
 
-    def __init__(self, config: VisionConfig, switches: Switches = Switches()) -> None:
+    def __init__(
+        self,
+        config: Tower,
+        switches: Switches = Switches(),
+        mlp: Callable[[Tower], nn.Module] = VisionMLP,
+        norm: Callable[[int], nn.Module] = LayerNorm,
+    ) -> None:
         super().__init__()
         self.config = config
         self.switches = switches
         self.patch_embed = PatchEmbed(config)
-        self.blocks = nn.ModuleList(VisionBlock(config) for _ in range(config.depth))
-        self.merger = PatchMerger(config)
+        self.blocks = nn.ModuleList(VisionBlock(config, mlp, norm) for _ in range(config.depth))
+        self.merger = PatchMerger(config, norm)
 
     def forward(self, patches: Tensor, grids: Sequence[Grid]) -> Tensor:
-        """Features [sum of t * h * w / 4, hidden_size] of packed patches [sum of t * h * w, 1176],
+        """Features [sum of t * h * w / 4, output] of packed patches [sum of t * h * w, 1176],
         items in the order of grids.
         """
-        c, switches = self.config, self.switches
-        x = self.patch_embed(patches)  # [patches, embed_dim]
-        cos, sin = vision_angles(  # [patches, head_dim]
-            grids,
-            c.head_dim,
-            c.rope_theta,
-            c.spatial_merge_size,
-            x.device,
-            switches.vision_position,
-            time=switches.vision_time == "on",
-        )
-        if switches.vision_scope == "clip":
-            lengths = [t * h * w for t, h, w in grids]
-        else:  # each frame pair apart
-            lengths = [h * w for t, h, w in grids for _ in range(t)]
-        segments = Segments(lengths, x.device)
+        x = self.patch_embed(patches)  # [patches, width]
+        cos, sin = rotations(grids, self.config, self.switches, x.device)
+        segments = scopes(grids, self.switches, x.device)
         for block in self.blocks:
             x = block(x, cos, sin, segments)
         return self.merger(x)
+
+
+def rotations(
+    grids: Sequence[Grid], config: Tower, switches: Switches, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """cos and sin [patches, head_dim] of a tower's positions."""
+    return vision_angles(
+        grids,
+        config.head_dim,
+        config.rope_theta,
+        config.spatial_merge_size,
+        device,
+        switches.vision_position,
+        time=switches.vision_time == "on",
+    )
+
+
+def scopes(grids: Sequence[Grid], switches: Switches, device: torch.device) -> Segments:
+    """What patches attend to where no windows divide it: each frame pair apart, or the clip."""
+    if switches.vision_scope == "clip":
+        return Segments([t * h * w for t, h, w in grids], device)
+    return Segments([h * w for t, h, w in grids for _ in range(t)], device)
