@@ -35,8 +35,8 @@ from evalkit.files import replace_json
 ANSWER_MAKING = tuple(
     f"evalkit.{name}"
     for name in (
-        "models engine media timeline subtitles model_adapters tasks metrics protocols own "
-        "sources rows clips formats nano lab"
+        "models engine media timeline subtitles model_adapters tasks video_choice metrics "
+        "protocols own sources rows clips formats nano lab"
     ).split()
 )
 """Modules and packages whose code can change an answer or a score."""

@@ -141,9 +141,9 @@ def samples_at_hand(cell: Cell, most: int | None = None) -> list[Sample | RowErr
     """All samples of a cell; None where the data would have to be fetched, or are more than
     ``most``.
     """
-    from evalkit.sources import Hub
+    from evalkit.sources import Hub, Joined
 
-    if isinstance(cell.task.source, Hub) and cell.data is None:
+    if isinstance(cell.task.source, Hub | Joined) and cell.data is None:
         return None
     samples = list(islice(read_samples(cell.task, cell.data), most and most + 1))
     return samples if most is None or len(samples) <= most else None

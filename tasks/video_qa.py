@@ -1,7 +1,10 @@
 """Multiple-choice questions about video: NExT-QA (five options) and Video-MME (four).
 
 Data: `lmms-lab/NExTQA` (configuration MC, test, 8.56k questions) and `lmms-lab/Video-MME` (test,
-2,700 questions on 900 videos, used without subtitles), with their clips in zip files. ``mini``:
+2,700 questions on 900 videos), with their clips in zip files. ``videomme`` is asked without
+subtitles, ``videomme_sub`` with those that are spoken while a frame that the model sees is shown
+(744 of the videos have some; for the others the list is empty); ``--by duration`` shows short,
+medium and long videos, as the paper's table does. ``mini``:
 about 200 questions on clips of 2 to 8 seconds drawn by evalkit, in the columns of NExT-QA; chance
 is 20 %. Papers: Xiao et al., "NExT-QA" (CVPR 2021); Fu et al., "Video-MME" (CVPR 2025). Metric:
 accuracy. An answer that names no option, or more than one, is wrong and counted as unparsed; no
@@ -14,7 +17,7 @@ paper.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -23,8 +26,9 @@ from evalkit.metrics.choice import LETTERS, parse_choice
 from evalkit.protocols import DEFAULT, LETTERED, VIDEO_BUDGET, Protocol
 from evalkit.rows import identifier, string, strings, tier, video
 from evalkit.sources import Embedded, Hub
+from evalkit.subtitles import Cue, read_srt
 from evalkit.task import Metric, Row, Subset, Task
-from evalkit.types import Completion, Sample, Score
+from evalkit.types import Completion, Message, Sample, Score, Subtitles, Text
 
 NEXTQA_COLUMNS = ("video", "question", "answer", "qid", "type", "a0", "a1", "a2", "a3", "a4")
 VIDEOMME_COLUMNS = (
@@ -50,8 +54,29 @@ VIDEOMME = Protocol(
     "Respond with only the letter (A, B, C, or D) of the correct option.\nQuestion: "
     "{question}\n{options}\nAnswer: ",
 )
+VIDEOMME_SUB = Protocol(
+    origin=VIDEOMME.origin + " (FRAMES_TMPL_SUB), each line once",
+    prompt="\nThese are the frames of a video. This video's subtitles are listed below:\n"
+    "{subtitles}\nSelect the best answer to the following multiple-choice question based on the "
+    "video. Respond with only the letter (A, B, C, or D) of the correct option.\nQuestion: "
+    "{question}\n{options}\nAnswer: ",
+)
 NEXTQA_PROTOCOLS = {DEFAULT: LETTERED}
 VIDEOMME_PROTOCOLS = {DEFAULT: VIDEOMME, "qwen2-vl": VIDEOMME}
+VIDEOMME_SUB_PROTOCOLS = {DEFAULT: VIDEOMME_SUB, "qwen2-vl": VIDEOMME_SUB}
+
+
+def videomme(protocols: Mapping[str, Protocol], subtitles: bool = False) -> Subset:
+    source = Hub(
+        repository="lmms-lab/Video-MME",
+        config="videomme",
+        split="test",
+        columns=VIDEOMME_COLUMNS,
+        clips="videoID",
+        subtitles=subtitles,
+        archives=("videos_chunked_*.zip", *(["subtitle.zip"] if subtitles else [])),
+    )
+    return Subset(source, budget=VIDEO_BUDGET, protocols=protocols)
 
 
 class VideoQA(Task):
@@ -84,22 +109,12 @@ class VideoQA(Task):
             budget=VIDEO_BUDGET,
             protocols=NEXTQA_PROTOCOLS,
         ),
-        "videomme": Subset(
-            Hub(
-                repository="lmms-lab/Video-MME",
-                config="videomme",
-                split="test",
-                columns=VIDEOMME_COLUMNS,
-                clips="videoID",
-                archives=("videos_chunked_*.zip",),
-            ),
-            budget=VIDEO_BUDGET,
-            protocols=VIDEOMME_PROTOCOLS,
-        ),
+        "videomme": videomme(VIDEOMME_PROTOCOLS),
+        "videomme_sub": videomme(VIDEOMME_SUB_PROTOCOLS, subtitles=True),
     }
 
     def samples(self, row: Row) -> Iterable[Sample]:
-        yield self.videomme(row) if self.subset_name == "videomme" else self.nextqa(row)
+        yield self.videomme(row) if "videomme" in self.subset_name else self.nextqa(row)
 
     def nextqa(self, row: Row) -> Sample:
         clip, name = video(row), identifier(row, "video")
@@ -124,9 +139,15 @@ class VideoQA(Task):
             raise DataError(
                 f"'answer' is {answer!r}, not one of {', '.join(letters) or 'no options'}"
             )
+        question = string(row, "question")
+        if self.subset_name == "videomme_sub":
+            messages = self.ask(clip, question=question, options=options, subtitles="{subtitles}")
+            messages = with_cues(messages, cues(row))
+        else:
+            messages = self.ask(clip, question=question, options=options)
         return Sample(
             id=identifier(row, "question_id"),
-            messages=self.ask(clip, question=string(row, "question"), options=options),
+            messages=messages,
             target=letters.index(answer),
             choices=lettered(options),
             cluster=identifier(row, "videoID"),
@@ -146,6 +167,29 @@ class VideoQA(Task):
         return Score(
             {"accuracy": float(index == sample.target)}, parsed=parsed, unparsed=index is None
         )
+
+
+def cues(row: Row) -> tuple[Cue, ...]:
+    """The subtitles of a row's video; none where the data set has none for it."""
+    if isinstance(row["subtitles"], DataError):
+        raise row["subtitles"]
+    return read_srt(row["subtitles"]) if row["subtitles"] else ()
+
+
+def with_cues(messages: Iterable[Message], cues: tuple[Cue, ...]) -> tuple[Message, ...]:
+    """The messages with subtitles in place of the texts that have a place for them."""
+    return tuple(
+        replace(
+            message,
+            content=tuple(
+                Subtitles(part.text, cues)
+                if isinstance(part, Text) and "{subtitles}" in part.text
+                else part
+                for part in message.content
+            ),
+        )
+        for message in messages
+    )
 
 
 def lettered(options: Sequence[str]) -> tuple[str, ...]:

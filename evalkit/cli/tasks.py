@@ -76,13 +76,13 @@ def _details(task: Task) -> dict[str, Any]:
 
 def _prompt(task: Task) -> str:
     """The first prompt of the subset where its data are at hand, else of the default subset."""
-    from evalkit.sources import Hub
+    from evalkit.sources import Hub, Joined
     from evalkit.task import read_samples
     from evalkit.types import Sample
 
     here = type(task)()
     for one in (task, here):
-        if isinstance(one.source, Hub):
+        if isinstance(one.source, Hub | Joined):
             continue
         try:
             sample = next(s for s in read_samples(one) if isinstance(s, Sample))

@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 Box = tuple[float, float, float, float]
+Point = tuple[float, float]
 
 UNITS = ("norm1000", "norm999", "norm1", "pixel", "resized", "square", "crop")
 FORMS = ("json", "list")
@@ -40,6 +41,12 @@ _READERS = {
     "list": re.compile(_FOUR),
 }
 _LOC = re.compile(r"<loc([0-9]{4})>\s*" * 4)
+_POINTS = {
+    None: re.compile(rf"\({_NUMBER},{_NUMBER}\)"),
+    "json": re.compile(rf'"point_2d"\s*:\s*\[{_NUMBER},{_NUMBER}\]'),
+    "list": re.compile(rf"\[{_NUMBER},{_NUMBER}\]"),
+}
+_LOC_POINT = re.compile(r"<loc([0-9]{4})>\s*" * 2)
 
 
 def is_space(text: object) -> bool:
@@ -60,9 +67,7 @@ def parse_box(text: str, space: str, width: int, height: int) -> Box | None:
     area. Corners outside the image are kept as they are written. Raises ValueError for a text that
     names no space, and for ``resized`` without the size at which the image was seen.
     """
-    parts = _parts(space)
-    if parts is None:
-        raise ValueError(f"{space!r} is no box space: UNIT or UNIT:FORM, {', '.join(UNITS)}")
+    parts = _known(space)
     match = (_LOC if parts["loc"] else _READERS[parts["form"]]).search(text)
     if not match:
         return None
@@ -71,13 +76,34 @@ def parse_box(text: str, space: str, width: int, height: int) -> Box | None:
         x1, y1, x2, y2 = y1, x1, y2, x2
     if x1 >= x2 or y1 >= y2:
         return None
+    return (*_placed(x1, y1, parts, width, height), *_placed(x2, y2, parts, width, height))
+
+
+def parse_point(text: str, space: str, width: int, height: int) -> Point | None:
+    """The first ``(x,y)`` of an answer (``"point_2d": [x, y]``, ``[x, y]``, ``<loc0256><loc0512>``
+    by the space's form), in pixels; otherwise as ``parse_box``.
+    """
+    parts = _known(space)
+    if not (match := (_LOC_POINT if parts["loc"] else _POINTS[parts["form"]]).search(text)):
+        return None
+    x, y = (float(number) for number in match.groups())
+    return _placed(*((y, x) if parts["loc"] else (x, y)), parts, width, height)
+
+
+def centre(box: Box) -> Point:
+    return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+
+
+def _known(space: str) -> re.Match[str]:
+    if (parts := _parts(space)) is None:
+        raise ValueError(f"{space!r} is no box space: UNIT or UNIT:FORM, {', '.join(UNITS)}")
+    return parts
+
+
+def _placed(x: float, y: float, parts: re.Match[str], width: int, height: int) -> Point:
+    """A point of a space in pixels."""
     (whole_x, whole_y), (across, down), (left, top) = _frame(parts, width, height)
-    return (
-        x1 / whole_x * across + left,
-        y1 / whole_y * down + top,
-        x2 / whole_x * across + left,
-        y2 / whole_y * down + top,
-    )
+    return x / whole_x * across + left, y / whole_y * down + top
 
 
 def _frame(parts: re.Match[str], width: int, height: int) -> tuple[tuple[float, float], ...]:

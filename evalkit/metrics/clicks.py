@@ -1,0 +1,75 @@
+"""Reading where an answer clicks, as published evaluations of screenshots do it.
+
+Each is the rule of the harness that it names, for use under that protocol. Every reader takes an
+answer and the picture's width and height, and gives the point in pixels, or None where the original
+counts the answer as wrong or as a click into the top left corner.
+"""
+
+from __future__ import annotations
+
+import re
+
+from evalkit.metrics.boxes import Point
+
+_N = r"(-?\d+(?:\.\d+)?)"
+_P = r"(-?\d+(?:\.\d+)?%?)"
+_FOUR = re.compile(rf"\[\s*{_N},\s*{_N},\s*{_N},\s*{_N}\s*\]")
+_TAGGED = re.compile(r"<\s*bbox[^>]*>(.*?)<\s*/\s*bbox\s*>", re.IGNORECASE | re.DOTALL)
+_TWO = re.compile(rf"[\[(]\s*{_P}\s*(?:,|\s)\s*{_P}\s*[\])]")
+_NAMED = re.compile(
+    rf"['\"]?x['\"]?\s*[:=]\s*{_P}.*?['\"]?y['\"]?\s*[:=]\s*{_P}", re.IGNORECASE | re.DOTALL
+)
+_CLICK = re.compile(r"x=([\d.]+), y=([\d.]+)")
+
+
+def lmms_eval_box(text: str, width: int, height: int) -> Point | None:
+    """The centre of the first four numbers in square brackets, as parts of the sides (lmms-eval's
+    ScreenSpot, Center_ACC).
+    """
+    if not (match := _FOUR.search(text)):
+        return None
+    x1, y1, x2, y2 = map(float, match.groups())
+    return (x1 + x2) / 2 * width, (y1 + y2) / 2 * height
+
+
+def lmms_eval_point(text: str, width: int, height: int) -> Point | None:
+    """The centre of a ``<bbox>``, else two numbers in brackets, else ``x: 0.1, y: 0.2``, else the
+    first two numbers (the centre of the first four where the answer speaks of a box), as parts of
+    the sides or in per cent (lmms-eval's ScreenSpot-v2).
+    """
+    if (tagged := _TAGGED.search(text)) and len(four := re.findall(_P, tagged[1])[:4]) == 4:
+        return _scaled(*_middle(four), width, height)
+    if match := _TWO.search(text) or _NAMED.search(text):
+        return _scaled(_part(match[1]), _part(match[2]), width, height)
+    numbers = re.findall(_P, text)
+    if len(numbers) >= 4 and any(word in text.lower() for word in ("box", "rect")):
+        return _scaled(*_middle(numbers[:4]), width, height)
+    if len(numbers) >= 2:
+        return _scaled(_part(numbers[0]), _part(numbers[1]), width, height)
+    return None
+
+
+def vlmevalkit_click(text: str, width: int, height: int) -> Point | None:
+    """``x=0.5, y=0.25`` as parts of the sides, or, where one is over 1, in pixels (VLMEvalKit's
+    ScreenSpot).
+    """
+    if not (match := _CLICK.search(text)):
+        return None
+    try:
+        x, y = map(float, match.groups())
+    except ValueError:  # 1.2.3
+        return None
+    return (x, y) if x > 1 or y > 1 else (x * width, y * height)
+
+
+def _part(number: str) -> float:
+    return float(number[:-1]) / 100 if number.endswith("%") else float(number)
+
+
+def _middle(numbers: list[str]) -> Point:
+    x1, y1, x2, y2 = map(_part, numbers)
+    return (x1 + x2) / 2, (y1 + y2) / 2
+
+
+def _scaled(x: float, y: float, width: int, height: int) -> Point:
+    return x * width, y * height

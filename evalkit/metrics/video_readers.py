@@ -1,0 +1,93 @@
+"""How published evaluations of video benchmarks read the option out of an answer.
+
+Each is the rule of the harness that it names, for use under that protocol; evalkit's own strict
+reader is ``evalkit.metrics.choice``. They read more answers, and some of them wrongly. Every reader
+takes an answer and the texts of the options (without letters), and gives an option's index, or None
+where the original counts the answer as wrong, draws an option by chance, or asks a judge.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from evalkit.metrics.choice import LETTERS
+
+_VIDEOMME_LEADS = (
+    "The best answer is",
+    "The correct answer is",
+    "The answer is",
+    "The answer",
+    "The best option isThe correct option is",  # the original lacks a comma here,
+    "Best answer:Best option:",  # and here
+)
+
+
+def videomme(text: str, options: Sequence[str]) -> int | None:
+    """The first of the letters A to D in an answer, after its usual openings are cut out. Of
+    Video-MME's authors, in lmms-eval and VLMEvalKit (``extract_characters_regex``).
+    """
+    said = text.strip()
+    for lead in _VIDEOMME_LEADS:
+        said = said.replace(lead, "")
+    return _index(match[0] if (match := re.search(r"[ABCD]", said)) else "", options)
+
+
+def mvbench_vlmevalkit(text: str, options: Sequence[str]) -> int | None:
+    """The option whose letter in brackets, ``(b)``, holds the first word of an answer (full stops
+    left out), or is held by it (``check_ans``). Of several, as for the word ``(``, the original
+    takes the right one; that counts as none here.
+    """
+    word = text.lower().split(" ")[0]
+    marks = [f"({letter})".lower() for letter in LETTERS[: len(options)]]
+    named = [i for i, mark in enumerate(marks) if word.replace(".", "") in mark or mark in word]
+    return named[0] if len(named) == 1 else None
+
+
+_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+
+
+def mvbench_lmms_eval(text: str, options: Sequence[str]) -> int | None:
+    """``B. text`` as B; otherwise the first of the letters A to E that stands alone once
+    punctuation is gone, small ones too: "a cat" is A (``mcq_acc``).
+    """
+    if match := re.match(r"([A-E])\.\s*.+$", text.strip(), re.IGNORECASE):
+        return _index(match[1].upper(), options)
+    said = text.replace("\n", " ").replace("\t", " ").strip()
+    digits = re.search(r"\d,\d", said) is not None
+    plain = said
+    for mark in _PUNCTUATION:
+        beside_blank = f"{mark} " in said or f" {mark}" in said
+        plain = plain.replace(mark, "" if beside_blank or digits else " ")
+    plain = _without_stops(plain)
+    match = re.search(r"\b([A-E])\b", plain, re.IGNORECASE)
+    return _index(match[1].upper() if match else "", options)
+
+
+def _without_stops(text: str) -> str:
+    """Full stops that no digit follows are cut out, at most the first 32 of them (the original
+    passes a flag where a count belongs).
+    """
+    return re.sub(r"\.(?!\d)", "", text, count=int(re.UNICODE))
+
+
+def egoschema(text: str, options: Sequence[str]) -> int | None:
+    """An answer that is, to the letter, an option as the data set lists it with a full stop at its
+    end, or its first sentence, or its letter (lmms-eval).
+    """
+    listed = [f"{letter}. {option}" for letter, option in zip(LETTERS, options)]
+    whole = [line if line.endswith(".") else f"{line}." for line in listed]
+    for forms in (whole, [line.split(". ")[1] for line in whole], LETTERS[: len(options)]):
+        if text in forms and text:
+            return [*forms].index(text)
+    return None
+
+
+def bare_letter(text: str, options: Sequence[str]) -> int | None:
+    """An answer that is a capital letter and nothing else (lmms-eval's PerceptionTest)."""
+    return _index(text, options)
+
+
+def _index(letter: str, options: Sequence[str]) -> int | None:
+    letters = [*LETTERS[: len(options)]]
+    return letters.index(letter) if letter in letters else None

@@ -1,0 +1,70 @@
+"""EgoSchema: questions about three minutes of what somebody did, seen from their own eyes.
+
+Data: `lmms-lab/egoschema` on the hub (MIT, clips under Ego4D's licence), split test: configuration
+Subset (500 questions with answers) and MC (5,031, answers hidden: their server takes ``{video_idx:
+index}``). Columns question_idx, question, video_idx, option (five, each with its letter), answer;
+clips in zip files. Paper: Mangalam et al., "EgoSchema" (NeurIPS 2023). Metric: accuracy; chance is
+20 %. Prompt: lmms-eval's; which one the Qwen2-VL paper used is not known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import ClassVar
+
+from evalkit.errors import DataError
+from evalkit.metrics.video_readers import egoschema
+from evalkit.protocols import DEFAULT, LETTERED, VIDEO_BUDGET, Protocol
+from evalkit.rows import identifier, string, strings, video
+from evalkit.sources import Hub
+from evalkit.task import Row, Subset
+from evalkit.types import Sample
+from evalkit.video_choice import VideoChoice, whole_number
+
+COLUMNS = ("question_idx", "question", "video_idx", "option")
+PROTOCOLS = {
+    DEFAULT: LETTERED,
+    "lmms-eval": Protocol(
+        origin="lmms-eval 0.7, lmms_eval/tasks/egoschema/utils.py",
+        prompt=LETTERED.prompt,
+        max_new_tokens=16,
+        reader="lmms-eval",
+    ),
+}
+
+
+def questions(config: str, *more: str) -> Subset:
+    source = Hub(
+        repository="lmms-lab/egoschema",
+        config=config,
+        split="test",
+        columns=(*COLUMNS, *more),
+        clips="video_idx",
+        archives=("videos_chunked_*.zip",),
+    )
+    return Subset(source, budget=VIDEO_BUDGET, protocols=PROTOCOLS)
+
+
+class EgoSchema(VideoChoice):
+    """One sample per row."""
+
+    name = "egoschema"
+    description = "questions about three minutes of first-person video (accuracy)"
+    subsets: ClassVar = {"subset": questions("Subset", "answer"), "full": questions("MC")}
+    readers: ClassVar = {"lmms-eval": egoschema}
+
+    def samples(self, row: Row) -> Iterable[Sample]:
+        options = [re.sub(r"^[A-E][.:]\s*", "", option) for option in strings(row, "option")]
+        if len(options) != 5 or not all(options):
+            raise DataError(f"'option' has {len(options)} options, some of them empty, not five")
+        hidden = self.subset_name == "full"
+        yield self.question(
+            video(row),
+            string(row, "question"),
+            options,
+            None if hidden else whole_number(row["answer"], "answer", 5),
+            id=identifier(row, "video_idx"),
+            cluster=identifier(row, "video_idx"),
+            metadata={"question_idx": identifier(row, "question_idx")},
+        )

@@ -1,0 +1,79 @@
+"""PerceptionTest: questions about memory, abstraction, physics and semantics in made-up scenes.
+
+Data: `lmms-lab/PerceptionTest_Val` (configuration mc_question_val, split validation, 19,140
+questions) and `lmms-lab/PerceptionTest` (mc_question, test, answers hidden), CC-BY 4.0 by the
+authors' card; columns video_name, question, question_id, options (three), answer_id, area,
+reasoning, tag; clips in zip files. Paper: Patraucean et al., "Perception Test" (NeurIPS 2023).
+Metric: top-1 accuracy; chance is a third. Prompt: lmms-eval's; which one the Qwen2-VL paper used is
+not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from evalkit.errors import DataError
+from evalkit.metrics.video_readers import bare_letter
+from evalkit.protocols import DEFAULT, LETTERED, VIDEO_BUDGET, Protocol
+from evalkit.rows import identifier, string, strings, video
+from evalkit.sources import Hub
+from evalkit.task import Row, Subset
+from evalkit.types import Sample
+from evalkit.video_choice import VideoChoice, whole_number
+
+COLUMNS = ("video_name", "question", "question_id", "options", "area", "reasoning", "tag")
+PROTOCOLS = {
+    DEFAULT: LETTERED,
+    "lmms-eval": Protocol(
+        origin="lmms-eval 0.7, lmms_eval/tasks/perceptiontest/val/utils.py",
+        prompt=LETTERED.prompt,
+        max_new_tokens=16,
+        reader="lmms-eval",
+    ),
+}
+
+
+def questions(repository: str, config: str, split: str, *more: str) -> Subset:
+    source = Hub(
+        repository=repository,
+        config=config,
+        split=split,
+        columns=(*COLUMNS, *more),
+        clips="video_name",
+        archives=("*video*.zip",),
+    )
+    return Subset(source, budget=VIDEO_BUDGET, protocols=PROTOCOLS)
+
+
+class PerceptionTest(VideoChoice):
+    """One sample per row."""
+
+    name = "perceptiontest"
+    description = "questions about memory, abstraction, physics and semantics (accuracy)"
+    subsets: ClassVar = {
+        "val": questions(
+            "lmms-lab/PerceptionTest_Val", "mc_question_val", "validation", "answer_id"
+        ),
+        "test": questions("lmms-lab/PerceptionTest", "mc_question", "test"),
+    }
+    readers: ClassVar = {"lmms-eval": bare_letter}
+
+    def samples(self, row: Row) -> Iterable[Sample]:
+        options, name = strings(row, "options"), identifier(row, "video_name")
+        if len(options) != 3 or not all(options):
+            raise DataError(f"'options' has {len(options)} options, some of them empty, not three")
+        hidden = self.subset_name == "test"
+        yield self.question(
+            video(row),
+            string(row, "question"),
+            options,
+            None if hidden else whole_number(row["answer_id"], "answer_id", 3),
+            id=f"{name}-{identifier(row, 'question_id')}",
+            cluster=name,
+            metadata={
+                "area": row["area"],
+                "reasoning": row["reasoning"],
+                "tag": ", ".join(strings(row, "tag")),
+            },
+        )

@@ -1,0 +1,147 @@
+"""ScreenSpot: find the element of a screenshot that an instruction means.
+
+Data: `rootsautomation/ScreenSpot` (test, 1,272 instructions, Apache-2.0 by its card) and, with
+mended labels, `HongxinLi/ScreenSpot_v2` (test, 1,272), columns image, bbox (corners, as parts of
+width and height), instruction, data_type (text or icon), data_source (ios, windows, shop, ...);
+the first also file_name. Papers: Cheng et al., "SeeClick" (ACL 2024); Wu et al., "OS-ATLAS" (ICLR
+2025) for v2. Metric: share of answers whose point, or whose box's centre, lies in the element's
+box, edges included, as in the authors' script; ``--by platform`` or ``--by data_type`` shows the
+columns of their table. Prompts: SeeClick's, in its form for boxes; lmms-eval's; VLMEvalKit's.
+Coordinates are read in the space that the model declares; the harnesses' prompts name another, in
+which their answers are read under their protocols.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import ClassVar
+
+from evalkit.errors import DataError, UsageError
+from evalkit.metrics.boxes import Box, Point, centre, parse_box, parse_point
+from evalkit.metrics.clicks import lmms_eval_box, lmms_eval_point, vlmevalkit_click
+from evalkit.protocols import DEFAULT, QWEN2_VL_PIXELS, Protocol
+from evalkit.rows import image, image_size, string
+from evalkit.sources import Hub
+from evalkit.task import Metric, Row, Subset, Task
+from evalkit.types import Completion, Sample, Score
+
+COLUMNS = ("image", "bbox", "instruction", "data_type", "data_source")
+PLATFORMS = {"ios": "mobile", "android": "mobile", "macos": "desktop", "windows": "desktop"}
+"""Of data sources; all others are web pages."""
+
+SEECLICK = Protocol(
+    origin="SeeClick, README and screenspot_test.py (in its form for boxes)",
+    prompt="In this UI screenshot, what is the position of the element corresponding to the "
+    'command "{instruction}" (with bbox)?',
+)
+CLICK = Protocol(
+    origin="VLMEvalKit, vlmeval/dataset/GUI/screenspot.py",
+    prompt="Please complete the following tasks by clicking using `pyautogui.click`:\n"
+    "{instruction}",
+    system="You are a GUI agent. You are given a task and a screenshot of the screen. You need to "
+    "perform pyautogui click/moveTo action to complete the task. The answer format is "
+    "`pyautogui.click(x=?, y=?), x and y is necessary`",
+    reader="vlmevalkit",
+    note="an answer without a click counts as the top left corner in VLMEvalKit; here as unparsed",
+)
+V1 = {
+    DEFAULT: SEECLICK,
+    "vlmevalkit": CLICK,
+    "lmms-eval": Protocol(
+        origin="lmms-eval 0.7, lmms_eval/tasks/screenspot/utils_rec.py (Center_ACC)",
+        prompt="Bounding box coordinates are specified in the format (top-left x, top-left y, "
+        "bottom-right x, bottom-right y). All values are floating point numbers bounded between 0 "
+        "and 1 with two decimal places of precision (e.g., 0.15). Please provide the bounding box "
+        "coordinates of the region that corresponds to the command: {instruction}",
+        reader="lmms-eval box",
+    ),
+}
+V2 = {
+    DEFAULT: SEECLICK,
+    "vlmevalkit": CLICK,
+    "lmms-eval": Protocol(
+        origin="lmms-eval 0.7, lmms_eval/tasks/screenspot_v2/utils.py",
+        prompt="Identify the UI element for the instruction and output exactly one click point as "
+        "[x, y] in normalized coordinates within [0, 1]. Do not output a bounding box.\n"
+        "Instruction: {instruction}",
+        reader="lmms-eval point",
+    ),
+}
+
+READERS = {
+    "lmms-eval box": lmms_eval_box,
+    "lmms-eval point": lmms_eval_point,
+    "vlmevalkit": vlmevalkit_click,
+}
+
+
+def elements(repository: str, protocols: dict[str, Protocol], *more: str) -> Subset:
+    source = Hub(repository=repository, split="test", columns=(*COLUMNS, *more))
+    return Subset(source, budget=QWEN2_VL_PIXELS, protocols=protocols)
+
+
+class ScreenSpot(Task):
+    """One sample per row; the target is the element's box in pixels, instructions for one
+    screenshot are one cluster.
+    """
+
+    name = "screenspot"
+    description = "elements of screenshots, by point or box (accuracy)"
+    metrics = (Metric("accuracy"),)
+    subsets: ClassVar = {
+        "v1": elements("rootsautomation/ScreenSpot", V1, "file_name"),
+        "v2": elements("HongxinLi/ScreenSpot_v2", V2),
+    }
+
+    def samples(self, row: Row) -> Iterable[Sample]:
+        screen, source = image(row), string(row, "data_source")
+        width, height = image_size(screen)
+        name = string(row, "file_name") if self.subset_name == "v1" else ""
+        yield Sample(
+            messages=self.ask(screen, instruction=string(row, "instruction")),
+            target=box_of(row, width, height),
+            cluster=name or hashlib.sha256(screen.read()).hexdigest()[:16],
+            metadata={
+                "platform": PLATFORMS.get(source.lower(), "web"),
+                "data_type": string(row, "data_type"),
+                "data_source": source,
+                "width": width,
+                "height": height,
+            },
+        )
+
+    def score(self, sample: Sample, completion: Completion) -> Score:
+        width, height = sample.metadata["width"], sample.metadata["height"]
+        if self.protocol.reader:
+            point = READERS[self.protocol.reader](completion.text, width, height)
+        elif completion.box_space is None:
+            raise UsageError(
+                f"task {self.name!r} needs a model that draws boxes or points, and this adapter "
+                "declares no box space"
+            )
+        else:
+            point = located(completion.text, completion.box_space, width, height)
+        x1, y1, x2, y2 = sample.target
+        inside = point is not None and x1 <= point[0] <= x2 and y1 <= point[1] <= y2
+        parsed = list(point) if point else None
+        return Score({"accuracy": float(inside)}, parsed=parsed, unparsed=point is None)
+
+
+def located(text: str, space: str, width: int, height: int) -> Point | None:
+    """The centre of an answer's first box, or, where it has no box, its first point."""
+    box = parse_box(text, space, width, height)
+    return centre(box) if box else parse_point(text, space, width, height)
+
+
+def box_of(row: Row, width: int, height: int) -> Box:
+    """The corners in pixels. Raises DataError for what is no box, or lies outside the picture."""
+    box = row["bbox"]
+    try:
+        x1, y1, x2, y2 = (float(v) for v in box)
+    except (TypeError, ValueError) as e:
+        raise DataError(f"'bbox' is {box!r:.80}, not four numbers") from e
+    # a hundredth is left for rounding; pixels are far beyond it
+    if not (x1 < x2 <= 1.01 and y1 < y2 <= 1.01 and x1 < 1 and y1 < 1 and x2 > 0 and y2 > 0):
+        raise DataError(f"'bbox' is {box!r:.80}, not corners as parts of the sides: x1 < x2 <= 1")
+    return x1 * width, y1 * height, x2 * width, y2 * height

@@ -1,0 +1,159 @@
+"""Ten rows of each benchmark of video and screens in its official layout, with media that decode,
+and one odd row more.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from evalkit.tasks.mvbench import CUT, FOLDERS
+
+from tests.pictures import png
+from tests.test_media import levels
+
+SRT = """1
+00:00:00,000 --> 00:00:01,000
+<font color="white" size=".72c">Hello.</font>
+
+2
+00:00:04,000 --> 00:00:05,000
+<font color="white" size=".72c">Goodbye.</font>
+"""
+
+
+def parquet(file: Path, rows: Sequence[dict[str, Any]]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(list(rows)), file)
+
+
+def packed(file: Path, names: Sequence[str], data: bytes) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in names:
+            archive.writestr(name, data)
+
+
+def mvbench(root: Path) -> Path:
+    """One row a table, and one whose answer is no candidate; frames for episodic_reasoning."""
+    clip = levels()
+    for i, (table, folder) in enumerate(FOLDERS.items()):
+        rows: list[dict[str, Any]] = [
+            {
+                "video": "show_s01" if table == "episodic_reasoning" else f"{table}.mp4",
+                "question": "What happened?",
+                "candidates": ["It fell.", "It rose.", "Nothing."],
+                "answer": ["It fell.", "It rose.", "Nothing."][i % 3],
+            }
+        ]
+        if table in CUT:
+            rows[0] |= {"start": 1.0, "end": 3.5, "accurate_start": 1.2}
+        if table == "action_count":
+            rows.append(rows[0] | {"answer": "It sank."})
+        (root / "json").mkdir(parents=True, exist_ok=True)
+        (root / "json" / f"{table}.json").write_text(json.dumps(rows))
+        if table == "episodic_reasoning":
+            with zipfile.ZipFile(root / "tvqa.zip", "w") as archive:
+                for n in range(12):
+                    archive.writestr(f"{folder}/show_s01/{n + 1:05}.jpg", png(56, 56, 20 * n))
+        else:
+            packed(root / "video" / f"{i}.zip", [f"{folder}/{table}.mp4"], clip)
+    return root
+
+
+def egoschema(root: Path) -> Path:
+    rows = [
+        {
+            "question_idx": str(i),
+            "question": "What is the overarching theme?",
+            "video_idx": f"0-{i}",
+            "option": [f"{letter}. C does {letter}." for letter in "ABCDE"],
+            "answer": str(i % 5),
+        }
+        for i in range(11)
+    ]
+    rows[10]["answer"] = "5"
+    parquet(root / "Subset" / "test-00000-of-00001.parquet", rows)
+    full = [row | {"answer": None} for row in rows]
+    parquet(root / "MC" / "test-00000-of-00001.parquet", full)
+    packed(root / "videos_chunked_01.zip", [f"videos/0-{i}.mp4" for i in range(11)], levels())
+    return root
+
+
+def perceptiontest(root: Path) -> Path:
+    rows = [
+        {
+            "video_name": f"video_{i // 2}",
+            "question": "Is it stable?",
+            "question_id": str(i % 2),
+            "options": ["yes", "no", "I don't know"],
+            "answer_id": str(i % 3),
+            "area": "physics",
+            "reasoning": "descriptive",
+            "tag": ["stability", "motion"],
+        }
+        for i in range(11)
+    ]
+    rows[10]["options"] = ["yes", "no"]
+    parquet(root / "mc_question_val" / "validation-00000-of-00001.parquet", rows)
+    parquet(root / "mc_question" / "test-00000-of-00001.parquet", rows)
+    packed(root / "videos.zip", [f"videos/video_{i}.mp4" for i in range(6)], levels())
+    return root
+
+
+def videomme(root: Path) -> Path:
+    """The videos v0 to v3 have subtitles, v4 and v5 have none."""
+    rows = [
+        {
+            "videoID": f"v{i // 2}",
+            "question_id": f"{i:03}-1",
+            "question": "What is shown?",
+            "options": ["A. A cat.", "B. A dog.", "C. A bird.", "D. Nothing."],
+            "answer": "ABCD"[i % 4],
+            "duration": ("short", "medium", "long")[i % 3],
+            "domain": "Knowledge",
+            "task_type": "Object Recognition",
+        }
+        for i in range(11)
+    ]
+    rows[10]["answer"] = "AB"
+    parquet(root / "videomme" / "test-00000-of-00001.parquet", rows)
+    packed(root / "videos_chunked_01.zip", [f"data/v{i}.mp4" for i in range(6)], levels())
+    packed(root / "subtitle.zip", [f"subtitle/v{i}.srt" for i in range(4)], SRT.encode())
+    return root
+
+
+def screenspot(root: Path) -> Path:
+    sources = ("ios", "android", "macos", "windows", "shop")
+    rows = [
+        {
+            "image": {"bytes": png(80, 40, 10 * i), "path": None},
+            "bbox": [0.25, 0.5, 0.5, 0.75],
+            "instruction": "close this window",
+            "data_type": ("text", "icon")[i % 2],
+            "data_source": sources[i % 5],
+            "file_name": f"screen_{i // 2}.png",
+        }
+        for i in range(11)
+    ]
+    rows[10]["bbox"] = [20.0, 20.0, 40.0, 30.0]
+    parquet(root / "data" / "test-00000-of-00001.parquet", rows)
+    return root
+
+
+BUILDERS: dict[str, Callable[[Path], Path]] = {
+    "mvbench:all": mvbench,
+    "egoschema:subset": egoschema,
+    "perceptiontest:val": perceptiontest,
+    "video_qa:videomme": videomme,
+    "video_qa:videomme_sub": videomme,
+    "screenspot:v1": screenspot,
+    "screenspot:v2": screenspot,
+}
+ROWS = {"mvbench:all": 20}
+"""Rows that can be used, where they are not ten."""

@@ -1,0 +1,465 @@
+"""Benchmarks of video, screens and games over rows in their official layouts: asked, answered and
+scored, each odd row one counted error; and how published evaluations read answers.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evalkit.tasks import card_games
+
+from evalkit import evaluate
+from evalkit.adapter import with_subtitles
+from evalkit.cell import Cell
+from evalkit.errors import DataError, UsageError
+from evalkit.metrics import video_readers
+from evalkit.metrics.boxes import parse_point
+from evalkit.metrics.clicks import lmms_eval_box, lmms_eval_point, vlmevalkit_click
+from evalkit.runner import run_cell
+from evalkit.task import RowError, Task, load_task, read_samples
+from evalkit.types import Completion, Sample, Text, Video
+from model_adapters.reference import ReferenceAdapter
+from tests.official import BUILDERS, ROWS
+from tests.plugins.looker import Looker
+
+
+def said(text: str, **changes: Any) -> Completion:
+    return Completion("x", text, **changes)
+
+
+def samples(task: Task, data: Path | None = None) -> list[Sample]:
+    return [s for s in read_samples(task, data) if isinstance(s, Sample)]
+
+
+def text_of(sample: Sample) -> str:
+    return "".join(
+        p.text if isinstance(p, Text) else "<media>" for p in sample.messages[-1].content
+    )
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("name", BUILDERS)
+def test_ten_official_rows_are_asked_by_each_protocol_and_the_odd_one_is_counted(
+    name: str, tmp_path: Path
+) -> None:
+    data = BUILDERS[name](tmp_path / "data")
+    prompts = set()
+    for protocol in load_task(name).subset.all_protocols:
+        task = load_task(name, protocol)
+        adapter = Looker("x", answer="(250,500),(500,750)" if "screen" in name else "A")
+        cell = Cell.make(task, adapter, "x", tmp_path / "out", data)
+        results = run_cell(cell, progress=False).results
+        assert (results.n, results.errors) == (ROWS.get(name, 10), 1)
+        score = results.metrics[0].value
+        assert 0 < score < 100 or "screen" in name
+        prompts.add((text_of(samples(task, data)[0]), task.protocol.reader))
+    others = set(load_task(name).subset.all_protocols) - {"default", "qwen2-vl"}
+    assert len(prompts) == 1 + len(others)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("adapter", ["reference", "transformers"])
+@pytest.mark.parametrize("name", [*BUILDERS, "card_games:point24"])
+def test_models_answer_them_under_each_protocol(name: str, adapter: str, tmp_path: Path) -> None:
+    drawn = name.startswith("card_games")
+    data = {} if drawn else {name: BUILDERS[name](tmp_path / "data")}
+    frames = {} if drawn or "screen" in name else {"max_frames": 2}
+    for protocol in load_task(name).subset.all_protocols:
+        run = evaluate(
+            name,
+            "nano",
+            adapter=adapter,
+            protocol=protocol,
+            data=data,
+            output=tmp_path,
+            limit=10 if drawn else None,
+            progress=False,
+            max_pixels=28 * 28 * 4,
+            **frames,
+        )
+        (outcome,) = run.outcomes
+        assert (outcome.results.n, outcome.results.errors) == (ROWS.get(name, 10), int(not drawn))
+
+
+@pytest.mark.usefixtures("cache")
+def test_mvbench_cuts_clips_and_reads_folders_of_frames(tmp_path: Path) -> None:
+    task, data = load_task("mvbench"), BUILDERS["mvbench:all"](tmp_path / "data")
+    by_table = {s.metadata["table"]: s for s in samples(task, data)}
+    assert len(by_table) == 20
+    (error,) = (s for s in read_samples(task, data) if isinstance(s, RowError))
+    assert "not one of the candidates" in error.reason
+    clip = next(p for p in by_table["action_sequence"].messages[0].content if isinstance(p, Video))
+    assert (clip.start, clip.end, clip.fps) == (1.0, 3.5, None)
+    frames = next(
+        p for p in by_table["episodic_reasoning"].messages[0].content if isinstance(p, Video)
+    )
+    assert (frames.start, frames.end, frames.fps) == (1.0, 3.5, 3.0)
+    sample = by_table["action_antonym"]
+    assert (sample.id, sample.cluster, sample.target) == (
+        "action_antonym-0",
+        "ssv2_video/action_antonym.mp4",
+        2,
+    )
+    assert text_of(sample).endswith(
+        "Question: What happened?\nOptions:\n(A) It fell.\n(B) It rose.\n(C) Nothing.<media>\n"
+        "Only give the best option.Best option:("
+    )
+    assert task.metrics[0].group == "table"
+    one = load_task("mvbench:action_antonym")
+    assert [s.id for s in samples(one, data)] == ["action_antonym-0"]
+    assert task.source.count(data) == 21
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_changed_table_or_clip_of_mvbench_is_other_data(tmp_path: Path) -> None:
+    task, data = load_task("mvbench"), BUILDERS["mvbench:all"](tmp_path / "data")
+    told = [task.describe_data(data)]
+    table = data / "json" / "state_change.json"
+    table.write_text(table.read_text().replace("It fell.", "It fell"))
+    told.append(task.describe_data(data))
+    (data / "video" / "2.zip").unlink()
+    told.append(task.describe_data(data))
+    assert len({repr(t) for t in told}) == 3
+
+
+@pytest.mark.usefixtures("cache")
+def test_hidden_answers_give_no_score(tmp_path: Path) -> None:
+    for name, builder in (
+        ("egoschema:full", "egoschema:subset"),
+        ("perceptiontest:test", "perceptiontest:val"),
+    ):
+        task = load_task(name)
+        sample, *_ = samples(task, BUILDERS[builder](tmp_path / name))
+        score = task.score(sample, said("B"))
+        assert (sample.target, score.values, score.parsed) == (None, {}, "B")
+
+
+@pytest.mark.usefixtures("cache")
+def test_subtitles_are_those_of_the_shown_frames(tmp_path: Path) -> None:
+    task, data = load_task("video_qa:videomme_sub"), BUILDERS["video_qa:videomme_sub"](tmp_path)
+    first, *_, last = samples(task, data)
+    shown, silent = (
+        with_subtitles(ReferenceAdapter("nano"), s.messages, task.budget)[-1].content[-1]
+        for s in (first, last)
+    )
+    assert isinstance(shown, Text)
+    assert "listed below:\nHello.\nGoodbye.\nSelect the best" in shown.text
+    assert isinstance(silent, Text)
+    assert "listed below:\n\nSelect the best" in silent.text
+    (few,) = with_subtitles(Looker("x"), first.messages, task.budget)  # at 0, 1.6, 3.2, 4.9 s
+    assert "Hello.\nGoodbye.\nSelect" in text_of(Sample(messages=(few,)))
+    plain = samples(load_task("video_qa:videomme"), data)[0]
+    assert "subtitles" not in text_of(plain)
+
+
+def test_a_click_counts_within_the_box(tmp_path: Path) -> None:
+    data = BUILDERS["screenspot:v1"](tmp_path)
+    task = load_task("screenspot:v1")
+    sample, other, third, *_ = samples(task, data)
+    assert sample.target == (20.0, 20.0, 40.0, 30.0)
+    assert sample.metadata["platform"] == "mobile"
+    assert sample.cluster == other.cluster != third.cluster
+    assert {s.metadata["platform"] for s in samples(task, data)} == {"mobile", "desktop", "web"}
+    for text, value, unparsed in (
+        ("(250,500),(500,750)", 1.0, False),
+        ("(0,0),(300,1000)", 0.0, False),  # its centre is not inside
+        ("(250,500)", 1.0, False),  # an edge
+        ("click (375,760)", 0.0, False),
+        ("(500,750),(250,500)", 1.0, False),  # no box: a point, at its first corner
+        ("at the left", 0.0, True),
+    ):
+        score = task.score(sample, said(text, box_space="norm1000"))
+        assert (score.values["accuracy"], score.unparsed) == (value, unparsed), text
+    with pytest.raises(UsageError, match="declares no box space"):
+        task.score(sample, said("(250,500)"))
+    clicks = load_task("screenspot:v1", "vlmevalkit")
+    assert clicks.score(sample, said("pyautogui.click(x=0.3, y=0.6)")).values["accuracy"] == 1
+    assert clicks.score(sample, said("pyautogui.click(x=24, y=24)")).values["accuracy"] == 1
+    v2 = load_task("screenspot:v2")
+    assert len({s.cluster for s in samples(v2, data)}) == 10
+
+
+@pytest.mark.parametrize(
+    ("text", "space", "point"),
+    [
+        ("(250,500)", "norm1000", (20.0, 20.0)),
+        ('{"point_2d": [20, 30]}', "pixel:json", (20.0, 30.0)),
+        ("at [0.5, 0.25]", "norm1:list", (40.0, 10.0)),
+        ("<loc0512><loc0256>", "loc1024", (20.0, 20.0)),
+        ("[308, 238]", "resized:list@616x476", (40.0, 20.0)),
+        ("250,500", "norm1000", None),
+    ],
+)
+def test_a_point_is_read_in_the_declared_space(
+    text: str, space: str, point: tuple[float, float] | None
+) -> None:
+    assert parse_point(text, space, 80, 40) == point
+
+
+# ---- readers, against their rules written down a second time
+
+
+def generated(count: int, seed: int) -> list[str]:
+    """Answers as models give them, and worse."""
+    chance = random.Random(seed)
+    openings = [
+        "",
+        "The best answer is ",
+        "Answer: ",
+        "(",
+        "I think ",
+        "a ",
+        "**",
+        "\n",
+        "No. ",
+        "5,000 ",
+    ]
+    middles = [
+        "A",
+        "B",
+        "C",
+        "D",
+        "E",
+        "b",
+        "(C)",
+        "D.",
+        "A. a dog",
+        "a cat",
+        "Two birds.",
+        "",
+        "e.g. B",
+        "B,C",
+    ]
+    endings = ["", ".", ")", " because it runs", "\n", ". a cat", " or C", "!", "  ", " x" * 11]
+    return [
+        chance.choice(openings) + chance.choice(middles) + chance.choice(endings)
+        for _ in range(count)
+    ]
+
+
+OPTIONS = ["a dog", "a cat. It sleeps.", "Two birds.", "none of them"]
+
+
+def videomme_by_rule(answer: str) -> str:
+    answer = answer.strip()
+    for lead in (
+        *("The best answer is", "The correct answer is", "The answer is", "The answer"),
+        *("The best option isThe correct option is", "Best answer:Best option:"),
+    ):
+        answer = answer.replace(lead, "")
+    if len(answer.split()) > 10 and not re.search("[ABCD]", answer):
+        return ""
+    found = re.search(r"[ABCD]", answer)
+    return found[0] if found else ""
+
+
+def mvbench_lmms_by_rule(answer: str) -> str:
+    if option := re.compile(r"^([A-E])\.\s*(.+)$", re.IGNORECASE).match(answer.strip()):
+        return option[1].upper()
+    said = out = answer.replace("\n", " ").replace("\t", " ").strip()
+    for p in [*';/[]"{}()=+\\_-><@`,?!']:
+        if (p + " " in said or " " + p in said) or re.search(r"(\d)(\,)(\d)", said) is not None:
+            out = out.replace(p, "")
+        else:
+            out = out.replace(p, " ")
+    out = re.compile(r"(?!<=\d)(\.)(?!\d)").sub("", out, 32)
+    out = out.strip("'").strip('"').strip(")").strip("(").strip().lower()
+    letter = re.search(r"\b([A-E])\b", out, re.IGNORECASE)
+    return letter[1].upper() if letter else out
+
+
+def egoschema_by_rule(answer: str) -> int:
+    listed = [f"{letter}. {option}" for letter, option in zip("ABCD", OPTIONS)]
+    strings = [o if o.endswith(".") else o + "." for o in listed]
+    for forms in (
+        strings,
+        [o.split(". ")[1] if ". " in o else o for o in strings],
+        [o.split(". ")[0] for o in strings],
+    ):
+        if answer in forms:
+            return forms.index(answer)
+    return -1
+
+
+def test_readers_follow_the_published_rules_on_a_thousand_answers() -> None:
+    named = 0
+    for answer in generated(1500, 7):
+        read = video_readers.videomme(answer, OPTIONS)
+        assert ("ABCD"[read] if read is not None else "") == videomme_by_rule(answer), answer
+        lmms, expected = (
+            video_readers.mvbench_lmms_eval(answer, OPTIONS),
+            mvbench_lmms_by_rule(answer),
+        )
+        assert lmms == ("ABCD".index(expected) if expected in tuple("ABCD") else None), answer
+        ego = video_readers.egoschema(answer, OPTIONS)
+        assert (-1 if ego is None else ego) == egoschema_by_rule(answer), answer
+        bare = video_readers.bare_letter(answer, OPTIONS[:3])
+        assert (-1 if bare is None else bare) == {"A": 0, "B": 1, "C": 2}.get(answer, -1)
+        named += lmms is not None
+    assert 300 < named < 1400  # both outcomes are met
+
+
+def test_mvbench_words_that_fit_several_options_are_not_right() -> None:
+    """VLMEvalKit's rule takes whatever is in the right option's mark for right."""
+    for answer in generated(1500, 8):
+        word = answer.lower().split(" ")[0]
+        fits = [
+            word.replace(".", "") in mark or mark in word for mark in ("(a)", "(b)", "(c)", "(d)")
+        ]
+        read = video_readers.mvbench_vlmevalkit(answer, OPTIONS)
+        assert read == (fits.index(True) if sum(fits) == 1 else None), answer
+    assert video_readers.mvbench_vlmevalkit("", OPTIONS) is None
+    assert video_readers.mvbench_vlmevalkit("B) a cat", OPTIONS) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "box", "point", "click"),
+    [
+        ("[0.25, 0.5, 0.5, 0.75]", (30.0, 25.0), (20.0, 20.0), None),
+        ("[0.5, 0.25]", None, (40.0, 10.0), None),
+        ("<bbox>0.25 0.5 0.5 0.75</bbox>", None, (30.0, 25.0), None),
+        ("(50% 25%)", None, (40.0, 10.0), None),
+        ("x: 0.5, y: 0.25", None, (40.0, 10.0), None),
+        ("click(x=0.5, y=0.25)", None, (40.0, 10.0), (40.0, 10.0)),
+        ("click(x=30, y=10)", None, (2400.0, 400.0), (30.0, 10.0)),
+        ("the box 0.25 0.5 0.5 0.75", None, (30.0, 25.0), None),
+        ("0.5 and 0.25", None, (40.0, 10.0), None),
+        ("nowhere", None, None, None),
+        ("x=1.2.3, y=4", None, (96.0, 160.0), None),
+    ],
+)
+def test_clicks_are_read_as_the_harnesses_do(
+    text: str, box: object, point: object, click: object
+) -> None:
+    approx = pytest.approx
+    for read, expected in (
+        (lmms_eval_box, box),
+        (lmms_eval_point, point),
+        (vlmevalkit_click, click),
+    ):
+        found = read(text, 80, 40)
+        assert (found is None) if expected is None else found == approx(expected), read
+
+
+# ---- card games
+
+
+@pytest.mark.parametrize("game", card_games.GAMES)
+def test_no_state_of_a_game_is_drawn_twice(game: str) -> None:
+    source = load_task(f"card_games:{game}").source
+    states = [*card_games.GAMES[game](random.Random(0))]
+    assert len(states) == source.count() == len({repr(s) for s in states})
+    with pytest.raises(DataError, match="drawn from a seed and takes no data"):
+        list(source.rows(Path("x")))
+
+
+def test_games_are_drawn_alike_every_time() -> None:
+    task = load_task("card_games:ezpoint")
+    first, *rest = samples(task)
+    assert first == next(iter(read_samples(task)))
+    assert len({s.messages[0].content[0].source for s in (first, *rest)}) == 304
+    known = task.describe_data()["sha256"]
+    card_games.fingerprint.cache_clear()
+    assert task.describe_data()["sha256"] == known
+
+
+@pytest.mark.parametrize(
+    ("answer", "success", "unparsed"),
+    [
+        ("+", 1, False),
+        ('{\n "action": "+"\n}', 1, False),
+        ("-", 0, False),
+        ('{"action": "+"} or {"action": "-"}', 0, True),
+        ("up", 0, True),
+        ("", 0, True),
+    ],
+)
+def test_a_move_on_the_number_line_comes_closer(answer: str, success: int, unparsed: bool) -> None:
+    score = load_task("card_games:numberline").score(
+        Sample("1", target={"target": 5, "current": 2}), said(answer)
+    )
+    assert (score.values, score.unparsed) == ({"success": success}, unparsed)
+
+
+@pytest.mark.parametrize(
+    ("game", "cards", "answer", "success", "unparsed"),
+    [
+        ("point24", [(1, "C"), (2, "D"), (3, "H"), (4, "S")], "(1+2+3)*4", 1, False),
+        ("point24", [(1, "C"), (2, "D"), (3, "H"), (4, "S")], "1 × 2 × 3 × 4 = 24.", 1, False),
+        ("point24", [(3, "C"), (3, "D"), (8, "H"), (8, "S")], "8 / (3 - 8 / 3)", 1, False),
+        ("point24", [(13, "C"), (12, "D"), (2, "H"), (2, "S")], "10+10+2+2", 1, False),
+        ("point24", [(1, "C"), (2, "D"), (3, "H"), (4, "S")], "4*3*2", 0, False),  # one is left
+        ("point24", [(1, "C"), (2, "D"), (3, "H"), (4, "S")], "1*2*3*4 = 25", 0, True),
+        ("point24", [(1, "C"), (2, "D"), (3, "H"), (4, "S")], "4/(1-1)", 0, True),
+        ("point24", [(1, "C"), (2, "D"), (3, "H"), (4, "S")], "9**9**9**9", 0, True),
+        ("point24", [(1, "C"), (2, "D"), (3, "H"), (4, "S")], "__import__('os')", 0, True),
+        ("point24", [(1, "C"), (2, "D"), (3, "H"), (4, "S")], "(" * 60, 0, True),
+        ("ezpoint", [(11, "C"), (2, "D")], "10 + 2", 1, False),
+        ("ezpoint", [(2, "C"), (6, "D")], "2*6=12", 1, False),
+        ("ezpoint", [(2, "C"), (6, "D")], "6+6", 0, False),
+        ("ezpoint", [(2, "C"), (6, "D")], "(2*6)", 0, False),  # the game has no brackets
+        ("ezpoint", [(2, "C"), (6, "D")], "twelve", 0, True),
+    ],
+)
+def test_a_formula_uses_each_card_once(
+    game: str, cards: list[tuple[int, str]], answer: str, success: int, unparsed: bool
+) -> None:
+    score = load_task(f"card_games:{game}").score(
+        Sample("1", target={"cards": cards}), said(answer)
+    )
+    assert (score.values, score.unparsed) == ({"success": success}, unparsed)
+
+
+def played(hand: list[int], shown: int, move: str, chance: random.Random) -> int:
+    """One game to its end by the rules, hands as lists of cards; after the first move the player
+    does what the exact returns say is best.
+    """
+
+    def points(cards: list[int]) -> tuple[int, bool]:
+        soft = 1 in cards and sum(cards) + 10 <= 21
+        return sum(cards) + (10 if soft else 0), soft
+
+    while move == "hit":
+        hand = [*hand, chance.choice(card_games.DECK)]
+        if points(hand)[0] > 21:
+            return -1
+        worth = card_games.returns(*points(hand), shown)
+        move = max(worth, key=lambda m: worth[m])
+    dealer = [shown, chance.choice(card_games.DECK)]
+    while points(dealer)[0] < 17:
+        dealer.append(chance.choice(card_games.DECK))
+    end = points(dealer)[0] if points(dealer)[0] <= 21 else 0
+    return (points(hand)[0] > end) - (points(hand)[0] < end)
+
+
+@pytest.mark.parametrize(
+    ("hand", "shown"), [([10, 6], 10), ([1, 6], 9), ([10, 10], 6), ([5, 6], 1), ([8, 4], 3)]
+)
+def test_returns_in_blackjack_are_those_of_played_games(hand: list[int], shown: int) -> None:
+    chance = random.Random(0)
+    for move, exact in card_games.returns(*card_games.total(hand), shown).items():
+        mean = sum(played(hand, shown, move, chance) for _ in range(3000)) / 3000
+        assert abs(mean - exact) < 0.06, move  # over three standard errors
+
+
+def test_a_move_in_blackjack_is_right_where_its_return_is_higher() -> None:
+    task = load_task("card_games:blackjack")
+    state = {"dealer": [(10, "C")], "player": [(13, "H"), (10, "S")]}
+    right = task.score(Sample("1", target=state), said('{"action": "stand"}'))
+    wrong = task.score(Sample("1", target=state), said("Hit"))
+    lost = task.score(Sample("1", target=state), said("double"))
+    assert (right.values["success"], wrong.values["success"]) == (1.0, 0.0)
+    assert right.values["return"] > wrong.values["return"] > lost.values["return"] == -1.0
+    assert lost.unparsed
+    assert sum(card_games.dealer(6, False).values()) == Fraction(1)
