@@ -61,6 +61,8 @@ class Header:
     schema_version: int = SCHEMA_VERSION
 
 
+CUT = "cut short by a crash; removed"
+"""What is said of a last line without its end."""
 Line = Header | RunInfo | Ending | Withdrawal | Record
 """What a line of a journal says."""
 
@@ -79,6 +81,9 @@ class Contents:
     records: dict[str, Record] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     good_bytes: int = 0
+    """Bytes of whole lines."""
+    lines: int = 0
+    """Whole lines."""
 
     @property
     def scored(self) -> dict[str, Record]:
@@ -132,27 +137,33 @@ def uncollected() -> Iterator[None]:
 
 
 @uncollected()
-def read(path: Path) -> Contents:
+def read(path: Path, earlier: Contents | None = None) -> Contents:
     """Reads a journal without locking it. A missing file is an empty journal; damage is reported in
     ``faults``.
 
-    Raises DataError for a journal of a newer schema, and for a file that can't be read.
+    ``earlier`` is what the same file held before it grew: only what came since is read, and added
+    to it. Raises DataError for a journal of a newer schema, and for a file that can't be read.
     """
-    out = Contents()
+    out = earlier or Contents()
+    if out.faults and out.faults[-1].endswith(CUT):
+        out.faults.pop()  # what was half a line then may be whole by now
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            file.seek(out.good_bytes)
+            data = file.read()
     except FileNotFoundError:
         return out
     except OSError as e:
         raise unreadable(path, e) from e
     lines = data.split(b"\n")
-    for number, text in enumerate(lines, 1):
-        whole = number < len(lines)
+    last = out.lines + len(lines)
+    for number, text in enumerate(lines, out.lines + 1):
+        whole = number < last
         if not text and not whole:
             break
         line = _parsed(text) if whole else None
         if line is None:
-            why = "damaged; its sample will run again" if whole else "cut short by a crash; removed"
+            why = "damaged; its sample will run again" if whole else CUT
             out.faults.append(f"{path}, line {number}: {why}")
         elif isinstance(line, Header) and line.schema_version > SCHEMA_VERSION:
             raise DataError(
@@ -163,6 +174,7 @@ def read(path: Path) -> Contents:
             out.take(line)
         if whole:
             out.good_bytes += len(text) + 1
+            out.lines = number
     return out
 
 
