@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from evalkit.api import load_results as load_results
     from evalkit.api import load_samples as load_samples
     from evalkit.api import sweep as sweep
+    from evalkit.api import view as view
     from evalkit.errors import DataError as DataError
     from evalkit.errors import EvalkitError as EvalkitError
     from evalkit.errors import UsageError as UsageError
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "adapter": "ModelAdapter",
-    "api": "Evaluation compare evaluate leaderboard load_results load_samples sweep",
+    "api": "Evaluation compare evaluate leaderboard load_results load_samples sweep view",
     "errors": "DataError EvalkitError UsageError",
     "models.switch": "Switch SwitchSet switch",
     "sources": "Folder Hub JsonLines",

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from evalkit.cell import Cell
+    from evalkit.results.report.server import Server
     from evalkit.results.sweep_values import Findings
     from evalkit.runner import Outcome
     from evalkit.store import CellFolder, Selection
@@ -562,3 +563,17 @@ def _literal(value: object) -> str:
     if value is None or isinstance(value, str | int | float):
         return repr(value)
     return f"<{value.__name__ if isinstance(value, type) else type(value).__name__}>"
+
+
+def view(output: str | Path = "results") -> Server:
+    """The page of all results, served to this machine: in a notebook it shows itself below the
+    cell, elsewhere its ``address`` opens in a browser. It ends with the process, or with
+    ``shutdown()``. Raises UsageError when there is no such folder.
+    """
+    from evalkit.results.report.live import Live
+    from evalkit.results.report.server import Server
+
+    folder = Path(output)
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder")
+    return Server(Live(folder)).start()

@@ -4,10 +4,10 @@ can't show.
 
 from __future__ import annotations
 
-import html
+import base64
+import hashlib
 import json
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,38 +18,58 @@ from evalkit.cli import main
 from evalkit.errors import UsageError
 from evalkit.results import take_inventory, write_report
 from evalkit.results.report import media
+from evalkit.results.report.page import HERE
 from evalkit.task import Metric
 from evalkit.types import Message, Sample, Text
 from tests.report_data import HOSTILE, write_results
 from tests.stored import cell, moved, record
 
+VENDOR = HERE / "vendor"
+
 
 def contents(page: Path) -> dict[str, Any]:
-    found = re.search(
-        r'<script id="contents" type="application/json">(.*?)</script>',
+    """The documents inside a page, by name."""
+    found = re.findall(
+        r'<script type="application/json" id="document-([a-z0-9-]+)">(.*?)</script>',
         page.read_text(encoding="utf-8"),
         re.DOTALL,
     )
-    assert found
-    return json.loads(found[1])
+    return {name: json.loads(text) for name, text in found}
+
+
+def answers(holds: dict[str, Any], cell: int) -> list[Any]:
+    return holds[f"c{cell}-answers-0"]["answers"]
 
 
 def test_the_page_holds_all_samples_and_answers_once(tmp_path: Path) -> None:
     output = write_results(tmp_path, 40)
     assert write_report(output, tmp_path / "page.html") == []
     holds = contents(tmp_path / "page.html")
-    (task,) = holds["tasks"]
-    assert len(task["samples"]) == 40 and len(holds["pictures"]) == 40
-    assert [len(cell["answers"]) for cell in holds["cells"]] == [40, 40]
-    first = next(s for s in task["samples"] if s["id"] == "0")
+    samples = holds["p0-samples-0"]["samples"]
+    assert len(samples) == 40 and len(holds["pictures"]["srcs"]) == 40
+    assert [len(answers(holds, i)) for i in (0, 1)] == [40, 40]
+    first = samples[holds["p0"]["ids"].index("0")]
     assert first["question"] == "Where is thing 0? <b>"
-    picture = holds["pictures"][first["media"][0]]
-    assert picture["src"].startswith("data:image/webp;base64,") and (
-        picture["width"],
-        picture["height"],
-    ) == (100, 60)
-    (error,) = [a for a in holds["cells"][1]["answers"] if "error" in a]
-    assert error["error"] == HOSTILE and "score" not in error
+    (picture,) = first["media"]
+    assert (picture["width"], picture["height"]) == (100, 60)
+    src = holds["pictures"]["srcs"][int(picture["src"].removeprefix("#"))]
+    assert src.startswith("data:image/webp;base64,")
+    (error,) = [a for a in answers(holds, 1) if "error" in a]
+    assert error["error"] == HOSTILE and "scores" not in error
+
+
+def test_columns_say_the_same_as_the_answers(tmp_path: Path) -> None:
+    write_report(write_results(tmp_path, 12), tmp_path / "page.html")
+    holds = contents(tmp_path / "page.html")
+    columns, said = holds["c1"], answers(holds, 1)
+    assert columns["scores"]["iou"] == [a.get("scores", {}).get("iou") for a in said]
+    assert columns["unparsed"] == [int(a.get("unparsed", False)) for a in said]
+    assert [c >= 0 for c in columns["error"]["codes"]] == ["error" in a for a in said]
+    assert columns["tokens"] == [a["tokens"][2] for a in said]
+    lang = holds["p0"]["fields"]["lang"]
+    assert [lang["names"][c] for c in lang["codes"]] == [
+        s["metadata"]["lang"] for s in holds["p0-samples-0"]["samples"]
+    ]
 
 
 def test_what_others_wrote_never_becomes_markup(tmp_path: Path) -> None:
@@ -57,20 +77,45 @@ def test_what_others_wrote_never_becomes_markup(tmp_path: Path) -> None:
     write_report(output, tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert HOSTILE not in text and "document.title='broken'</script>" not in text
-    assert "<i>" not in text.split('<script id="contents"')[0]
-    assert len(re.findall(r"<script", text)) == 2
-    assert (
-        html.unescape(contents(tmp_path / "page.html")["cells"][0]["answers"][3]["text"]) == HOSTILE
-    )
+    holds = contents(tmp_path / "page.html")
+    assert len(re.findall(r"<script", text)) == len(holds) + 2  # the place, and the one that runs
+    assert HOSTILE in {a.get("text") for a in answers(holds, 0)}
 
 
-def test_pictures_may_lie_beside_the_page_or_be_left_out(tmp_path: Path) -> None:
+def test_a_browser_runs_the_script_of_one_hash(tmp_path: Path) -> None:
+    """Also where a secret of the environment stands in the script: it is masked in the data."""
+    write_report(write_results(tmp_path, 2), tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    (stated,) = re.findall(r"'sha256-([^']+)'", text)
+    assert base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() == stated
+
+
+def test_vendored_scripts_are_those_that_were_published() -> None:
+    lines = (VENDOR / "README.md").read_text(encoding="utf-8").splitlines()
+    stated = {
+        m[1]: m[2] for line in lines if (m := re.match(r"\| `(\S+)` .*`([0-9a-f]{64})`", line))
+    }
+    files = [f for f in VENDOR.iterdir() if f.suffix == ".js"]
+    found = {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+    assert stated == found
+
+
+def test_documents_and_pictures_may_lie_beside_the_page_or_pictures_be_left_out(
+    tmp_path: Path,
+) -> None:
     output = write_results(tmp_path, 5)
     write_report(output, tmp_path / "page.html", "folder")
-    holds = contents(tmp_path / "page.html")
-    assert all((tmp_path / p["src"]).is_file() for p in holds["pictures"])
+    files = tmp_path / "page_files"
+    assert set(contents(tmp_path / "page.html")) == {"overview", "notes"}
+    name, value = json.loads(
+        (files / "p0-samples-0.js").read_text().replace("evalkitDocument(", "[", 1)[:-1] + "]"
+    )
+    assert name == "p0-samples-0"
+    assert all((tmp_path / s["media"][0]["src"]).is_file() for s in value["samples"])
     write_report(output, tmp_path / "page.html", "none")
-    assert {p["src"] for p in contents(tmp_path / "page.html")["pictures"]} == {""}
+    (first, *_) = contents(tmp_path / "page.html")["p0-samples-0"]["samples"]
+    assert first["media"] == [{"width": 100, "height": 60}]
 
 
 def test_without_the_data_the_answers_are_still_shown(
@@ -79,9 +124,9 @@ def test_without_the_data_the_answers_are_still_shown(
     output = write_results(tmp_path, 5)
     (tmp_path / "boxes.py").unlink()
     assert main(["report", "--output", str(output), "--save", str(tmp_path / "page.html")]) == 0
-    assert "questions and pictures are not shown" in capsys.readouterr().err
+    assert "pictures are not shown" in capsys.readouterr().err
     holds = contents(tmp_path / "page.html")
-    assert len(holds["cells"][0]["answers"]) == 5 and holds["faults"]
+    assert len(answers(holds, 0)) == 5 and holds["overview"]["faults"]
 
 
 def test_whatever_a_task_does_the_page_is_written(
@@ -96,23 +141,23 @@ def test_whatever_a_task_does_the_page_is_written(
     monkeypatch.setattr(media, "preview", lambda *_: 1 / 0)
     faults = write_report(output, tmp_path / "page.html")
     holds = contents(tmp_path / "page.html")
-    assert [len(c["answers"]) for c in holds["cells"]] == [5, 5]
-    assert "ZeroDivisionError: division by zero" in holds["pictures"][0]["fault"]
+    assert [len(answers(holds, i)) for i in (0, 1)] == [5, 5]
+    samples = holds["p0-samples-0"]["samples"]
+    assert "ZeroDivisionError: division by zero" in samples[0]["media"][0]["fault"]
     assert faults == ["boxes:all: 1 samples are no longer in the data"]
     monkeypatch.setattr(media, "read_samples", lambda *_: 1 / 0)
     (fault,) = write_report(output, tmp_path / "page.html")
-    assert "questions and pictures are not shown: ZeroDivisionError" in fault
-    questions = {s["question"] for s in contents(tmp_path / "page.html")["tasks"][0]["samples"]}
-    assert "Where is thing 4? <b>" in questions  # as the journal has it
+    assert "pictures are not shown: ZeroDivisionError" in fault
+    samples = contents(tmp_path / "page.html")["p0-samples-0"]["samples"]
+    assert "Where is thing 4? <b>" in {s["question"] for s in samples}  # as the journal has it
 
 
 def test_what_is_no_image_costs_its_picture_only() -> None:
-    gallery = media.Gallery(media.embed)
-    shown = gallery.show(
+    gallery = media.Gallery(media.none)
+    (picture,) = gallery.show(
         Sample("1", (Message("user", (Text("Which?"), object())),), None)  # type: ignore[arg-type]
     )
-    assert shown.question == "Which?" and len(shown.media) == 1
-    assert "object is not an Image or a Video" in gallery.pictures[0].fault
+    assert "object is not an Image or a Video" in picture.fault
 
 
 def test_data_are_read_from_where_the_run_had_them(tmp_path: Path) -> None:
@@ -132,7 +177,7 @@ def test_two_data_sets_of_one_task_stand_side_by_side(tmp_path: Path) -> None:
     second = take_inventory(output).cells[1]
     moved(second, data={"kind": "hub"})
     write_report(output, tmp_path / "page.html")
-    names = [t["name"] for t in contents(tmp_path / "page.html")["tasks"]]
+    names = [p["name"] for p in contents(tmp_path / "page.html")["overview"]["parts"]]
     assert len(names) == 2 and names[1].startswith("boxes:all (official data ")
 
 
@@ -145,25 +190,15 @@ def test_scores_beyond_nought_and_one_have_their_own_best_and_worst(tmp_path: Pa
     )
     cell(tmp_path, [record(0, 1.0)], task="other:all")
     write_report(tmp_path, tmp_path / "page.html")
-    ranges = [(c["best"], c["worst"]) for c in contents(tmp_path / "page.html")["cells"]]
-    assert ranges == [(1.0, 0.0), (0.0, 3.0)]
+    ranges = [p["range"] for p in contents(tmp_path / "page.html")["overview"]["parts"]]
+    assert ranges == [[0.0, 1.0], [3.0, 0.0]]  # worst, best
 
 
 def test_a_placeholder_in_a_models_name_stays_text(tmp_path: Path) -> None:
-    cell(tmp_path, [record(0, 1.0)], model="@@CONTENTS@@")
+    cell(tmp_path, [record(0, 1.0)], model="@@DOCUMENTS@@")
     write_report(tmp_path, tmp_path / "page.html")
-    assert len(contents(tmp_path / "page.html")["cells"]) == 1
-    assert "@@CONTENTS@@" in (tmp_path / "page.html").read_text()
-
-
-def test_without_matplotlib_the_page_says_so_and_has_the_rest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cell(tmp_path, [record(i, i % 2, metadata={"tier": "abc"[i % 3]}) for i in range(9)])
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    faults = write_report(tmp_path, tmp_path / "page.html")
-    assert any("pip install 'evalkit[plots]'" in fault for fault in faults)
-    assert len(contents(tmp_path / "page.html")["cells"][0]["answers"]) == 9
+    (shown,) = contents(tmp_path / "page.html")["overview"]["cells"]
+    assert shown["model"] == "@@DOCUMENTS@@"
 
 
 def test_nothing_to_report_is_said(tmp_path: Path) -> None:

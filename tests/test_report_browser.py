@@ -1,10 +1,12 @@
-"""The report in headless Chromium. Run by ``make test-browser``, which installs the browser
-(Debian's package).
+"""The page in headless Chromium. Run by ``make test-browser``, which installs the browser (Debian's
+package).
 """
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,144 +15,320 @@ from typing import Any
 import pytest
 
 from evalkit.results import write_report
+from evalkit.results.report.live import Live
+from evalkit.results.report.notes import load_notes
+from evalkit.results.report.server import Server
 from tests.report_data import ATTACKS, HOSTILE, write_hostile_results, write_results
+from tests.stored import cell, record
 
 pytestmark = pytest.mark.browser
+SECOND = "select#cell-1"
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if not chromium:
         pytest.fail("no chromium: `make test-browser` installs it, or name one in CHROMIUM")
+    with sync_playwright() as p:
+        launched = p.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+def opened(browser: Any, address: str) -> Any:
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    page.faults = []
+    page.on(
+        "console",
+        lambda m: page.faults.append(m.text) if m.type in ("error", "warning") else None,
+    )
+    page.on("pageerror", lambda e: page.faults.append(str(e)))
+    page.goto(address)
+    page.wait_for_selector("header.top")
+    return page
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     write_report(write_results(folder, 300), folder / "page.html")
-    with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        opened = browser.new_page(viewport={"width": 1300, "height": 900})
-        opened.faults = []
-        opened.on(
-            "console",
-            lambda m: opened.faults.append(m.text) if m.type in ("error", "warning") else None,
-        )
-        opened.on("pageerror", lambda e: opened.faults.append(str(e)))
-        opened.goto((folder / "page.html").as_uri())
-        opened.wait_for_selector(".row")
-        yield opened
-        browser.close()
+    return folder / "page.html"
+
+
+@pytest.fixture
+def page(browser: Any, file: Path) -> Iterator[Any]:
+    page = opened(browser, file.as_uri())
+    yield page
+    assert page.faults == []
+    page.close()
+
+
+def to_samples(page: Any, *words: str) -> None:
+    """Opens the samples of the first cell, beside the second one, with filters."""
+    keys = page.evaluate(
+        "JSON.parse(document.getElementById('document-overview').textContent).cells.map(c => c.key)"
+    )
+    cells = "".join(f"&cell={key}" for key in keys)
+    page.evaluate(f"location.hash = '#samples?task=boxes:all{cells}{''.join(words)}'")
+    page.wait_for_selector("article.detail")
+
+
+def until(page: Any, holds: str) -> None:
+    """Waits for an expression; from here, since the page's policy forbids it there."""
+    for _ in range(200):
+        if page.evaluate(holds):
+            return
+        page.wait_for_timeout(50)
+    pytest.fail(f"never: {holds}")
 
 
 def count(page: Any) -> str:
     return page.locator("#count").inner_text()
 
 
-def choose(page: Any, a: int = 0, b: int = -1, only: str = "all", words: str = "") -> None:
-    page.select_option("#a", str(a))
-    page.select_option("#b", str(b))
-    page.select_option("#only", only)
-    page.fill("#words", words)
+def test_from_a_score_to_a_wrong_sample_to_its_link_by_mouse(page: Any) -> None:
+    page.locator("a.score").first.click()
+    page.wait_for_selector(".row")
+    assert count(page) == "300 of 300" and 10 < page.locator(".row").count() < 80
+    page.locator(".filters label", has_text="wrong").first.click()
+    until(page, "document.getElementById('count').textContent.startsWith('138 ')")
+    page.locator(".row").nth(3).click()
+    until(page, "location.hash.includes('sample=')")
+    id = page.locator("article.detail h2").inner_text()
+    address = page.locator("a.link").get_attribute("href")
+    other = opened(page.context.browser, page.url.split("#")[0] + address)
+    other.wait_for_selector("article.detail")
+    assert other.locator("article.detail h2").inner_text() == id and other.faults == []
+    other.close()
+    again = opened(page.context.browser, page.url)  # the whole view, filters and all
+    again.wait_for_selector("article.detail")
+    assert count(again) == "138 of 300" and again.locator("article.detail h2").inner_text() == id
+    again.close()
 
 
-def test_it_loads_without_a_fault_and_draws_few_rows(page: Any) -> None:
-    choose(page)
-    assert count(page) == "300 of 300"
-    assert 10 < page.locator(".row").count() < 60
-    assert page.faults == []
-
-
-def test_filters_count_what_they_show(page: Any) -> None:
-    for only, there in (("error", 1), ("unparsed", 1), ("all", 300)):
-        choose(page, a=1, only=only)
-        assert count(page) == f"{there} of 300"
-    choose(page, a=1, b=0, only="changed")
-    assert count(page) == "32 of 300"
-    choose(page, only="wrong")
-    wrong = int(count(page).split()[0])
-    choose(page, only="right")
-    assert wrong + int(count(page).split()[0]) == 300
-    choose(page, words="thing 299")
-    assert count(page) == "1 of 300"
-
-
-def test_hostile_text_stays_text(page: Any) -> None:
-    choose(page, words="thing 3?")
-    assert page.title() == "evalkit report"
-    assert HOSTILE in page.locator("#detail .said-a").text_content()
-    choose(page, a=1, only="error")
-    assert HOSTILE in page.locator("#detail").text_content()
-    assert page.title() == "evalkit report" and page.faults == []
-
-
-@pytest.mark.parametrize("model", ["@@CONTENTS@@", ATTACKS[1]])
-def test_nothing_in_a_hostile_report_runs_or_reaches_out(
-    page: Any, tmp_path: Path, model: str
-) -> None:
-    write_report(write_hostile_results(tmp_path, model), tmp_path / "page.html")
-    opened = page.context.browser.new_page()
-    ran, asked, faults = [], [], []
-    opened.expose_function("ran", lambda how: ran.append(how))
-    opened.on("request", lambda r: asked.append(r.url))
-    opened.on("dialog", lambda d: ran.append(d.message))
-    opened.on("pageerror", lambda e: faults.append(str(e)))
-    opened.goto((tmp_path / "page.html").as_uri())
-    opened.wait_for_selector(".row")
-    for a, b in ((0, 1), (1, 0)):
-        choose(opened, a, b)
-        assert count(opened) == f"{len(ATTACKS)} of {len(ATTACKS)}"
-        opened.locator("h2", has_text="Samples").click()
-        for _ in ATTACKS:
-            opened.keyboard.press("j")
-        opened.locator("#detail").click()
-    text = opened.locator("body").text_content()
-    assert model in text and ATTACKS[3] in text
-    assert (ran, faults) == ([], []) and len(asked) == 1
-    assert (
-        opened.locator("script, img, iframe, a, form, base, meta[http-equiv=refresh]").count() == 1
-    )
-    # what escapes anything else is stopped by the page's policy
-    opened.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=ran(1)>')")
-    opened.wait_for_timeout(100)
-    assert ran == []
-    opened.close()
-
-
-def test_boxes_lie_where_they_were_said(page: Any) -> None:
-    choose(page, words="thing 7?")
-    rects = page.locator(".picture rect")
-    assert [rects.nth(i).get_attribute("x") for i in range(2)] == ["10", "12"]
-    image, svg = (
-        page.locator(".picture img").bounding_box(),
-        page.locator(".picture svg").bounding_box(),
-    )
-    assert all(abs(image[k] - svg[k]) <= 1 for k in ("x", "y", "width", "height"))
-    page.locator("h2", has_text="Samples").click()
-    page.keyboard.press("b")
-    assert rects.count() == 0
-    page.keyboard.press("b")
-
-
-def test_the_true_box_is_drawn_where_the_answer_has_none(page: Any) -> None:
-    choose(page, a=1, only="unparsed")
-    rects = page.locator(".picture rect")
-    assert [rects.nth(i).get_attribute("x") for i in range(rects.count())] == ["10"]
-    choose(page, a=1, only="error")
-    assert page.locator(".picture rect").count() == 1
-
-
-def test_keys_walk_the_samples_and_the_theme_turns(page: Any) -> None:
-    choose(page)
-    page.locator("h2", has_text="Samples").click()
-    before = page.locator("#detail").inner_text()
+def test_the_same_by_keys(page: Any) -> None:
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.classList.contains('score')"):
+            break
+    page.keyboard.press("Enter")
+    page.wait_for_selector("article.detail")
+    first = page.locator("article.detail h2").inner_text()
     page.keyboard.press("j")
-    assert page.locator("#detail").inner_text() != before
+    until(page, f"document.querySelector('article.detail h2').innerText !== '{first}'")
     page.keyboard.press("k")
-    assert page.locator("#detail").inner_text() == before
+    until(page, f"document.querySelector('article.detail h2').innerText === '{first}'")
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "search"
+    page.keyboard.type("thing 299?")
+    page.keyboard.press("Enter")
+    until(page, "document.getElementById('count').textContent === '1 of 300'")
+    page.keyboard.press("Escape")
     paper = "getComputedStyle(document.body).backgroundColor"
     light = page.evaluate(paper)
     page.keyboard.press("t")
-    assert page.evaluate(paper) != light
-    page.keyboard.press("t")
-    page.keyboard.press("/")
-    assert page.evaluate("document.activeElement.id") == "words"
+    until(page, f"{paper} !== '{light}'")
+    page.keyboard.press("1")
+    page.wait_for_selector("a.score")
+
+
+def test_two_models_have_both_boxes_over_one_picture(page: Any) -> None:
+    to_samples(page, "&sample=7")
+    rects = page.locator("button.picture rect")
+    until(page, "document.querySelectorAll('button.picture rect').length === 3")
+    assert [rects.nth(i).get_attribute("x") for i in range(3)] == ["10", "12", "12"]
+    image, svg = (page.locator(f"button.picture {tag}").bounding_box() for tag in ("img", "svg"))
+    assert all(abs(image[k] - svg[k]) <= 1 for k in ("x", "y", "width", "height"))
+    page.keyboard.press("b")
+    until(page, "!document.querySelector('button.picture rect')")
+    page.keyboard.press("z")
+    page.wait_for_selector("dialog[open] img")
+    page.keyboard.press("Escape")
+    until(page, "!document.querySelector('dialog')")
+
+
+def test_the_true_box_is_drawn_where_the_answer_has_none(page: Any) -> None:
+    to_samples(page, "&filter=1~result~unparsed")
+    rects = page.locator("button.picture rect")
+    page.wait_for_selector("button.picture rect")
+    assert [rects.nth(i).get_attribute("x") for i in range(rects.count())] == ["10", "12"]
+
+
+def test_two_cells_are_counted_against_each_other(page: Any) -> None:
+    to_samples(page)
+    cells = page.locator("table.two button")
+    n = [int(cells.nth(i).inner_text()) for i in range(4)]
+    assert sum(n) == 299  # one has an error
+    cells.nth(0).click()
+    until(page, f"document.getElementById('count').textContent === '{n[0]} of 300'")
+    assert "difference" in page.locator(".summary").inner_text()
+
+
+def test_filters_of_any_field_count_what_they_show(page: Any) -> None:
+    to_samples(page, "&filter=1~result~error")
+    assert count(page) == "1 of 300"
+    to_samples(page, "&filter=0~iou~0.75..", "&filter=~lang~%3Ci%3E")
+    shown = int(count(page).split()[0])
+    assert shown == sum(i % 11 / 10 >= 0.75 and i % 2 == 1 for i in range(300))
+
+
+def test_hostile_text_stays_text(page: Any) -> None:
+    to_samples(page, "&sample=3")
+    until(page, "document.querySelector('article.detail h2').innerText === '3'")
+    assert HOSTILE in page.locator("article.detail").text_content()
+    to_samples(page, "&filter=1~result~error")
+    assert HOSTILE in page.locator("article.detail").text_content()
+    assert "broken" not in page.title()
+
+
+@pytest.mark.parametrize("model", ["@@DOCUMENTS@@", ATTACKS[1]])
+@pytest.mark.parametrize("live", [False, True])
+def test_nothing_in_hostile_results_runs_or_reaches_out(
+    browser: Any, tmp_path: Path, model: str, live: bool
+) -> None:
+    output = write_hostile_results(tmp_path, model)
+    if live:
+        server = Server(Live(output)).start()
+        address = server.address
+    else:
+        write_report(output, tmp_path / "page.html")
+        address = (tmp_path / "page.html").as_uri()
+    page = browser.new_page()
+    ran, asked, faults = [], [], []
+    page.expose_function("ran", lambda how: ran.append(how))
+    page.on("request", lambda r: asked.append(r.url))
+    page.on("dialog", lambda d: ran.append(d.message))
+    page.on("pageerror", lambda e: faults.append(str(e)))
+    page.goto(address)
+    page.wait_for_selector("a.score, td a")
+    assert model in page.locator("body").text_content()
+    for view in ("overview", "groups", "samples", "charts", "sweeps", "notes"):
+        page.evaluate(f"location.hash = '#{view}'")
+        page.wait_for_timeout(300)
+    page.evaluate("location.hash = '#samples'")
+    page.wait_for_selector("article.detail")
+    assert count(page) == f"{len(ATTACKS)} of {len(ATTACKS)}"
+    for _ in ATTACKS:
+        page.keyboard.press("j")
+    assert (ran, faults) == ([], [])
+    assert all(url.startswith((address.split("#")[0], "data:")) for url in asked)
+    assert page.locator("iframe, form, base, meta[http-equiv=refresh], [onerror]").count() == 0
+    # what escapes anything else is stopped by the page's policy
+    page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=ran(1)>')")
+    page.wait_for_timeout(100)
+    assert ran == []
+    page.close()
+    if live:
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("target", "said", "absent", "added"),
+    [
+        ("كتاب جديد", "كتاب جديت", "د", "ت"),
+        ("किताब नई", "किताव नई", "ब", "व"),
+        ("北京大学", "北京太学", "大", "太"),
+        ("e\u0301te\u0301", "ete\u0301", "e\u0301", "e"),  # a letter with its accent is one
+    ],
+)
+def test_answers_are_compared_letter_by_letter_in_any_script(
+    browser: Any, tmp_path: Path, target: str, said: str, absent: str, added: str
+) -> None:
+    cell(tmp_path, [record(0, 0.0, text=said, target=target)])
+    write_report(tmp_path, tmp_path / "page.html")
+    page = opened(browser, (tmp_path / "page.html").as_uri() + "#samples")
+    page.wait_for_selector(".letters")
+    assert page.locator(".letters del").all_inner_texts() == [absent]
+    assert page.locator(".letters ins").all_inner_texts() == [added]
+    assert page.locator(".letters").get_attribute("dir") == "auto" and page.faults == []
+    page.close()
+
+
+def test_a_live_page_shows_a_run_that_grows_and_keeps_notes(browser: Any, tmp_path: Path) -> None:
+    output = write_results(tmp_path, 8)
+    from evalkit.store import cells
+
+    first = cells(output)[0]
+    whole = first.journal_path.read_bytes()
+    first.results_path.unlink()
+    first.journal_path.write_bytes(b"".join(whole.splitlines(keepends=True)[:5]))
+    server = Server(Live(output)).start()
+    page = opened(browser, server.address)
+    page.wait_for_selector(".running li")
+    assert re.search(r"3 of 8 samples", page.locator(".running").inner_text())
+    first.journal_path.write_bytes(whole)
+    until(page, "!document.querySelector('.running')")
+    page.locator("a.score").first.click()
+    page.wait_for_selector(".note-editor input")
+    page.fill(".note-editor input", "the box is another thing's")
+    page.locator(".note-editor button", has_text="label wrong").click()
+    page.wait_for_selector("nav a:has-text('Notes (1)')")
+    (note,) = load_notes(output)
+    assert (note.flag, note.text) == ("label wrong", "the box is another thing's")
+    page.locator(".filters summary", has_text="note").click()
+    assert "1" in page.locator(".filters li", has_text="label wrong").inner_text()
+    until(page, "document.querySelector('button.picture img').naturalWidth > 0")
+    assert page.faults == []
+    page.close()
+    server.shutdown()
+
+
+def test_a_clip_shows_its_frames_and_plays(browser: Any, tmp_path: Path) -> None:
+    import av
+    import numpy as np
+
+    clip = io.BytesIO()
+    with av.open(clip, "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=8)
+        stream.width, stream.height = 64, 48
+        for i in range(16):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), i * 15, np.uint8))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    (tmp_path / "clip.mp4").write_bytes(clip.getvalue())
+    task = (Path(__file__).parent / "data" / "clip_task.py").read_text()
+    (tmp_path / "clips.py").write_text(task)
+    from evalkit.cell import Cell
+    from evalkit.runner import run_cell
+    from evalkit.task import load_task
+    from tests.report_data import Speaker
+
+    made = Cell.make(load_task(str(tmp_path / "clips.py")), Speaker("m"), "m", tmp_path / "out")
+    run_cell(made, progress=False)
+    server = Server(Live(tmp_path / "out")).start()
+    page = opened(browser, server.address + "#samples")
+    until(page, "document.querySelector('button.picture img')?.naturalWidth > 1000")
+    assert page.locator("video").count() == 1
+    assert "frames of the clip" in page.locator("figcaption").inner_text()
+    page.close()
+    server.shutdown()
+
+
+@pytest.mark.parametrize("view", ["overview", "groups", "samples", "charts", "notes"])
+@pytest.mark.parametrize("dark", [False, True])
+def test_axe_finds_nothing_serious(browser: Any, file: Path, view: str, dark: bool) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = opened(browser, f"{file.as_uri()}#{view}?task=boxes:all")
+    page.wait_for_timeout(700)
+    if dark:
+        page.keyboard.press("t")
+    found = Axe().run(page).response["violations"]
+    serious = [
+        (v["id"], v["nodes"][0]["html"][:200])
+        for v in found
+        if v["impact"] in ("serious", "critical")
+    ]
+    assert serious == []
+    page.close()
+
+
+def test_a_phones_width_works(browser: Any, file: Path) -> None:
+    page = opened(browser, file.as_uri() + "#samples")
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.wait_for_selector("article.detail")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 392
+    page.close()

@@ -28,6 +28,7 @@ from evalkit.cli import (
     tasks,
     train,
     twins,
+    view,
 )
 from evalkit.cli.output import log_to_terminal, output_for_people, print_error
 from evalkit.cli.parser import Parser
@@ -47,6 +48,7 @@ VERBS = (
     leaderboard,
     compare,
     sweep,
+    view,
     report,
     rescore,
     imports,

@@ -26,7 +26,7 @@ VERB_WORDS = {
     "diff": "compare",
     "results": "leaderboard",
     "board": "leaderboard",
-    "view": "report",
+    "browse": "view",
     "score": "rescore",
     "ablate": "sweep",
     "ablations": "switches",

@@ -1,13 +1,11 @@
-"""What the samples of journals looked like: questions and small pictures, read again from the
-tasks' data.
-"""
+"""What the samples of journals looked like: small pictures, read again from the tasks' data."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from evalkit.errors import reason
 from evalkit.files import replace
 from evalkit.media import Frame, decode_video, preview
 from evalkit.results.cells import task_of
-from evalkit.store import CellFolder, question_of
+from evalkit.store import CellFolder
 from evalkit.task import read_samples
 from evalkit.types import Image, Sample, Text, Video
 
@@ -31,7 +29,7 @@ Keep = Callable[[str, PILImage.Image], str]
 """(name, picture) -> the address under which the page finds the picture; empty for none."""
 
 
-def embed(name: str, picture: PILImage.Image) -> str:
+def data_url(picture: PILImage.Image) -> str:
     return "data:image/webp;base64," + base64.b64encode(webp(picture)).decode("ascii")
 
 
@@ -58,15 +56,9 @@ class Picture:
     src: str = ""
     width: int = 0
     height: int = 0
+    clip: bool = False
+    """Whether it is a strip of a clip's frames."""
     fault: str = ""
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What a sample looked like: its question, and its media by their places in the gallery."""
-
-    question: str
-    media: tuple[int, ...] = ()
 
 
 class Gallery:
@@ -74,33 +66,42 @@ class Gallery:
 
     def __init__(self, keep: Keep) -> None:
         self.keep = keep
-        self.pictures: list[Picture] = []
-        self.places: dict[str, int] = {}
+        self.pictures: dict[str, Picture] = {}
 
-    def show(self, sample: Sample) -> Shown:
-        """A picture that can't be made, whatever the task put in its place, is said on the page."""
-        parts = [p for m in sample.messages for p in m.content if not isinstance(p, Text)]
-        return Shown(question_of(sample), tuple(map(self._place, parts)))
+    def show(self, sample: Sample) -> list[Picture]:
+        """The sample's pictures in order. One that can't be made, whatever the task put in its
+        place, is said on the page.
+        """
+        return [self._of(part) for part in media_of(sample)]
 
-    def _place(self, part: Any) -> int:
+    def _of(self, part: Any) -> Picture:
         try:
-            cut = f"{part.start}-{part.end}" if isinstance(part, Video) else ""
-            key = hashlib.sha256(f"{part.digest}{cut}".encode()).hexdigest()[:16]
+            key = key_of(part)
         except Exception as e:
             key = f"no digest: {reason(e)}"
-        if key not in self.places:
-            self.places[key] = len(self.pictures)
-            self.pictures.append(self._picture(part, key))
-        return self.places[key]
+        if key not in self.pictures:
+            self.pictures[key] = self._picture(part, key)
+        return self.pictures[key]
 
     def _picture(self, part: Any, key: str) -> Picture:
         try:
             if not isinstance(part, Image | Video):
                 return Picture(fault=f"{type(part).__name__} is not an Image or a Video")
             picture, size = preview(part, SIDE) if isinstance(part, Image) else strip(part)
-            return Picture(self.keep(key, picture), *size)
+            return Picture(self.keep(key, picture), *size, clip=isinstance(part, Video))
         except Exception as e:  # any library may fail on any data; the page is for looking at it
             return Picture(fault=reason(e))
+
+
+def media_of(sample: Sample) -> list[Any]:
+    """What the sample shows, in order."""
+    return [p for m in sample.messages for p in m.content if not isinstance(p, Text)]
+
+
+def key_of(part: Any) -> str:
+    """16 hex digits that name a picture or a cut of a clip by its bytes."""
+    cut = f"{part.start}-{part.end}" if isinstance(part, Video) else ""
+    return hashlib.sha256(f"{part.digest}{cut}".encode()).hexdigest()[:16]
 
 
 def strip(clip: Video) -> tuple[PILImage.Image, tuple[int, int]]:
@@ -127,26 +128,31 @@ def webp(picture: PILImage.Image) -> bytes:
     return buffer.getvalue()
 
 
-def questions(
-    cell: CellFolder, ids: set[str], gallery: Gallery, data: Path | None
-) -> tuple[Mapping[str, Shown], str]:
-    """What the samples of a cell that are among ``ids`` looked like, and why some are missing, if
-    any are.
-
-    Reads the task's data, by default from where the cell's run had them, until all samples are
-    there. Whatever goes wrong there costs the page its pictures, not more.
+def samples_of(cell: CellFolder, data: Path | None) -> Iterator[Sample]:
+    """The samples of a cell's task with their media, from its data: by default from where the run
+    had them. Raises what the task and its source raise.
     """
-    shown: dict[str, Shown] = {}
-    run = cell.run
+    run, task = cell.run, task_of(cell)
+    where = data or (Path(run.data_path).expanduser() if run.data_path else None)
+    return (sample for sample in read_samples(task, where) if isinstance(sample, Sample))
+
+
+def pictures_of(
+    cell: CellFolder, ids: set[str], gallery: Gallery, data: Path | None
+) -> tuple[Mapping[str, list[Picture]], str]:
+    """The pictures of the samples that are among ``ids``, and why some are missing, if any are.
+
+    Reads until all samples are there. Whatever goes wrong there costs the page its pictures, not
+    more.
+    """
+    shown: dict[str, list[Picture]] = {}
     try:
-        task = task_of(cell)
-        where = data or (Path(run.data_path).expanduser() if run.data_path else None)
-        for sample in read_samples(task, where):
-            if isinstance(sample, Sample) and sample.id in ids:
+        for sample in samples_of(cell, data):
+            if sample.id in ids:
                 shown[sample.id] = gallery.show(sample)
             if len(shown) == len(ids):
                 break
     except (Exception, SystemExit) as e:
-        return shown, f"{cell.task}: questions and pictures are not shown: {reason(e)}"
+        return shown, f"{cell.task}: pictures are not shown: {reason(e)}"
     absent = len(ids) - len(shown)
     return shown, f"{cell.task}: {absent} samples are no longer in the data" if absent else ""

@@ -1,204 +1,93 @@
-"use strict";
-// Everything from the contents goes on the page through textContent and attributes, never as markup.
-const ROW = 28;
-const $ = (id) => document.getElementById(id);
-const state = { a: 0, b: -1, shown: [], at: 0, boxes: true };
-let holds, byPlace;
+// The page: navigation, keys, light and dark, and what grows while it is open.
+const POLL = 2000; // milliseconds between two looks at growing results
+const TITLES = { overview: "Overview", groups: "Groups", samples: "Samples", charts: "Charts", sweeps: "Sweeps", notes: "Notes" };
 
-function node(tag, text, classes) {
-  const made = document.createElement(tag);
-  if (text !== undefined && text !== null) made.textContent = text;
-  if (classes) made.className = classes;
-  return made;
+function useResults() {
+  const [state, set] = useState({});
+  useEffect(() => {
+    let timer, stopped = false;
+    const read = async () => {
+      try {
+        const found = place.live ? await fetchJson("documents/overview.json") : await documentOf("overview");
+        place.chunk = found.chunk;
+        found.part = Object.fromEntries(found.parts.map((part) => [part.doc, part]));
+        const text = JSON.stringify([found.parts, found.cells, found.faults]);
+        if (!stopped) set((old) => (old.text === text ? { ...old, error: undefined } : { results: found, text }));
+      } catch (error) {
+        if (!stopped) set((old) => ({ ...old, error: error.message }));
+      }
+      if (place.live && !stopped) timer = setTimeout(read, POLL);
+    };
+    read();
+    return () => { stopped = true; clearTimeout(timer); };
+  }, []);
+  return state;
 }
 
-function theme(dark) {
-  document.documentElement.classList.toggle("dark", dark);
+function useNotes() {
+  const [document, set] = useState({ flags: [], notes: [] });
+  const [version, setVersion] = useState(0);
+  const read = async () => { set(place.live ? await fetchJson("documents/notes.json") : await documentOf("notes")); setVersion((v) => v + 1); };
+  useEffect(() => { read().catch(() => {}); }, []);
+  return {
+    ...document,
+    version,
+    of: (part) => new Map(document.notes.filter((n) => n.task === part.task && n.data === part.data).map((n) => [n.id, n])),
+    add: async (note) => {
+      await fetchJson("notes", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(note) });
+      await read();
+    },
+  };
 }
 
-function start() {
-  holds = JSON.parse($("contents").textContent);
-  $("contents").remove();
-  byPlace = holds.cells.map((cell) => new Map(cell.answers.map((answer) => [answer.sample, answer])));
-  for (const [i, cell] of holds.cells.entries()) {
-    $("a").append(new Option(`${holds.tasks[cell.task].name}: ${cell.label}`, i));
-  }
-  $("faults").textContent = holds.faults.join("; ");
-  chooseA(0);
+function Notes({ results, notes }) {
+  if (!notes.notes.length) return html`<section><h2>Notes</h2><p class="note">No sample has a note.${place.live ? " Open a sample to add one." : " `evalkit view` adds them."}</p></section>`;
+  return html`<section><h2>Notes</h2><${SortableTable} caption="Notes on samples" columns=${["task", "sample", "flag", "note", "when"]} rows=${notes.notes.map((n) => {
+    const part = results.parts.find((p) => p.task === n.task && p.data === n.data);
+    return { key: `${n.task}${n.data}${n.id}`, cells: [{ text: n.task }, { text: n.id, node: part ? html`<a href=${addressOf({ view: "samples", part: part.name, id: n.id })}>${n.id}</a>` : n.id }, { text: n.flag }, { text: n.text }, { text: n.created.slice(0, 16).replace("T", " ") }] };
+  })} /></section>`;
 }
 
-function chooseA(index) {
-  state.a = index;
-  state.b = -1;
-  $("b").replaceChildren(new Option("none", -1));
-  for (const [i, cell] of holds.cells.entries()) {
-    if (i !== index && cell.task === holds.cells[index].task) $("b").append(new Option(cell.label, i));
-  }
-  filter();
+function Sweeps({ results }) {
+  if (!results.sweeps.length) return html`<section><h2>Sweeps</h2><p class="note">No sweep's tables lie in this folder. <code>evalkit sweep</code> writes them.</p></section>`;
+  return html`${results.sweeps.map((s) => html`<section key=${s.name}><h2>${s.name}</h2><p>${s.question}</p><ul>${s.sentences.map((text, i) => html`<li key=${i}>${text}</li>`)}</ul>
+    <${SortableTable} caption=${`All differences of ${s.name}`} columns=${s.columns} rows=${s.rows.map((row, i) => ({ key: i, cells: row.map((text) => ({ text })) }))} />
+    <div class="charts">${s.figures.map((src, i) => html`<figure key=${i} class="chart paper"><img src=${src} alt=${`figure ${i + 1} of ${s.name}; its numbers are in the table`} /></figure>`)}</div></section>`)}`;
 }
 
-function task() {
-  return holds.tasks[holds.cells[state.a].task];
+function Page() {
+  const { results, error } = useResults();
+  const notes = useNotes();
+  const [state, change] = useAddress();
+  const [dark, setDark] = useState(matchMedia("(prefers-color-scheme: dark)").matches);
+  const [help, setHelp] = useState(false);
+  const keys = useRef({});
+  useEffect(() => { document.documentElement.classList.toggle("dark", dark); }, [dark]);
+  useEffect(() => {
+    const press = (event) => {
+      if (event.target.matches("input, select, textarea")) { if (event.key === "Escape") event.target.blur(); return; }
+      if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+      const place = VIEWS[Number(event.key) - 1];
+      const own = { t: () => setDark((d) => !d), "?": () => setHelp((h) => !h), ...(place ? { [event.key]: () => change({ view: place }) } : {}) };
+      const act = own[event.key] ?? (readAddress().view === "samples" ? keys.current[event.key] : null);
+      if (act) { event.preventDefault(); act(); }
+    };
+    addEventListener("keydown", press);
+    return () => removeEventListener("keydown", press);
+  }, []);
+  useEffect(() => { document.title = `${TITLES[state.view]}${state.part ? `: ${state.part}` : ""} – evalkit`; }, [state.view, state.part]);
+  if (!results) return error ? html`<${Fault}>${error}</${Fault}>` : html`<p class="loading">Reading results …</p>`;
+  const views = { overview: Overview, groups: Groups, samples: Samples, charts: Charts, sweeps: Sweeps, notes: Notes };
+  const View = results.parts.length || state.view === "sweeps" ? views[state.view] : null;
+  return html`<a class="skip" href="#main" onClick=${(e) => { e.preventDefault(); document.getElementById("main").focus(); }}>to the content</a>
+    <header class="top"><h1>evalkit</h1><nav aria-label="views">${VIEWS.map((view, i) => html`<a key=${view} href=${addressOf({ ...state, view, id: view === "samples" ? state.id : null })} aria-current=${state.view === view ? "page" : null} title=${`key ${i + 1}`}>${TITLES[view]}${view === "notes" && notes.notes.length ? ` (${notes.notes.length})` : ""}</a>`)}</nav>
+      <span class="made">${results.made}</span><button onClick=${() => setDark(!dark)}>${dark ? "light" : "dark"}</button><button onClick=${() => setHelp(!help)} aria-expanded=${help}>keys</button></header>
+    ${help && html`<p class="keys"><kbd>1</kbd> to <kbd>6</kbd> views; samples: <kbd>j</kbd> <kbd>k</kbd> next and previous, <kbd>/</kbd> search, <kbd>v</kbd> thumbnails, <kbd>z</kbd> enlarge, <kbd>b</kbd> boxes on and off; <kbd>t</kbd> light or dark, <kbd>?</kbd> this line</p>`}
+    <main id="main" tabindex="-1">
+      ${error && html`<${Fault}>${error} (the last results are shown)</${Fault}>`}
+      ${results.faults.length > 0 && html`<details class="faults"><summary>${results.faults.length} ${results.faults.length === 1 ? "thing is" : "things are"} missing here</summary><ul>${results.faults.map((f, i) => html`<li key=${i}>${f}</li>`)}</ul></details>`}
+      ${View ? html`<${View} results=${results} state=${state} change=${change} notes=${notes} keys=${keys} />` : html`<p class="note">No results yet.</p>`}</main>`;
 }
 
-function fits(kind, answer, other, best, worst) {
-  const { score, unparsed, error } = answer;
-  switch (kind) {
-    case "wrong": return score === worst;
-    case "right": return score === best;
-    case "partly": return score !== undefined && score !== best && score !== worst;
-    case "unparsed": return Boolean(unparsed);
-    case "error": return Boolean(error);
-    case "changed": return other !== undefined && (other.score !== score || other.text !== answer.text);
-    default: return true;
-  }
-}
-
-function searchable(place) {
-  const sample = task().samples[place];
-  sample.search ??= [sample.id, sample.question, JSON.stringify(sample.metadata), JSON.stringify(sample.target)].join(" ").toLowerCase();
-  return sample.search;
-}
-
-function filter() {
-  const cell = holds.cells[state.a];
-  const kind = $("only").value, words = $("words").value.toLowerCase();
-  const others = state.b >= 0 ? byPlace[state.b] : new Map();
-  const kept = state.shown[state.at]?.sample;
-  state.shown = cell.answers.filter((answer) =>
-    fits(kind, answer, others.get(answer.sample), cell.best, cell.worst)
-    && (!words || searchable(answer.sample).includes(words) || (answer.text ?? "").toLowerCase().includes(words)));
-  state.at = Math.max(0, state.shown.findIndex((answer) => answer.sample === kept));
-  $("count").textContent = `${state.shown.length} of ${cell.answers.length}`;
-  $("rows").style.height = `${state.shown.length * ROW}px`;
-  $("list").scrollTop = Math.max(0, state.at * ROW - 5 * ROW);
-  paint();
-  detail();
-}
-
-function paint() {
-  const list = $("list");
-  const first = Math.max(0, Math.floor(list.scrollTop / ROW) - 5);
-  const last = Math.min(state.shown.length, first + Math.ceil(list.clientHeight / ROW) + 10);
-  const rows = [];
-  for (let i = first; i < last; i++) {
-    const answer = state.shown[i];
-    const row = node("div", null, i === state.at ? "row chosen" : "row");
-    row.style.top = `${i * ROW}px`;
-    row.setAttribute("role", "option");
-    row.setAttribute("aria-selected", i === state.at);
-    row.append(node("span", task().samples[answer.sample].id, "id"), node("span", score(answer), "score"));
-    if (state.b >= 0) row.append(node("span", score(byPlace[state.b].get(answer.sample)), "score said-b"));
-    row.append(node("span", answer.error ? `error: ${answer.error}` : answer.text, "said"));
-    row.addEventListener("click", () => go(i));
-    rows.push(row);
-  }
-  $("rows").replaceChildren(...rows);
-}
-
-function score(answer) {
-  if (!answer) return "–";
-  if (answer.error) return "error";
-  return answer.score === undefined ? "–" : answer.score.toFixed(2) + (answer.unparsed ? "?" : "");
-}
-
-function go(i) {
-  if (!state.shown.length) return;
-  state.at = Math.min(Math.max(i, 0), state.shown.length - 1);
-  const list = $("list"), top = state.at * ROW;
-  if (top < list.scrollTop) list.scrollTop = top;
-  if (top + ROW > list.scrollTop + list.clientHeight) list.scrollTop = top + ROW - list.clientHeight;
-  paint();
-  detail();
-}
-
-function isBox(value) {
-  return Array.isArray(value) && value.length === 4 && value.every((v) => typeof v === "number");
-}
-
-function box(corners, colour, dashed) {
-  const rect = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-  const [x1, y1, x2, y2] = corners;
-  const put = { x: Math.min(x1, x2), y: Math.min(y1, y2), width: Math.abs(x2 - x1), height: Math.abs(y2 - y1), fill: "none" };
-  for (const [key, value] of Object.entries(put)) rect.setAttribute(key, value);
-  rect.style.stroke = `var(--${colour})`;
-  rect.setAttribute("stroke-width", 2.5);
-  rect.setAttribute("vector-effect", "non-scaling-stroke");
-  if (dashed) rect.setAttribute("stroke-dasharray", "6 4");
-  return rect;
-}
-
-function picture(media, boxes) {
-  if (media.fault) return node("p", `no picture: ${media.fault}`, "fault");
-  if (!media.src) return node("p", `picture of ${media.width} x ${media.height} pixels, left out`, "label");
-  const frame = node("div", null, "picture");
-  const image = document.createElement("img");
-  image.loading = "lazy";
-  image.alt = "what the model was shown";
-  image.src = media.src;
-  frame.append(image);
-  if (boxes.length && state.boxes) {
-    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-    svg.setAttribute("viewBox", `0 0 ${media.width} ${media.height}`);
-    svg.setAttribute("preserveAspectRatio", "none");
-    svg.append(...boxes);
-    frame.append(svg);
-  }
-  return frame;
-}
-
-function field(label, text, classes) {
-  const part = node("div");
-  part.append(node("div", label, "label"), node("pre", text, classes));
-  return part;
-}
-
-function detail() {
-  const place = $("detail");
-  const answer = state.shown[state.at];
-  if (!answer) { place.replaceChildren(node("p", "No sample fits.")); return; }
-  const sample = task().samples[answer.sample];
-  const other = state.b >= 0 ? byPlace[state.b].get(answer.sample) : undefined;
-  const boxes = [];
-  if (task().boxes) {
-    if (isBox(sample.target)) boxes.push(box(sample.target, "truth", false));
-    if (isBox(answer.box)) boxes.push(box(answer.box, "said", true));
-    if (other && isBox(other.box)) boxes.push(box(other.box, "other", true));
-  }
-  const parts = sample.media.map((place, i) => picture(holds.pictures[place], i === 0 ? boxes : []));
-  parts.push(field("question", sample.question ?? "(not in the data at hand)"));
-  if (sample.choices?.length) parts.push(field("choices", sample.choices.join("\n")));
-  const target = Array.isArray(sample.target) ? sample.target.join(isBox(sample.target) ? ", " : "\n") : sample.target;
-  parts.push(field("target", Number.isInteger(sample.target) && sample.choices?.length ? sample.choices[sample.target] : target, "truth"));
-  const answers = node("div", null, "answers");
-  for (const [which, said, classes] of [[state.a, answer, "said-a"], [state.b, other, "said-b"]]) {
-    if (!said) continue;
-    const cell = holds.cells[which];
-    const all = said.scores ? Object.entries(said.scores).map(([name, value]) => `${name} ${value.toFixed(2)}`).join(", ") : `${cell.metric} ${score(said)}`;
-    const how = said.error ? "error" : `${all}${said.unparsed ? ", unparsed" : ""}`;
-    answers.append(field(`${cell.label}: ${how}`, said.error ?? said.text, classes));
-  }
-  parts.push(answers, field("sample", `${sample.id}, cluster ${sample.cluster}, ${JSON.stringify(sample.metadata)}`));
-  place.replaceChildren(...parts);
-  place.scrollTop = 0;
-}
-
-theme(matchMedia("(prefers-color-scheme: dark)").matches);
-$("theme").addEventListener("click", () => theme(!document.documentElement.classList.contains("dark")));
-$("a").addEventListener("change", () => chooseA(Number($("a").value)));
-$("b").addEventListener("change", () => { state.b = Number($("b").value); filter(); });
-$("only").addEventListener("change", filter);
-$("words").addEventListener("input", filter);
-$("list").addEventListener("scroll", paint, { passive: true });
-addEventListener("resize", paint);
-addEventListener("keydown", (event) => {
-  if (event.target.matches("input, select")) {
-    if (event.key === "Escape") event.target.blur();
-    return;
-  }
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
-  const keys = { j: () => go(state.at + 1), ArrowDown: () => go(state.at + 1), k: () => go(state.at - 1), ArrowUp: () => go(state.at - 1),
-    "/": () => $("words").focus(), b: () => { state.boxes = !state.boxes; detail(); }, t: () => $("theme").click() };
-  if (keys[event.key] && (!event.key.startsWith("Arrow") || document.activeElement === $("list"))) { event.preventDefault(); keys[event.key](); }
-});
-requestAnimationFrame(() => setTimeout(start));
+document.getElementById("page").replaceChildren();
+render(html`<${Page} />`, document.getElementById("page"));

@@ -1,64 +1,67 @@
-"""The page: what it holds as JSON, and its text from the template. Everything that models, data and
-users wrote goes in as JSON whose ``<`` is escaped, or through ``html.escape``; the script puts it
-on the page as text, never as markup."""
+"""``evalkit report``: the page as one file, or as a page with a folder of documents beside it.
+
+Everything that models, data and users wrote goes in as JSON whose ``<`` is escaped; the scripts put
+it on the page as text, never as markup (Preact escapes by construction). A browser runs the script
+of one hash and no other.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
-from evalkit.errors import DataError, EvalkitError, UsageError
+from PIL import Image as PILImage
+
+from evalkit.errors import EvalkitError, UsageError
 from evalkit.files import remove_parts, replace
 from evalkit.journal import uncollected
 from evalkit.results import plots
-from evalkit.results.breakdown import metric_of
-from evalkit.results.cells import (
-    MINI_NOTE,
-    Output,
-    arm,
-    data_digest,
-    data_kind,
-    labels,
-    model_labels,
-    partial_text,
-    some_cells,
+from evalkit.results.cells import Output, some_cells
+from evalkit.results.report.documents import (
+    Part,
+    answer_chunk,
+    cell_index,
+    chunks,
+    overview,
+    part_index,
+    read_all,
+    sample_chunk,
 )
-from evalkit.results.leaderboard import LONG
-from evalkit.results.report.media import Gallery, Shown, beside, embed, none, questions
+from evalkit.results.report.media import Gallery, Picture, beside, data_url, none, pictures_of
+from evalkit.results.report.notes import load_notes, notes_document
 from evalkit.results.sweep_tables import PAGE_COLUMNS, load_findings, page_row, sentences
 from evalkit.results.sweep_values import Findings
-from evalkit.results.tables import interval_text, value_text
-from evalkit.safe_text import mask
-from evalkit.store import CellFolder, MetricResult, Record
+from evalkit.safe_text import without_keys
 
-SCHEMA_VERSION = 2
 EMBEDDED_SAMPLES = 2000
-"""With more samples than this, pictures lie in a folder beside the page unless told otherwise."""
+"""With more samples than this, documents and pictures lie in a folder beside the page unless told
+otherwise."""
 HERE = Path(__file__).parent
+VENDORED = ("preact.umd.js", "hooks.umd.js", "htm.umd.js")
+SCRIPTS = (
+    "data.js",
+    "statistics.js",
+    "address.js",
+    "parts.js",
+    "overview.js",
+    "filters.js",
+    "detail.js",
+    "samples.js",
+    "charts.js",
+    "page.js",
+)
+"""In this order they make one script."""
 Place = Literal["auto", "embed", "folder", "none"]
-
-
-@dataclass(frozen=True)
-class Part:
-    """The cells of one task over the same data: they share their samples."""
-
-    name: str
-    """The task, with its data where another part of the page has the same task over others."""
-    cells: tuple[tuple[CellFolder, Mapping[str, Record]], ...]
-
-    @property
-    def metric(self) -> MetricResult | None:
-        """The headline metric."""
-        return next((c.results.metrics[0] for c, _ in self.cells if c.results.metrics), None)
+Documents = Iterator[tuple[str, Mapping[str, Any]]]
+"""(name, contents)."""
 
 
 @uncollected()
@@ -68,240 +71,132 @@ def write_report(
     """Writes the page on all cells and sweeps under ``output``; returns what could not be shown, in
     words.
 
-    ``place``: pictures inside the file, in the folder ``<file's stem>_media`` beside it, or none.
-    ``data`` maps ``task:subset`` to a local copy, where it is not that of the run. Raises
-    UsageError when there are no results, EvalkitError when the file can't be written.
+    ``place``: everything inside the file (``embed``), documents and pictures in the folder
+    ``<file's stem>_files`` beside it (``folder``), or inside the file and without pictures
+    (``none``). ``data`` maps ``task:subset`` to a local copy, where it is not that of the run.
+    Raises UsageError when there are no results, EvalkitError when the file can't be written.
     """
     there = some_cells(output)
-    parts, faults = _parts(there.cells)
-    faults = [f"left out: {why}" for why in there.damaged] + faults
+    parts, faults = read_all(there)
+    sweeps, damaged = load_findings(there.output)
+    faults += damaged
     if place == "auto":
-        samples = sum(len({id for _, records in part.cells for id in records}) for part in parts)
+        samples = sum(len(part.known) for part in parts)
         place = "embed" if samples <= EMBEDDED_SAMPLES else "folder"
+    folder = file.with_name(f"{file.stem}_files")
+    inside: list[str] = []
+
+    def keep_inside(name: str, picture: PILImage.Image) -> str:
+        inside.append(data_url(picture))
+        return f"#{len(inside) - 1}"
+
+    keep = {"embed": keep_inside, "none": none}.get(place) or beside(folder)
     try:
-        keep = {"embed": embed, "none": none}.get(place) or beside(
-            file.with_name(f"{file.stem}_media")
-        )
-        holds, missing = contents(parts, Gallery(keep), data or {})
-        sweeps, damaged = load_findings(there.output)
-        drawn, undrawn = _pictures(parts)
-        faults += missing + damaged + undrawn
-        holds["faults"] = faults
         remove_parts(file.parent)
-        replace(file, render(holds, _overview(parts) + _sweeps(sweeps) + drawn), durable=False)
+        if place == "folder":
+            shutil.rmtree(folder, ignore_errors=True)
+        written: dict[str, Any] = {}
+        for name, value in _documents(parts, Gallery(keep), data or {}, faults):
+            if place == "folder":
+                write_script(folder, name, value)
+            else:
+                written[name] = value
+        if inside:
+            written["pictures"] = {"srcs": inside}
+        written["notes"] = notes_document(load_notes(there.output))
+        written["overview"] = overview(parts, list(map(sweep, sweeps)), faults, live=False)
+        text = render(written, folder.name if place == "folder" else "")
+        # As bytes: secrets were masked in the documents, and the script must stay that of its hash.
+        replace(file, text.encode("utf-8", "replace"), durable=False)
     except OSError as e:
         raise EvalkitError(f"{file}: can't be written ({e.strerror})") from e
     return faults
 
 
-def _parts(cells: Sequence[CellFolder]) -> tuple[list[Part], list[str]]:
-    """The cells by task and data, each with its records; and why some can't be read."""
-    groups: dict[tuple[str, str], list[tuple[CellFolder, Mapping[str, Record]]]] = {}
-    faults = []
-    for cell in sorted(cells, key=lambda c: (c.task, bool(c.results.switches), c.model)):
-        try:
-            journal = cell.contents()
-        except DataError as e:
-            faults.append(f"left out: {e}")
-            continue
-        if journal.faults:
-            faults.append(f"{cell.journal_path}: {len(journal.faults)} damaged lines")
-        groups.setdefault((cell.task, data_digest(cell)), []).append((cell, journal.records))
-    several = [task for task, _ in groups]
-    parts = []
-    for (task, digest), mine in groups.items():
-        where = f" ({data_kind(mine[0][0])} data {digest[:6]})" if several.count(task) > 1 else ""
-        parts.append(Part(f"{task}{where}", tuple(mine)))
-    return parts, faults
-
-
-def contents(
-    parts: Sequence[Part], gallery: Gallery, data: Mapping[str, Path]
-) -> tuple[dict[str, Any], list[str]]:
-    """What the sample browser reads: each part's samples once, then each cell's answers by the
-    sample's place in its part; and what is missing, in words.
-    """
-    named = labels([c for part in parts for c, _ in part.cells])
-    tasks: list[dict[str, Any]] = []
-    cells: list[dict[str, Any]] = []
-    faults = []
+def _documents(
+    parts: Sequence[Part], gallery: Gallery, data: Mapping[str, Path], faults: list[str]
+) -> Documents:
+    """All documents but the overview; what is missing goes into ``faults``."""
     for part in parts:
-        known: dict[str, Record] = {}
-        for _, records in part.cells:
-            for id, record in records.items():
-                if id not in known or known[id].failed_in == "row":
-                    known[id] = record
-        asked = {id for id, r in known.items() if r.failed_in != "row"}
-        first = part.cells[0][0]
-        shown, fault = questions(first, asked, gallery, data.get(first.task))
+        first = part.cells[0].folder
+        asked = {id for id, r in part.known.items() if r.failed_in != "row"}
+        pictures, fault = pictures_of(first, asked, gallery, data.get(first.task))
         faults += [fault] if fault else []
-        places = {id: i for i, id in enumerate(known)}
-        boxes = any("iou" in r.scores for _, records in part.cells for r in records.values())
-        samples = [_sample(r, shown.get(id)) for id, r in known.items()]
-        tasks.append({"name": part.name, "boxes": boxes, "samples": samples})
-        worst, best = _range(part)
-        for cell, records in part.cells:
-            cells.append(
-                {
-                    "task": len(tasks) - 1,
-                    "label": named[cell.path],
-                    "metric": part.metric.metric if part.metric else None,
-                    "best": best,
-                    "worst": worst,
-                    "answers": [
-                        _answer(places[id], r, part.metric, boxes) for id, r in records.items()
-                    ],
-                }
-            )
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "tasks": tasks,
-        "pictures": [asdict(p) for p in gallery.pictures],
-        "cells": cells,
-    }, faults
+        shown = {id: [picture_json(p) for p in found] for id, found in pictures.items()}
+        yield part.doc, part_index(part)
+        for n in chunks(part):
+            yield f"{part.doc}-samples-{n}", sample_chunk(part, n, shown)
+        for cell in part.cells:
+            yield cell.doc, cell_index(part, cell)
+            for n in chunks(part):
+                yield f"{cell.doc}-answers-{n}", answer_chunk(part, cell, n)
 
 
-def _sample(record: Record, shown: Shown | None) -> dict[str, Any]:
-    return {
-        "id": record.id,
-        "target": record.target,
-        "choices": list(record.choices),
-        "cluster": record.cluster,
-        "metadata": dict(record.metadata),
-        "question": shown.question if shown else record.question or None,
-        "media": list(shown.media) if shown else [],
-    }
+def picture_json(picture: Picture) -> dict[str, Any]:
+    return {k: v for k, v in asdict(picture).items() if v}
 
 
-def _answer(place: int, record: Record, metric: MetricResult | None, boxes: bool) -> dict[str, Any]:
-    """Fields of an answer; those that have nothing to say are left out, to keep the page small."""
-    fields = {
-        "text": record.text,
-        "score": record.scores.get(metric.metric) if metric else None,
-        "scores": dict(record.scores) if len(record.scores) > 1 else None,
-        "box": record.parsed if boxes else None,
-        "unparsed": record.unparsed or None,
-        "error": record.error and mask(record.error),
-    }
-    return {"sample": place} | {k: v for k, v in fields.items() if v is not None}
-
-
-def _range(part: Part) -> tuple[float, float]:
-    """(worst, best) value of a part's headline metric: 0 and 1, or the lowest and highest that
-    there are where a value lies outside of these; the other way round where less is better.
+def write_script(folder: Path, name: str, value: Mapping[str, Any]) -> None:
+    """A document as a script: a page that was opened from a disk may load scripts, and may not
+    read files.
     """
-    if part.metric is None:
-        return 0.0, 1.0
-    name = part.metric.metric
-    values = [
-        r.scores[name] for _, records in part.cells for r in records.values() if name in r.scores
-    ]
-    inside = all(0 <= v <= 1 for v in values)
-    low, high = (0.0, 1.0) if inside else (min(values), max(values))
-    return (low, high) if part.metric.higher_is_better else (high, low)
+    text = f"evalkitDocument({json.dumps(name)},{packed(value)})"
+    replace(folder / f"{name}.js", text, durable=False)
 
 
-def render(holds: Mapping[str, Any], body: str) -> str:
-    """The page's text: template, style, script and contents in one. A browser runs the script of
-    this hash and no other, whatever else the page should hold.
-    """
-    packed = json.dumps(holds, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    packed = (
-        packed.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+def packed(value: Any) -> str:
+    """JSON without secrets that stays what it is inside a script or an HTML page."""
+    text = without_keys(
+        json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     )
-    now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    script = f"\n{(HERE / 'page.js').read_text(encoding='utf-8')}\n"
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def sweep(findings: Findings) -> dict[str, Any]:
+    """A sweep whose tables lie under the output folder, with its figures drawn anew."""
+    figures = []
+    try:
+        drawn = (plots.differences(findings.rows), plots.score_by_tokens(findings.rows))
+        figures = [f"data:image/svg+xml,{quote(plots.svg(f))}" for f in drawn if f]
+    except UsageError:
+        pass  # no matplotlib: the table says the same
+    return {
+        "name": findings.name,
+        "question": findings.question,
+        "sentences": sentences(findings),
+        "columns": list(PAGE_COLUMNS),
+        "rows": [list(map(str, page_row(f))) for f in findings.rows],
+        "figures": figures,
+    }
+
+
+def render(documents: Mapping[str, Any], folder: str = "", live: bool = False) -> str:
+    """The page's text. ``documents`` are inside it; others are scripts in ``folder`` or, for a page
+    that a server shows (``live``), fetched from it.
+    """
+    script = "\n".join(
+        [
+            *(_text(f"vendor/{name}") for name in VENDORED),
+            '(() => {\n"use strict";',
+            *map(_text, SCRIPTS),
+            "})();",
+        ]
+    )
     texts = {
-        "STYLE": (HERE / "page.css").read_text(encoding="utf-8"),
+        "STYLE": _text("page.css"),
         "SCRIPT": script,
         "HASH": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "MADE": f"evalkit {version('evalkit')}, {now}, schema {SCHEMA_VERSION}",
-        "BODY": body,
-        "CONTENTS": packed,
+        "SOURCES": "'self' file:" if folder else "",
+        "CONNECT": "'self'" if live else "'none'",
+        "PLACE": packed({"folder": folder, "live": live}),
+        "DOCUMENTS": "\n".join(
+            f'<script type="application/json" id="document-{name}">{packed(value)}</script>'
+            for name, value in documents.items()
+        ),
     }
-    template = (HERE / "page.html").read_text(encoding="utf-8")
     # In one pass: what goes in may itself look like a placeholder.
-    return re.sub("@@([A-Z]+)@@", lambda m: texts[m[1]], template)
+    return re.sub("@@([A-Z]+)@@", lambda m: texts[m[1]], _text("page.html"))
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    def line(tag: str, values: Sequence[Any]) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(str(v))}</{tag}>" for v in values) + "</tr>"
-
-    body = line("th", columns) + "".join(line("td", r) for r in rows)
-    return f"<div class=wide><table>{body}</table></div>"
-
-
-SCORES = tuple(column for column in LONG if column != "version")
-"""Columns of the table of scores."""
-
-
-def _overview(parts: Sequence[Part]) -> str:
-    cells = [cell for part in parts for cell, _ in part.cells]
-    models = model_labels(cells)
-    rows = [
-        (
-            cell.task,
-            models[cell.path],
-            cell.adapter,
-            data_kind(cell),
-            cell.settings,
-            m.metric,
-            value_text(m.value),
-            interval_text(m.ci_low, m.ci_high),
-            f"{m.n}{partial_text(cell)}",
-            cell.results.errors,
-            cell.results.unparsed,
-            arm(cell),
-        )
-        for cell in cells
-        for m in cell.results.metrics[:1]
-    ]
-    mini = any(data_kind(c) == "mini" for c in cells)
-    note = f"<p>{html.escape(MINI_NOTE)}</p>" if mini else ""
-    return f"<section><h2>Scores</h2>{_table(SCORES, rows)}{note}</section>"
-
-
-def _sweeps(sweeps: Sequence[Findings]) -> str:
-    """The sweeps whose tables lie under the output folder, with their pictures drawn anew."""
-    out = []
-    for findings in sweeps:
-        found = "".join(f"<li>{html.escape(s)}</li>" for s in sentences(findings))
-        drawn = ""
-        try:
-            figures = (plots.differences(findings.rows), plots.score_by_tokens(findings.rows))
-            drawn = "".join(f"<figure>{plots.svg(f)}</figure>" for f in figures if f)
-        except UsageError:
-            pass  # no matplotlib: said once, by _pictures
-        table = _table(PAGE_COLUMNS, [page_row(f) for f in findings.rows])
-        out.append(
-            f"<section><h2>Sweep: {html.escape(findings.name)}</h2>"
-            f"<p>{html.escape(findings.question)}</p><ul>{found}</ul>{table}"
-            f"<div class=figures>{drawn}</div></section>"
-        )
-    return "".join(out)
-
-
-def _pictures(parts: Sequence[Part]) -> tuple[str, list[str]]:
-    """Scores by group, overlap and length of all cells; and why there are none, if so."""
-    out = []
-    for part in parts:
-        if part.metric is None:
-            continue
-        named = labels([c for c, _ in part.cells])
-        shown = {
-            named[c.path]: [r for r in records.values() if r.scored] for c, records in part.cells
-        }
-        try:
-            figures = [plots.svg(f) for _, f in plots.of_task(shown, metric_of(part.metric))]
-        except UsageError as e:
-            return "", [str(e)]
-        if figures:
-            drawn = "".join(f"<figure>{f}</figure>" for f in figures)
-            more = ""
-            if len(shown) > plots.MOST:
-                more = f" (the first {plots.MOST} of {len(shown)} cells)"
-            head = html.escape(f"{part.name}{more}")
-            out.append(f"<h3>{head}</h3><div class=figures>{drawn}</div>")
-    title = "<section><h2>By group, overlap and length</h2>"
-    return f"{title}{''.join(out)}</section>" if out else "", []
+def _text(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")

@@ -1,0 +1,255 @@
+"""What ``evalkit view`` shows: the documents of an output folder while its journals grow, and the
+media of its samples from the tasks' data.
+
+A cell is read again when one of its files changed; of a journal that grew only the new lines are.
+Names of documents stay what they were, so that an open page keeps its place.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from evalkit import journal
+from evalkit.errors import DataError, EvalkitError, UsageError, reason
+from evalkit.journal import Contents
+from evalkit.media import preview
+from evalkit.results.cells import task_of
+from evalkit.results.report.documents import (
+    CellView,
+    Part,
+    answer_chunk,
+    cell_index,
+    overview,
+    part_index,
+    parts_of,
+    sample_chunk,
+)
+from evalkit.results.report.media import SIDE, media_of, samples_of, strip, webp
+from evalkit.results.report.notes import load_notes, notes_document
+from evalkit.results.report.page import sweep
+from evalkit.results.sweep_tables import load_findings
+from evalkit.store import CellFolder, cells
+from evalkit.types import Image, Sample, Video
+
+LARGE_SIDE = 2400
+"""Longest side in pixels of a picture that is looked at closely."""
+MOST_SAMPLES = 200
+"""Samples whose media are kept at hand."""
+State = tuple[tuple[int, int, int], ...]
+"""(inode, bytes, time of the last change) of a cell's files."""
+
+
+@dataclass
+class Known:
+    """A cell as it was last read."""
+
+    state: State
+    contents: Contents
+    view: CellView
+
+
+@dataclass
+class Live:
+    """An output folder, read as often as it changes. ``data`` maps ``task:subset`` to a local copy,
+    where it is not that of the run. Safe to be asked by several threads.
+    """
+
+    output: Path
+    data: Mapping[str, Path] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.lock = threading.RLock()
+        self.known: dict[Path, Known] = {}
+        self.parts: list[Part] = []
+        self.faults: list[str] = []
+        self.names: dict[str, str] = {}
+        self.totals: dict[str, int | None] = {}
+        self.media = MediaFinder(self.data)
+
+    def document(self, name: str) -> dict[str, Any]:
+        """Raises KeyError for a name that no document has."""
+        with self.lock:
+            if name == "overview":
+                self.refresh()
+                sweeps, damaged = load_findings(self.output)
+                return overview(self.parts, list(map(sweep, sweeps)), self.faults + damaged, True)
+            if name == "notes":
+                return notes_document(load_notes(self.output))
+            return self._documents()[name.partition("-")[0]](name)
+
+    def _documents(self) -> dict[str, Callable[[str], dict[str, Any]]]:
+        out: dict[str, Callable[[str], dict[str, Any]]] = {}
+        for part in self.parts:
+            out[part.doc] = partial(_of_part, part)
+            out |= {cell.doc: partial(_of_cell, part, cell) for cell in part.cells}
+        return out
+
+    def sample(self, part: str, place: int) -> Sample:
+        """The sample at a place of a part, with its media. Raises KeyError, IndexError, and what
+        reading its data raises.
+        """
+        with self.lock:
+            found = {p.doc: p for p in self.parts}[part]
+            id = list(found.known)[place]
+            return self.media.find(found, id)
+
+    def refresh(self) -> None:
+        """Reads what changed since the last time."""
+        changed, self.faults, present = False, [], cells(self.output)
+        for path in self.known.keys() - {folder.path for folder in present}:
+            del self.known[path]
+            changed = True
+        for folder in present:
+            try:
+                changed |= self._read(folder)
+            except DataError as e:
+                self.faults.append(f"left out: {e}")
+                changed |= self.known.pop(folder.path, None) is not None
+        if changed:
+            self._arrange()
+
+    def _read(self, folder: CellFolder) -> bool:
+        """Whether the cell changed. Raises DataError when it can't be read."""
+        state = _state(folder)
+        before = self.known.get(folder.path)
+        if before and before.state == state:
+            return False
+        earlier = None
+        if before and before.state[0][0] == state[0][0] and before.state[0][1] <= state[0][1]:
+            earlier = before.contents  # the same file, longer
+        contents = journal.read(folder.journal_path, earlier)
+        journal.check_owner(folder.journal_path, contents.header, folder.name)
+        ended = contents.ending is not None
+        if not folder.intact:  # a run without an end, or one whose derived files were lost
+            folder = folder.showing(folder.derived(contents))
+        view = CellView(folder, dict(contents.records), ended=ended, written=state[0][2] / 1e9)
+        self.known[folder.path] = Known(state, contents, view)
+        return True
+
+    def _arrange(self) -> None:
+        places = {part.name: part.known for part in self.parts}
+        self.parts = parts_of(known.view for known in self.known.values())
+        for part in self.parts:
+            if part.name in places:  # samples keep their places
+                new = part.known
+                part.known = {id: new[id] for id in places[part.name] if id in new}
+                part.known |= new
+            part.doc = self._name("p", part.name)
+            part.total = self._total(part)
+            for cell in part.cells:
+                cell.doc = self._name("c", str(cell.folder.path))
+
+    def _name(self, kind: str, key: str) -> str:
+        return self.names.setdefault(f"{kind} {key}", f"{kind}{len(self.names)}")
+
+    def _total(self, part: Part) -> int | None:
+        """Samples of the data where a finished cell tells, or rows where the source does."""
+        whole = [c.folder.results for c in part.cells if c.ended]
+        if counts := [r.n_total for r in whole if r.complete and not r.selection.partial]:
+            return max(counts)
+        if part.name not in self.totals:
+            self.totals[part.name] = None
+            with suppress(Exception):  # a plugin of others; only the time left hangs on it
+                run = part.cells[0].folder.run
+                count = getattr(task_of(part.cells[0].folder).source, "count", None)
+                where = Path(run.data_path).expanduser() if run.data_path else None
+                self.totals[part.name] = count(where) if count else None
+        return self.totals[part.name]
+
+
+def _state(folder: CellFolder) -> State:
+    out = []
+    for path in (folder.journal_path, folder.run_path, folder.results_path):
+        try:
+            status = path.stat()
+            out.append((status.st_ino, status.st_size, status.st_mtime_ns))
+        except OSError:
+            out.append((0, 0, 0))
+    return tuple(out)
+
+
+def _of_part(part: Part, name: str) -> dict[str, Any]:
+    _, _, rest = name.partition("-samples-")
+    return sample_chunk(part, int(rest)) if rest else part_index(part)
+
+
+def _of_cell(part: Part, cell: CellView, name: str) -> dict[str, Any]:
+    _, _, rest = name.partition("-answers-")
+    return answer_chunk(part, cell, int(rest)) if rest else cell_index(part, cell)
+
+
+class MediaFinder:
+    """Samples with their media, by id: read from the task's data in the order of its rows, as far
+    as the one that is asked for. The last ones are kept; going back further reads from the first.
+    """
+
+    def __init__(self, data: Mapping[str, Path]) -> None:
+        self.data = data
+        self.readers: dict[str, Iterator[Sample]] = {}
+        self.kept: dict[str, OrderedDict[str, Sample]] = {}
+
+    def find(self, part: Part, id: str) -> Sample:
+        """Raises EvalkitError when the data no longer have the sample, or can't be read."""
+        kept = self.kept.setdefault(part.name, OrderedDict())
+        for fresh in (False, True):
+            if id in kept:
+                kept.move_to_end(id)
+                return kept[id]
+            try:
+                if fresh or part.name not in self.readers:
+                    folder = part.cells[0].folder
+                    self.readers[part.name] = samples_of(folder, self.data.get(folder.task))
+                for sample in self.readers[part.name]:
+                    kept[sample.id] = sample
+                    if len(kept) > MOST_SAMPLES:
+                        kept.popitem(last=False)
+                    if sample.id == id:
+                        return sample
+            except (Exception, SystemExit) as e:
+                self.readers.pop(part.name, None)
+                raise EvalkitError(f"the data can't be read: {reason(e)}") from e
+        raise EvalkitError("this sample is no longer in the data")
+
+
+def media_document(sample: Sample, base: str) -> dict[str, Any]:
+    """What the page shows of a sample's media; ``base`` begins the addresses of the files."""
+    out: list[dict[str, Any]] = []
+    for i, part in enumerate(media_of(sample)):
+        try:
+            if isinstance(part, Video):
+                _, (width, height) = strip(part)
+            elif isinstance(part, Image):
+                _, (width, height) = preview(part, 1)
+            else:
+                raise UsageError(f"{type(part).__name__} is not an Image or a Video")
+        except Exception as e:  # any library may fail on any data; the page is for looking at it
+            out.append({"fault": reason(e)})
+            continue
+        item = {"src": f"pictures/{base}/{i}.webp", "width": width, "height": height}
+        if isinstance(part, Video):
+            item |= {"clip": True, "play": f"clips/{base}/{i}"}
+        out.append(item)
+    return {"media": out}
+
+
+def picture(sample: Sample, number: int, small: bool = False) -> bytes:
+    """A picture, or a strip of a clip's frames, as WebP. Raises IndexError, DataError."""
+    part = media_of(sample)[number]
+    if isinstance(part, Video):
+        return webp(strip(part)[0])
+    return webp(preview(part, SIDE // 3 if small else LARGE_SIDE)[0])
+
+
+def clip(sample: Sample, number: int) -> bytes:
+    """The bytes of a clip. Raises IndexError, UsageError, OSError."""
+    part = media_of(sample)[number]
+    if not isinstance(part, Video):
+        raise UsageError("this is no clip")
+    return part.read()
