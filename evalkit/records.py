@@ -17,7 +17,6 @@ from typing import Any, Literal, get_args
 
 from evalkit.provenance import GitState
 from evalkit.safe_text import masked
-from evalkit.stats import mean_interval
 from evalkit.task import Metric
 from evalkit.types import (
     BoxSpace,
@@ -30,6 +29,7 @@ from evalkit.types import (
     TokenCounts,
     is_box_space,
 )
+from evalkit.units import Counted, Seen
 
 SCHEMA_VERSION = 2
 """Of the journal, run.json and results.json; 1 was written by evalkit 0.1 and is read."""
@@ -143,6 +143,11 @@ class Record:
     def answered(self) -> bool:
         """Whether there is an answer that can be scored (again)."""
         return self.text is not None and self.failed_in in (None, "scoring")
+
+    def seen(self, metric: Metric) -> Seen:
+        """What a metric needs of it."""
+        weight = self.scores.get(metric.weight, 0.0) if metric.weight else 1.0
+        return Seen(self.scores.get(metric.name), self.cluster, self.metadata, weight)
 
     def sample(self) -> Sample:
         """The sample, without its messages: what ``Task.score`` may look at."""
@@ -470,6 +475,11 @@ class MetricResult:
     """Whether more is better."""
     scale: float
     """What the samples' values were multiplied by (100 for per cent)."""
+    units: tuple[str, ...] = ()
+    """Metadata keys by whose values samples are counted together, a unit having the least value of
+    its samples; empty where each sample counts."""
+    weight: str | None = None
+    """The other value of a sample by which the mean is weighted; null where all count alike."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -487,28 +497,38 @@ class MetricResult:
             group=_typed(value, "group", str, None),
             higher_is_better=_typed(value, "higher_is_better", bool),
             scale=_number(value["scale"]),
+            units=tuple(map(str, _typed(value, "units", list, []))),
+            weight=_typed(value, "weight", str, None),
         )
 
     @classmethod
     def of(cls, records: Sequence[Record], metric: Metric) -> MetricResult | None:
-        """A metric over scored records; None when none of them has it (hidden answers)."""
-        mine = [r for r in records if metric.name in r.scores]
-        if not mine:
+        """A metric over records; None when none of them has it (hidden answers). Those without a
+        score are left out, with the units that they belong to.
+        """
+        counted = Counted.of((r.seen(metric) for r in records), metric)
+        if not counted.values:
             return None
-        groups = [str(r.metadata.get(metric.group)) for r in mine] if metric.group else None
-        mean = mean_interval(
-            [r.scores[metric.name] for r in mine], [r.cluster for r in mine], groups
-        )
+        mean = counted.interval
         return cls(
             metric=metric.name,
             value=mean.value * metric.scale,
             ci_low=None if mean.low is None else mean.low * metric.scale,
             ci_high=None if mean.high is None else mean.high * metric.scale,
-            n=len(mine),
-            clusters=len({r.cluster for r in mine}),
+            n=sum(metric.name in r.scores for r in records),
+            clusters=len(set(counted.clusters)),
             group=metric.group,
             higher_is_better=metric.higher_is_better,
             scale=metric.scale,
+            units=metric.units,
+            weight=metric.weight,
+        )
+
+    @property
+    def definition(self) -> Metric:
+        """The metric that this is the result of."""
+        return Metric(
+            self.metric, self.group, self.higher_is_better, self.scale, self.units, self.weight
         )
 
 
@@ -607,7 +627,7 @@ def _counts(records: Sequence[Record], metrics: Sequence[Metric]) -> dict[str, A
         "tokens": TokenCounts(
             *(sum(getattr(r.tokens, f.name) for r in done) for f in fields(TokenCounts))
         ),
-        "metrics": tuple(m for m in (MetricResult.of(done, metric) for metric in metrics) if m),
+        "metrics": tuple(m for m in (MetricResult.of(records, metric) for metric in metrics) if m),
     }
 
 
@@ -674,8 +694,9 @@ def _typed(value: Mapping[str, Any], key: str, kind: type, default: Any = _REQUI
 
 
 def _metric(value: Mapping[str, Any]) -> Metric:
-    metric = Metric(**value)
+    metric = Metric(**{**value, "units": tuple(map(str, _typed(value, "units", list, [])))})
     _typed(value, "name", str)
+    _typed(value, "weight", str, None)
     _typed(value, "group", str, None)
     _typed(value, "higher_is_better", bool, True)
     _number(metric.scale)

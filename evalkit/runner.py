@@ -474,10 +474,11 @@ class _Stream:
 
 
 class _RunningScore:
-    """The headline score over what was counted so far."""
+    """The first score that is made of single samples, over what was counted so far."""
 
     def __init__(self, cell: Cell) -> None:
-        self.metric = cell.task.metrics[0]
+        plain = (m for m in cell.task.metrics if not m.units and not m.weight)
+        self.metric = next(plain, cell.task.metrics[0])
         self.sums: dict[str, tuple[float, int]] = {}
 
     def count(self, record: Record) -> None:

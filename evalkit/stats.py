@@ -60,18 +60,52 @@ def mean_interval(
     groups: Sequence[Hashable] | None = None,
     confidence: float = 0.95,
     seed: int = 0,
+    weights: ArrayLike | None = None,
 ) -> Interval:
     """The mean of values and its interval under resampling of clusters (bias-corrected and
     accelerated, Efron 1987; with many clusters percentile, with very many normal).
 
     With ``groups`` the mean of the groups' means (a macro average), clusters being resampled inside
-    each group. Where all values are equal, resampling has nothing to say: for 0 and 1 Wilson's
-    interval over the number of clusters is given, for others none. Raises ValueError for no values.
+    each group, or as wholes where one has samples in several groups. With ``weights`` (and no
+    groups) the weighted mean. Where all values are equal, resampling has nothing to say: for 0 and
+    1 Wilson's interval over the number of clusters is given, for others none. Raises ValueError
+    for no values, or no weight.
     """
+    if weights is not None:
+        return _weighted_interval(values, weights, clusters, confidence, seed)
     x, clusters, groups = _sorted(values, clusters, groups)
     if not len(x):
         raise ValueError("no values")
     return _interval(x, clusters, groups, confidence, seed)
+
+
+def _weighted_interval(
+    values: ArrayLike,
+    weights: ArrayLike,
+    clusters: Sequence[Hashable],
+    confidence: float,
+    seed: int,
+) -> Interval:
+    x, w = (np.asarray(v, dtype=np.float64) for v in (values, weights))
+    if not w.sum() > 0:
+        raise ValueError("no values that count")
+    sums, sizes = _weighted_sums(x, w, clusters)
+    value, counted = float(sums.sum() / sizes.sum()), x[w > 0]
+    if len(sums) < 2:
+        return Interval(value, None, None)
+    if np.ptp(counted) == 0:
+        return _degenerate(float(counted[0]), len(sums), confidence)
+    if len(sums) > NORMAL_CLUSTERS:
+        reach = _quantile((1 + confidence) / 2) * _standard_error(sums, sizes)
+        return Interval(value, value - reach, value + reach)
+    return Interval(value, *_bootstrap(sums, sizes, confidence, seed))
+
+
+def _weighted_sums(x: Floats, w: Floats, clusters: Sequence[Hashable]) -> tuple[Floats, Floats]:
+    """The weighted sum of each cluster, and its weight; clusters in an order of their own."""
+    codes = _codes(clusters)
+    sums, sizes = np.bincount(codes, weights=x * w), np.bincount(codes, weights=w)
+    return sums.astype(np.float64), sizes.astype(np.float64)
 
 
 def _interval(
@@ -143,9 +177,16 @@ def _drawn_counts(n: int, seed: int) -> NDArray[np.uint8]:
     return counts
 
 
-def mean(values: ArrayLike, groups: Sequence[Hashable] | None = None) -> float:
-    """The mean, or the mean of the groups' means."""
+def mean(
+    values: ArrayLike,
+    groups: Sequence[Hashable] | None = None,
+    weights: ArrayLike | None = None,
+) -> float:
+    """The mean, the mean of the groups' means, or the weighted mean."""
     x = np.asarray(values, dtype=np.float64)
+    if weights is not None:
+        w = np.asarray(weights, dtype=np.float64)
+        return math.fsum(x * w) / math.fsum(w)
     return math.fsum(x * _weights(len(x), groups))
 
 
@@ -171,6 +212,53 @@ def compare(
     if len(shares) < 2:
         return Comparison(interval, None, len(d))
     return Comparison(interval, sign_flip_p(shares, seed), len(d))
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """Values with a weight each, which may differ between the two sides of a comparison."""
+
+    values: ArrayLike
+    weights: ArrayLike
+
+
+def compare_weighted(
+    a: Weighted,
+    b: Weighted,
+    clusters: Sequence[Hashable],
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> tuple[Comparison, float | None]:
+    """The difference a - b of two weighted means over the same samples, and its minimum detectable
+    effect (as ``detectable`` says).
+
+    Of ratios, so both sides are linearised: a cluster's share of the difference is what it adds to
+    each mean about their common one. The shares make p-value, effect, and the interval where there
+    are many clusters; else clusters are resampled with both ratios.
+    """
+    x, y = (np.asarray(side.values, dtype=np.float64) for side in (a, b))
+    u, v = (np.asarray(side.weights, dtype=np.float64) for side in (a, b))
+    (xs, xn), (ys, yn) = _weighted_sums(x, u, clusters), _weighted_sums(y, v, clusters)
+    value = float(xs.sum() / xn.sum() - ys.sum() / yn.sum())
+    pooled = (xs.sum() + ys.sum()) / (xn.sum() + yn.sum())
+    shares = (xs - pooled * xn) / xn.sum() - (ys - pooled * yn) / yn.sum()
+    n = len(shares)
+    if n < 2:
+        return Comparison(Interval(value, None, None), None, len(x)), None
+    if not shares.any():
+        return Comparison(Interval(value, value, value), 1.0, len(x)), 0.0
+    error = float(np.sqrt(((shares - shares.mean()) ** 2).sum() * n / (n - 1)))
+    reach = _quantile((1 + confidence) / 2) * error
+    low, high = value - reach, value + reach
+    if n <= NORMAL_CLUSTERS:
+        with np.errstate(all="ignore"):
+            sums = _drawn_counts(n, seed) @ np.stack([xs, xn, ys, yn], axis=1)
+            drawn = sums[:, 0] / sums[:, 1] - sums[:, 2] / sums[:, 3]
+        drawn = drawn[np.isfinite(drawn)]
+        low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    interval = Interval(value, float(low), float(high))
+    effect = (_quantile(0.975) + _quantile(0.8)) * error
+    return Comparison(interval, sign_flip_p(shares, seed), len(x)), effect
 
 
 def sign_flip_p(shares: Floats, seed: int = 0) -> float:
@@ -210,6 +298,9 @@ def detectable(
     group where the mean is one over ``groups``; None where a group has fewer than two clusters.
     """
     d, clusters, groups = _sorted(differences, clusters, groups)
+    if groups is not None and _crossed(clusters, groups):
+        joint = _joint_error(d, clusters, groups)
+        return None if joint is None else (_quantile(1 - level / 2) + _quantile(power)) * joint
     errors = []
     for mine in _runs(groups or [0] * len(d)):
         sums, sizes = cluster_sums(d[mine], clusters[mine])
@@ -296,6 +387,8 @@ def _weights(n: int, groups: Sequence[Hashable] | None) -> Floats:
 def _macro_interval(
     x: Floats, clusters: Codes, groups: Codes, confidence: float, seed: int
 ) -> Interval:
+    if _crossed(clusters, groups):
+        return _joint_interval(x, clusters, groups, confidence, seed)
     rng = np.random.default_rng(seed)
     runs = list(_runs(groups))
     means, errors, drawn = [], [], np.zeros(RESAMPLES)
@@ -326,6 +419,58 @@ def _macro_interval(
     return Interval(
         value, max(float(x.min()), value + float(low)), min(float(x.max()), value + float(high))
     )
+
+
+def _crossed(clusters: Codes, groups: Codes) -> bool:
+    """Whether a cluster has samples in more than one group."""
+    return len(set(zip(clusters, groups))) > len(set(clusters))
+
+
+def _joint_sums(x: Floats, clusters: Codes, groups: Codes) -> tuple[Floats, Floats]:
+    """Sum of values and number of samples [clusters, groups]."""
+    _, c = np.unique(clusters, return_inverse=True)
+    _, g = np.unique(groups, return_inverse=True)
+    shape = (int(c.max()) + 1, int(g.max()) + 1)
+    sums, sizes = np.zeros(shape), np.zeros(shape)
+    np.add.at(sums, (c, g), x)
+    np.add.at(sizes, (c, g), 1)
+    return sums, sizes
+
+
+def _joint_error(x: Floats, clusters: Codes, groups: Codes) -> float | None:
+    """Standard error of the mean of the groups' means where clusters cross groups (linearised);
+    None with a single cluster.
+    """
+    sums, sizes = _joint_sums(x, clusters, groups)
+    if (n := len(sums)) < 2:
+        return None
+    means = sums.sum(0) / sizes.sum(0)
+    shares = ((sums - sizes * means) / sizes.sum(0)).mean(1)
+    return float(np.sqrt((shares**2).sum() * n / (n - 1)))
+
+
+def _joint_interval(
+    x: Floats, clusters: Codes, groups: Codes, confidence: float, seed: int
+) -> Interval:
+    """Of the mean of the groups' means, whole clusters being resampled over all groups."""
+    sums, sizes = _joint_sums(x, clusters, groups)
+    value, n = float((sums.sum(0) / sizes.sum(0)).mean()), len(sums)
+    if np.ptp(x) == 0:
+        return _degenerate(value, n, confidence)
+    error = _joint_error(x, clusters, groups)
+    if error is None:
+        return Interval(value, None, None)
+    reach = _quantile((1 + confidence) / 2) * error
+    if n > NORMAL_CLUSTERS:
+        return Interval(value, value - reach, value + reach)
+    counts = _drawn_counts(n, seed)
+    with np.errstate(all="ignore"):
+        drawn = ((counts @ sums) / (counts @ sizes)).mean(1)
+    drawn = drawn[np.isfinite(drawn)]  # a resample may miss a group
+    if not len(drawn):
+        return Interval(value, None, None)
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(value, float(low), float(high))
 
 
 def _degenerate(value: float, n: int, confidence: float) -> Interval:

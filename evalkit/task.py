@@ -332,7 +332,7 @@ def checked_score(task: Task, sample: Sample, completion: Completion) -> Score:
         values = {k: float(v) for k, v in score.values.items()}
         if bad := [k for k, v in values.items() if not math.isfinite(v)]:
             raise ValueError(f"{', '.join(bad)} is not a finite number")
-        declared = [m.name for m in task.metrics]
+        declared = [name for m in task.metrics for name in (m.name, m.weight) if name]
         if unknown := [k for k in values if k not in declared]:
             raise ValueError(
                 f"no metric {', '.join(map(repr, unknown))}; declared: {', '.join(declared)}"

@@ -141,12 +141,20 @@ class MediaBudget:
 class Metric:
     """A named value that ``score`` returns. ``group``: the headline is the mean of the means over
     this metadata key (a macro average). ``scale`` multiplies it where people read it (100 for per
-    cent)."""
+    cent).
+
+    ``units``: metadata keys by whose values samples are counted together. A unit has the least
+    value of its samples: it is right when all are. ``""`` stands for each sample by itself; of
+    several keys the mean of the means by each is taken. ``weight`` names another value that
+    ``score`` returns, by which this one's mean is weighted.
+    """
 
     name: str
     group: str | None = None
     higher_is_better: bool = True
     scale: float = 100.0
+    units: tuple[str, ...] = ()
+    weight: str | None = None
 
 
 @dataclass(frozen=True)

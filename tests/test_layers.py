@@ -41,7 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("media", "prefetch", "patience", "plugin", "progress", "provenance", "code"),
     ("task", "own", "own_yaml", "adapter", "sources", "rows", "clips", "protocols"),
     ("tasks", "video_choice", "model_adapters", "nano"),
-    ("cell", "store", "journal", "records"),
+    ("cell", "store", "journal", "records", "units"),
     ("runner", "selection", "data_check", "lab", "imports"),
     ("results",),
     ("sweeps",),

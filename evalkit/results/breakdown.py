@@ -125,7 +125,7 @@ def load_breakdown(output: Output, field: str) -> pd.DataFrame:
     for cell in cells:
         if not cell.results.metrics:
             continue
-        metric = metric_of(cell.results.metrics[0])
+        metric = cell.results.metrics[0].definition
         groups: dict[str, list[Record]] = {}
         for r in cell.scored().values():
             if metric.name in r.scores and (value := value_of(r, field)) is not None:
@@ -158,11 +158,6 @@ def metric_inside(metric: Metric, field: str) -> Metric:
     macro average is over, one group is left, and its mean is a plain one.
     """
     return replace(metric, group=None) if metric.group == field else metric
-
-
-def metric_of(result: MetricResult) -> Metric:
-    """The metric behind a stored result."""
-    return Metric(result.metric, result.group, result.higher_is_better, result.scale)
 
 
 def breakdown_text(frame: pd.DataFrame, field: str) -> str:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from evalkit.errors import UsageError
 from evalkit.results.cells import data_digest, data_kind, labels, model_labels, partial_text
 from evalkit.results.tables import aligned, interval_text, p_text, value_text
-from evalkit.stats import compare, detectable, holm, mean
+from evalkit.stats import holm
 from evalkit.store import CellFolder, MetricResult, Record
+from evalkit.types import Metric
+from evalkit.units import Counted, Seen
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +58,7 @@ class PairedScores:
     """The minimum detectable effect: the true difference that so many clusters of this spread
     would show as significant at 0.05 (uncorrected) in four of five repetitions."""
     n: int
-    """Common samples."""
+    """Common samples, or units of samples where the metric counts these."""
     clusters: int
     """Clusters that they fall into."""
 
@@ -64,34 +66,53 @@ class PairedScores:
     def of(
         cls, a: Mapping[str, Record], b: Mapping[str, Record], metric: MetricResult
     ) -> PairedScores | None:
-        """``a`` and ``b``: scored records by id. None when no sample has the metric in both."""
-        name, scale = metric.metric, metric.scale
-        common = [id for id in a if id in b and name in a[id].scores and name in b[id].scores]
-        if not common:
+        """``a`` and ``b``: records by id. None when no sample has the metric in both."""
+        paired = _paired(a, b, metric.definition)
+        if not all(side.values for side in paired):
             return None
-        x, y = ([side[id].scores[name] for id in common] for side in (a, b))
-        clusters = [a[id].cluster for id in common]
-        groups = [str(a[id].metadata.get(metric.group)) for id in common] if metric.group else None
-        paired = compare(x, y, clusters, groups)
-        low, high = paired.difference.low, paired.difference.high
-        mde = detectable([i - j for i, j in zip(x, y)], clusters, groups)
+        scale = metric.scale
+        comparison, mde = paired[0].compared(paired[1])
+        low, high = comparison.difference.low, comparison.difference.high
         return cls(
-            metric=name,
-            a=scale * mean(x, groups),
-            b=scale * mean(y, groups),
-            difference=scale * paired.difference.value,
+            metric=metric.metric,
+            a=scale * paired[0].mean,
+            b=scale * paired[1].mean,
+            difference=scale * comparison.difference.value,
             ci_low=None if low is None else scale * low,
             ci_high=None if high is None else scale * high,
-            p_value=paired.p_value,
+            p_value=comparison.p_value,
             mde=None if mde is None else scale * mde,
-            n=len(common),
-            clusters=len(set(clusters)),
+            n=comparison.n,
+            clusters=len(set(paired[0].clusters)),
         )
 
     @property
     def same(self) -> bool:
         """Whether every sample has the same score in both: there is nothing to test."""
         return self.difference == 0 and not self.mde
+
+
+def _paired(
+    a: Mapping[str, Record], b: Mapping[str, Record], metric: Metric
+) -> tuple[Counted, Counted]:
+    """What both sides count, in one order. A sample that either lacks is one without a value, so
+    that a unit which it belongs to is left out of both.
+    """
+    sides: tuple[list[Seen], list[Seen]] = ([], [])
+    for id in a if not metric.units else dict.fromkeys((*a, *b)):
+        known = a.get(id) or b[id]
+        values = [r.seen(metric) if (r := side.get(id)) else None for side in (a, b)]
+        whole = all(v and v.value is not None for v in values)
+        for side, seen in zip(sides, values):
+            side.append(
+                Seen(
+                    seen.value if whole and seen else None,
+                    known.cluster,
+                    known.metadata,
+                    seen.weight if seen else 0.0,
+                )
+            )
+    return Counted.of(sides[0], metric), Counted.of(sides[1], metric)
 
 
 @dataclass(frozen=True)
@@ -250,7 +271,7 @@ def _compared(a: CellFolder, b: CellFolder) -> list[Pair]:
     rows = []
     for metric in a.results.metrics:
         if metric.metric in theirs:
-            scores = PairedScores.of(contents[0].scored, contents[1].scored, metric)
+            scores = PairedScores.of(contents[0].records, contents[1].records, metric)
             if scores:
                 rows.append(Pair(a, b, scores, None, tuple(remarks)))
     return rows

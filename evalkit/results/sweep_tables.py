@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from evalkit.errors import DataError, UsageError
 from evalkit.files import remove_parts, replace
 from evalkit.results import plots
-from evalkit.results.breakdown import metric_of
 from evalkit.results.pairs import PairedScores
 from evalkit.results.sweep_values import (
     LEVEL,
@@ -355,7 +354,7 @@ def pictures(findings: Findings, arms: Sequence[Arm], folder: Path) -> list[Path
         mine = [(arm, results) for arm, results in run if arm.cell.task == task]
         cells = {arm.settings: list(arm.cell.scored().values()) for arm, _ in mine}
         stem = task.replace(":", "-").replace("/", "-")
-        for name, figure in plots.of_task(cells, metric_of(mine[0][1].metrics[0])):
+        for name, figure in plots.of_task(cells, mine[0][1].metrics[0].definition):
             out.append(plots.save(figure, folder / f"{stem}-{name}.png"))
     return out
 

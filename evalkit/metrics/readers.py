@@ -1,0 +1,196 @@
+"""How published evaluations read the letter out of an answer to a multiple-choice question.
+
+evalkit's own reader is strict (``evalkit.metrics.choice``). A published score was made with another
+one, and each of these is the rule of the harness or paper that it names, for use under that
+protocol. They read more answers, and some of them wrongly: "A cat is on the mat, so D" is A to a
+rule that looks for capital letters. Where the original draws an option by chance, or asks a judge,
+these give None, so that the answer counts as unparsed; ``docs/metrics.md`` lists such differences.
+
+Every reader takes an answer and the texts of the options (at most 26, without letters), and gives
+the index of the option, or None.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from evalkit.metrics.choice import LETTERS, parse_choice
+
+Reader = Callable[[str, Sequence[str]], int | None]
+
+
+def vlmevalkit(text: str, options: Sequence[str]) -> int | None:
+    """VLMEvalKit's ``can_infer`` (vlmeval/utils/matching_util.py), without a judge behind it: the
+    one letter that stands alone among the last four words, else "answer is X" for A to D, else the
+    one option whose text is in the answer.
+    """
+    letters = LETTERS[: len(options)]
+    if any(refusal in text for refusal in _REFUSALS):
+        return None
+    words = re.sub(r"[.()[\],:;!*#{}]", " ", text).split()
+    named = [c for c in letters if c in words]
+    if len(named) == 1 and words.index(named[0]) > len(words) - 5:
+        return letters.index(named[0])
+    if not named and "Z" in words:  # the harness's mark for "no answer"
+        return None
+    if (said := _ANSWER_IS.search(text)) and said[1].upper() in letters:
+        return letters.index(said[1].upper())
+    if len(text) > 2 * sum(map(len, options)):
+        return None
+    inside = [i for i, option in enumerate(options) if option.lower() in text.lower()]
+    return inside[0] if len(inside) == 1 else None
+
+
+_REFUSALS = (
+    "Sorry, I can't help with images of people yet.",
+    "I can't process this file.",
+    "I'm sorry, but without the image provided",
+    "Cannot determine the answer",
+    "Failed to obtain answer via API",
+)
+_ANSWER_IS = re.compile(r"(?:correct\s+)?answer\s+is\s+\**([ABCD])\**", re.IGNORECASE)
+
+
+def lmms_eval(text: str, options: Sequence[str]) -> int | None:
+    """lmms-eval's ``extract_mcq_answer`` (lmms_eval/tasks/_task_utils/mcq_extract.py): a letter at
+    the start, at the end, after "the answer is" and the like, as ``(B)``, ``B.``, ``B:``, ``B)`` or
+    before a blank, in this order; the last of the first kind that occurs. Otherwise any capital
+    letter.
+    """
+    body = text.strip()
+    for mark in ",.!?;:'\"":
+        body = body.strip(mark)
+    padded, best = f" {body} ", (-1, -1, "")
+    core = padded.strip()
+    if not core:
+        return None
+    for letter in LETTERS[: len(options)]:
+        for rank, place in _lmms_places(letter, padded, core):
+            # of equal places the letter that comes first in the alphabet, as a stable sort has it
+            if place >= 0 and (rank, place) > best[:2]:
+                best = (rank, place, letter)
+    if not best[2]:
+        last = max(LETTERS[: len(options)], key=padded.rfind, default="")
+        best = (0, padded.rfind(last), last)
+    return LETTERS.index(best[2]) if best[1] >= 0 and best[2] else None
+
+
+_LMMS_PHRASES = (
+    *(
+        f"{article}{noun} is"
+        for article in ("the ", "")
+        for noun in (
+            *("answer", "correct answer", "best answer", "correct option", "best option"),
+            *("choice", "correct choice"),
+        )
+    ),
+    *("i choose", "i select", "i pick", "my answer is", "my choice is"),
+    *("옵션", "정답은", "답은", "답:", "答案是", "答案为", "选", "答えは"),
+)
+
+
+def _lmms_places(letter: str, padded: str, core: str) -> list[tuple[int, int]]:
+    """(rank, place) of a letter in each form that the harness knows; -1 where it is not."""
+    lower = padded.lower()
+    starts = core.startswith(letter) and not core[1:2].isalpha()
+    ends = core.endswith(letter) and not core[-2:-1].isalpha()
+    phrases = [
+        padded.find(letter, at + len(phrase))
+        for phrase in _LMMS_PHRASES
+        if (at := lower.find(phrase)) >= 0
+    ]
+    return [
+        (10, 0 if starts else -1),
+        (9, len(padded) - 1 if ends else -1),
+        (7, max(phrases, default=-1)),
+        (6, padded.rfind(f"({letter})")),
+        (5, padded.rfind(f"{letter}.")),
+        (4, padded.rfind(f"{letter}:")),
+        (3, padded.rfind(f"{letter})")),
+        (2, padded.rfind(f"{letter} ")),
+    ]
+
+
+def mmmu(text: str, options: Sequence[str]) -> int | None:
+    """The MMMU authors' ``parse_multi_choice_response`` (eval/eval_utils.py): letters in brackets,
+    else followed by a blank, else by a full stop, else, in answers of more than five words, the
+    texts of options; of several the last. The original draws one by chance where there is none.
+    """
+    return _last_named(text, options, "{} ")
+
+
+def mmt(text: str, options: Sequence[str]) -> int | None:
+    """lmms-eval's reader for MMT-Bench (lmms_eval/tasks/mmt/utils.py): MMMU's, but for a blank on
+    both sides of a letter, and without the texts of options.
+    """
+    return _last_named(text, options, " {} ", texts=False)
+
+
+def _last_named(text: str, options: Sequence[str], plain: str, texts: bool = True) -> int | None:
+    for mark in ",.!?;:'":
+        text = text.strip(mark)
+    body = f" {text} "
+    letters = LETTERS[: len(options)]
+    for form in ("({})", plain, "{}."):
+        found = [i for i, c in enumerate(letters) if form.format(c) in body]
+        if found:
+            # the original places letters by their brackets, or with a blank on both sides
+            place = form if form == "({})" and texts else " {} "
+            return max(found, key=lambda i: (body.rfind(place.format(letters[i])), -i))
+    if not texts or len(body.split()) <= 5:
+        return None
+    lower = body.lower()
+    found = [i for i, option in enumerate(options) if option.lower() in lower]
+    return max(found, key=lambda i: (lower.rfind(options[i].lower()), -i), default=None)
+
+
+def ai2d(text: str, options: Sequence[str]) -> int | None:
+    """lmms-eval's reader for AI2D (lmms_eval/tasks/ai2d/utils.py): the letter of ``B.`` at the
+    start, else the whole answer, which must be the letter but for case and punctuation.
+    """
+    start = re.match(r"\s*([A-Z])\.", text)
+    letter = start[1] if start else re.sub(r"[^\w\s]|_", "", text).upper()
+    letters = LETTERS[: len(options)]
+    return letters.index(letter) if len(letter) == 1 and letter in letters else None
+
+
+def evalscope(text: str, options: Sequence[str]) -> int | None:
+    """EvalScope's ``parse_answers`` (evalscope/utils/multi_choices.py) for one right option: the
+    letter after the last ``ANSWER:`` that has one, plain or in brackets; else the last capital
+    letter of the answer.
+    """
+    letters = LETTERS[: len(options)]
+    for mark in reversed([*re.finditer(r"(?i)answer\s*:\s*\**\s*", text)]):
+        rest = text[mark.end() :]
+        for label in (_BRACKETED.match(rest), _PLAIN.match(rest)):
+            if label and (named := _leading_letters(label[1], letters)):
+                return letters.index(named) if len(named) == 1 else None
+    last = next((c for c in reversed(text) if c.isupper()), "")
+    return letters.index(last) if last and last in letters else None
+
+
+_BRACKETED = re.compile(r"[(\[（【]\s*([A-Za-z\d](?:\s*[,，]\s*[A-Za-z\d])*)\s*[)\]）】]")
+_PLAIN = re.compile(r"([A-Za-z\d][A-Za-z\d ,]*)")
+
+
+def _leading_letters(label: str, letters: str) -> str:
+    """What stands before the first word that is made of anything but letters of options."""
+    end = 0
+    for word in re.finditer(r"[A-Za-z\d]+", label):
+        if not set(word[0]) <= set(letters):
+            break
+        end = word.end()
+    return label[:end].strip()
+
+
+READERS: Mapping[str, Reader] = {
+    "": parse_choice,
+    "vlmevalkit": vlmevalkit,
+    "lmms-eval": lmms_eval,
+    "mmmu": mmmu,
+    "mmt": mmt,
+    "ai2d": ai2d,
+    "evalscope": evalscope,
+}
+"""By the names that protocols use; the empty one is evalkit's strict reader."""
