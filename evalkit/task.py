@@ -20,6 +20,7 @@ from typing import Any, ClassVar, get_args
 from evalkit.errors import DataError, ScoringError, UsageError, reason, text_of
 from evalkit.plugin import classes_in
 from evalkit.protocols import DEFAULT, Protocol
+from evalkit.submission import Submission
 from evalkit.types import (
     Completion,
     Media,
@@ -101,7 +102,8 @@ class Subset:
     anything sees them; its boxes are then in the turned frame. ``version`` takes the place of the
     task's where a change concerns this subset alone. ``protocols`` by their names: the first
     column of ``evalkit.protocols``'s table, or ones of the task's own. ``default`` need not be
-    among them where the task builds its messages itself.
+    among them where the task builds its messages itself. ``hidden``: the right answers are with
+    the benchmark's server; the task's ``submission`` is the file for it.
     """
 
     source: Source
@@ -111,6 +113,7 @@ class Subset:
     upright: bool = False
     version: int | None = None
     protocols: Mapping[str, Protocol] = field(default_factory=dict)
+    hidden: bool = False
 
     @property
     def all_protocols(self) -> Mapping[str, Protocol]:
@@ -216,6 +219,13 @@ class Task(ABC):
     @abstractmethod
     def score(self, sample: Sample, completion: Completion) -> Score:
         """Scores one answer; pure. ``sample`` carries no media when a journal is rescored."""
+
+    def submission(self, answers: Iterable[tuple[Sample, Any]]) -> Submission:
+        """The file that a benchmark's server takes, of samples without media and what was read of
+        their answers (``Score.parsed``); for a subset that is ``hidden``. Raises UsageError where
+        no file is known.
+        """
+        raise UsageError(f"{self.full_name}: no server is known that takes its answers")
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
 """DocVQA: short questions about scanned pages, answered with words of the page.
 
 Data: `lmms-lab/DocVQA` on the hub, configurations DocVQA (val 5,349 questions; test 5,188, answers
-hidden) and InfographicVQA (val 2,801). ``mini``: about 200 questions on forms, receipts and tables
-drawn by evalkit, in the columns of DocVQA. Papers: Mathew et al., "DocVQA" (WACV 2021); Mathew et
-al., "InfographicVQA" (WACV 2022). Metric: ANLS with threshold 0.5; exact match beside it. Prompt
-and pixel limits of the official subsets: VLMEvalKit's for Qwen2-VL. A question whose answers are
-hidden is answered and gets no score.
+hidden) and InfographicVQA (val 2,801; test 3,288, answers hidden). ``mini``: about 200 questions on
+forms, receipts and tables drawn by evalkit, in the columns of DocVQA. Papers: Mathew et al.,
+"DocVQA" (WACV 2021); Mathew et al., "InfographicVQA" (WACV 2022). Metric: ANLS with threshold 0.5;
+exact match beside it. Prompt and pixel limits of the official subsets: VLMEvalKit's for Qwen2-VL. A
+question whose answers are hidden is answered and gets no score.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from evalkit.metrics.anls import anls, exact_match
 from evalkit.protocols import DEFAULT, QWEN2_VL_PIXELS, QWEN2_VL_WORDS
 from evalkit.rows import identifier, image, sides, string, strings, tier
 from evalkit.sources import Embedded, Hub
+from evalkit.submission import Submission
 from evalkit.task import Metric, Row, Subset, Task
 from evalkit.types import Completion, Sample, Score
 
@@ -37,7 +38,7 @@ PROTOCOLS = {DEFAULT: QWEN2_VL_WORDS, "qwen2-vl": QWEN2_VL_WORDS}
 
 def official(config: str, split: str, columns: tuple[str, ...]) -> Subset:
     source = Hub(repository="lmms-lab/DocVQA", config=config, split=split, columns=columns)
-    return Subset(source, budget=QWEN2_VL_PIXELS, protocols=PROTOCOLS)
+    return Subset(source, budget=QWEN2_VL_PIXELS, protocols=PROTOCOLS, hidden=split == "test")
 
 
 class DocVQA(Task):
@@ -54,11 +55,12 @@ class DocVQA(Task):
         "val": official("DocVQA", "validation", COLUMNS),
         "test": official("DocVQA", "test", COLUMNS),
         "infovqa_val": official("InfographicVQA", "validation", INFO_COLUMNS),
+        "infovqa_test": official("InfographicVQA", "test", INFO_COLUMNS),
     }
 
     def samples(self, row: Row) -> Iterable[Sample]:
         answers = strings(row, "answers")
-        if not answers and self.subset_name != "test":
+        if not answers and not self.subset.hidden:
             raise DataError("'answers' is empty")
         picture = image(row)
         yield Sample(
@@ -78,6 +80,15 @@ class DocVQA(Task):
             "exact_match": exact_match(text, sample.target),
         }
         return Score(values if text else dict.fromkeys(values, 0.0), parsed=text, unparsed=not text)
+
+    def submission(self, answers: Iterable[tuple[Sample, Any]]) -> Submission:
+        entries = [
+            {"questionId": int(s.id) if s.id.isdigit() else s.id, "answer": parsed or ""}
+            for s, parsed in answers
+        ]
+        return Submission.json(
+            f"docvqa_{self.subset_name}.json", entries, "https://rrc.cvc.uab.es/?ch=17"
+        )
 
 
 def page(row: Row) -> str:

@@ -39,7 +39,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models", "engine"),
     ("types",),
     ("media", "prefetch", "patience", "plugin", "progress", "provenance", "code"),
-    ("task", "own", "own_yaml", "adapter", "sources", "rows", "clips", "protocols"),
+    (
+        *("task", "own", "own_yaml", "adapter", "sources", "rows", "clips", "protocols"),
+        *("multiple_choice", "yes_no", "submission"),
+    ),
     ("tasks", "video_choice", "model_adapters", "nano"),
     ("cell", "store", "journal", "records", "units"),
     ("runner", "selection", "data_check", "lab", "imports"),

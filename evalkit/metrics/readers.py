@@ -184,12 +184,34 @@ def _leading_letters(label: str, letters: str) -> str:
     return label[:end].strip()
 
 
+def mmbench(text: str, options: Sequence[str]) -> int | None:
+    """lmms-eval's ``static`` evaluation of MMBench (lmms_eval/tasks/mmbench/mmbench_evals.py): one
+    of A to E alone among the words (unless A may be an article), else in one of the usual marks,
+    else the one option whose text is in the answer, else as ``lmms_eval`` reads it.
+    """
+    words = text.split()
+    for before, after in _MMBENCH_MARKS:
+        named = [c for c in "ABCDE" if f"{before}{c}{after}" in words]
+        article = not before and not after and "A" in words and len(words) > 3
+        if len(named) == 1 and not article:
+            return LETTERS.index(named[0])  # E names no option: it is never right
+    inside = [i for i, option in enumerate(options) if option.lower() in text.lower()]
+    return inside[0] if len(inside) == 1 else lmms_eval(text, options)
+
+
+_MMBENCH_MARKS = (
+    *(("", ""), ("", "."), ("", ","), ("", ":"), ("", ")"), ("", ").")),
+    *(("(", ")"), ("(", ")."), (":", ""), (":", ","), (":", "."), (":", ")"), (":", ").")),
+)
+
+
 READERS: Mapping[str, Reader] = {
     "": parse_choice,
     "vlmevalkit": vlmevalkit,
     "lmms-eval": lmms_eval,
     "mmmu": mmmu,
     "mmt": mmt,
+    "mmbench": mmbench,
     "ai2d": ai2d,
     "evalscope": evalscope,
 }

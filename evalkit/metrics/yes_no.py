@@ -56,11 +56,19 @@ def contains(text: str) -> bool | None:
     return None if yes == no else yes
 
 
+def says_yes(text: str) -> bool | None:
+    """lmms-eval's rule for HallusionBench without a judge: yes is somewhere in the answer, or it is
+    taken for no.
+    """
+    return "yes" in text.lower() if text.strip() else None
+
+
 READERS: Mapping[str, Reader] = {
     "": words,
     "vlmevalkit": words,
     "beginning": beginning,
     "exact": exact,
+    "says-yes": says_yes,
     "evalscope": contains,
 }
 """By the names that protocols use; the empty one is evalkit's own."""

@@ -1,0 +1,198 @@
+"""Multiple-choice questions: what all tasks of the kind share.
+
+A task says what the question of a row is (``Question``); prompt, order of media and the reader of
+answers are its protocol's. An answer that names no option is wrong and counted as unparsed: no
+option is drawn by chance, and no judge is asked.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+from evalkit.errors import DataError
+from evalkit.metrics.choice import LETTERS
+from evalkit.metrics.readers import READERS
+from evalkit.protocols import DEFAULT, LETTER_ANSWER, Protocol
+from evalkit.task import Metric, Row, Task
+from evalkit.types import Completion, Media, MediaBudget, Sample, Score
+
+LMMS_PIXELS = MediaBudget(max_pixels=602112)
+"""Of an image, in lmms-eval's wrapper of Qwen2-VL."""
+
+QWEN2_VL_CHOICE = Protocol(
+    origin="VLMEvalKit, vlmeval/vlm/qwen2_vl/prompt.py, _build_mcq_prompt",
+    prompt="{hint}Question: {question}\nOptions:\n{options}\n{select}",
+    reader="vlmevalkit",
+    note="answers that the rule can't read go to a judge there; here they are unparsed",
+)
+"""``{select}`` is the sentence that asks for an option: in Chinese where the question has Chinese
+characters."""
+VLMEVALKIT_CHOICE = replace(
+    QWEN2_VL_CHOICE,
+    origin="VLMEvalKit, vlmeval/dataset/image_mcq.py, ImageMCQDataset.build_prompt",
+    prompt="{hint}Question: {question}\nOptions:\n{options}\n"
+    "Please select the correct answer from the options above. \n",
+)
+LMMS_CHOICE = Protocol(
+    origin="lmms-eval 0.7, the task's YAML and utils.py",
+    prompt="{question}\n{options}" + LETTER_ANSWER,
+    budget=LMMS_PIXELS,
+    reader="lmms-eval",
+)
+EVALSCOPE_CHOICE = Protocol(
+    origin="EvalScope 1.x, evalscope/utils/multi_choices.py, SINGLE_ANSWER_TEMPLATE_COT",
+    prompt="Answer the following multiple choice question. The last line of your response should "
+    "be of the following format: 'ANSWER: [LETTER]' (without quotes) where [LETTER] is one of "
+    "{letters}. Think step by step before answering.\n\n{question}\n\n{options}",
+    option="{letter}) {text}",
+    media="last",
+    max_new_tokens=2048,
+    reader="evalscope",
+)
+
+
+def choice_protocols(**changed: Protocol) -> Mapping[str, Protocol]:
+    """The four harnesses' protocols of multiple-choice questions, some of them changed (``lmms``,
+    ``evalscope``, ``qwen2_vl``, ``vlmevalkit``). evalkit's own asks as Qwen2-VL's authors did and
+    reads strictly.
+    """
+    qwen2_vl = changed.get("qwen2_vl", QWEN2_VL_CHOICE)
+    return {
+        DEFAULT: replace(qwen2_vl, reader="", note=""),
+        "qwen2-vl": qwen2_vl,
+        "lmms-eval": changed.get("lmms", LMMS_CHOICE),
+        "vlmevalkit": changed.get("vlmevalkit", VLMEVALKIT_CHOICE),
+        "evalscope": changed.get("evalscope", EVALSCOPE_CHOICE),
+    }
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question with options, or an open one (no options). ``answer`` is the index of the right
+    option, what is right of an open question, or None where it is hidden. ``options`` are texts
+    without letters; ``fields`` are further ones of the protocol's prompt.
+    """
+
+    media: Sequence[Media]
+    text: str
+    options: Sequence[str]
+    answer: Any
+    cluster: str
+    id: str = ""
+    hint: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+class MultipleChoice(Task):
+    """One sample a row; its target is the index of the right option. Every metric of the task has
+    the same value of a sample: they differ in what they count.
+
+    Of tasks that have open questions too, ``open_prompts`` are their prompts by protocol, and
+    ``score_open`` scores them.
+    """
+
+    metrics: tuple[Metric, ...] = (Metric("accuracy"),)
+    max_new_tokens: int = 64
+    open_prompts: ClassVar[Mapping[str, str]] = {}
+
+    @abstractmethod
+    def question(self, row: Row) -> Question:
+        """The question of a row. Raises DataError when it can't be used."""
+
+    def samples(self, row: Row) -> Iterable[Sample]:
+        yield self.sample(self.question(row))
+
+    def sample(self, question: Question) -> Sample:
+        """The question as the protocol asks it."""
+        options, told = question.options, f"{question.hint}{question.text}"
+        protocol = self.protocol
+        if not options:
+            prompt = self.open_prompts.get(self.protocol_name, self.open_prompts[DEFAULT])
+            protocol = replace(protocol, prompt=prompt)
+        chinese = re.search("[\u4e00-\u9fff]", told + "".join(options))
+        text = protocol.text(
+            options,
+            question.hint,
+            question=question.text,
+            select=CHINESE_SELECT if chinese else SELECT,
+            letters=",".join(LETTERS[: len(options)]),
+            **question.fields,
+        )
+        return Sample(
+            id=question.id,
+            messages=protocol.messages(question.media, text),
+            target=question.answer,
+            choices=lettered(options),
+            cluster=question.cluster,
+            metadata={"chance": 1 / len(options) if options else 0.0, **question.metadata},
+        )
+
+    def score(self, sample: Sample, completion: Completion) -> Score:
+        if not sample.choices:
+            value, parsed = self.score_open(sample, completion.text)
+        else:
+            index = READERS[self.protocol.reader](completion.text, texts(sample.choices))
+            value = float(index is not None and index == sample.target)
+            parsed = None if index is None else LETTERS[index]
+        values = {} if sample.target is None else self.values(sample, value)
+        return Score(values, parsed=parsed, unparsed=parsed is None)
+
+    def score_open(self, sample: Sample, text: str) -> tuple[float, str | None]:
+        """The value of an answer to an open question, and what was read; None where it is
+        unreadable.
+        """
+        raise NotImplementedError(f"{self.name} has no open questions")
+
+    def values(self, sample: Sample, right: float) -> Mapping[str, float]:
+        """The value of each metric."""
+        return dict.fromkeys((m.name for m in self.metrics), right)
+
+
+SELECT = "Please select the correct answer from the options above."
+CHINESE_SELECT = "请直接回答选项字母。"
+
+
+def lettered(options: Sequence[str]) -> tuple[str, ...]:
+    """``("A. a dog", "B. a cat")``, as ``Sample.choices`` holds them."""
+    return tuple(f"{LETTERS[i]}. {option}" for i, option in enumerate(options))
+
+
+def texts(choices: Sequence[str]) -> list[str]:
+    """The options of lettered choices."""
+    return [choice[3:] for choice in choices]
+
+
+def letter_columns(row: Row, letters: str = "ABCD") -> list[str]:
+    """The options of columns A, B, ... up to the first that is null, empty or "nan". Raises
+    DataError for one of another kind, a gap, or fewer than two options.
+    """
+    values = [row[c] for c in letters]
+    absent = [
+        v is None or v != v or (isinstance(v, str) and v.strip() in ("", "nan")) for v in values
+    ]
+    n = absent.index(True) if True in absent else len(values)
+    for letter, value in zip(letters, values[:n]):
+        if not isinstance(value, str):
+            raise DataError(f"{letter!r} is {value!r:.80}, not a text")
+    if not all(absent[n:]):
+        raise DataError(f"option {letters[n]} is empty, and a later one is not")
+    if n < 2:
+        raise DataError(f"it has {n} options")
+    return values[:n]
+
+
+def letter_answer(row: Row, column: str, n: int, hidden: bool = False) -> int | None:
+    """The index that a column's letter names among ``n`` options. ``hidden``: where it is null,
+    empty, "nan" or a question mark, the answer is not known. Raises DataError for anything else.
+    """
+    value = row[column]
+    if hidden and (value is None or value != value or value in ("", "?", "nan", "None")):
+        return None
+    if not isinstance(value, str) or len(value.strip()) != 1 or value.strip() not in LETTERS[:n]:
+        raise DataError(f"{column!r} is {value!r:.80}, not one of {', '.join(LETTERS[:n])}")
+    return LETTERS.index(value.strip())

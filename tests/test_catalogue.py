@@ -1,0 +1,531 @@
+"""Every image benchmark of the catalogue runs over ten rows in its official columns, under each
+protocol; odd rows are counted errors; its scores are those of the published rule.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evalkit.adapter import ModelAdapter, adapter_class
+from evalkit.cell import Cell
+from evalkit.errors import DataError, UsageError
+from evalkit.records import CellResults, Record, Selection
+from evalkit.results.submission import write_submission
+from evalkit.runner import run_cell
+from evalkit.task import Row, RowError, Task, checked_score, load_task, read_samples, task_class
+from evalkit.types import Completion, MediaBudget, Request, Sample, Text
+from tests import catalogue
+from tests.tiny import write_tiny
+
+FAMILIES = sorted({name.partition(":")[0] for name in catalogue.ROWS})
+PROTOCOLS = [
+    (name, protocol) for name in catalogue.ROWS for protocol in load_task(name).subset.all_protocols
+]
+FIRST = [f"{family}:{task_class(family).default_subset}" for family in FAMILIES]
+QUICK = [(name, p) for name, p in PROTOCOLS if name in FIRST or p == "default"]
+"""Every subset, and every protocol of each family's first."""
+
+
+class Says(ModelAdapter):
+    """Answers A, yes, or a number, by the length of the question."""
+
+    name = "says"
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        return {"adapter": self.name}
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        for request in requests:
+            text = "".join(
+                p.text for m in request.messages for p in m.content if isinstance(p, Text)
+            )
+            yield Completion(request.id, ("A", "B", "yes", "12", "")[len(text) % 5])
+
+
+def cell(name: str, folder: Path, adapter: ModelAdapter, protocol: str = "") -> Cell:
+    task = load_task(name, protocol)
+    task.max_new_tokens, task.budget = 4, MediaBudget(max_pixels=56 * 56)  # random weights
+    return Cell.make(task, adapter, adapter.name, folder / "out", catalogue.write(name, folder))
+
+
+def samples(name: str, protocol: str = "") -> list[Sample]:
+    """Those of the ten rows."""
+    task = load_task(name, protocol)
+    return [s for i, row in enumerate(catalogue.rows(name)) for s in task.samples(Row(row, i))]  # type: ignore[misc]
+
+
+def results(task: Task, asked: list[Sample], answers: Iterable[str]) -> CellResults:
+    """What comes out of answers, as a run would have it."""
+    records = []
+    for i, (sample, answer) in enumerate(zip(asked, answers)):
+        completion = Completion(sample.id or str(i), answer)
+        records.append(Record.of(sample, "", completion, checked_score(task, sample, completion)))
+    return CellResults.of(records, task.metrics, complete=True)
+
+
+def values(found: CellResults) -> dict[str, float]:
+    return {m.metric: m.value for m in found.metrics}
+
+
+def test_every_subset_of_the_families_has_rows_here() -> None:
+    for family in FAMILIES:
+        for subset in task_class(family).subsets:
+            assert f"{family}:{subset}" in catalogue.ROWS
+
+
+@pytest.mark.parametrize(("name", "protocol"), QUICK)
+def test_ten_rows_run_under_each_protocol(name: str, protocol: str, tmp_path: Path) -> None:
+    outcome = run_cell(cell(name, tmp_path, Says("says"), protocol), progress=False)
+    found = outcome.results
+    assert (found.n_total, found.errors, found.complete) == (10, 0, True)
+    assert bool(found.metrics) is not load_task(name).subset.hidden
+    for metric in found.metrics:
+        assert 0 <= metric.value <= metric.scale
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("adapter", ["reference", "transformers"])
+def test_ten_rows_run_with_real_models(adapter: str, tmp_path: Path) -> None:
+    model = adapter_class(adapter)(str(write_tiny(tmp_path / "tiny")))
+    for name, protocol in PROTOCOLS:
+        folder = tmp_path / f"{name}-{protocol}".replace(":", "-")
+        folder.mkdir()
+        found = run_cell(cell(name, folder, model, protocol), progress=False).results
+        assert (found.n_total, found.errors) == (10, 0), (name, protocol)
+
+
+ODD = [
+    ("ai2d", {"answer": "4"}, "'answer' is '4', not one of 0 to 3"),
+    ("ai2d", {"answer": None}, "'answer' is None"),
+    ("ai2d", {"answer": True}, "'answer' is True"),
+    ("ai2d", {"options": "leaf"}, "'options' is 'leaf', not a list"),
+    ("ai2d", {"image": None}, "'image' holds no image, but null"),
+    ("ai2d", {"question": 5}, "'question' is 5"),
+    ("realworldqa", {"answer": None}, "'answer' is null"),
+    ("realworldqa", {"question": ""}, "'question' is empty"),
+    ("mmstar", {"answer": "E"}, "'answer' is 'E', not one of A, B, C, D"),
+    ("mmstar", {"answer": "AB"}, "'answer' is 'AB'"),
+    ("mmstar", {"question": "What?"}, "lists no options"),
+    ("mmstar", {"category": None}, "'category' is null"),
+    ("mmstar", {"index": None}, "'index' is null"),
+    ("mmbench", {"index": "7"}, "'index' is '7'"),
+    ("mmbench", {"answer": "C"}, "'answer' is 'C', not one of A, B"),
+    ("mmbench", {"answer": None}, "'answer' is None"),
+    ("mmbench", {"B": None}, "it has 1 options"),
+    ("mmbench", {"D": "four"}, "option C is empty, and a later one is not"),
+    ("mmbench", {"A": 5}, "'A' is 5"),
+    ("mme", {"answer": "maybe"}, "'answer' is 'maybe', not yes or no"),
+    ("mme", {"answer": None}, "'answer' is None"),
+    ("mme", {"category": "smell"}, "'category' is 'smell'"),
+    ("mme", {"question_id": None}, "'question_id' is null"),
+    ("hallusionbench", {"gt_answer": "2"}, "'gt_answer' is '2'"),
+    ("hallusionbench", {"set_id": None}, "'set_id' is null"),
+    ("hallusionbench", {"image": {"bytes": b"", "path": None}}, "holds no image"),
+    ("pope", {"answer": 5}, "'answer' is 5"),
+    ("pope", {"image_source": None}, "'image_source' is null"),
+    ("mmt_bench", {"answer": "Z"}, "'answer' is 'Z'"),
+    ("mmt_bench", {"A": ""}, "option A is empty"),
+    ("mmt_bench:val_mi", {"image": []}, "not a list of images"),
+    ("mmmu", {"options": "['a'"}, "'options' is no list"),
+    ("mmmu", {"options": "['a']"}, "not a list of at least two"),
+    ("mmmu", {"options": "__import__('os').getcwd()"}, "'options' is no list"),
+    ("mmmu", {"answer": "?"}, "'answer' is '\\?'"),
+    ("mmmu", {"question_type": "essay"}, "'question_type' is 'essay'"),
+    ("mmmu", {"image_1": None}, "'image_1' is null"),
+    ("mmmu", {"image_2": None, "image_3": catalogue.picture(0)}, "a later one is not"),
+    ("mmmu_pro:vision", {"answer": "K"}, "'answer' is 'K'"),
+    ("mathvista", {"answer": "pink"}, "'answer' is 'pink', none of the choices"),
+    ("mathvista", {"question_type": "poem"}, "'question_type' is 'poem'"),
+    ("mathvista", {"precision": 1.5}, "'precision' is 1.5"),
+    ("mathvista", {"choices": ["red"]}, "'choices' has 1"),
+    ("mathvision", {"options": ["1"]}, "'options' has a single one"),
+    ("mathvision", {"answer": ""}, "'answer' is empty"),
+    ("vcr", {"crossed_text": []}, "'crossed_text' is"),
+    ("vcr", {"crossed_text": [" "]}, "'crossed_text' is"),
+    ("vcr", {"crossed_text": "red"}, "'crossed_text' is 'red', not a list"),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "complaint"), ODD)
+def test_an_odd_value_is_an_error_of_its_row(
+    name: str, changes: dict[str, Any], complaint: str
+) -> None:
+    task = load_task(name)
+    with pytest.raises(DataError, match=complaint):
+        list(task.samples(Row(catalogue.rows(task.full_name)[0] | changes)))
+
+
+def test_odd_rows_cost_the_others_nothing(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = catalogue.rows("mmstar:val")
+    rows[3]["answer"], rows[5]["image"] = None, None
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "odd.parquet")
+    read = list(read_samples(load_task("mmstar"), tmp_path / "odd.parquet"))
+    assert [i for i, s in enumerate(read) if isinstance(s, RowError)] == [3, 5]
+
+
+def prompt(name: str, protocol: str, row: int = 0) -> str:
+    """The conversation with media as marks."""
+    parts = samples(name, protocol)[row].messages[-1].content
+    return "".join(p.text if isinstance(p, Text) else "<>" for p in parts)
+
+
+@pytest.mark.parametrize(
+    ("name", "protocol", "row", "expected"),
+    [
+        (
+            "ai2d",
+            "default",
+            0,
+            "<>Question: What is 0?\nOptions:\nA. leaf\nB. stem\nC. root\nD. part 0\n"
+            "Please select the correct answer from the options above.",
+        ),
+        (
+            "ai2d",
+            "lmms-eval",
+            0,
+            "<>What is 0?\nA. leaf\nB. stem\nC. root\nD. part 0\n"
+            "Answer with the option's letter from the given choices directly.",
+        ),
+        (
+            "mmbench:dev_en",
+            "qwen2-vl",
+            2,
+            "<>Hint: Look closely.\nQuestion: Which is it? 1\nOptions:\nA. one 1\nB. two 1\n"
+            "Please select the correct answer from the options above.",
+        ),
+        (
+            "mmbench:dev_en",
+            "lmms-eval",
+            2,
+            "<>Look closely. Which is it? 1 There are several options:\nA. one 1\nB. two 1\n\n"
+            "Answer with the option's letter from the given choices directly.",
+        ),
+        (
+            "mmstar",
+            "evalscope",
+            0,
+            "Answer the following multiple choice question.\nThe last line of your response should "
+            "be of the following format:\n'ANSWER: [LETTER]' (without quotes)\nwhere [LETTER] is "
+            "one of A,B,C,D. Think step by step before answering.\n\nWhat is shown in 0?\n"
+            "Options: A: a dog, B: a cat, sitting, C: two birds, D: none<>",
+        ),
+        ("mme", "default", 0, "<>Is this 0? Please answer yes or no."),
+        (
+            "mme",
+            "lmms-eval",
+            0,
+            "<>Is this 0?\nAnswer the question using a single word or phrase.",
+        ),
+        ("hallusionbench", "default", 0, "<>Is the bar longer? Please answer yes or no."),
+        ("hallusionbench", "lmms-eval", 0, "<>Is the bar longer?"),
+        (
+            "mmmu",
+            "vlmevalkit",
+            0,
+            "Question: What is in <> and <>?\nOptions:\nA. a line\nB. a painter's <>\nC. 3\n"
+            "D. none\nPlease select the correct answer from the options above. \n",
+        ),
+        ("mmmu", "default", 4, "<>Question: What is in <image 1>?"),
+        (
+            "mmmu",
+            "lmms-eval",
+            4,
+            "<>What is in <image 1>?\n\nAnswer the question using a single word or phrase.",
+        ),
+        ("realworldqa", "qwen2-vl", 1, "<>Question: How many cars are there? 1"),
+        (
+            "realworldqa",
+            "qwen2-vl",
+            0,
+            "<>Question: Where is the sign?\nOptions:\nA. Left\nB. Right\nC. Ahead\n"
+            "Please select the correct answer from the options above.",
+        ),
+        (
+            "mathvista",
+            "lmms-eval",
+            2,
+            "<>What is it? 2 (Unit: cm)\nAnswer the question using a single floating-point number "
+            "with one decimal place.",
+        ),
+        (
+            "vcr:zh_easy",
+            "default",
+            0,
+            "<>图像中被覆盖的文本是什么？"
+            "请在不输出解释的情况下还原被覆盖的文本。",
+        ),
+    ],
+)  # fmt: skip
+def test_prompts_are_those_of_the_protocol(
+    name: str, protocol: str, row: int, expected: str
+) -> None:
+    assert prompt(load_task(name).full_name, protocol, row) == expected
+
+
+def test_chinese_questions_are_asked_in_chinese() -> None:
+    row = catalogue.mmbench(0) | {"question": "这是什么？"}
+    (sample,) = load_task("mmbench:dev_cn").samples(Row(row))
+    last = sample.messages[-1].content[-1]
+    assert isinstance(last, Text) and last.text.endswith("B. two 0\n请直接回答选项字母。")
+
+
+def generated(name: str, n: int = 1200, seed: int = 0) -> tuple[list[Sample], list[str]]:
+    """Samples of a task, over and over with ids, clusters and units of their own, and answers."""
+    rng, asked = random.Random(seed), samples(name)
+    pool = ("A", "B", "C", "yes", "no", "Yes.", "I can't say", "", "B.", "No, it is not", "12")
+    out = []
+    for k in range(math.ceil(n / len(asked))):
+        for i, sample in enumerate(asked):
+            changed = {
+                key: f"{value}/{k}" if key in ("picture", "figure", "question") else value
+                for key, value in sample.metadata.items()
+            }
+            out.append(
+                replace(sample, id=f"{k}-{i}", cluster=f"{sample.cluster}/{k}", metadata=changed)
+            )
+    return out, rng.choices(pool, k=len(out))
+
+
+def is_yes(answer: str) -> bool | None:
+    words = answer.lower().replace(".", "").replace(",", "").split()
+    return None if ("yes" in words) == ("no" in words) else "yes" in words
+
+
+def test_mme_adds_accuracy_and_accuracy_plus_of_each_category() -> None:
+    asked, answers = generated("mme:test")
+    found = values(results(load_task("mme"), asked, answers))
+    by_picture: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    for sample, answer in zip(asked, answers):
+        right = is_yes(answer) is sample.target
+        by_picture[sample.metadata["category"]][sample.metadata["picture"]].append(right)
+    total = {}
+    for category, pictures in by_picture.items():
+        accuracy = sum(map(sum, pictures.values())) / sum(map(len, pictures.values()))
+        plus = sum(all(p) for p in pictures.values()) / len(pictures)
+        total[category] = 100 * (accuracy + plus)
+    # five of fourteen categories are in these rows: three of ten, and two of four
+    assert found["perception"] == pytest.approx(
+        sum(total[c] for c in ("count", "OCR", "position")) * 10 / 3
+    )
+    assert found["cognition"] == pytest.approx(
+        sum(total[c] for c in ("code_reasoning", "text_translation")) * 4 / 2
+    )
+    assert found["mme"] == pytest.approx(sum(total.values()) * 14 / 5)
+
+
+def test_hallusionbench_counts_questions_figures_and_sets() -> None:
+    asked, answers = generated("hallusionbench:image")
+    found = values(results(load_task("hallusionbench"), asked, answers))
+    groups: dict[str, dict[str, list[bool]]] = {
+        "figure": defaultdict(list),
+        "question": defaultdict(list),
+    }
+    right = [is_yes(a) is s.target for s, a in zip(asked, answers)]
+    for sample, one in zip(asked, right):
+        for kind, group in groups.items():
+            group[sample.metadata[kind]].append(one)
+    expected = {
+        "aAcc": 100 * sum(right) / len(right),
+        **{
+            score: 100 * sum(map(all, groups[kind].values())) / len(groups[kind])
+            for score, kind in (("fAcc", "figure"), ("qAcc", "question"))
+        },
+    }
+    expected["average"] = sum(expected.values()) / 3
+    assert found == pytest.approx(expected)
+
+
+def test_mmbench_counts_a_question_when_every_rotation_is_right() -> None:
+    asked, answers = generated("mmbench:dev_en")
+    found = values(results(load_task("mmbench"), asked, answers))
+    rotations: dict[str, list[bool]] = defaultdict(list)
+    vanilla = []
+    for sample, answer in zip(asked, answers):
+        right = answer.rstrip(".") == "AB"[sample.target]
+        rotations[sample.metadata["question"]].append(right)
+        if not sample.metadata["rotation"]:
+            vanilla.append(right)
+    assert found["circular"] == pytest.approx(
+        100 * sum(map(all, rotations.values())) / len(rotations)
+    )
+    assert found["vanilla"] == pytest.approx(100 * sum(vanilla) / len(vanilla))
+
+
+def test_pope_has_the_f1_of_yes() -> None:
+    asked, answers = generated("pope:test")
+    found = values(results(load_task("pope"), asked, answers))
+    said = [is_yes(a) for a in answers]
+    tp = sum(a is True and s.target for a, s in zip(said, asked))
+    fp = sum(a is True and not s.target for a, s in zip(said, asked))
+    fn = sum(a is not True and s.target for a, s in zip(said, asked))
+    precision, recall = tp / (tp + fp), tp / (tp + fn)
+    assert found == pytest.approx(
+        {
+            "f1": 200 * precision * recall / (precision + recall),
+            "precision": 100 * precision,
+            "recall": 100 * recall,
+            "accuracy": 100 * sum(a is s.target for a, s in zip(said, asked)) / len(asked),
+            "yes_ratio": 100 * sum(a is True for a in said) / len(said),
+        }
+    )
+
+
+def test_mmstar_is_the_mean_of_its_categories() -> None:
+    asked, answers = generated("mmstar:val")
+    found = values(results(load_task("mmstar"), asked, answers))
+    by: dict[str, list[bool]] = defaultdict(list)
+    for sample, answer in zip(asked, answers):
+        by[sample.metadata["category"]].append(answer.rstrip(".") == "ABCD"[sample.target])
+    assert found["accuracy"] == pytest.approx(
+        sum(100 * sum(v) / len(v) for v in by.values()) / len(by)
+    )
+
+
+def test_mmt_bench_has_both_means() -> None:
+    asked, answers = generated("mmt_bench:val")
+    found = values(results(load_task("mmt_bench"), asked, answers))
+    right = [a.rstrip(".") == "ABC"[s.target] for s, a in zip(asked, answers)]
+    assert found["accuracy"] == pytest.approx(100 * sum(right) / len(right))
+
+
+@pytest.mark.parametrize(
+    ("answer", "exact", "jaccard"),
+    [
+        ("the red house", 1.0, 1.0),
+        ("It says: the red house.", 1.0, 1.0),
+        ("a red house stands", 0.0, 0.5),
+        ("nothing", 0.0, 0.0),
+        ("Sorry, the red house is hidden", 0.0, 0.0),
+        ("", 0.0, 0.0),
+    ],
+)
+def test_vcr_finds_the_covered_words(answer: str, exact: float, jaccard: float) -> None:
+    task, sample = load_task("vcr"), samples("vcr:en_easy")[1]
+    assert task.score(sample, Completion("x", answer)).values == {
+        "exact_match": exact,
+        "jaccard": jaccard,
+        "blanks": 1.0,
+    }
+
+
+def test_vcr_counts_every_blank_once() -> None:
+    asked = samples("vcr:en_easy")[:2]  # two blanks and one
+    found = values(results(load_task("vcr"), asked, ["on a hill", "no idea"]))
+    assert found["exact_match"] == pytest.approx(100 / 3)
+
+
+@pytest.mark.parametrize(
+    ("row", "answer", "protocol", "value"),
+    [
+        (0, "B", "default", 1),
+        (0, "The answer is (B) blue.", "default", 1),
+        (0, "blu", "default", 0),
+        (0, "blu", "lmms-eval", 1),  # the nearest option, however far
+        (1, "1", "default", 1),
+        (1, "There is 1.", "default", 1),
+        (1, "There is 1.", "vlmevalkit", 0),  # would go to a judge
+        (2, "1.2", "default", 1),
+        (2, "about 1.23 cm", "default", 1),
+        (2, "1.20", "vlmevalkit", 1),
+        (3, "[1, 2]", "default", 1),
+        (3, "1, 2", "default", 0),
+        (4, "", "default", 0),
+    ],
+)
+def test_mathvista_reads_the_form_of_the_answer(
+    row: int, answer: str, protocol: str, value: float
+) -> None:
+    task = load_task("mathvista", protocol)
+    score = task.score(samples("mathvista:testmini", protocol)[row], Completion("x", answer))
+    assert score.values == {"accuracy": value}
+
+
+@pytest.mark.parametrize(
+    ("row", "answer", "value"),
+    [
+        (1, "B", 1),
+        (1, "The answer is \\boxed{\\frac{1}{2}}", 1),
+        (1, "So it is (B).", 1),
+        (1, "0.5", 1),
+        (1, "C", 0),
+        (1, "", 0),
+        (0, "\\boxed{0.5}", 1),
+        (0, "= \\frac12", 1),
+        (0, "one half", 0),
+    ],
+)
+def test_mathvision_accepts_letters_texts_and_numbers(row: int, answer: str, value: float) -> None:
+    task = load_task("mathvision")
+    score = task.score(samples("mathvision:test")[row], Completion("x", answer))
+    assert score.values == {"accuracy": value}
+    assert score.unparsed is (not answer)
+
+
+def submitted(name: str, tmp_path: Path) -> Any:
+    outcome = run_cell(cell(name, tmp_path, Says("says")), progress=False)
+    path, site, n, missing = write_submission(outcome.cell.stored)
+    assert (n, missing, bool(site)) == (10, 0, True)
+    return path
+
+
+def test_hidden_answers_become_the_file_that_the_server_takes(tmp_path: Path) -> None:
+    mmmu = json.loads(submitted("mmmu:test", tmp_path).read_text())
+    assert mmmu.keys() == {f"validation_Art_Theory_{i}" for i in range(1, 11)}
+    assert set(mmmu.values()) <= {"A", "B", "yes", "12", ""}
+
+
+def test_document_answers_are_submitted_by_question(tmp_path: Path) -> None:
+    asked = load_task("docvqa:test").samples(
+        Row(
+            {
+                "questionId": "57344",
+                "question": "What is the date?",
+                "image": catalogue.picture(0),
+                "ucsf_document_id": "x",
+                "ucsf_document_page_no": "1",
+                "answers": None,
+                "question_types": None,
+            }
+        )
+    )
+    made = load_task("docvqa:test").submission((s, "8/7/99") for s in asked)  # type: ignore[misc]
+    assert json.loads(made.content) == [{"questionId": 57344, "answer": "8/7/99"}]
+
+
+def test_a_part_of_the_answers_is_submitted_only_on_purpose(tmp_path: Path) -> None:
+    where = cell("mmmu:test", tmp_path, Says("says"))
+    run_cell(where, Selection(first=(0, 4)), progress=False)
+    with pytest.raises(UsageError, match="a part of the samples was run.* --incomplete"):
+        write_submission(where.stored)
+    path, _, n, _ = write_submission(where.stored, tmp_path / "some.json", incomplete=True)
+    assert (n, len(json.loads(path.read_text()))) == (4, 4)
+
+
+def test_mmbench_is_submitted_as_a_sheet(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    sheet = openpyxl.load_workbook(submitted("mmbench:test_en", tmp_path)).active
+    head, *rows = sheet.iter_rows(values_only=True)
+    assert head == ("index", "question", "A", "B", "prediction", "category")
+    assert (len(rows), rows[1][0], rows[1][4]) == (10, 1_000_000, rows[1][4])
+
+
+def test_public_answers_are_not_submitted(tmp_path: Path) -> None:
+    outcome = run_cell(cell("mmstar:val", tmp_path, Says("says")), progress=False)
+    with pytest.raises(UsageError, match="its answers are public"):
+        write_submission(outcome.cell.stored)
