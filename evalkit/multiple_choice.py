@@ -20,12 +20,13 @@ from evalkit.protocols import DEFAULT, LETTER_ANSWER, Protocol
 from evalkit.task import Metric, Row, Task
 from evalkit.types import Completion, Media, MediaBudget, Sample, Score
 
-LMMS_PIXELS = MediaBudget(max_pixels=602112)
+LMMS_PIXELS = MediaBudget(min_pixels=4 * 28 * 28, max_pixels=768 * 28 * 28)
 """Of an image, in lmms-eval's wrapper of Qwen2-VL."""
 
 QWEN2_VL_CHOICE = Protocol(
     origin="VLMEvalKit, vlmeval/vlm/qwen2_vl/prompt.py, _build_mcq_prompt",
     prompt="{hint}Question: {question}\nOptions:\n{options}\n{select}",
+    max_new_tokens=2048,
     reader="vlmevalkit",
     note="answers that the rule can't read go to a judge there; here they are unparsed",
 )
@@ -36,6 +37,7 @@ VLMEVALKIT_CHOICE = replace(
     origin="VLMEvalKit, vlmeval/dataset/image_mcq.py, ImageMCQDataset.build_prompt",
     prompt="{hint}Question: {question}\nOptions:\n{options}\n"
     "Please select the correct answer from the options above. \n",
+    budget=MediaBudget(),
 )
 LMMS_CHOICE = Protocol(
     origin="lmms-eval 0.7, the task's YAML and utils.py",
@@ -55,6 +57,11 @@ EVALSCOPE_CHOICE = Protocol(
 )
 
 
+def own(published: Protocol) -> Protocol:
+    """The same question, read strictly: evalkit's own protocol beside a published one."""
+    return replace(published, reader="", note="", max_new_tokens=None)
+
+
 def choice_protocols(**changed: Protocol) -> Mapping[str, Protocol]:
     """The four harnesses' protocols of multiple-choice questions, some of them changed (``lmms``,
     ``evalscope``, ``qwen2_vl``, ``vlmevalkit``). evalkit's own asks as Qwen2-VL's authors did and
@@ -62,7 +69,7 @@ def choice_protocols(**changed: Protocol) -> Mapping[str, Protocol]:
     """
     qwen2_vl = changed.get("qwen2_vl", QWEN2_VL_CHOICE)
     return {
-        DEFAULT: replace(qwen2_vl, reader="", note=""),
+        DEFAULT: own(qwen2_vl),
         "qwen2-vl": qwen2_vl,
         "lmms-eval": changed.get("lmms", LMMS_CHOICE),
         "vlmevalkit": changed.get("vlmevalkit", VLMEVALKIT_CHOICE),
@@ -129,7 +136,7 @@ class MultipleChoice(Task):
             target=question.answer,
             choices=lettered(options),
             cluster=question.cluster,
-            metadata={"chance": 1 / len(options) if options else 0.0, **question.metadata},
+            metadata={**({"chance": 1 / len(options)} if options else {}), **question.metadata},
         )
 
     def score(self, sample: Sample, completion: Completion) -> Score:

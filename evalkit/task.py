@@ -103,7 +103,8 @@ class Subset:
     task's where a change concerns this subset alone. ``protocols`` by their names: the first
     column of ``evalkit.protocols``'s table, or ones of the task's own. ``default`` need not be
     among them where the task builds its messages itself. ``hidden``: the right answers are with
-    the benchmark's server; the task's ``submission`` is the file for it.
+    the benchmark's server; the task's ``submission`` is the file for it. ``size``: rows of the
+    official data set, where they are known.
     """
 
     source: Source
@@ -114,6 +115,7 @@ class Subset:
     version: int | None = None
     protocols: Mapping[str, Protocol] = field(default_factory=dict)
     hidden: bool = False
+    size: int | None = None
 
     @property
     def all_protocols(self) -> Mapping[str, Protocol]:

@@ -30,7 +30,7 @@ PROTOCOLS = choice_protocols(
 
 def subset(repository: str) -> Subset:
     source = Hub(repository=repository, split="test", columns=COLUMNS)
-    return Subset(source, budget=QWEN2_VL_PIXELS, protocols=PROTOCOLS)
+    return Subset(source, budget=QWEN2_VL_PIXELS, protocols=PROTOCOLS, size=3088)
 
 
 class AI2D(MultipleChoice):

@@ -20,7 +20,7 @@ from evalkit.protocols import DEFAULT, QWEN2_VL_PIXELS, Protocol
 from evalkit.rows import identifier, image, sides, string
 from evalkit.sources import Hub
 from evalkit.task import Metric, Row, Subset
-from evalkit.types import Sample
+from evalkit.types import MediaBudget, Sample
 from evalkit.yes_no import YesNo, yes_or_no
 
 COLUMNS = (
@@ -33,6 +33,7 @@ PROTOCOLS = {
     "qwen2-vl": Protocol(
         origin="VLMEvalKit, Qwen2VLPromptMixin._build_yorn_prompt",
         prompt=QWEN2_VL,
+        max_new_tokens=2048,
         reader="vlmevalkit",
     ),
     "lmms-eval": Protocol(
@@ -43,7 +44,12 @@ PROTOCOLS = {
         note="published with GPT-4 as a judge; this is its rule without one (evaluate_hb.py, "
         "hb_aggregation_result_intern): yes is in the answer, or it is taken for no",
     ),
-    "vlmevalkit": Protocol(origin="VLMEvalKit, vlmeval/dataset/image_yorn.py", reader="vlmevalkit"),
+    "vlmevalkit": Protocol(
+        origin="VLMEvalKit, vlmeval/dataset/image_yorn.py",
+        budget=MediaBudget(),
+        max_new_tokens=2048,
+        reader="vlmevalkit",
+    ),
     "evalscope": Protocol(
         origin="EvalScope 1.x, benchmarks/hallusion_bench",
         prompt="{question}\nPlease answer YES or NO without an explanation.",
@@ -69,6 +75,7 @@ class HallusionBench(YesNo):
             Hub(repository="lmms-lab/HallusionBench", split="image", columns=COLUMNS),
             budget=QWEN2_VL_PIXELS,
             protocols=PROTOCOLS,
+            size=951,
         )
     }
 

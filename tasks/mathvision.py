@@ -42,7 +42,9 @@ QWEN2_VL = Protocol(
 BOXED = 'Please solve the problem step by step and put your answer in one "\\boxed{{}}".'
 PROTOCOLS = {
     DEFAULT: QWEN2_VL,
-    "qwen2-vl": replace(QWEN2_VL, reader="vlmevalkit", note="published with a judge"),
+    "qwen2-vl": replace(
+        QWEN2_VL, max_new_tokens=2048, reader="vlmevalkit", note="published with a judge"
+    ),
     "lmms-eval": Protocol(
         origin="lmms-eval 0.7, tasks/mathvision/mathvision_test.yaml",
         prompt=BOXED + "{question}\nChoices: {options}\n"
@@ -65,8 +67,9 @@ class MathVision(MultipleChoice):
             Hub(repository="MathLLMs/MathVision", split=split, columns=COLUMNS),
             budget=QWEN2_VL_PIXELS,
             protocols=PROTOCOLS,
+            size=size,
         )
-        for split in ("test", "testmini")
+        for split, size in (("test", 3040), ("testmini", 304))
     }
     open_prompts: ClassVar[Mapping[str, str]] = {
         DEFAULT: "{question}" + SHORT_ANSWER,

@@ -31,7 +31,7 @@ from evalkit.rows import identifier, image, sides, string, strings
 from evalkit.sources import Hub
 from evalkit.submission import Submission
 from evalkit.task import Row, Subset
-from evalkit.types import Completion, Sample, Score
+from evalkit.types import Completion, MediaBudget, Sample, Score
 
 COLUMNS = (
     *("pid", "question", "query", "choices", "unit", "precision", "answer", "question_type"),
@@ -58,6 +58,7 @@ PROTOCOLS = {
     "qwen2-vl": Protocol(
         origin="the authors' query; VLMEvalKit, Qwen2VLPromptMixin._build_vqa_prompt",
         prompt="{query}" + SHORT_ANSWER,
+        max_new_tokens=2048,
         reader="vlmevalkit",
         note=JUDGED,
     ),
@@ -65,6 +66,8 @@ PROTOCOLS = {
     "vlmevalkit": Protocol(
         origin="VLMEvalKit, vlmeval/dataset/image_vqa.py, MathVista",
         prompt="{query}",
+        budget=MediaBudget(),
+        max_new_tokens=2048,
         reader="vlmevalkit",
         note=JUDGED,
     ),
@@ -86,15 +89,16 @@ class MathVista(MultipleChoice):
 
     name = "mathvista"
     description = "mathematics in pictures (accuracy, answers extracted by rule)"
-    max_new_tokens = 256
+    max_new_tokens = 1024
     subsets: ClassVar = {
         split: Subset(
             Hub(repository="AI4Math/MathVista", split=split, columns=COLUMNS),
             budget=QWEN2_VL_PIXELS,
             protocols=PROTOCOLS,
             hidden=split == "test",
+            size=size,
         )
-        for split in ("testmini", "test")
+        for split, size in (("testmini", 1000), ("test", 5141))
     }
     open_prompts: ClassVar = {
         DEFAULT: "{query}" + SHORT_ANSWER,

@@ -53,11 +53,11 @@ CHINESE = replace(
 )
 
 
-def subset(config: str, split: str) -> Subset:
+def subset(config: str, split: str, size: int) -> Subset:
     source = Hub(repository="lmms-lab/MMBench", config=config, split=split, columns=COLUMNS)
     protocols = choice_protocols(lmms=ENGLISH if config == "en" else CHINESE)
     hidden = split == "test" and config != "cc"
-    return Subset(source, budget=QWEN2_VL_PIXELS, protocols=protocols, hidden=hidden)
+    return Subset(source, budget=QWEN2_VL_PIXELS, protocols=protocols, hidden=hidden, size=size)
 
 
 class MMBench(MultipleChoice):
@@ -67,11 +67,11 @@ class MMBench(MultipleChoice):
     description = "questions of twenty abilities with rotated options (circular accuracy)"
     metrics = (Metric("circular", units=("question",)), Metric("vanilla"))
     subsets: ClassVar = {
-        "dev_en": subset("en", "dev"),
-        "dev_cn": subset("cn", "dev"),
-        "test_en": subset("en", "test"),
-        "test_cn": subset("cn", "test"),
-        "test_cc": subset("cc", "test"),
+        "dev_en": subset("en", "dev", 4329),
+        "dev_cn": subset("cn", "dev", 4329),
+        "test_en": subset("en", "test", 6666),
+        "test_cn": subset("cn", "test", 6666),
+        "test_cc": subset("cc", "test", 2040),
     }
 
     def question(self, row: Row) -> Question:

@@ -20,7 +20,7 @@ from evalkit.protocols import DEFAULT, QWEN2_VL_PIXELS, Protocol
 from evalkit.rows import identifier, image, sides, string
 from evalkit.sources import Hub
 from evalkit.task import Metric, Row, Subset
-from evalkit.types import Sample
+from evalkit.types import MediaBudget, Sample
 from evalkit.yes_no import YesNo, yes_or_no
 
 PERCEPTION = (
@@ -35,6 +35,7 @@ PROTOCOLS = {
     DEFAULT: Protocol(origin="the question's own instruction"),
     "qwen2-vl": Protocol(
         origin="VLMEvalKit, Qwen2VLPromptMixin.use_custom_prompt (MME keeps its own)",
+        max_new_tokens=2048,
         reader="vlmevalkit",
     ),
     "lmms-eval": Protocol(
@@ -44,7 +45,12 @@ PROTOCOLS = {
         max_new_tokens=16,
         reader="beginning",
     ),
-    "vlmevalkit": Protocol(origin="VLMEvalKit, vlmeval/dataset/image_yorn.py", reader="vlmevalkit"),
+    "vlmevalkit": Protocol(
+        origin="VLMEvalKit, vlmeval/dataset/image_yorn.py",
+        budget=MediaBudget(),
+        max_new_tokens=2048,
+        reader="vlmevalkit",
+    ),
 }
 
 
@@ -69,6 +75,7 @@ class MME(YesNo):
             ),
             budget=QWEN2_VL_PIXELS,
             protocols=PROTOCOLS,
+            size=2374,
         )
     }
 

@@ -29,8 +29,9 @@ from evalkit.multiple_choice import (
     Question,
     choice_protocols,
     letter_answer,
+    own,
 )
-from evalkit.protocols import DEFAULT, QWEN2_VL_PIXELS, Protocol
+from evalkit.protocols import DEFAULT, QWEN2_VL_PIXELS
 from evalkit.rows import image, string
 from evalkit.sources import Hub
 from evalkit.submission import Submission
@@ -85,11 +86,6 @@ VISION = replace(
 )
 
 
-def own(published: Protocol) -> Protocol:
-    """The same prompt, read strictly."""
-    return replace(published, reader="", note="")
-
-
 PRO_PROTOCOLS = {
     DEFAULT: own(PRO),
     "lmms-eval": LMMS_PRO,
@@ -124,8 +120,13 @@ class MMMU(MultipleChoice):
             budget=QWEN2_VL_PIXELS,
             protocols=PROTOCOLS,
             hidden=split == "test",
+            size=size,
         )
-        for split, hub in (("val", "validation"), ("test", "test"), ("dev", "dev"))
+        for split, hub, size in (
+            ("val", "validation", 900),
+            ("test", "test", 10500),
+            ("dev", "dev", 150),
+        )
     }
     open_prompts: ClassVar = {
         DEFAULT: "Question: {question}",
@@ -182,6 +183,7 @@ class MMMUPro(MultipleChoice):
             Hub(repository="MMMU/MMMU_Pro", config=config, split="test", columns=columns),
             budget=QWEN2_VL_PIXELS,
             protocols=protocols,
+            size=1730,
         )
         for name, config, columns, protocols in (
             ("standard_10", "standard (10 options)", PRO_COLUMNS, PRO_PROTOCOLS),

@@ -2,7 +2,7 @@
 
 Data: `Lin-Chen/MMStar` on the hub (val, 1,500 questions, 250 of each of six categories). Columns:
 index, question (options inside: ``Options: A: ..., B: ...``), answer, category, l2_category, image.
-Licence: not stated on the card. Paper: Chen et al., "Are We on the Right Way for Evaluating Large
+Licence: see its card. Paper: Chen et al., "Are We on the Right Way for Evaluating Large
 Vision-Language Models?" (NeurIPS 2024). Metric: accuracy, the mean of the six categories; chance is
 25 %. Prompt: VLMEvalKit's for Qwen2-VL, whose table has the options in columns.
 """
@@ -56,6 +56,7 @@ class MMStar(MultipleChoice):
             Hub(repository="Lin-Chen/MMStar", split="val", columns=COLUMNS),
             budget=QWEN2_VL_PIXELS,
             protocols=PROTOCOLS,
+            size=1500,
         )
     }
 

@@ -2,7 +2,7 @@
 
 Data: `lmms-lab/MMT-Benchmark` on the hub (val, 3,127 questions; test, answers hidden), and
 `lmms-lab/MMT_MI-Benchmark` with several pictures a question (``val_mi``). Columns: index, question,
-A to I, answer, category, l2-category, split, image. Licence: CC BY 4.0, by the card. Paper: Ying et
+A to I, answer, category, l2-category, split, image. Licence: see its card. Paper: Ying et
 al., "MMT-Bench" (ICML 2024). Metrics: accuracy over questions, and the mean of the subtasks'.
 Prompt: VLMEvalKit's for Qwen2-VL.
 """
@@ -43,9 +43,15 @@ PROTOCOLS = choice_protocols(
 )
 
 
-def subset(repository: str, split: str) -> Subset:
+def subset(repository: str, split: str, size: int | None = None) -> Subset:
     source = Hub(repository=repository, split=split, columns=COLUMNS)
-    return Subset(source, budget=QWEN2_VL_PIXELS, protocols=PROTOCOLS, hidden=split == "test")
+    return Subset(
+        source,
+        budget=QWEN2_VL_PIXELS,
+        protocols=PROTOCOLS,
+        hidden=split == "test",
+        size=size,
+    )
 
 
 class MMTBench(MultipleChoice):
@@ -55,7 +61,7 @@ class MMTBench(MultipleChoice):
     description = "162 subtasks of seeing and planning (accuracy)"
     metrics = (Metric("accuracy"), Metric("accuracy_by_subtask", group="category"))
     subsets: ClassVar = {
-        "val": subset("lmms-lab/MMT-Benchmark", "val"),
+        "val": subset("lmms-lab/MMT-Benchmark", "val", 3127),
         "test": subset("lmms-lab/MMT-Benchmark", "test"),
         "val_mi": subset("lmms-lab/MMT_MI-Benchmark", "val"),
     }

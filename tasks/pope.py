@@ -19,7 +19,7 @@ from evalkit.protocols import DEFAULT, QWEN2_VL_PIXELS, Protocol
 from evalkit.rows import identifier, image, sides, string
 from evalkit.sources import Hub
 from evalkit.task import Metric, Row, Subset
-from evalkit.types import Sample
+from evalkit.types import MediaBudget, Sample
 from evalkit.yes_no import YesNo, yes_or_no
 
 COLUMNS = ("question_id", "question", "answer", "image_source", "category", "image")
@@ -29,6 +29,7 @@ PROTOCOLS = {
     "qwen2-vl": Protocol(
         origin="VLMEvalKit, Qwen2VLPromptMixin._build_yorn_prompt",
         prompt=QWEN2_VL,
+        max_new_tokens=2048,
         reader="vlmevalkit",
     ),
     "lmms-eval": Protocol(
@@ -38,7 +39,12 @@ PROTOCOLS = {
         reader="exact",
         max_new_tokens=128,
     ),
-    "vlmevalkit": Protocol(origin="VLMEvalKit, vlmeval/dataset/image_yorn.py", reader="vlmevalkit"),
+    "vlmevalkit": Protocol(
+        origin="VLMEvalKit, vlmeval/dataset/image_yorn.py",
+        budget=MediaBudget(),
+        max_new_tokens=2048,
+        reader="vlmevalkit",
+    ),
     "evalscope": Protocol(
         origin="EvalScope 1.x, benchmarks/pope",
         prompt="{question}\nPlease answer YES or NO without an explanation.",
@@ -48,9 +54,9 @@ PROTOCOLS = {
 }
 
 
-def subset(split: str, config: str | None = None) -> Subset:
+def subset(split: str, size: int, config: str | None = None) -> Subset:
     source = Hub(repository="lmms-lab/POPE", config=config, split=split, columns=COLUMNS)
-    return Subset(source, budget=QWEN2_VL_PIXELS, protocols=PROTOCOLS)
+    return Subset(source, budget=QWEN2_VL_PIXELS, protocols=PROTOCOLS, size=size)
 
 
 class POPE(YesNo):
@@ -66,10 +72,10 @@ class POPE(YesNo):
         Metric("yes_ratio"),
     )
     subsets: ClassVar = {
-        "test": subset("test"),
-        "random": subset("random", "Full"),
-        "popular": subset("popular", "Full"),
-        "adversarial": subset("adversarial", "Full"),
+        "test": subset("test", 9000),
+        "random": subset("random", 3000, "Full"),
+        "popular": subset("popular", 3000, "Full"),
+        "adversarial": subset("adversarial", 3000, "Full"),
     }
 
     def samples(self, row: Row) -> Iterable[Sample]:

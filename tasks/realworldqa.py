@@ -73,6 +73,7 @@ class RealWorldQA(MultipleChoice):
             ),
             budget=QWEN2_VL_PIXELS,
             protocols=PROTOCOLS,
+            size=765,
         )
     }
     open_prompts: ClassVar = {

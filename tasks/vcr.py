@@ -27,12 +27,12 @@ ENGLISH = (
     "the explanations."
 )
 CHINESE = "图像中被覆盖的文本是什么？请在不输出解释的情况下还原被覆盖的文本。"
-TABLE = "VLMEvalKit, the question of its table"
 PROTOCOLS = {
     DEFAULT: Protocol(origin="the authors' evaluation", prompt="{ask}"),
     "qwen2-vl": Protocol(
         origin="VLMEvalKit, Qwen2VLPromptMixin._build_vqa_prompt, behind the authors' question",
         prompt="{ask}" + SHORT_ANSWER,
+        max_new_tokens=2048,
     ),
     "lmms-eval": Protocol(
         origin="lmms-eval 0.7, tasks/vcr_wiki",
@@ -49,7 +49,7 @@ def subset(language: str, level: str, size: str = "") -> Subset:
         split="test",
         columns=("question_id", "stacked_image", "caption", "crossed_text"),
     )
-    return Subset(source, budget=QWEN2_VL_PIXELS, protocols=PROTOCOLS)
+    return Subset(source, budget=QWEN2_VL_PIXELS, protocols=PROTOCOLS, size=500 if size else 5000)
 
 
 class VCR(Task):

@@ -17,12 +17,13 @@ import pytest
 
 from evalkit.adapter import ModelAdapter, adapter_class
 from evalkit.cell import Cell
+from evalkit.cli import main
 from evalkit.errors import DataError, UsageError
 from evalkit.records import CellResults, Record, Selection
 from evalkit.results.submission import write_submission
 from evalkit.runner import run_cell
 from evalkit.task import Row, RowError, Task, checked_score, load_task, read_samples, task_class
-from evalkit.types import Completion, MediaBudget, Request, Sample, Text
+from evalkit.types import Completion, MediaBudget, Message, Request, Sample, Text
 from tests import catalogue
 from tests.tiny import write_tiny
 
@@ -31,8 +32,6 @@ PROTOCOLS = [
     (name, protocol) for name in catalogue.ROWS for protocol in load_task(name).subset.all_protocols
 ]
 FIRST = [f"{family}:{task_class(family).default_subset}" for family in FAMILIES]
-QUICK = [(name, p) for name, p in PROTOCOLS if name in FIRST or p == "default"]
-"""Every subset, and every protocol of each family's first."""
 
 
 class Says(ModelAdapter):
@@ -49,10 +48,12 @@ class Says(ModelAdapter):
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         for request in requests:
-            text = "".join(
-                p.text for m in request.messages for p in m.content if isinstance(p, Text)
-            )
-            yield Completion(request.id, ("A", "B", "yes", "12", "")[len(text) % 5])
+            yield Completion(request.id, self.answer(request.messages))
+
+    @staticmethod
+    def answer(messages: Iterable[Message]) -> str:
+        text = "".join(p.text for m in messages for p in m.content if isinstance(p, Text))
+        return ("A", "B", "yes", "12", "")[len(text) % 5]
 
 
 def cell(name: str, folder: Path, adapter: ModelAdapter, protocol: str = "") -> Cell:
@@ -86,14 +87,22 @@ def test_every_subset_of_the_families_has_rows_here() -> None:
             assert f"{family}:{subset}" in catalogue.ROWS
 
 
-@pytest.mark.parametrize(("name", "protocol"), QUICK)
-def test_ten_rows_run_under_each_protocol(name: str, protocol: str, tmp_path: Path) -> None:
-    outcome = run_cell(cell(name, tmp_path, Says("says"), protocol), progress=False)
-    found = outcome.results
-    assert (found.n_total, found.errors, found.complete) == (10, 0, True)
-    assert bool(found.metrics) is not load_task(name).subset.hidden
+@pytest.mark.parametrize(("name", "protocol"), PROTOCOLS)
+def test_ten_rows_are_asked_and_scored_under_each_protocol(name: str, protocol: str) -> None:
+    task, asked = load_task(name, protocol), samples(name, protocol)
+    assert len(asked) == 10
+    said = [Says.answer(sample.messages) for sample in asked]
+    found = results(task, asked, said)
+    assert (found.n, found.errors) == (10, 0)
+    assert bool(found.metrics) is not task.subset.hidden
     for metric in found.metrics:
         assert 0 <= metric.value <= metric.scale
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_ten_rows_run_from_a_local_copy(name: str, tmp_path: Path) -> None:
+    found = run_cell(cell(name, tmp_path, Says("says")), progress=False).results
+    assert (found.n_total, found.errors, found.complete) == (10, 0, True)
 
 
 @pytest.mark.slow
@@ -506,6 +515,14 @@ def test_document_answers_are_submitted_by_question(tmp_path: Path) -> None:
     )
     made = load_task("docvqa:test").submission((s, "8/7/99") for s in asked)  # type: ignore[misc]
     assert json.loads(made.content) == [{"questionId": 57344, "answer": "8/7/99"}]
+
+
+def test_the_command_writes_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = run_cell(cell("mmmu:test", tmp_path, Says("says")), progress=False).cell.folder
+    file = tmp_path / "answers.json"
+    assert main(["submission", str(where), "--to", str(file)]) == 0
+    assert "10 answers; to be scored at" in capsys.readouterr().out
+    assert len(json.loads(file.read_text())) == 10
 
 
 def test_a_part_of_the_answers_is_submitted_only_on_purpose(tmp_path: Path) -> None:

@@ -167,6 +167,8 @@ def _show(evaluation: Evaluation) -> None:
         print(aligned(columns, rows))
     for o in evaluation.outcomes:
         _show_outcome(o)
+        if o.cell.task.subset.hidden:
+            print(f"a server scores {o.cell.name}: evalkit submission {o.cell.folder}")
     if any(o.cell.task.subset_name == "mini" and not o.cell.data for o in evaluation.outcomes):
         print("mini scores are evalkit's own data: never set them beside official ones")
 

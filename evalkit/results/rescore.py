@@ -65,13 +65,6 @@ def rescore(cell: CellFolder) -> tuple[CellFolder, int]:
     return target, changed
 
 
-def task_of(cell: CellFolder) -> Task:
-    """The task of a cell, as it is now. Raises UsageError when it can't be loaded."""
-    identity = cell.run.identity
-    name = f"{cell.run.task_file or identity.task}:{identity.subset}"
-    return load_task(name, identity.protocol_name)
-
-
 def _code_now(identity: Identity, task: Task) -> Mapping[str, str]:
     """The identity's code with the task's as it is now; code without a hash is left out."""
     return {k: v for k, v in {**identity.code, "task": code_of(task)}.items() if v}

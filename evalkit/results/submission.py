@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evalkit.errors import UsageError
 from evalkit.files import replace
-from evalkit.results.rescore import task_of
+from evalkit.results.cells import task_of
 from evalkit.store import CellFolder
 
 

@@ -71,9 +71,12 @@ class Part:
 
     @property
     def metric(self) -> MetricResult | None:
-        """The headline metric."""
-        found = (c.folder.results.metrics for c in self.cells)
-        return next((metrics[0] for metrics in found if metrics), None)
+        """The first metric that is a mean of single samples, which the page can take over a part
+        of them; the headline where none is.
+        """
+        found = next((m for c in self.cells if (m := c.folder.results.metrics)), ())
+        plain = (m for m in found if not m.units and not m.weight)
+        return next(plain, found[0] if found else None)
 
     def learn(self) -> None:
         """Takes in new samples; the places of those that are known stay."""
