@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from evalkit.bench import Load, bench, linear_flop, model_of
 from evalkit.errors import UsageError
+from tests import test_qwen2_5_vl, test_qwen3_vl
 from tests.tiny import write_tiny
 
 
@@ -53,6 +55,14 @@ def test_a_released_size_is_measured_with_random_weights(
         "# 2B, float32, load documents: 1 questions, 12 visual tokens" in page
         and "| transformers, batch 1 |" in page
     )
+
+
+@pytest.mark.parametrize("generation", [test_qwen2_5_vl, test_qwen3_vl])
+def test_later_generations_are_measured_with_equal_answers(
+    tmp_path: Path, generation: ModuleType
+) -> None:
+    page = bench(str(generation.tiny(tmp_path)), Load("documents", 2), "float32", "cpu", 1, [2])
+    assert page.count("| 2 of 2 |") == 2
 
 
 def test_bf16_is_measured_beside_fp32_with_answers_compared(tiny: str) -> None:

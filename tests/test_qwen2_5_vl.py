@@ -35,6 +35,7 @@ from tests.pictures import png
 from tests.test_adapters import mp4
 from tests.tiny import TOKEN_IDS, write_tiny_of
 
+FEATURES = 1176
 KINDS = ("", "i", "l", "v", "il", "vi", "iv", "vv")
 
 
@@ -94,7 +95,7 @@ def test_logits_equal_those_of_transformers(seed: int) -> None:
     rng = np.random.default_rng(seed)
     theirs = hf_model(model_of(seed))
     for kinds in (KINDS[seed % 8], KINDS[(seed + 3) % 8]):
-        ids, media, args = conversation(rng, kinds, 1176)
+        ids, media, args = conversation(rng, kinds, FEATURES)
         tokens = torch.tensor([ids])
         mask, clips = torch.ones_like(tokens), {"second_per_grid_ts": seconds(media)}
         ours = model_of(seed, next_position="max_hw")(tokens, **args, **clips)
@@ -215,7 +216,7 @@ def prompts(model: Qwen2_5VL, count: int = 6) -> list[Prompt]:
     out = []
     for i in range(count):
         rng = np.random.default_rng(i)
-        ids, media, args = conversation(rng, KINDS[i], 1176)
+        ids, media, args = conversation(rng, KINDS[i], FEATURES)
         both = [args.get("pixel_values"), args.get("pixel_values_videos")]
         packs = {
             is_video: list(
@@ -351,11 +352,15 @@ def test_lists_of_blocks_are_written_as_they_are_read(text: str) -> None:
     assert str(FullLayers.parse(text)) == text
 
 
-def test_the_adapter_says_at_which_size_boxes_are_and_when_frames_are(tmp_path: Path) -> None:
+def tiny(folder: Path) -> Path:
     config = random_config(2)
     config = replace(config, text=replace(config.text, vocab_size=320), **TOKEN_IDS)
     model = random_weights(Qwen2_5VL(replace(config, eos_token_ids=(0,))), 2)
-    folder = write_tiny_of(model, tmp_path, CHAT_TEMPLATE)
+    return write_tiny_of(model, folder, CHAT_TEMPLATE)
+
+
+def test_the_adapter_says_at_which_size_boxes_are_and_when_frames_are(tmp_path: Path) -> None:
+    folder = tiny(tmp_path)
     picture, clip = Image(png(150, 100, None, 0)), mp4(12)
     requests = [
         Request(str(i), (Message("user", (part, Text("What is this?"))),), max_new_tokens=4)
@@ -368,3 +373,15 @@ def test_the_adapter_says_at_which_size_boxes_are_and_when_frames_are(tmp_path: 
     assert seen["0"].box_space == "resized:json@140x112"
     (visual,) = adapter._prepare(requests[1])[1].visuals
     assert visual.media.seconds_per_step == 2 / (4 / 12 * 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_half_precision_stays_near_single(dtype: torch.dtype) -> None:
+    ids, _, args = conversation(np.random.default_rng(4), "iv", FEATURES)
+    tokens, model = torch.tensor([ids]), model_of(3)
+    single = model(tokens, **args)
+    for one in (model, fuse(model_of(3))):
+        half = one.to(dtype)(tokens, **args)
+        assert half.dtype == dtype
+        assert (half.float() - single).abs().max() < 0.1 * single.abs().max()

@@ -22,7 +22,7 @@ from evalkit.models.limits import Limits, media_limits
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig
 from evalkit.models.qwen2_vl.switches import CrossModal, Resolution, Switches
 from evalkit.models.registry import FAMILIES, family
-from evalkit.models.switch import Switch, SwitchSet, switch, switch_table
+from evalkit.models.switch import Switch, SwitchSet, switch, switch_table, written
 
 DOCS = Path(__file__).parent.parent / "docs"
 RELEASED = Switches(theta=1e6)
@@ -193,6 +193,14 @@ def test_the_documented_tables_are_those_of_the_code(known: dict[str, Switch]) -
     assert table in (DOCS / "ablations.md").read_text(), table
     for name, one in known.items():
         assert one.help and one.read_in and one.source, name
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_the_released_values_of_later_generations_are_no_change(name: str) -> None:
+    released = family(name).Switches()
+    given_ = {n: written(s.default) for n, s in LATER[name].items() if s.default is not None}
+    assert released.with_(given_) == released
+    assert released.changed(given_) == {}
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ def add_parser(verbs: Verbs) -> None:
         "--model",
         type=name_or_path,
         default="nano",
-        help="a shipped name, a checkpoint folder, or 2B, 7B with random weights (nano)",
+        help="a shipped name, a checkpoint folder, or a released size with random weights, such as "
+        "2B, Qwen2.5-VL-3B or Qwen3-VL-2B (nano)",
     )
     parser.add_argument(
         "--load",

@@ -86,7 +86,8 @@ class EngineModel(Protocol):
 
     def embed(self, ids: Tensor, features: Tensor | None = None) -> Tensor:
         """Embeddings [batch, tokens, hidden] of ids [batch, tokens]; the placeholders of images and
-        videos are replaced, in order, by ``features`` [visual tokens, hidden].
+        videos are replaced, in order, by ``features`` [visual tokens, hidden]. What a model adds
+        further up may lie beside, in features and embeddings alike; only ``decode`` reads it.
 
         Raises DataError when there are not as many placeholders as features.
         """

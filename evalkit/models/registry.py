@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 FAMILIES = {
     "qwen2_vl": "evalkit.models.qwen2_vl.family",
     "qwen2_5_vl": "evalkit.models.qwen2_5_vl.family",
+    "qwen3_vl": "evalkit.models.qwen3_vl.family",
 }
 """The module of every family, by ``model_type``."""
 

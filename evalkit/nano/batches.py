@@ -23,6 +23,7 @@ from evalkit.models.qwen2_vl.positions import POSITIONS
 from evalkit.models.qwen2_vl.processing import Processor
 from evalkit.models.qwen2_vl.rope import Grid, Span, grid_tokens, merged
 from evalkit.models.qwen2_vl.switches import Switches
+from evalkit.models.sampling import Sampling
 from evalkit.nano import tokenizer as nano_tokenizer
 from evalkit.nano.families import Family, draw
 from evalkit.nano.recipe import Recipe
@@ -163,6 +164,15 @@ def pixels(scene: Scene, processor: Processor) -> tuple[Tensor, Grid]:
     return processor.video(scene.frames[shown], Limits(MIN_PIXELS))
 
 
+def step_seconds(scene: Scene, processor: Processor) -> float:
+    """Seconds between the temporal steps of a clip, as evaluation counts them; 1 for a picture."""
+    if scene.frames is None:
+        return 1.0
+    total = len(scene.frames)
+    shown = Sampling(tuple(processor.frames(total, scene.fps)), total, scene.fps)
+    return (1 if processor.switches.tube == "per_frame" else 2) / shown.rate
+
+
 def collate(family: Family, scenes: list[Scene], switches: Switches) -> Batch:
     """A batch of these scenes, a row each."""
     processor = Processor(switches=switches)
@@ -178,7 +188,7 @@ def collate(family: Family, scenes: list[Scene], switches: Switches) -> Batch:
         patches.append(cut)
         grids.append(grid)
         n = grid_tokens(grid)
-        visual = Span(n, merged(grid))
+        visual = Span(n, merged(grid), step_seconds(scene, processor))
         shared = [*head, *[image_pad] * n, *vision_end]
         ids, labels, question = list(shared), [-100] * len(shared), [-1] * len(shared)
         positions = [scheme.ids([Span(len(head)), visual, Span(len(vision_end))], switches)]

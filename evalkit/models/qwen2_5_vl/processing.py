@@ -23,7 +23,7 @@ class ProcessorConfig(Qwen2VLProcessorConfig):
 class Processor(Qwen2VLProcessor):
     """Turns decoded images and frames into patches."""
 
-    settings = ProcessorConfig
+    settings: ClassVar[type[Qwen2VLProcessorConfig]] = ProcessorConfig
     video_tokens = 115_200
     whole = math.floor
     capped = True

@@ -84,15 +84,17 @@ def visual_tokens(media: Media) -> int:
 def linear_weights(model: Qwen2VL) -> LinearWeights:
     """Weights of the linear layers of a model that is not fused."""
 
-    def weights(module: nn.Module) -> int:
-        return sum(p.numel() for p in module.parameters() if p.ndim == 2)
-
-    merger = weights(model.visual.merger)
+    merger = matrices(model.visual.merger)
     return LinearWeights(
-        per_patch=weights(model.visual) - merger + merger / MERGE**2,
-        per_token=weights(model.model.layers),
+        per_patch=matrices(model.visual) - merger + merger / MERGE**2,
+        per_token=matrices(model.model.layers),
         per_new_token=model.lm_head.weight.numel(),
     )
+
+
+def matrices(module: nn.Module) -> int:
+    """Numbers in the matrices of a module's linear layers."""
+    return sum(p.numel() for p in module.parameters() if p.ndim == 2)
 
 
 def peer(

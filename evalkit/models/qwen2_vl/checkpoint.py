@@ -234,6 +234,8 @@ def _save(
     if tied:
         del state[HEAD]
     state[PATCH_EMBED] = state[PATCH_EMBED].unflatten(1, kernel(model.config.vision)).contiguous()
+    if model.config.nested:
+        state = in_memory_names(state)
     folder.mkdir(parents=True, exist_ok=True)
     remove_parts(folder)
     copied = companions if companions and companions.resolve() != folder.resolve() else None
@@ -278,6 +280,11 @@ def transformers_state(model: Qwen2VL) -> dict[str, Tensor]:
     """
     state = model.state_dict()
     state[PATCH_EMBED] = state[PATCH_EMBED].unflatten(1, kernel(model.config.vision))
+    return in_memory_names(state)
+
+
+def in_memory_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by the names that transformers 5 has in memory, and Qwen3-VL's releases in files."""
     return {
         "model." + key
         if key.startswith("visual.")

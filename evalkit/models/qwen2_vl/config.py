@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from evalkit.errors import CheckpointError, UsageError
 from evalkit.models.config_json import (
@@ -162,6 +162,7 @@ class TextConfig:
     yarn: Yarn | None = None
     qkv_bias: ClassVar[bool] = True
     mrope_interleaved: ClassVar[bool] = False
+    own_head_dim: ClassVar[bool] = False
 
     @property
     def head_dim(self) -> int:
@@ -176,15 +177,23 @@ class TextConfig:
         return max(self.max_position_embeddings, extended)
 
 
+Text = TypeVar("Text", bound=TextConfig)
+
+
 @dataclass(frozen=True)
 class Qwen2VLConfig:
     """A whole model. ``trained_with`` holds the ablation switches the weights were trained under
     (empty: the release).
+
+    nested: whether released files are in the layout, and their tensors under the names, that
+    transformers 5 has; further_keys: that ``read_text`` of the generation reads.
     """
 
     model_type: ClassVar[str] = "qwen2_vl"
     architecture: ClassVar[str] = "Qwen2VLForConditionalGeneration"
     tower: ClassVar[type[Tower]] = VisionConfig
+    nested: ClassVar[bool] = False
+    further_keys: ClassVar[frozenset[str]] = frozenset()
 
     vision: Tower
     text: TextConfig
@@ -200,7 +209,8 @@ class Qwen2VLConfig:
 
     def __post_init__(self) -> None:
         t, v = self.text, self.vision
-        if t.hidden_size % t.num_attention_heads or t.num_attention_heads % t.num_key_value_heads:
+        uneven = t.hidden_size % t.num_attention_heads and not t.own_head_dim
+        if uneven or t.num_attention_heads % t.num_key_value_heads:
             raise CheckpointError(
                 f"config: hidden_size {t.hidden_size}, num_attention_heads "
                 f"{t.num_attention_heads} and num_key_value_heads {t.num_key_value_heads} do not "
@@ -237,6 +247,11 @@ class Qwen2VLConfig:
         return Switches(theta=self.text.rope_theta).with_(self.trained_with)
 
     @classmethod
+    def read_text(cls, raw: Mapping[str, Any]) -> TextConfig:
+        """The language model of a flat config or of a ``text_config``. Raises CheckpointError."""
+        return read_text(raw, TextConfig)
+
+    @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
         """Reads a released ``config.json``, flat or nested. Raises CheckpointError for another
         model type, and for keys and values that would make another model.
@@ -253,9 +268,10 @@ class Qwen2VLConfig:
             own | {f.name for f in fields(TextConfig)} | {*WINDOW_KEYS, "hidden_act", "head_dim"}
         )
         known |= {"rope_scaling", "rope_parameters", "partial_rotary_factor", "eos_token_id"}
+        known |= cls.further_keys
         no_others(text_raw, known | {"text_config", "vision_config", "evalkit"}, "")
         no_others(raw, known | {"text_config", "vision_config", "evalkit"}, "")
-        text = read_text(text_raw)
+        text = cls.read_text(text_raw)
         settings = typed(cls, {k: both[k] for k in own if both.get(k) is not None})
         # transformers ties where either of the two places says so.
         tied = [s.get("tie_word_embeddings") for s in (raw, text_raw)]
@@ -322,23 +338,25 @@ class Qwen2VLConfig:
             raise CheckpointError(f"{path}: a value has the wrong type or size ({e})") from e
 
 
-def read_text(raw: Mapping[str, Any]) -> TextConfig:
+def read_text(raw: Mapping[str, Any], cls: type[Text]) -> Text:
     """The language model of a flat config or of a ``text_config``."""
     if raw.get("hidden_act", "silu") != "silu":
-        raise CheckpointError(f"config: hidden_act {raw['hidden_act']!r}; Qwen2-VL has 'silu'")
+        raise CheckpointError(
+            f"config: hidden_act {raw['hidden_act']!r}; released models have 'silu'"
+        )
     rope = raw.get("rope_scaling") or raw.get("rope_parameters") or {}
     given = {**raw, **{k: rope[k] for k in ("rope_theta", "mrope_section") if k in rope}}
-    names = {f.name for f in fields(TextConfig)} - {"mrope_section", "yarn"}
-    values = typed(TextConfig, {k: given[k] for k in names if given.get(k) is not None})
+    names = {f.name for f in fields(cls)} - {"mrope_section", "yarn"}
+    values = typed(cls, {k: given[k] for k in names if given.get(k) is not None})
     if "num_key_value_heads" in raw and raw["num_key_value_heads"] is None:
-        values["num_key_value_heads"] = values.get("num_attention_heads", 64)
+        values["num_key_value_heads"] = values.get("num_attention_heads", cls.num_attention_heads)
     if given.get("mrope_section") is not None:
         values["mrope_section"] = triple(given["mrope_section"])
-    text = TextConfig(**values)
+    text = cls(**values)
     for name, expected in (("head_dim", text.head_dim), ("partial_rotary_factor", 1.0)):
         for section in (raw, rope):
             if section.get(name) not in (None, expected):
-                raise CheckpointError(f"config: {name} {section[name]}; Qwen2-VL has {expected}")
+                raise CheckpointError(f"config: {name} {section[name]}; this model has {expected}")
     no_window(raw, text.num_hidden_layers)
     return replace(text, yarn=read_yarn(rope, text.max_position_embeddings))
 

@@ -155,9 +155,7 @@ def vision_angles(
     inverse = 1.0 / theta ** (torch.arange(0, axis_dim, 2, dtype=torch.float32) / axis_dim)
     rows = []
     for t, h, w in grids:
-        # Patches come in merge blocks: [block row, block column, row in block, column in block].
-        y = torch.arange(h).view(h // merge, 1, merge, 1).expand(-1, w // merge, -1, merge)
-        x = torch.arange(w).view(1, w // merge, 1, merge).expand(h // merge, -1, merge, -1)
+        y, x = in_blocks(h, w, merge)
         axes = {"rope2d": (y, x), "rope1d": (y * w + x,), "none": (torch.zeros_like(y),)}[position]
         place = torch.stack(axes, dim=-1).reshape(-1, len(axes)).repeat(t, 1)  # [t * h * w, axes]
         rows.append(place + torch.arange(t).repeat_interleave(h * w)[:, None] if time else place)
@@ -165,6 +163,16 @@ def vision_angles(
     phase = (torch.cat(rows).to(device).float()[:, :, None] * inverse.to(device)).flatten(1)
     phase = torch.cat((phase, phase), dim=-1)
     return phase.cos(), phase.sin()
+
+
+def in_blocks(h: int, w: int, merge: int) -> tuple[Tensor, Tensor]:
+    """Row and column of each patch [h * w] of a frame, in the order in which patches come: by merge
+    blocks.
+    """
+    # [block row, block column, row in block, column in block]
+    y = torch.arange(h).view(h // merge, 1, merge, 1).expand(-1, w // merge, -1, merge)
+    x = torch.arange(w).view(1, w // merge, 1, merge).expand(h // merge, -1, merge, -1)
+    return y.flatten(), x.flatten()
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -275,7 +275,7 @@ class Switches(SwitchSet):
     rounding: str = switch(
         "round",
         choices=("round", "ceil", "floor"),
-        help="how the sides of an image become multiples of 28 pixels",
+        help="how the sides of an image become whole visual tokens",
         read_in="processing.smart_resize",
         source="round: released; ceil: third-party write-ups of the token counts",
     )

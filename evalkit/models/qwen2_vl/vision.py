@@ -128,7 +128,7 @@ class VisionTransformer(nn.Module):
         self.switches = switches
         self.patch_embed = PatchEmbed(config)
         self.blocks = nn.ModuleList(VisionBlock(config, mlp, norm) for _ in range(config.depth))
-        self.merger = PatchMerger(config, norm)
+        self.merger: nn.Module = PatchMerger(config, norm)
 
     def forward(self, patches: Tensor, grids: Sequence[Grid]) -> Tensor:
         """Features [sum of t * h * w / 4, output] of packed patches [sum of t * h * w, 1176],
