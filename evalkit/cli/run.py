@@ -181,8 +181,26 @@ def _show_outcome(o: Outcome) -> None:
     if r.inference_probe:
         switches = " ".join(f"{k}={v}" for k, v in r.switches.items())
         print(f"{o.cell.name}: inference probe, {switches}: the weights were not trained this way")
+    if r.errors:
+        _show_errors(o)
     if r.n and r.unparsed == r.n:
         print(
             f"{o.cell.name}: no answer could be read. Look at some with `evalkit report`: a prompt "
             "or a format that the model does not know?"
         )
+
+
+def _show_errors(o: Outcome) -> None:
+    """What went wrong, by kind, and how to look at it."""
+    from collections import Counter
+
+    from evalkit.results.report.documents import error_kind
+    from evalkit.store import CellFolder
+
+    try:
+        records = CellFolder(o.cell.folder).records().values()
+    except EvalkitError:
+        return
+    kinds = Counter(error_kind(r.error) for r in records if r.error is not None).most_common(3)
+    said = "; ".join(f"{n} x {kind}" for kind, n in kinds)
+    print(f"{o.cell.name}: {said}; see them: evalkit show {near(o.cell.folder)} --errors")

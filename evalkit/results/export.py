@@ -1,0 +1,188 @@
+"""Scores for other people's boards: a model card, data frames, LaTeX, W&B, MLflow.
+
+A number never travels alone: every form carries the number of samples, the 95 % interval, the
+protocol and the settings. Model cards follow the Hub's ``model-index``
+(https://github.com/huggingface/hub-docs/blob/main/modelcard.md), written by ``huggingface_hub``;
+W&B and MLflow are optional packages and log where they are set up to, offline too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evalkit.errors import UsageError
+from evalkit.files import replace
+from evalkit.results.cells import data_kind, model_labels
+from evalkit.results.frames import results_frame, samples_frame
+from evalkit.results.tables import interval_text, latex_table, value_text, write_csv
+from evalkit.store import CellFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = (
+    "model adapter task protocol metric value ci_low ci_high n errors unparsed complete selection "
+    "data arm settings task_version data_digest created evalkit_version"
+).split()
+"""Of the frame of scores."""
+SAID = (
+    "n ci_low ci_high errors unparsed protocol settings selection task_version data_digest "
+    "evalkit_version"
+).split()
+"""What a number is to be read with."""
+
+
+def scores_frame(cells: Sequence[CellFolder]) -> pd.DataFrame:
+    """One row a cell and metric, columns COLUMNS."""
+    frame = results_frame(cells)
+    protocols = {str(c.path): c.run.identity.protocol_name or "default" for c in cells}
+    frame["protocol"] = [protocols[cell] for cell in frame["cell"]]
+    return frame[COLUMNS]
+
+
+def model_index(cells: Sequence[CellFolder]) -> dict[str, Any]:
+    """The ``model-index`` of a model card; the cells are one model's. Raises UsageError when they
+    are of several models.
+    """
+    from huggingface_hub.repocard_data import EvalResult, eval_results_to_model_index
+
+    models = sorted(set(model_labels(cells).values()))
+    if len(models) != 1:
+        raise UsageError(f"a model card is one model's; these are {', '.join(models)}")
+    rows = scores_frame(cells).to_dict("records")
+    results = [
+        EvalResult(
+            task_type="image-text-to-text",
+            dataset_type=str(cell.run.identity.data.get("repository") or cell.run.identity.task),
+            dataset_name=cell.task if data_kind(cell) != "mini" else f"{cell.task} (evalkit's own)",
+            dataset_config=cell.run.identity.data.get("config"),
+            dataset_split=cell.run.identity.data.get("split"),
+            dataset_revision=cell.run.identity.data.get("revision"),
+            metric_type=row["metric"],
+            metric_name=_metric_name(row),
+            metric_value=round(row["value"], 2),
+            metric_args=_said(row),
+        )
+        for cell, row in zip(_cell_of_each_row(cells), rows, strict=True)
+    ]
+    return {"model-index": eval_results_to_model_index(models[0], results)}
+
+
+def _metric_name(row: Mapping[str, Any]) -> str:
+    settings = f", {row['settings']}" if row["settings"] else ""
+    return f"{row['metric']} ({row['protocol']} protocol{settings})"
+
+
+def _said(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a number is to be read with."""
+    return {k: _plain(row[k]) for k in SAID if row[k] not in ("", None)}
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
+
+
+def _cell_of_each_row(cells: Sequence[CellFolder]) -> list[CellFolder]:
+    return [cell for cell in cells for _ in cell.results.metrics]
+
+
+def write_model_index(cells: Sequence[CellFolder], file: Path) -> None:
+    import yaml
+
+    text = yaml.safe_dump(model_index(cells), sort_keys=False, allow_unicode=True)
+    replace(file, f"---\n{text}---\n", durable=False)
+
+
+def write_latex(cells: Sequence[CellFolder], file: Path) -> None:
+    frame = scores_frame(cells)
+    columns = ("task", "model", "settings", "protocol", "metric", "value", "95 % interval", "n")
+    rows = [
+        (
+            *(str(r[c]) for c in columns[:5]),
+            value_text(r["value"]),
+            interval_text(r["ci_low"], r["ci_high"]),
+            str(r["n"]),
+        )
+        for r in frame.to_dict("records")
+    ]
+    replace(file, latex_table(columns, rows), durable=False)
+
+
+def write_parquet(frame: pd.DataFrame, file: Path) -> None:
+    """A frame whose columns of mixed values (targets, metadata) are JSON texts."""
+    import io
+    import json
+
+    safe = frame.copy()
+    for column in [c for c in safe.columns if safe[c].dtype == object]:
+        kinds = {type(v) for v in safe[column] if v is not None and v == v}
+        if not kinds <= {str}:
+            safe[column] = [None if v is None else json.dumps(v, default=str) for v in safe[column]]
+    buffer = io.BytesIO()
+    safe.to_parquet(buffer, index=False)
+    replace(file, buffer.getvalue(), durable=False)
+
+
+def log_to_wandb(cells: Sequence[CellFolder], project: str) -> str:
+    """A run of Weights & Biases with the table of scores and a summary value for each; returns
+    where it went. Offline (``WANDB_MODE=offline``) it stays in the folder ``wandb``.
+    """
+    wandb = _package("wandb")
+    with wandb.init(project=project, job_type="evaluation") as run:
+        frame = scores_frame(cells)
+        run.log({"scores": wandb.Table(dataframe=frame)})
+        for row in frame.to_dict("records"):
+            name = f"{row['task']}/{row['metric']}/{row['model']} {_metric_name(row)}"
+            run.summary[name] = {"value": row["value"], **_said(row)}
+        return str(run.dir)
+
+
+def log_to_mlflow(cells: Sequence[CellFolder], experiment: str) -> str:
+    """An MLflow run for each cell: metrics with n and interval, settings as parameters; returns
+    where they went. ``MLFLOW_TRACKING_URI`` names the store.
+    """
+    mlflow = _package("mlflow")
+    mlflow.set_experiment(experiment)
+    for cell in cells:
+        rows = scores_frame([cell]).to_dict("records")
+        with mlflow.start_run(run_name=f"{cell.model} {cell.task}"):
+            if rows:
+                keys = "model adapter task protocol settings selection data task_version".split()
+                mlflow.log_params({k: rows[0][k] for k in keys})
+            for row in rows:
+                name = row["metric"].replace("@", "_at_")
+                for key in ("value", "ci_low", "ci_high", "n"):
+                    if row[key] is not None and row[key] == row[key]:
+                        mlflow.log_metric(f"{name}.{key}", float(row[key]))
+    return str(mlflow.get_tracking_uri())
+
+
+def _package(name: str) -> Any:
+    from importlib import import_module
+
+    try:
+        return import_module(name)
+    except ImportError as e:
+        raise UsageError(f"{name} is not installed: pip install 'evalkit[{name}]'") from e
+
+
+def _frame_writer(
+    write: Callable[[pd.DataFrame, Path], object],
+) -> Callable[[Sequence[CellFolder], Path, bool], None]:
+    def written(cells: Sequence[CellFolder], file: Path, samples: bool) -> None:
+        write(samples_frame(cells) if samples else scores_frame(cells), file)
+
+    return written
+
+
+FRAMES = {
+    "csv": _frame_writer(lambda frame, file: write_csv(file, frame)),
+    "parquet": _frame_writer(write_parquet),
+}
+"""Forms that hold scores or samples."""
+FILES = {"model-index": (write_model_index, "md"), "latex": (write_latex, "tex")}
+"""Forms that hold scores, and the suffix of their file."""
+TRACKERS = {"wandb": log_to_wandb, "mlflow": log_to_mlflow}
+"""Trackers that scores are logged to."""
