@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from evalkit.errors import DataError
+from evalkit.metrics.choice import LETTERS
 from evalkit.metrics.video_readers import egoschema
 from evalkit.protocols import DEFAULT, LETTERED, VIDEO_BUDGET, Protocol
 from evalkit.rows import identifier, string, strings, video
 from evalkit.sources import Hub
+from evalkit.submission import Submission
 from evalkit.task import Row, Subset
 from evalkit.types import Sample
 from evalkit.video_choice import VideoChoice, whole_number
@@ -43,7 +45,14 @@ def questions(config: str, *more: str) -> Subset:
         clips="video_idx",
         archives=("videos_chunked_*.zip",),
     )
-    return Subset(source, budget=VIDEO_BUDGET, protocols=PROTOCOLS)
+    hidden = "answer" not in more
+    return Subset(
+        source,
+        budget=VIDEO_BUDGET,
+        protocols=PROTOCOLS,
+        hidden=hidden,
+        size=5031 if hidden else 500,
+    )
 
 
 class EgoSchema(VideoChoice):
@@ -58,13 +67,19 @@ class EgoSchema(VideoChoice):
         options = [re.sub(r"^[A-E][.:]\s*", "", option) for option in strings(row, "option")]
         if len(options) != 5 or not all(options):
             raise DataError(f"'option' has {len(options)} options, some of them empty, not five")
-        hidden = self.subset_name == "full"
         yield self.question(
             video(row),
             string(row, "question"),
             options,
-            None if hidden else whole_number(row["answer"], "answer", 5),
+            None if self.subset.hidden else whole_number(row["answer"], "answer", 5),
             id=identifier(row, "video_idx"),
             cluster=identifier(row, "video_idx"),
             metadata={"question_idx": identifier(row, "question_idx")},
+        )
+
+    def submission(self, answers: Iterable[tuple[Sample, Any]]) -> Submission:
+        """An unread answer is option -1, which is none of them."""
+        chosen = {s.id: LETTERS.index(parsed) if parsed else -1 for s, parsed in answers}
+        return Submission.json(
+            "egoschema_full.json", chosen, "https://github.com/egoschema/EgoSchema"
         )

@@ -11,13 +11,16 @@ not known.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from evalkit.errors import DataError
+from evalkit.metrics.choice import LETTERS
 from evalkit.metrics.video_readers import bare_letter
+from evalkit.multiple_choice import texts
 from evalkit.protocols import DEFAULT, LETTERED, VIDEO_BUDGET, Protocol
 from evalkit.rows import identifier, string, strings, video
 from evalkit.sources import Hub
+from evalkit.submission import Submission
 from evalkit.task import Row, Subset
 from evalkit.types import Sample
 from evalkit.video_choice import VideoChoice, whole_number
@@ -43,7 +46,14 @@ def questions(repository: str, config: str, split: str, *more: str) -> Subset:
         clips="video_name",
         archives=("*video*.zip",),
     )
-    return Subset(source, budget=VIDEO_BUDGET, protocols=PROTOCOLS)
+    hidden = "answer_id" not in more
+    return Subset(
+        source,
+        budget=VIDEO_BUDGET,
+        protocols=PROTOCOLS,
+        hidden=hidden,
+        size=None if hidden else 19140,
+    )
 
 
 class PerceptionTest(VideoChoice):
@@ -63,12 +73,11 @@ class PerceptionTest(VideoChoice):
         options, name = strings(row, "options"), identifier(row, "video_name")
         if len(options) != 3 or not all(options):
             raise DataError(f"'options' has {len(options)} options, some of them empty, not three")
-        hidden = self.subset_name == "test"
         yield self.question(
             video(row),
             string(row, "question"),
             options,
-            None if hidden else whole_number(row["answer_id"], "answer_id", 3),
+            None if self.subset.hidden else whole_number(row["answer_id"], "answer_id", 3),
             id=f"{name}-{identifier(row, 'question_id')}",
             cluster=name,
             metadata={
@@ -76,4 +85,17 @@ class PerceptionTest(VideoChoice):
                 "reasoning": row["reasoning"],
                 "tag": ", ".join(strings(row, "tag")),
             },
+        )
+
+    def submission(self, answers: Iterable[tuple[Sample, Any]]) -> Submission:
+        """By video; an unread answer is left out."""
+        videos: dict[str, list[dict[str, Any]]] = {}
+        for sample, parsed in answers:
+            entries = videos.setdefault(sample.cluster, [])
+            if parsed:
+                index, number = LETTERS.index(parsed), sample.id.removeprefix(f"{sample.cluster}-")
+                text = texts(sample.choices)[index]
+                entries.append({"id": int(number), "answer_id": index, "answer": text})
+        return Submission.json(
+            "perceptiontest_test.json", videos, "https://eval.ai (Perception Test, mc_question)"
         )

@@ -546,3 +546,17 @@ def test_public_answers_are_not_submitted(tmp_path: Path) -> None:
     outcome = run_cell(cell("mmstar:val", tmp_path, Says("says")), progress=False)
     with pytest.raises(UsageError, match="its answers are public"):
         write_submission(outcome.cell.stored)
+
+
+def test_egoschema_is_submitted_as_indices() -> None:
+    task = load_task("egoschema:full")
+    asked = [Sample(id="a"), Sample(id="b")]
+    made = task.submission(zip(asked, ("C", None)))
+    assert json.loads(made.content) == {"a": 2, "b": -1}
+
+
+def test_perceptiontest_is_submitted_by_video() -> None:
+    choices = ("A. up", "B. down", "C. not at all")
+    asked = [Sample(id=f"video_7-{i}", cluster="video_7", choices=choices) for i in (3, 4)]
+    made = load_task("perceptiontest:test").submission(zip(asked, ("B", None)))
+    assert json.loads(made.content) == {"video_7": [{"id": 3, "answer_id": 1, "answer": "down"}]}

@@ -64,13 +64,13 @@ def compare_arms(
     """
     known: dict[Path, Mapping[str, Record]] = {}
 
-    def scored(cell: CellFolder) -> Mapping[str, Record]:
+    def records(cell: CellFolder) -> Mapping[str, Record]:
         if cell.path not in known:
-            known[cell.path] = cell.scored()
+            known[cell.path] = cell.records()
         return known[cell.path]
 
     rows = [
-        _finding(arm, results, scored(arm.cell), scored(arm.baseline))
+        _finding(arm, results, records(arm.cell), records(arm.baseline))
         for arm in arms
         if (results := _results(arm.cell)) and results.metrics
     ]
@@ -98,7 +98,7 @@ def _results(cell: CellFolder) -> CellResults | None:
 
 
 def _finding(
-    arm: Arm, results: CellResults, scored: Mapping[str, Record], base: Mapping[str, Record]
+    arm: Arm, results: CellResults, records: Mapping[str, Record], base: Mapping[str, Record]
 ) -> Finding:
     metric = results.metrics[0]
     if arm.settings == arm.against:
@@ -109,7 +109,7 @@ def _finding(
         kind = Kind.SAME
     else:
         kind = Kind.TRAINED
-    tokens = [r.tokens.vision_in for r in scored.values()]
+    tokens = [r.tokens.vision_in for r in records.values() if r.scored]
     return Finding(
         task=arm.cell.task,
         settings=arm.settings,
@@ -120,7 +120,7 @@ def _finding(
         ci_low=metric.ci_low,
         ci_high=metric.ci_high,
         n=metric.n,
-        scores=None if kind is Kind.BASELINE else PairedScores.of(scored, base, metric),
+        scores=None if kind is Kind.BASELINE else PairedScores.of(records, base, metric),
         p_holm=None,
         mde=None,
         visual_tokens=sum(tokens) / len(tokens) if tokens else None,
