@@ -25,7 +25,10 @@ from evalkit.metrics.choice import parse_choice
 from evalkit.metrics.ocr import character_error_rate, mtvqa, ocrbench
 from evalkit.metrics.relaxed import relaxed_accuracy
 from evalkit.metrics.vqa import vqa_accuracy
+from evalkit.models import qwen2_5_vl, qwen3_vl
+from evalkit.models.qwen2_5_vl import Qwen2_5VLConfig
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig
+from evalkit.models.qwen3_vl import Qwen3VLConfig
 from evalkit.nano import shipped
 from evalkit.nano.recipe import Recipe
 from evalkit.nano.twins import Twins
@@ -163,13 +166,21 @@ def test_a_yaml_file_is_read_or_refused(
         assert str(path) in str(e)
 
 
+CONFIGS: dict[str, tuple[type[Qwen2VLConfig], Qwen2VLConfig]] = {
+    "qwen2_vl": (Qwen2VLConfig, Qwen2VLConfig.load(shipped()["nano"])),
+    "qwen2_5_vl": (Qwen2_5VLConfig, qwen2_5_vl.RELEASED["Qwen2.5-VL-3B"]),
+    "qwen3_vl": (Qwen3VLConfig, qwen3_vl.RELEASED["Qwen3-VL-4B"]),
+}
+
+
 @fuzz
 @given(st.data())
-def test_a_config_is_read_or_refused(tmp_path: Path, data: st.DataObject) -> None:
-    whole = json.loads((shipped()["nano"] / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(data.draw(replaced(whole))))
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_is_read_or_refused(name: str, tmp_path: Path, data: st.DataObject) -> None:
+    kind, whole = CONFIGS[name]
+    (tmp_path / "config.json").write_text(json.dumps(data.draw(replaced(whole.to_dict()))))
     try:
-        config = Qwen2VLConfig.load(tmp_path)
+        config = kind.load(tmp_path)
     except CheckpointError:
         return
     assert config.text.num_hidden_layers > 0 and math.isfinite(config.text.rope_theta)

@@ -85,7 +85,7 @@ def model_of(seed: int, **switches: Any) -> Qwen2_5VL:
 
 
 @pytest.mark.parametrize(
-    "seed", [*range(4), *(pytest.param(n, marks=pytest.mark.slow) for n in range(4, 40))]
+    "seed", [*range(3), *(pytest.param(n, marks=pytest.mark.slow) for n in range(3, 40))]
 )
 @torch.no_grad()
 def test_logits_equal_those_of_transformers(seed: int) -> None:
@@ -212,7 +212,7 @@ def test_a_clip_with_windows_is_seen_pair_by_pair() -> None:
     assert (together - apart).abs().max() < 1e-5
 
 
-def prompts(model: Qwen2_5VL, count: int = 6) -> list[Prompt]:
+def prompts(count: int = 5) -> list[Prompt]:
     out = []
     for i in range(count):
         rng = np.random.default_rng(i)
@@ -228,16 +228,15 @@ def prompts(model: Qwen2_5VL, count: int = 6) -> list[Prompt]:
             if pack is not None
         }
         visuals = tuple(Visual(packs[m.is_video].pop(0), m, (i, k)) for k, m in enumerate(media))
-        out.append(Prompt(str(i), tuple(ids), visuals, 5))
+        out.append(Prompt(str(i), tuple(ids), visuals, 3))
     return out
 
 
-@pytest.mark.parametrize("next_position", ["max_all", "max_hw"])
 @torch.no_grad()
-def test_the_engine_writes_the_tokens_of_transformers_in_any_packing(next_position: str) -> None:
-    model = model_of(6, next_position=next_position)
-    theirs, asked = hf_model(model), prompts(model)
-    fused = fuse(model_of(6, next_position=next_position))
+def test_the_engine_writes_the_tokens_of_transformers_in_any_packing() -> None:
+    """`transformers` is handed our positions, which go on behind a video as in the paper."""
+    model, fused = model_of(6), fuse(model_of(6))
+    theirs, asked = hf_model(model), prompts()
     expected = {}
     for p in asked:
         ids = list(p.ids)
@@ -249,7 +248,7 @@ def test_the_engine_writes_the_tokens_of_transformers_in_any_packing(next_positi
             if own := [v for v in p.visuals if v.media.is_video == is_video]:
                 args |= {name: torch.cat([v.patches for v in own])}
                 args |= {grids: [v.media.grid for v in own]}
-        for _ in range(5):
+        for _ in range(3):
             at = model.position_ids(tuple(ids), p.media)[:, None]
             tokens = torch.tensor([ids])
             logits = hf_forward(theirs, tokens, torch.ones_like(tokens), position_ids=at, **args)
