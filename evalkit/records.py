@@ -480,6 +480,8 @@ class MetricResult:
     its samples; empty where each sample counts."""
     weight: str | None = None
     """The other value of a sample by which the mean is weighted; null where all count alike."""
+    total: bool = False
+    """Whether the groups' means are added up, each multiplied by ``scale``."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -499,6 +501,7 @@ class MetricResult:
             scale=_number(value["scale"]),
             units=tuple(map(str, _typed(value, "units", list, []))),
             weight=_typed(value, "weight", str, None),
+            total=_typed(value, "total", bool, False),
         )
 
     @classmethod
@@ -509,12 +512,12 @@ class MetricResult:
         counted = Counted.of((r.seen(metric) for r in records), metric)
         if not counted.values:
             return None
-        mean = counted.interval
+        mean, scale = counted.interval, metric.scale * counted.added
         return cls(
             metric=metric.name,
-            value=mean.value * metric.scale,
-            ci_low=None if mean.low is None else mean.low * metric.scale,
-            ci_high=None if mean.high is None else mean.high * metric.scale,
+            value=mean.value * scale,
+            ci_low=None if mean.low is None else mean.low * scale,
+            ci_high=None if mean.high is None else mean.high * scale,
             n=sum(metric.name in r.scores for r in records),
             clusters=len(set(counted.clusters)),
             group=metric.group,
@@ -522,13 +525,20 @@ class MetricResult:
             scale=metric.scale,
             units=metric.units,
             weight=metric.weight,
+            total=metric.total,
         )
 
     @property
     def definition(self) -> Metric:
         """The metric that this is the result of."""
         return Metric(
-            self.metric, self.group, self.higher_is_better, self.scale, self.units, self.weight
+            self.metric,
+            self.group,
+            self.higher_is_better,
+            self.scale,
+            self.units,
+            self.weight,
+            self.total,
         )
 
 
@@ -697,6 +707,7 @@ def _metric(value: Mapping[str, Any]) -> Metric:
     metric = Metric(**{**value, "units": tuple(map(str, _typed(value, "units", list, [])))})
     _typed(value, "name", str)
     _typed(value, "weight", str, None)
+    _typed(value, "total", bool, False)
     _typed(value, "group", str, None)
     _typed(value, "higher_is_better", bool, True)
     _number(metric.scale)

@@ -146,7 +146,8 @@ class Metric:
     ``units``: metadata keys by whose values samples are counted together. A unit has the least
     value of its samples: it is right when all are. ``""`` stands for each sample by itself; of
     several keys the mean of the means by each is taken. ``weight`` names another value that
-    ``score`` returns, by which this one's mean is weighted.
+    ``score`` returns, by which this one's mean is weighted. ``total``: the groups' means are added
+    up, each multiplied by ``scale``.
     """
 
     name: str
@@ -155,6 +156,7 @@ class Metric:
     scale: float = 100.0
     units: tuple[str, ...] = ()
     weight: str | None = None
+    total: bool = False
 
 
 @dataclass(frozen=True)

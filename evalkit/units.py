@@ -50,6 +50,8 @@ class Counted:
     clusters: tuple[str, ...]
     groups: tuple[str, ...] | None = None
     weights: tuple[float, ...] | None = None
+    added: int = 1
+    """How many groups' means are added up: by so much more than its mean the metric is."""
 
     @classmethod
     def of(cls, samples: Iterable[Seen], metric: Metric) -> Counted:
@@ -64,6 +66,7 @@ class Counted:
                 tuple(s.cluster for s in mine),
                 tuple(_group(s, metric) for s in mine) if metric.group else None,
                 tuple(s.weight for s in mine) if metric.weight else None,
+                len({_group(s, metric) for s in mine}) if metric.total else 1,
             )
         units = [(key, unit) for key in metric.units for unit in _units(given, key)]
         several = len(metric.units) > 1
@@ -75,6 +78,7 @@ class Counted:
             tuple(min(s.value for s in unit if s.value is not None) for _, unit in units),
             tuple(unit[0].cluster for _, unit in units),
             groups if several or metric.group else None,
+            added=len({_group(unit[0], metric) for _, unit in units}) if metric.total else 1,
         )
 
     @property

@@ -5,8 +5,8 @@ Columns: question_id (that of the picture), question, answer (Yes or No), catego
 the authors allow research only. Paper: Fu et al., "MME" (2023). Metrics: for each category the
 accuracy over questions plus ``accuracy+``, the share of pictures of which both are right, each of
 100: ``perception`` is their sum over ten categories (of 2,000), ``cognition`` over four (of 800),
-``mme`` over all (of 2,800). They hold for the whole set: a part with fewer categories is scaled up.
-Prompt: the question as it is, which asks for yes or no (VLMEvalKit's for Qwen2-VL too).
+``mme`` over all (of 2,800). Prompt: the question as it is, which asks for yes or no (VLMEvalKit's
+for Qwen2-VL too).
 """
 
 from __future__ import annotations
@@ -60,9 +60,10 @@ class MME(YesNo):
     name = "mme"
     description = "pairs of questions of yes or no, fourteen categories (sum of accuracies)"
     metrics = (
-        Metric("mme", units=BOTH, group="category", scale=2800.0),
-        Metric("perception", units=BOTH, group="category", scale=2000.0),
-        Metric("cognition", units=BOTH, group="category", scale=800.0),
+        *(
+            Metric(name, group="category", scale=200.0, units=BOTH, total=True)
+            for name in ("mme", "perception", "cognition")
+        ),
         Metric("accuracy"),
         Metric("accuracy+", units=("picture",)),
     )

@@ -19,7 +19,7 @@ from tests.runs import run
 
 PLAIN = Metric("right")
 FIGURES = Metric("right", units=("figure",))
-MME = Metric("right", units=("", "figure"), group="kind", scale=400.0)
+MME = Metric("right", units=("", "figure"), group="kind", scale=200.0, total=True)
 
 
 def record(id: str, right: float | None, figure: str, kind: str = "x", weight: float = 1) -> Record:
@@ -53,6 +53,7 @@ def test_a_unit_is_right_when_all_of_its_samples_are() -> None:
 def test_accuracy_and_accuracy_plus_add_up_over_kinds() -> None:
     # kind x: accuracy 3/4 and plus 1/2; kind y: 0 and 0. MME's sum is 75 + 50 + 0 + 0.
     assert value(MME) == pytest.approx(125)
+    assert value(MME, RECORDS[:4]) == pytest.approx(125)  # a kind that is absent adds nothing
 
 
 def test_a_unit_with_a_lost_sample_is_left_out() -> None:

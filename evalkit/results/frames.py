@@ -154,7 +154,11 @@ def _result_rows(cell: CellFolder, model: str) -> Iterator[dict[str, Any]]:
         "schema_version": SCHEMA_VERSION,
     }
     for i, metric in enumerate(results.metrics):
-        scores = {k: v for k, v in asdict(metric).items() if k not in ("group", "units", "weight")}
+        scores = {
+            k: v
+            for k, v in asdict(metric).items()
+            if k not in ("group", "units", "weight", "total")
+        }
         yield about | scores | {"headline": i == 0}
 
 

@@ -70,7 +70,7 @@ class PairedScores:
         paired = _paired(a, b, metric.definition)
         if not all(side.values for side in paired):
             return None
-        scale = metric.scale
+        scale = metric.scale * paired[0].added
         comparison, mde = paired[0].compared(paired[1])
         low, high = comparison.difference.low, comparison.difference.high
         return cls(
