@@ -8,6 +8,7 @@ import random
 import re
 import string
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -199,6 +200,21 @@ def test_a_published_reader_reads_as_its_harness(name: str) -> None:
         assert ours == ("" if said in (False, None, "Z") else said), answer
         read += index is not None
     assert read > 100  # the answers are not all unreadable
+
+
+def test_the_page_shows_how_each_reader_reads() -> None:
+    page = Path(__file__).parents[1] / "docs" / "metrics_images.md"
+    head, _, *rows = (
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in page.read_text(encoding="utf-8").splitlines()
+        if line.startswith("|")
+    )
+    names = ["" if name == "strict" else name.strip("`") for name in head[1:]]
+    answers_there = [row for row in rows if len(row) == len(head)]
+    for answer, *letters in answers_there:
+        for name, letter in zip(names, letters):
+            index = readers.READERS[name](answer.strip("`"), OPTIONS)
+            assert ("–" if index is None else LETTERS[index]) == letter, (answer, name)
 
 
 def test_the_strict_reader_never_contradicts_a_plain_letter() -> None:
