@@ -8,6 +8,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -436,6 +437,36 @@ def test_a_video_is_written_as_the_switches_say(
     spelled = expected.format("Look:", " When?").replace("P", PAD * 4)
     spelled = spelled.replace("S", START).replace("E", END)
     assert c.encode(text, [CLIP]) == c.tokenizer.encode(spelled, add_special_tokens=False).ids
+
+
+def test_a_video_is_written_as_transformers_writes_it_but_for_what_stands_around_it(
+    tmp_path: Path,
+) -> None:
+    """Its processor can't be built without torchvision; the method that writes a video can run."""
+    from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
+
+    shown = Sampling((0, 11, 22, 33, 44), 45, 30.0)
+    processor = object.__new__(Qwen3VLProcessor)
+    vars(processor).update(
+        video_token=PAD,
+        vision_start_token=START,
+        vision_end_token=END,
+        video_processor=SimpleNamespace(merge_size=2, temporal_patch_size=2),
+    )
+    told = {
+        "video_grid_thw": torch.tensor([[3, 4, 6]]),
+        "video_metadata": [SimpleNamespace(fps=shown.fps, frames_indices=list(shown.indices))],
+    }
+    theirs = processor.replace_video_token(told, 0)
+    clip = Media((3, 4, 6), is_video=True, times=shown.times(2))
+    folder = tiny(tmp_path)
+    for switches, expected in (
+        ({}, f"Look:{theirs} When?"),
+        ({"video_wrapper": "keep"}, f"Look:{START}{theirs}{END} When?"),
+    ):
+        c = chat(folder, **switches)
+        ids = c.tokenizer.encode(expected, add_special_tokens=False).ids
+        assert c.encode(f"Look:{START}{PAD}{END} When?", [clip]) == ids
 
 
 def test_a_model_has_no_system_prompt_unless_one_is_given(tmp_path: Path) -> None:
