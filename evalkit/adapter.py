@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from importlib.metadata import entry_points
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from evalkit.bounds import bounds, over
-from evalkit.errors import DataError, UsageError
+from evalkit.errors import CheckpointError, DataError, UsageError, reason
 from evalkit.models.limits import Limits
 from evalkit.models.switch import Switch
 from evalkit.plugin import classes_in
@@ -153,6 +154,22 @@ def chat_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
         }
         for m in messages
     ]
+
+
+def answer_each(
+    requests: Iterable[Request], answer: Callable[[Request], Completion]
+) -> Iterator[Completion]:
+    """Answers requests one by one, with the time that each took; what one raises is its error, but
+    for what makes every further answer impossible.
+    """
+    for request in requests:
+        started = time.perf_counter()
+        try:
+            yield replace(answer(request), seconds=time.perf_counter() - started)
+        except (CheckpointError, UsageError, KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as e:  # also a panic of a native library
+            yield Completion(request.id, finish_reason="error", error=reason(e))
 
 
 def media_of(messages: Iterable[Message]) -> list[Image | Video]:

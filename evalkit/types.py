@@ -25,6 +25,10 @@ BoxSpace = str
 """
 is_box_space = is_space
 
+UNSCORED = -1e9
+"""Stands among the log-likelihoods of choices for one that a model can't score: it has no such
+label.
+"""
 FinishReason = Literal["stop", "length", "rank", "error"]
 Role = Literal["system", "user", "assistant"]
 
@@ -204,7 +208,8 @@ class Completion:
     """What came back for one request, or why nothing did (``error``, with
     ``finish_reason='error'``).
 
-    ``logprobs`` holds the summed log-likelihood of each choice when the request was ranked.
+    ``logprobs`` holds the summed log-likelihood of each choice when the request was ranked,
+    ``UNSCORED`` for one that the model has no score for.
     ``seconds`` is the time from the request's entry into the model to its end. ``box_space`` is
     what the adapter declares, None for one that draws no boxes.
     """

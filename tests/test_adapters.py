@@ -234,61 +234,6 @@ def test_a_missing_model_is_named() -> None:
         ReferenceAdapter("nowhere-to-be-found")
 
 
-def test_another_architecture_runs_through_its_own_processor(tiny: str, tmp_path: Path) -> None:
-    """A random LLaVA of a few thousand parameters: transformers' own template, processor and
-    generate.
-    """
-    from transformers import (
-        CLIPVisionConfig,
-        LlamaConfig,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-        LlavaProcessor,
-    )
-    from transformers import PreTrainedTokenizerFast as Tokenizer
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-
-    tokenizer = Tokenizer.from_pretrained(tiny)
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
-    size = {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-    }
-    config = LlavaConfig(
-        vision_config=CLIPVisionConfig(**size, image_size=56, patch_size=14),
-        text_config=LlamaConfig(**size, vocab_size=len(tokenizer)),
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-    )
-    model = LlavaForConditionalGeneration(config)
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.save_pretrained(tmp_path)
-    LlavaProcessor(
-        image_processor=CLIPImageProcessorPil(
-            size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56}
-        ),
-        tokenizer=tokenizer,
-        patch_size=14,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        image_token="<image>",
-        chat_template=(
-            "{% for c in messages[0].content %}"
-            "{{ c.text if c.type == 'text' else '<image>' }}{% endfor %}"
-        ),
-    ).save_pretrained(tmp_path)
-    adapter = TransformersAdapter(str(tmp_path))
-    out = collect(
-        adapter.generate(
-            [ask("image", picture(80, 60), Text("What?")), ask("bad", Image(b"x"), Text("?"))]
-        )
-    )
-    assert out["image"].error is None and out["image"].tokens.vision_in == 16
-    assert "unreadable" in str(out["bad"].error)
-    assert adapter.box_space is None
-
-
 @pytest.mark.parametrize("workers", [1, 3])
 def test_prepared_requests_come_in_order_and_hold_no_more_than_they_may(workers: int) -> None:
     lock, waiting, most_seen = Lock(), 0, 0

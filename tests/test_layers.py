@@ -43,7 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("task", "own", "own_yaml", "adapter", "sources", "rows", "clips", "protocols"),
         *("multiple_choice", "yes_no", "submission"),
     ),
-    ("tasks", "video_choice", "model_adapters", "nano"),
+    ("tasks", "video_choice", "model_adapters", "nano", "pretrained"),
     ("cell", "store", "journal", "records", "units"),
     ("runner", "selection", "data_check", "lab", "imports"),
     ("results",),
@@ -62,12 +62,13 @@ BANS: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
         "a task never sees a model",
     ),
     (
-        ("adapter", "model_adapters"),
+        ("adapter", "model_adapters", "pretrained"),
         ("task", "tasks", "own", "own_yaml", "sources", "rows", "clips", "metrics"),
         "an adapter never sees a metric or a task",
     ),
 )
-FAMILY_READERS = ("models", "model_adapters", "nano")  # who may import a model family by name
+# who may import a model family by name
+FAMILY_READERS = ("models", "model_adapters", "nano", "pretrained")
 NO_TORCH = (
     "api cli engine.scheduler metrics models.switch results selection stats store sweeps task "
     "tasks types"

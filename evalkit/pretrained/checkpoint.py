@@ -1,0 +1,175 @@
+"""A checkpoint that `transformers` loads: its config and its model, whole or not at all.
+
+`transformers` fills what is missing with random numbers and only warns; here that is a refusal. A
+LoRA (Hu et al., 2021) is merged into its base by `peft` where both are at hand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evalkit.digests import file_digest
+from evalkit.errors import CheckpointError
+from evalkit.models.weights import read_json, refuse_adapter, weights_digest
+from evalkit.nano import checkpoint_folder
+
+LORA = ("adapter_config.json", "adapter_model.safetensors")
+FAILURES = (OSError, ValueError, RuntimeError, ImportError, AttributeError, KeyError, TypeError)
+"""What `transformers` raises for folders that it can't read."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """``folder`` holds a whole model; ``lora`` is the folder of an adapter to merge into it."""
+
+    folder: Path
+    lora: Path | None = None
+    trust_remote_code: bool = False
+
+    @classmethod
+    def find(cls, model: str, trust_remote_code: bool = False) -> Checkpoint:
+        """What a name or folder stands for. Raises CheckpointError for an adapter whose base, or
+        `peft`, is not at hand.
+        """
+        folder = checkpoint_folder(model)
+        if not (folder / LORA[0]).is_file():
+            return cls(folder, None, trust_remote_code)
+        base = read_json(folder / LORA[0]).get("base_model_name_or_path")
+        try:
+            import peft  # noqa: F401 - only whether it is there
+
+            if not isinstance(base, str) or not base:
+                raise CheckpointError("its config names no base")
+            if not (folder / LORA[1]).is_file():
+                raise CheckpointError(f"no {LORA[1]}; pickled weights are not read")
+            beside = folder / base
+            found = beside if beside.is_dir() and beside != folder else checkpoint_folder(base)
+            refuse_adapter(found)
+        except ImportError:
+            why = "merging needs peft: pip install 'evalkit[peft]'"
+        except CheckpointError as e:
+            why = f"it can't be merged: {e}"
+        else:
+            return cls(found, folder, trust_remote_code)
+        raise CheckpointError(f"{folder}: an adapter (LoRA) for {base or 'an unnamed base'}; {why}")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) over all that decides answers, of the base and of the adapter."""
+        whole = weights_digest(self.folder)
+        if self.lora is None:
+            return whole
+        files = (file_digest(self.lora / name) for name in LORA)
+        return hashlib.sha256("\n".join((whole, *files)).encode()).hexdigest()
+
+    def config(self) -> Any:
+        """Raises CheckpointError."""
+        from transformers import AutoConfig
+
+        try:
+            return AutoConfig.from_pretrained(self.folder, trust_remote_code=self.trust_remote_code)
+        except FAILURES as e:
+            raise CheckpointError(f"{self.folder}: transformers can't read its config: {e}") from e
+
+    def model(self, auto: Any, dtype: str, device: str, **arguments: Any) -> Any:
+        """The model, in evaluation mode, by one of `transformers`' auto classes. Raises
+        CheckpointError where weights and config do not fit, or a back end is missing.
+        """
+        method = quantisation(self.config())
+        if method:
+            arguments["device_map"] = device
+        try:
+            model, info = auto.from_pretrained(
+                self.folder,
+                dtype=dtype,
+                trust_remote_code=self.trust_remote_code,
+                output_loading_info=True,
+                **arguments,
+            )
+        except FAILURES as e:
+            what = f"the model, quantised with {method}," if method else "the model"
+            raise CheckpointError(f"{self.folder}: transformers can't load {what}: {e}") from e
+        _check_fit(self.folder, info)
+        if self.lora:
+            model = _merged(model, self.lora)
+        return model.eval() if method else model.eval().to(device)
+
+
+def part_of(checkpoint: Checkpoint, auto: str) -> Any:
+    """A tokenizer or an image processor, by the name of `transformers`' auto class. Raises
+    CheckpointError.
+    """
+    import transformers
+
+    try:
+        return getattr(transformers, auto).from_pretrained(
+            checkpoint.folder, trust_remote_code=checkpoint.trust_remote_code
+        )
+    except FAILURES as e:
+        what = auto.removeprefix("Auto")
+        raise CheckpointError(
+            f"{checkpoint.folder}: transformers can't build its {what}: {e}"
+        ) from e
+
+
+def quantisation(config: Any) -> str | None:
+    """The method by which a config says that its weights are quantised."""
+    said = getattr(config, "quantization_config", None)
+    if said is None:
+        return None
+    method = said.get("quant_method") if isinstance(said, dict) else said.quant_method
+    return str(getattr(method, "value", method) or "an unnamed method")
+
+
+def _merged(model: Any, lora: Path) -> Any:
+    """A model with an adapter's weights added to its own."""
+    from peft import PeftModel
+    from safetensors import safe_open
+
+    try:
+        wrapped = PeftModel.from_pretrained(model, str(lora), autocast_adapter_dtype=False)
+        known = {_plain(name) for name, _ in wrapped.named_parameters()}
+        with safe_open(lora / LORA[1], framework="pt") as file:
+            stored = {_plain(name) for name in file.keys()}  # noqa: SIM118 - a handle is no dict
+    except FAILURES as e:
+        raise CheckpointError(f"{lora}: peft can't apply this adapter: {e}") from e
+    wanted = {name for name in known if ".lora_" in name}
+    if faults := (wanted - stored) | (stored - known):
+        raise CheckpointError(
+            f"{lora}: its tensors are not those of an adapter for {model.config.model_type}: "
+            f"{', '.join(sorted(faults)[:3])}"
+        )
+    return wrapped.merge_and_unload()
+
+
+def _plain(name: str) -> str:
+    """The name of an adapter's tensor, as it is the same on disk and in the model."""
+    for part in (".default", ".modules_to_save"):
+        name = name.replace(part, "")
+    return name.removesuffix(".weight")
+
+
+def _check_fit(folder: Path, info: Mapping[str, Any]) -> None:
+    """Raises CheckpointError for tensors that are missing, surplus or of another shape."""
+    faults = {
+        what: sorted(str(n) for n in info.get(key) or ())
+        for what, key in (
+            ("missing", "missing_keys"),
+            ("surplus", "unexpected_keys"),
+            ("of another shape", "mismatched_keys"),
+        )
+    }
+    if any(faults.values()):
+        told = "; ".join(
+            f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+            for what, names in faults.items()
+            if names
+        )
+        raise CheckpointError(
+            f"{folder}: its weights are not those of the model that config.json describes: {told}; "
+            "a LoRA or a wrapped model must be merged and saved again"
+        )
