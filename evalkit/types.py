@@ -183,13 +183,19 @@ class Sample:
 
 @dataclass(frozen=True)
 class Request:
-    """What one adapter is asked: a conversation, limits, and choices to rank if any."""
+    """What one adapter is asked: a conversation, limits, and choices to rank if any.
+
+    ``temperature`` 0 takes the likeliest token each time; above it tokens are drawn, and ``seed``
+    decides which.
+    """
 
     id: str
     messages: tuple[Message, ...]
     max_new_tokens: int = 128
     budget: MediaBudget = MediaBudget()
     choices: tuple[str, ...] = ()
+    temperature: float = 0.0
+    seed: int = 0
 
 
 @dataclass(frozen=True)

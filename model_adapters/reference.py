@@ -8,10 +8,12 @@ It knows no family: what a checkpoint is, and how images and text become its pro
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from evalkit.adapter import (
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from evalkit.engine import Engine, Output, Prompt, Visual
+    from evalkit.engine.sequence import RunningSequence
 
 TRIM_THRESHOLD = 32 << 20
 """Bytes of freed memory that may lie in the process, for the next tensors, before it is given back
@@ -70,6 +73,7 @@ class ReferenceAdapter(ModelAdapter):
     """
 
     name = "reference"
+    can_sample = True
 
     def __init__(
         self,
@@ -216,7 +220,7 @@ class ReferenceAdapter(ModelAdapter):
                     if isinstance(prompt, Completion):
                         failed.append(prompt)
                     else:
-                        seen = sum(token in self.chat.visual_ids for token in prompt.ids)
+                        seen = self.visual_tokens(prompt.ids)
                         counts = TokenCounts(len(prompt.ids) - seen, seen)
                         about = request.choices, counts, self._box_space(prompt)
                         under_way.setdefault(prompt.id, about)
@@ -235,6 +239,47 @@ class ReferenceAdapter(ModelAdapter):
                     yield failed.pop()
         yield from failed
 
+    def converse(
+        self, requests: Iterator[Request | None], said: Callable[[str, Callable[[], str]], bool]
+    ) -> Iterator[Completion]:
+        """As in the base class, in one call of the engine: a request joins those under way."""
+        under_way: dict[str, TokenCounts] = {}
+        failed: list[Completion] = []
+        preparing: deque[Future[tuple[Request, Prompt | Completion]]] = deque()
+
+        def prompts(pool: ThreadPoolExecutor) -> Iterator[Prompt | None]:
+            while True:
+                while (request := next(requests, None)) is not None:
+                    preparing.append(pool.submit(self._prepare, request))
+                if not preparing or (self.engine.scheduler.running and not preparing[0].done()):
+                    yield None
+                    continue
+                _, prompt = preparing.popleft().result()
+                if isinstance(prompt, Completion):
+                    failed.append(prompt)
+                else:
+                    seen = self.visual_tokens(prompt.ids)
+                    under_way[prompt.id] = TokenCounts(len(prompt.ids) - seen, seen)
+                    yield prompt
+
+        def watch(running: Sequence[RunningSequence]) -> set[str]:
+            return {
+                s.prompt.id
+                for s in running
+                if said(s.prompt.id, partial(self.chat.decode, s.generated))
+            }
+
+        with ThreadPoolExecutor(self.workers, thread_name_prefix="prepare") as pool:
+            for output in self.engine.generate(prompts(pool), watch):
+                if output.error:
+                    under_way.pop(output.id, None)
+                    yield Completion(output.id, finish_reason="error", error=output.error)
+                else:
+                    yield self._completion((), under_way.pop(output.id), output)
+                while failed:
+                    yield failed.pop()
+        yield from failed
+
     def _has_spare_cores(self) -> bool:
         """Whether there are cores that the model doesn't use."""
         import torch
@@ -242,27 +287,8 @@ class ReferenceAdapter(ModelAdapter):
         return self.device != "cpu" or torch.get_num_threads() < (os.cpu_count() or 1)
 
     def _prepare(self, request: Request) -> tuple[Request, Prompt | Completion]:
-        from evalkit.engine import Prompt
-
         try:
-            visuals = tuple(
-                self._visual(part, request.budget) for part in media_of(request.messages)
-            )
-            ids = self.chat.encode(
-                self.chat.render(chat_messages(request.messages)), [v.media for v in visuals]
-            )
-            choices = tuple(tuple(self.chat.encode(c)) for c in request.choices)
-            longest_choice = max(map(len, choices), default=0)
-            seen = sum(token in self.chat.visual_ids for token in ids)
-            check_length(len(ids) + longest_choice, self.config.max_tokens, seen)
-            # Prompts with the same media and the same text before them share what they have up to
-            # the last visual token.
-            prefix = len(ids) - next(
-                (i for i, t in enumerate(reversed(ids)) if t in self.chat.visual_ids), len(ids)
-            )
-            return request, Prompt(
-                request.id, tuple(ids), visuals, request.max_new_tokens, choices, prefix
-            )
+            return request, self.prompt(request)
         except (CheckpointError, KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as e:  # also a panic of a native library
@@ -271,6 +297,37 @@ class ReferenceAdapter(ModelAdapter):
     def frame_times(self, clip: Video, budget: MediaBudget) -> Sequence[float]:
         task = limits_of(budget)
         return frame_times(clip, lambda total, fps: self.processor.frames(total, fps, task))
+
+    def prompt(self, request: Request) -> Prompt:
+        """What the engine gets for a request; needs no weights. Raises DataError."""
+        from evalkit.engine import Prompt
+
+        visuals = tuple(self._visual(part, request.budget) for part in media_of(request.messages))
+        text = self.chat.render(chat_messages(request.messages))
+        ids = self.chat.encode(text, [v.media for v in visuals])
+        choices = tuple(tuple(self.chat.encode(c)) for c in request.choices)
+        longest_choice = max(map(len, choices), default=0)
+        seen = self.visual_tokens(ids)
+        check_length(len(ids) + longest_choice, self.config.max_tokens, seen)
+        # Prompts with the same media and the same text before them share what they have up to
+        # the last visual token.
+        prefix = len(ids) - next(
+            (i for i, t in enumerate(reversed(ids)) if t in self.chat.visual_ids), len(ids)
+        )
+        return Prompt(
+            request.id,
+            tuple(ids),
+            visuals,
+            request.max_new_tokens,
+            choices,
+            prefix,
+            request.temperature,
+            request.seed,
+        )
+
+    def visual_tokens(self, ids: Sequence[int]) -> int:
+        """How many of a prompt's tokens stand for media."""
+        return sum(token in self.chat.visual_ids for token in ids)
 
     def _process(self, part: Image | Video, budget: MediaBudget) -> Visual:
         """An image's or a video's patches, under a key of all that decides them."""

@@ -38,7 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("models", "engine"),
     ("types",),
-    ("media", "prefetch", "patience", "plugin", "progress", "provenance", "code"),
+    ("media", "prefetch", "patience", "pace", "plugin", "progress", "provenance", "code"),
     (
         *("task", "own", "own_yaml", "adapter", "sources", "rows", "clips", "protocols"),
         *("multiple_choice", "yes_no", "submission"),
@@ -49,7 +49,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("results",),
     ("sweeps",),
     ("api", ""),
-    ("cli", "__main__", "bench", "integrations"),
+    ("cli", "serve", "__main__", "bench", "integrations"),
 )
 
 # What else a package must not import, whatever the layers allow, and why.

@@ -104,7 +104,7 @@ def model_options(parser: argparse.ArgumentParser) -> None:
         "--adapter",
         type=name_or_path,
         default="reference",
-        help="reference, transformers, another installed one, or ./my_adapter.py",
+        help="reference, transformers, openai, another installed one, or ./my_adapter.py",
     )
     group.add_argument(
         "--model-args", default="", metavar="K=V,...", help="further arguments of the adapter"
@@ -127,6 +127,13 @@ def model_options(parser: argparse.ArgumentParser) -> None:
         type=auto_or_whole,
         metavar="N|auto",
         help="prompt tokens at a time; chosen from free memory",
+    )
+    group.add_argument(
+        "--max-cost",
+        type=float,
+        metavar="AMOUNT",
+        help="of the openai adapter: ask nothing more once so much is spent (with price_in, "
+        "price_out in --model-args)",
     )
     group.add_argument("--device", help="cpu, cuda, cuda:1; a GPU if there is one")
     group.add_argument(
@@ -163,8 +170,8 @@ def auto_or_whole(text: str) -> int | None:
 
 
 def adapter_arguments(args: argparse.Namespace) -> dict[str, Any]:
-    """The adapter's arguments from --model-args, --switch, --batch-size, --device, --dtype, as
-    values. Raises UsageError.
+    """The adapter's arguments from --model-args, --switch, --batch-size, --device and the like,
+    as values. Raises UsageError.
     """
     from evalkit.adapter import adapter_class, read_switches, refuse_secret
 
@@ -185,7 +192,7 @@ def adapter_arguments(args: argparse.Namespace) -> dict[str, Any]:
             f"--model-args {given[0]}: this is a switch; write --switch {given[0]}={out[given[0]]}"
         )
     out |= read_switches(adapter, args.model, args.switch)
-    for name in ("batch_size", "batch_tokens", "device", "dtype"):
+    for name in ("batch_size", "batch_tokens", "max_cost", "device", "dtype"):
         if (value := getattr(args, name)) is not None:
             if name in out:
                 raise UsageError(f"{name} is given twice")

@@ -1,0 +1,203 @@
+"""The connection of the ``openai`` adapter: the official client in a thread of its own, what a
+server is, and what its replies and refusals mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Coroutine, Mapping
+from typing import Any, TypeVar
+
+from evalkit.errors import EvalkitError, UsageError, reason
+from evalkit.pace import Again, retry_after
+from evalkit.safe_text import without_keys
+from evalkit.types import TokenCounts
+
+T = TypeVar("T")
+NOT_REPEATED = "insufficient_quota"
+"""The code of a 429 that no waiting mends."""
+UNSTABLE = {"created", "permission"}
+"""Keys of an entry in /v1/models that differ from one look to the next (vLLM's are of the moment
+and random).
+"""
+
+
+class Connection:
+    """To a server's address. ``lost`` counts the connections that broke."""
+
+    def __init__(self, url: str, key_env: str, timeout: float) -> None:
+        self.url, self.key_env, self.timeout = url, key_env, timeout
+        self.shown = without_keys(url)
+        self.lost = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._client: Any = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop, which another thread runs."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            threading.Thread(target=self._loop.run_forever, name="openai", daemon=True).start()
+        return self._loop
+
+    @property
+    def client(self) -> Any:
+        if self._client is None:
+            try:
+                import openai
+            except ImportError:
+                raise UsageError(
+                    "the openai adapter needs the official client: pip install 'evalkit[openai]'"
+                ) from None
+            self._client = openai.AsyncOpenAI(
+                base_url=self.url,
+                api_key=os.environ.get(self.key_env) or "none",
+                timeout=self.timeout,
+                max_retries=0,  # repeated by evalkit, where it is counted and paced
+            )
+        return self._client
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of a coroutine, which runs in the loop."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+
+    def close(self) -> None:
+        """Ends the connection; the next use opens it again."""
+        if self._loop is None:
+            return
+        if self._client is not None:
+            asyncio.run_coroutine_threadsafe(self._client.close(), self._loop).result(timeout=5)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop = self._client = None
+
+    async def identity(self, model: str) -> dict[str, Any]:
+        """What the server says of a model: its entry in ``/v1/models``, without what differs from
+        one look to the next, and the server's version. Raises EvalkitError when no server answers,
+        UsageError when it has no such model.
+        """
+        import openai
+
+        client = self.client.with_options(max_retries=3, timeout=30.0)
+        try:
+            listed = (await client.get("/models", cast_to=object)) or {}
+        except openai.NotFoundError:
+            listed = {}  # a server that lists nothing
+        except openai.AuthenticationError as e:
+            key = f"the key in {self.key_env}" if self.key_env in os.environ else "no key"
+            raise EvalkitError(f"{self.shown}: refuses {key}: {_said(e)}") from None
+        except openai.OpenAIError as e:
+            raise EvalkitError(
+                f"{self.shown}: no server answers ({_said(e)}); start one (evalkit serve, vllm "
+                "serve), or give its address with url=..."
+            ) from None
+        except ValueError as e:
+            raise EvalkitError(
+                f"{self.shown}: /models gives no JSON ({e}); is it .../v1?"
+            ) from None
+        entries = listed.get("data") if isinstance(listed, dict) else None
+        known = {str(e.get("id")): e for e in entries or () if isinstance(e, dict)}
+        entry = known.get(model) or known.get(f"models/{model}")
+        if known and entry is None:
+            there = ", ".join(sorted(known)[:20])
+            raise UsageError(f"{self.shown} has no model {model!r}; it has: {there}")
+        own = {k: v for k, v in (entry or {"id": model}).items() if k not in UNSTABLE}
+        if own.get("owned_by") in ("vllm", "sglang"):
+            own["version"] = await self._version()
+        return own
+
+    async def _version(self) -> str:
+        import openai
+
+        root = self.url.rsplit("/v", 1)[0]
+        try:
+            told: Any = await self.client.get(f"{root}/version", cast_to=object)
+            return str(told["version"])
+        except (openai.OpenAIError, ValueError, KeyError, TypeError):
+            return ""
+
+    async def reply(self, body: Mapping[str, Any]) -> dict[str, Any] | str:
+        """The server's reply, or why it refuses. Raises Again for what another try may mend."""
+        import openai
+
+        try:
+            reply = await asyncio.wait_for(
+                self.client.post("/chat/completions", cast_to=object, body=body),
+                self.timeout,
+            )
+        except (openai.APITimeoutError, TimeoutError):
+            why = f"no answer within {self.timeout:g} seconds (request_timeout)"
+            raise Again(why, crowded=True) from None
+        except openai.APIConnectionError as e:
+            self.lost += 1
+            raise Again(f"{self.shown}: {_said(e)}") from None
+        except openai.APIStatusError as e:
+            return self._refusal(e)
+        except ValueError as e:
+            raise Again(f"a reply that is no whole JSON ({e})") from None
+        if not isinstance(reply, dict):
+            raise Again(f"a reply that is no JSON object: {reply!r:.100}")
+        return reply
+
+    def _refusal(self, e: Any) -> str:
+        """Why a request is refused for good. Raises Again, or EvalkitError where every other one
+        would be, too.
+        """
+        status = int(e.status_code)
+        said = f"HTTP {status}: {_said(e)}"
+        if (status == 429 and getattr(e, "code", None) == NOT_REPEATED) or status in (401, 402):
+            raise EvalkitError(f"{self.shown}: {said}")
+        if status in (408, 409, 425, 429) or status >= 500:
+            asked = retry_after(e.response.headers)
+            raise Again(said, asked, crowded=status in (408, 429, 503, 529))
+        if status == 400 and "mm_processor_kwargs" in said:
+            said += " (this server takes no pixel limits: pixels=resize)"
+        return said
+
+
+def usage_of(reply: Mapping[str, Any]) -> TokenCounts:
+    """The server's own counts; all of the prompt as text where it does not tell them apart."""
+    usage = reply.get("usage") or {}
+    seen = int((usage.get("prompt_tokens_details") or {}).get("image_tokens") or 0)
+    prompt = int(usage.get("prompt_tokens") or 0)
+    return TokenCounts(prompt - seen, seen, int(usage.get("completion_tokens") or 0))
+
+
+def text_of(choice: Mapping[str, Any]) -> tuple[str, str]:
+    """An answer's text, and why there is none. A refusal is what the model says; what a filter
+    withholds is no answer.
+    """
+    message, ended = choice["message"], choice.get("finish_reason")
+    if ended == "content_filter":
+        return "", "the server withheld the answer (finish_reason content_filter)"
+    text = message.get("content")
+    if text is None and message.get("tool_calls"):
+        return "", "the model called a tool instead of answering"
+    if text is None:
+        text = message.get("refusal") or ""
+    if not isinstance(text, str):
+        raise TypeError(f"content is {text!r:.80}")
+    return text, ""
+
+
+def logprobs_of(entries: Any) -> list[float]:
+    """The log-probability of each token of a prompt, as vLLM gives them: a mapping for each token,
+    its own entry first; none for the first token, which is taken as 0.
+    """
+    if not isinstance(entries, list):
+        return []
+    return [
+        float(next(iter(entry.values()))["logprob"]) if isinstance(entry, dict) and entry else 0.0
+        for entry in entries
+    ]
+
+
+def _said(e: Exception) -> str:
+    """What a server or a connection said, in a line."""
+    body = getattr(e, "body", None)
+    inner = body.get("error", body) if isinstance(body, dict) else body
+    text = inner.get("message") if isinstance(inner, dict) else inner
+    cause = e.__cause__
+    told = text if isinstance(text, str) and text else str(cause or e) or type(cause or e).__name__
+    return reason(EvalkitError(" ".join(told.split())[:500]))

@@ -1,0 +1,419 @@
+"""A model behind a server: a failure is never an answer, an answer is asked for once, and what the
+server is stands with the results.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from evalkit.model_adapters.openai import OpenAIAdapter
+from evalkit.model_adapters.openai_messages import bounded, frame_indices
+from evalkit.model_adapters.reference import ReferenceAdapter
+from PIL import Image as Pillow
+
+import evalkit
+from evalkit.api import tasks_of
+from evalkit.cell import Cell
+from evalkit.errors import EvalkitError, UsageError
+from evalkit.media import decode_image
+from evalkit.pace import Pace, retry_after, wait_before
+from evalkit.store import cells
+from evalkit.types import Completion, Image, MediaBudget, Message, Request, Text, Video
+from tests.chat_server import ChatServer, completion, question, serving, some
+from tests.runs import SUMS
+
+PNG = "data:image/png;base64,"
+
+
+@pytest.fixture
+def server() -> Iterator[ChatServer]:
+    with serving() as running:
+        yield running
+
+
+def adapter(server: ChatServer, model: str = "m", **arguments: Any) -> OpenAIAdapter:
+    return OpenAIAdapter(model, url=server.url, **{"first_wait": 0.01, **arguments})
+
+
+def ask(id: str, *parts: Any, **more: Any) -> Request:
+    return Request(id, (Message("user", parts),), **more)
+
+
+def answers(server: ChatServer, *requests: Request, **arguments: Any) -> dict[str, Completion]:
+    return {c.id: c for c in adapter(server, **arguments).generate(iter(requests))}
+
+
+def png(width: int = 30, height: int = 20, mode: str = "RGB", form: str = "PNG") -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Pillow.fromarray(pixels).convert(mode).save(out, form)
+    return out.getvalue()
+
+
+def sent_picture(body: dict[str, Any]) -> bytes:
+    url = body["messages"][0]["content"][0]["image_url"]["url"]
+    assert url.startswith(PNG)
+    return base64.b64decode(url.removeprefix(PNG))
+
+
+def test_parts_are_sent_in_their_order_with_the_limits_of_the_request(server: ChatServer) -> None:
+    parts = Text("a"), Image(png()), Text("b"), Image(png())
+    messages = (Message("system", (Text("Be brief."),)), Message("user", parts))
+    (done,) = adapter(server).generate([Request("1", messages, max_new_tokens=7)])
+    (body,) = server.bodies
+    system, user = body["messages"]
+    assert system == {"role": "system", "content": "Be brief."}
+    assert [p["type"] for p in user["content"]] == ["text", "image_url", "text", "image_url"]
+    assert (body["max_tokens"], body["temperature"], body["model"]) == (7, 0.0, "m")
+    assert (done.tokens.text_in, done.tokens.out, done.finish_reason) == (10, 2, "stop")
+
+
+def test_a_png_is_sent_byte_for_byte_and_any_other_file_as_the_pixels_that_we_see(
+    server: ChatServer,
+) -> None:
+    answers(server, ask("png", Image(png()), Text("?")))
+    assert sent_picture(server.bodies[0]) == png()
+    for data in (png(form="JPEG"), png(mode="LA"), png(mode="P"), png(form="TIFF")):
+        server.bodies.clear()
+        answers(server, ask("other", Image(data), Text("?")))
+        sent = Pillow.open(io.BytesIO(sent_picture(server.bodies[0])))
+        assert (np.asarray(sent) == np.asarray(decode_image(Image(data)))).all()
+
+
+def test_files_go_as_they_are_only_when_asked(server: ChatServer) -> None:
+    jpeg = png(form="JPEG")
+    answers(server, ask("1", Image(jpeg), Text("?")), images="original")
+    url = server.bodies[0]["messages"][0]["content"][0]["image_url"]["url"]
+    assert url == "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+
+
+def clip(frames: int = 16) -> bytes:
+    out = io.BytesIO()
+    pictures = [Pillow.new("RGB", (28, 28), (i * 10, 0, 0)) for i in range(frames)]
+    pictures[0].save(out, "GIF", save_all=True, append_images=pictures[1:], duration=250)
+    return out.getvalue()
+
+
+def test_a_clip_is_sent_as_frames_or_whole(server: ChatServer) -> None:
+    budget = MediaBudget(fps=1.0, max_frames=3)
+    request = ask("1", Video(clip()), Text("?"), budget=budget)
+    answers(server, request)
+    kinds = [p["type"] for p in server.bodies[0]["messages"][0]["content"]]
+    assert kinds == ["image_url"] * 3 + ["text"]
+    answers(server, request, videos="url", pixels="send")
+    assert server.bodies[1]["messages"][0]["content"][0]["type"] == "video_url"
+    assert server.bodies[1]["mm_processor_kwargs"] == {"fps": 1.0, "max_frames": 3}
+    cut = answers(server, ask("2", Video(clip(), start=1.0), Text("?")), videos="url")["2"]
+    assert cut.error and "videos=frames" in cut.error
+
+
+@pytest.mark.parametrize(
+    ("total", "rate", "fps", "most", "indices"),
+    [
+        (16, 4, 1, 3, [0, 8, 15]),
+        (16, 4, 1, 32, [0, 5, 10, 15]),
+        (3, 30, 1, 8, [0]),
+        (2, 1, 9, 9, [0, 1]),
+    ],
+)
+def test_frames_are_even_and_never_more_than_there_are(
+    total: int, rate: float, fps: float, most: int, indices: list[int]
+) -> None:
+    assert frame_indices(total, rate, fps, most) == indices
+
+
+def test_pixel_limits_are_sent_to_servers_that_take_them_and_kept_here_for_others(
+    server: ChatServer,
+) -> None:
+    budget = MediaBudget(min_pixels=100, max_pixels=150)
+    answers(server, ask("1", Image(png()), Text("?"), budget=budget))
+    assert "mm_processor_kwargs" not in server.bodies[0]
+    width, height = Pillow.open(io.BytesIO(sent_picture(server.bodies[0]))).size
+    assert 100 <= width * height <= 150
+    server.models[0]["owned_by"] = "vllm"
+    answers(server, ask("1", Image(png()), Text("?"), budget=budget), max_pixels=140)
+    assert server.bodies[1]["mm_processor_kwargs"] == {"min_pixels": 100, "max_pixels": 140}
+    assert sent_picture(server.bodies[1]) == png()
+
+
+@pytest.mark.parametrize("size", [(1000, 10), (7, 3000), (20, 30), (3, 4)])
+def test_a_resized_picture_lies_within_its_bounds(size: tuple[int, int]) -> None:
+    width, height = bounded(size, MediaBudget(min_pixels=600, max_pixels=900))
+    assert 600 <= width * height <= 1300 and width * height <= max(900, 1000)
+
+
+def test_failed_calls_lose_no_answer_and_double_none() -> None:
+    faults = some(0.3, "429,500,503,reset,hang,cut,html,408")
+    with serving(fault=faults) as flaky:
+        done = list(
+            adapter(flaky, request_timeout=0.3, tries=30).generate(
+                ask(str(i), Text(f"q{i}")) for i in range(100)
+            )
+        )
+        assert sorted(c.id for c in done) == sorted(map(str, range(100)))
+        assert {c.id: c.text for c in done} == {str(i): f"re: q{i}" for i in range(100)}
+        answered = flaky.failed.pop("None")
+        assert answered == 100, "a question that has its answer is not asked again"
+        assert sum(flaky.failed.values()) > 20 and len(flaky.failed) > 4
+
+
+def test_a_400_is_asked_once_and_is_its_samples_error() -> None:
+    with serving(fault=lambda n, body: "400" if question(body) == "bad" else None) as picky:
+        done = answers(picky, *(ask(t, Text(t)) for t in ("a", "bad", "b")))
+        assert done["bad"].finish_reason == "error" and done["bad"].text == ""
+        assert "HTTP 400: no, 400" in str(done["bad"].error)
+        assert (done["a"].text, done["b"].text) == ("re: a", "re: b")
+        assert picky.asked()["bad"] == 1
+
+
+@pytest.mark.parametrize("fault", ["401", "429 insufficient_quota"])
+def test_what_no_waiting_mends_ends_the_run_at_once(fault: str) -> None:
+    with serving(fault=lambda n, body: fault) as closed, pytest.raises(EvalkitError, match="no, 4"):
+        answers(closed, ask("1", Text("a")))
+    assert len(closed.bodies) == 1
+
+
+def test_an_outage_ends_the_run_after_a_few_questions_not_after_all() -> None:
+    got: list[Completion] = []
+    asked = (ask(str(i), Text("a")) for i in range(1000))
+    with serving(fault=lambda n, body: "503") as down, pytest.raises(EvalkitError, match="a row"):
+        got.extend(adapter(down, tries=2, concurrency=2).generate(asked))
+    assert len(got) == 5 and all("HTTP 503" in str(c.error) for c in got)
+    assert "(asked 2 times)" in str(got[0].error) and len(down.bodies) < 20
+
+
+def test_an_error_is_no_answer_but_length_and_refusals_are() -> None:
+    replies = {
+        "filter": {"finish_reason": "content_filter", "message": {"content": None}},
+        "long": {"finish_reason": "length", "message": {"content": "and so"}},
+        "refused": {"finish_reason": "stop", "message": {"content": None, "refusal": "I can't"}},
+        "empty": {"finish_reason": "stop", "message": {"content": ""}},
+    }
+    with serving(lambda body: completion("") | {"choices": [replies[question(body)]]}) as odd:
+        done = answers(odd, *(ask(name, Text(name)) for name in replies))
+    assert "withheld" in str(done["filter"].error)
+    assert (done["long"].text, done["long"].finish_reason) == ("and so", "length")
+    assert (done["refused"].text, done["empty"].text) == ("I can't", "")
+
+
+def test_fewer_are_asked_at_once_after_refusals_and_more_after_answers() -> None:
+    clock = [0.0]
+    pace = Pace(32, slow=10.0, clock=lambda: clock[0])
+    for _ in range(60):
+        clock[0] += 1
+        pace.answered(clock[0] - 1)
+    assert pace.limit == 32
+    clock[0] += 1
+    pace.refused(clock[0], closed_for=5.0)
+    for _ in range(20):  # sent before the cut: one objection, not twenty
+        pace.refused(clock[0] - 0.5)
+    assert (pace.limit, pace.wait) == (16, 5.0)
+    clock[0] += 6
+    for _ in range(16):
+        pace.answered(clock[0] - 0.1)
+    assert pace.limit == 16 and pace.wait == 0
+    pace.answered(clock[0] - 0.1)
+    assert pace.limit == 17
+    for _ in range(40):
+        clock[0] += 30
+        pace.answered(clock[0] - 30)
+    assert pace.limit < 8, "a slow server is asked less at once"
+
+
+def test_a_server_is_asked_many_things_at_once_and_no_more_than_allowed() -> None:
+    with serving(seconds=0.1) as slow:
+        answers(slow, *(ask(str(i), Text("a")) for i in range(50)), concurrency=10)
+    assert 5 < slow.most_at_once <= 10
+
+
+def test_waits_grow_are_drawn_and_heed_the_server() -> None:
+    assert 4 <= wait_before(4, 1.0) <= 8
+    assert wait_before(1, 1.0, asked=30.0) > 30
+    assert len({wait_before(3, 1.0) for _ in range(9)}) > 1
+    assert retry_after({"retry-after": "7"}) == 7
+    assert retry_after({"retry-after-ms": "1500"}) == 1.5
+    date = "Wed, 21 Oct 2015 07:28:00 GMT"
+    assert retry_after({"retry-after": date}, now=1445412470.0) == 10
+    assert retry_after({"retry-after": "soon"}) is None and retry_after({}) is None
+
+
+def test_the_models_identity_is_in_the_fingerprint_and_settings_of_haste_are_not(
+    server: ChatServer,
+) -> None:
+    base = adapter(server).fingerprint
+    assert base["server"] == {"id": "m", "object": "model", "owned_by": "test"}
+    assert adapter(server, concurrency=2, tries=3, request_timeout=9.0).fingerprint == base
+    others = [{"max_pixels": 900}, {"max_pixels": 800}, {"images": "jpeg"}, {"extra": {"top_k": 1}}]
+    prints = [json.dumps(adapter(server, **o).fingerprint, sort_keys=True) for o in [{}, *others]]
+    assert len(set(prints)) == len(prints)
+    server.models[0]["root"] = "/models/other"
+    assert adapter(server).fingerprint != base
+
+
+def test_a_model_or_server_that_is_not_there_is_named(server: ChatServer) -> None:
+    with pytest.raises(UsageError, match=r"no model 'n'; it has: m"):
+        _ = adapter(server, "n").fingerprint
+    with pytest.raises(EvalkitError, match=r"127\.0\.0\.1:9/v1: no server answers"):
+        _ = OpenAIAdapter("m", url="http://127.0.0.1:9/v1").fingerprint
+
+
+def test_another_model_under_the_same_name_is_found_out(server: ChatServer) -> None:
+    def restarted(n: int, body: dict[str, Any]) -> str | None:
+        if n == 3:
+            server.models[0]["root"] = "/models/other"
+        return "reset" if n == 3 else None
+
+    server.fault = restarted
+    before = adapter(server)
+    with pytest.raises(EvalkitError, match="another one than when the run began .*root"):
+        list(before.generate(ask(str(i), Text("a")) for i in range(50)))
+    assert len(server.bodies) < 50, "found out at the broken connection, not at the end"
+
+
+def test_a_token_count_that_is_not_ours_is_an_error_that_names_both() -> None:
+    request = ask("1", Image(png(200, 200)), Text("?"), budget=MediaBudget(max_pixels=3600))
+    right = len(ReferenceAdapter("nano").prompt(request).ids)
+    for counted, wrong in ((right, False), (right + 45, True)):
+        usage = {"usage": {"prompt_tokens": counted, "completion_tokens": 1}}
+        with serving(lambda body, usage=usage: completion("x", **usage)) as it:
+            it.models[0]["owned_by"] = "vllm"
+            (done,) = answers(it, request, checkpoint="nano").values()
+            if wrong:
+                assert f"counts {counted} tokens" in str(done.error) and str(right) in done.error
+                (taken,) = answers(it, request, checkpoint="nano", verify=False).values()
+                assert taken.error is None
+            else:
+                assert done.error is None and done.tokens.vision_in == 4
+
+
+def test_a_family_that_is_known_by_name_has_its_visual_tokens_checked() -> None:
+    request = ask("1", Image(png(600, 600)), Text("?"), budget=MediaBudget(max_pixels=3600))
+    for counted, wrong in ((4 + 30, False), (441 + 500, True), (3, True)):
+        usage = {"usage": {"prompt_tokens": counted, "completion_tokens": 1}}
+        with serving(lambda body, usage=usage: completion("x", **usage)) as it:
+            it.models = [{"id": "Qwen/Qwen2-VL-2B-Instruct", "owned_by": "vllm"}]
+            out = adapter(it, "Qwen/Qwen2-VL-2B-Instruct").generate([request])
+            assert bool(next(iter(out)).error) == wrong
+
+
+def test_a_server_that_ignores_the_limits_ends_the_run_before_it_costs_much() -> None:
+    with serving() as it, pytest.raises(EvalkitError, match="the server counts 10 tokens"):
+        got = adapter(it, checkpoint="nano", concurrency=1)
+        list(got.generate(ask(str(i), Image(png(90, 90)), Text("?")) for i in range(100)))
+    assert len(it.bodies) < 10
+
+
+def test_tokens_and_costs_are_counted_and_a_budget_ends_the_run(server: ChatServer) -> None:
+    rich = adapter(server, price_in=1e5, price_out=5e5, concurrency=1)  # 2 an answer
+    assert len(list(rich.generate(ask(str(i), Text("a")) for i in range(5)))) == 5
+    assert rich.stats["cost"] == 10 and rich.stats["tokens_in"] == 50
+    poor = adapter(server, price_in=1e5, price_out=5e5, max_cost=7.0, concurrency=1)
+    got = []
+    with pytest.raises(EvalkitError, match=r"6 of max_cost=7 are spent"):
+        got.extend(poor.generate(ask(str(i), Text("a")) for i in range(5)))
+    with pytest.raises(UsageError, match="price_in"):
+        adapter(server, max_cost=1.0)
+
+
+def test_choices_are_ranked_by_the_prompts_log_probabilities() -> None:
+    scores = {"yes": [-0.5, -0.25], "no": [-3.0]}
+
+    def answer(body: dict[str, Any]) -> dict[str, Any]:
+        last = body["messages"][-1]
+        if last["role"] == "user":
+            return completion("", usage={"prompt_tokens": 3, "completion_tokens": 1})
+        assert body["continue_final_message"] and not body["add_generation_prompt"]
+        found = [None, *({"5": {"logprob": p}} for p in (-9.0, -9.0, *scores[last["content"]]))]
+        return completion("", prompt_logprobs=found)
+
+    with serving(answer) as it:
+        (done,) = adapter(it).rank([ask("1", Text("?"), choices=("yes", "no"))])
+    assert (done.text, done.logprobs, done.finish_reason) == ("yes", (-0.75, -3.0), "rank")
+    with serving() as plain, pytest.raises(UsageError, match="no log-probabilities"):
+        list(adapter(plain).rank([ask("1", Text("?"), choices=("yes", "no"))]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"images": "gif"}, "images='gif'"),
+        ({"pixels": "drop"}, "pixels='drop'"),
+        ({"concurrency": 0}, "concurrency=0"),
+        ({"key_env": "HOME"}, "_API_KEY"),
+        ({"url": "http://me:secret@h/v1"}, "no user or password"),
+        ({"extra": "/nowhere.json"}, "nowhere"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(arguments: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        OpenAIAdapter("m", **arguments)
+
+
+def test_a_key_is_in_the_environment_only_and_appears_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    key = "planted-key-2931"
+    monkeypatch.setenv("MY_SERVER_API_KEY", key)
+    with pytest.raises(UsageError, match="looks like a secret"):
+        evalkit.evaluate(SUMS, "m", adapter="openai", api_key=key)
+    with serving(fault=lambda n, body: "400" if n % 3 else None) as it:
+        settings = {"url": it.url, "key_env": "MY_SERVER_API_KEY"}
+        evalkit.evaluate(SUMS, "m", adapter="openai", output=tmp_path, **settings)
+        assert it.keys == {f"Bearer {key}"}
+    (cell,) = cells(tmp_path)
+    assert cell.results.errors and "Bearer" in cell.journal_path.read_text()
+    written = b"".join(f.read_bytes() for f in tmp_path.rglob("*") if f.is_file())
+    out, err = capfd.readouterr()
+    assert key.encode() not in written and key not in out + err
+
+
+def test_a_run_killed_with_many_under_way_asks_only_the_rest(tmp_path: Path) -> None:
+    with serving(seconds=0.15) as it:
+        command = [sys.executable, "-m", "evalkit", "run", "--tasks", SUMS, "--adapter", "openai"]
+        command += ["--model", "m", "--output", str(tmp_path), "--model-args", f"url={it.url}"]
+        process = subprocess.Popen(command, env=os.environ, stderr=subprocess.PIPE)
+        while len(it.bodies) < 20:
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        (cell,) = cells(tmp_path)
+        kept = set(cell.scored())
+        it.bodies.clear()
+        evaluation = evalkit.evaluate(SUMS, "m", adapter="openai", output=tmp_path, url=it.url)
+        assert not evaluation.errors
+        assert len(it.bodies) == 40 - len(kept) and 0 < len(kept) < 40
+        lines = map(json.loads, cell.journal_path.read_text().splitlines())
+        assert sum("id" in line for line in lines) == 40
+
+
+def test_what_was_not_answered_is_asked_by_the_next_run(tmp_path: Path) -> None:
+    def run(it: ChatServer) -> evalkit.Evaluation:
+        return evalkit.evaluate(
+            SUMS, "m", adapter="openai", output=tmp_path, url=it.url, first_wait=0.01, tries=1
+        )
+
+    with serving(fault=lambda n, body: "500" if n in (3, 9) else None) as it:
+        assert run(it).outcomes[0].results.errors == 2
+        it.bodies.clear()
+        assert not run(it).errors and len(it.bodies) == 2
+
+
+def test_two_runs_of_other_pixel_limits_share_no_cell(server: ChatServer, tmp_path: Path) -> None:
+    task = tasks_of("docvqa")[0]
+    made = [
+        Cell.make(task, adapter(server, max_pixels=n), "m", tmp_path).folder for n in (900, 901)
+    ]
+    assert made[0] != made[1]
