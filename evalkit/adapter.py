@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from importlib.metadata import entry_points
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -53,12 +54,15 @@ class ModelAdapter(ABC):
     ``timeout`` is for adapters that wait on others (a server, a subprocess): seconds without an
     answer after which a request is given up, as its sample's error. The call that hangs is left to
     itself and ``generate`` is called anew, so it must bear two calls at once. None waits for ever.
+
+    ``can_sample`` says whether requests may have a temperature.
     """
 
     name: ClassVar[str]
     box_space: BoxSpace | None = None
     unnamed: tuple[str, ...] = ()
     timeout: float | None = None
+    can_sample: bool = False
 
     def __init__(self, model: str, **arguments: Any) -> None:  # noqa: B027 - an adapter may need no arguments
         """``model`` as the user names it. Raises UsageError for an argument that the adapter does
@@ -124,6 +128,19 @@ class ModelAdapter(ABC):
             f"adapter {self.name!r} doesn't say which frames of a clip it shows, so subtitles "
             "can't be matched with them; run the subset without subtitles, or another adapter"
         )
+
+    def converse(
+        self, requests: Iterator[Request | None], said: Callable[[str, Callable[[], str]], bool]
+    ) -> Iterator[Completion]:
+        """As ``generate``, for requests that come while others are answered, as ``evalkit serve``
+        has them. ``requests`` gives None while there is none; the call ends when there is none and
+        nothing is under way. ``said`` may be told, after each step of an answer, its request's id
+        and a function that gives its text so far; where it says True, the answer ends as it is.
+
+        An adapter that does not say otherwise answers together what has come meanwhile.
+        """
+        while there := list(takewhile(lambda request: request is not None, requests)):
+            yield from self.generate(filter(None, there))
 
     def rank(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Log-likelihood of each of ``request.choices`` as the answer, in ``Completion.logprobs``;

@@ -1,4 +1,4 @@
-"""One step of greedy decoding for every running sequence; on a GPU replayed as a CUDA graph.
+"""One step of decoding for every running sequence; on a GPU replayed as a CUDA graph.
 
 Launching the kernels of a step one by one takes a GPU's host many times as long as the GPU needs to
 run them: on an H200 a step of the 2B shape took 22 ms and more, replayed 5. A graph has a power of
@@ -32,12 +32,13 @@ def step(
     sin: Tensor,
     lengths: Tensor,
     span: int,
-) -> Tensor:
-    """The most likely next tokens [rows] after ids [rows, 1]; their keys and values are stored at
-    ``lengths`` [rows].
+) -> tuple[Tensor, Tensor]:
+    """The most likely next tokens [rows] after ids [rows, 1], and the logits [rows, vocabulary] of
+    all; their keys and values are stored at ``lengths`` [rows].
     """
     attend = Decode(cache, lengths, span)
-    return argmax_tokens(model.logits(model.decode(model.embed(ids), cos, sin, attend, ids)[:, 0]))
+    logits = model.logits(model.decode(model.embed(ids), cos, sin, attend, ids)[:, 0])
+    return argmax_tokens(logits), logits
 
 
 def argmax_tokens(logits: Tensor) -> Tensor:
@@ -66,13 +67,13 @@ class Graph:
         torch.cuda.current_stream().wait_stream(side)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
-            self.tokens = step(model, cache, *self.inputs, span)
+            self.chosen = step(model, cache, *self.inputs, span)
 
-    def __call__(self, inputs: Inputs) -> Tensor:
+    def __call__(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         for captured, new in zip(self.inputs, inputs):
             captured.copy_(new)
         self.graph.replay()
-        return self.tokens
+        return self.chosen
 
 
 class DecodeRunner:
@@ -85,9 +86,9 @@ class DecodeRunner:
         self.captured_for = cache.keys
         self.replays = cache.device.type == "cuda"
 
-    def __call__(self, ids: list[int], positions: list[list[float]]) -> list[int]:
-        """Next tokens of the rows, given the last token of each and its position ids [rows,
-        components].
+    def __call__(self, ids: list[int], positions: list[list[float]]) -> tuple[list[int], Tensor]:
+        """The likeliest next tokens of the rows, given the last token of each and its position ids
+        [rows, components]; and all logits [rows, vocabulary], until the next call.
         """
         running, cache = len(ids), self.cache
         rows = self._rows_of_graph(running)
@@ -97,13 +98,13 @@ class DecodeRunner:
         )
         if rows and rows not in self.graphs:
             self.graphs[rows] = Graph(self.model, cache, inputs)
-        tokens = (
+        tokens, logits = (
             self.graphs[rows](inputs)
             if rows
             else step(self.model, cache, *inputs, max(cache.lengths) + 1)
         )
         cache.lengths = [n + 1 for n in cache.lengths]
-        return list(map(int, tokens[:running].tolist()))
+        return list(map(int, tokens[:running].tolist())), logits[:running]
 
     def _rows_of_graph(self, running: int) -> int:
         """Rows of the graph for this step, captured already or to be captured now; 0: run it

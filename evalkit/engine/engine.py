@@ -1,4 +1,4 @@
-"""The engine: prompts in, greedy answers out, many at a time.
+"""The engine: prompts in, answers out, many at a time.
 
 Every step is schedule, run, postprocess. In float32 an answer does not depend on what runs beside
 it; in half precision the products of a larger batch round differently, and where two tokens are
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from functools import partial
 
 import torch
@@ -19,7 +19,7 @@ from evalkit.engine.decode import NO_TOKEN
 from evalkit.engine.interface import EngineModel
 from evalkit.engine.runner import ModelRunner
 from evalkit.engine.scheduler import Budget, Scheduler
-from evalkit.engine.sequence import Group, Output, Prompt, RunningSequence, Stats
+from evalkit.engine.sequence import Group, Output, Prompt, RunningSequence, Stats, Watch
 from evalkit.errors import DataError
 
 NOT_A_NUMBER = (
@@ -29,7 +29,7 @@ NOT_A_NUMBER = (
 
 
 class Engine:
-    """Greedy generation and ranking over one model.
+    """Generation and ranking over one model.
 
     ``budget`` (chosen from free memory if None) bounds what runs at once; a single longer sequence
     runs alone. ``feature_tokens`` bounds the visual features that are remembered; those used last
@@ -58,9 +58,12 @@ class Engine:
         return self.runner.stats
 
     @torch.inference_mode()
-    def generate(self, prompts: Iterable[Prompt]) -> Iterator[Output]:
+    def generate(
+        self, prompts: Iterable[Prompt | None], watch: Watch | None = None
+    ) -> Iterator[Output]:
         """Answers every prompt, in the order in which they end. Reads at most one prompt ahead of
-        what it runs.
+        what it runs. None among the prompts says that there is none now: what runs goes on, and
+        where nothing does, the call ends.
 
         A prompt that can't be run comes back with an ``error``, alone. Where memory runs out, packs
         are half as large from then on; a prompt that does not fit alone comes back with an
@@ -69,7 +72,7 @@ class Engine:
         """
         self.scheduler.start(prompts, partial(self._why_invalid, ranked=False))
         self.runner.cache.keep(0)
-        yield from self._serve(self.scheduler.schedule, self._generate)
+        yield from self._serve(self.scheduler.schedule, partial(self._generate, watch=watch))
 
     @torch.inference_mode()
     def rank(self, prompts: Iterable[Prompt]) -> Iterator[Output]:
@@ -98,29 +101,32 @@ class Engine:
             yield from self.scheduler.refused()
         yield from self.scheduler.refused()
 
-    def _generate(self, pack: list[Group]) -> list[Output]:
+    def _generate(self, pack: list[Group], watch: Watch | None) -> list[Output]:
         """Prefills the pack, or decodes one token of every sequence; returns what ended."""
         running, outputs = self.scheduler.running, []
         if pack:
             running += self.runner.prefill(pack)
         else:
             self.runner.decode(running)
+        ending = watch(running) if watch else ()
         for row in reversed(range(len(running))):  # the last row takes the place of one that ended
-            if output := self._ended(running[row]):
+            if output := self._ended(running[row], ending):
                 outputs.append(output)
                 self.scheduler.finish(row)
                 self.runner.cache.drop(row)
         return outputs
 
-    def _ended(self, sequence: RunningSequence) -> Output | None:
+    def _ended(self, sequence: RunningSequence, ending: Container[str]) -> Output | None:
         prompt, ids = sequence.prompt, sequence.generated
         if ids[-1] == NO_TOKEN:
             return Output(prompt.id, error=NOT_A_NUMBER)
         stopped = ids[-1] in self.stop_ids
-        if not stopped and len(ids) < prompt.max_new_tokens:
+        ended = prompt.id in ending
+        if not stopped and not ended and len(ids) < prompt.max_new_tokens:
             return None
         seconds = time.perf_counter() - sequence.started
-        return Output(prompt.id, tuple(ids[:-1] if stopped else ids), stopped, seconds=seconds)
+        answer = tuple(ids[:-1] if stopped else ids)
+        return Output(prompt.id, answer, stopped or ended, seconds=seconds)
 
     def _rank(self, pack: list[Group]) -> list[Output]:
         started = time.perf_counter()

@@ -13,6 +13,7 @@ from evalkit.engine.cache import KVCache, Prefill
 from evalkit.engine.decode import DecodeRunner, argmax_tokens
 from evalkit.engine.features import FeatureCache
 from evalkit.engine.interface import EngineModel
+from evalkit.engine.sampling import drawn
 from evalkit.engine.sequence import Group, RunningSequence, Stats
 
 
@@ -45,21 +46,25 @@ class ModelRunner:
             for added in group.added:
                 end += added
                 ends.append(end - 1)
-        tokens = argmax_tokens(self.model.logits(hidden[ends])).tolist()  # [prompts]
-        self.stats.prefilled(pack, time.perf_counter() - started)
-        return [
-            RunningSequence(replace(p, visuals=()), started, at[:, -1].tolist(), [token])
-            for p, at, token in zip(prompts, positions, tokens)
+        logits = self.model.logits(hidden[ends])  # [prompts, vocabulary]
+        running = [
+            RunningSequence(replace(p, visuals=()), started, at[:, -1].tolist())
+            for p, at in zip(prompts, positions)
         ]
+        tokens = _chosen(running, argmax_tokens(logits).tolist(), logits)
+        for sequence, token in zip(running, tokens):
+            sequence.generated.append(token)
+        self.stats.prefilled(pack, time.perf_counter() - started)
+        return running
 
     @raises_out_of_memory
     def decode(self, running: list[RunningSequence]) -> None:
         """Appends one token to each sequence."""
         started = time.perf_counter()
-        tokens = self.decoder(
+        likeliest, logits = self.decoder(
             [s.generated[-1] for s in running], [s.next_position for s in running]
         )
-        for sequence, token in zip(running, tokens):
+        for sequence, token in zip(running, _chosen(running, likeliest, logits)):
             sequence.append(token)
         self.stats.decoded(len(running), time.perf_counter() - started)
 
@@ -115,3 +120,15 @@ class ModelRunner:
         # [components, tokens] -> [components, 1 (batch), tokens]
         cos, sin = model.rotary(torch.cat(packed_positions, dim=1)[:, None].to(model.device))
         return model.decode(x, cos, sin, Prefill(pack, cache, model.device), ids)[0], positions
+
+
+def _chosen(running: list[RunningSequence], likeliest: list[int], logits: Tensor) -> list[int]:
+    """The next token of each sequence: the likeliest, or one that is drawn from its row of logits
+    [rows, vocabulary].
+    """
+    return [
+        drawn(logits[row], s.prompt.temperature, s.prompt.seed, len(s.generated))
+        if s.prompt.temperature
+        else token
+        for row, (s, token) in enumerate(zip(running, likeliest))
+    ]

@@ -33,12 +33,12 @@ class Budget:
 
 
 class Waiting:
-    """Prompts that wait, read from their source one ahead. Those that ``why_invalid`` gives a
-    reason for are passed over; their outputs gather in ``refused``.
+    """Prompts that wait, read from their source one ahead; it gives None while it has none. Those
+    that ``why_invalid`` gives a reason for are passed over; their outputs gather in ``refused``.
     """
 
     def __init__(
-        self, prompts: Iterable[Prompt], why_invalid: Callable[[Prompt], str | None]
+        self, prompts: Iterable[Prompt | None], why_invalid: Callable[[Prompt], str | None]
     ) -> None:
         self.source, self.why_invalid = iter(prompts), why_invalid
         self.front: deque[Prompt] = deque()
@@ -46,7 +46,7 @@ class Waiting:
         self.ids: set[str] = set()
 
     def peek(self) -> Prompt | None:
-        """The next prompt, which goes on waiting; None when there is none."""
+        """The next prompt, which goes on waiting; None when there is none (now)."""
         while not self.front and (prompt := next(self.source, None)) is not None:
             if prompt.id in self.ids:
                 error: str | None = f"the id {prompt.id!r} names an earlier prompt"
@@ -75,7 +75,9 @@ class Scheduler:
         self.budget = budget
         self.start((), lambda prompt: None)
 
-    def start(self, prompts: Iterable[Prompt], why_invalid: Callable[[Prompt], str | None]) -> None:
+    def start(
+        self, prompts: Iterable[Prompt | None], why_invalid: Callable[[Prompt], str | None]
+    ) -> None:
         """Begins anew with these prompts; what waited or ran is forgotten."""
         self.waiting = Waiting(prompts, why_invalid)
         self.running: list[RunningSequence] = []

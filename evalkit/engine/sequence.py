@@ -4,7 +4,7 @@ become, and what comes out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Container, Hashable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -44,6 +44,7 @@ class Prompt:
     visuals: in the order of their placeholders.
     max_new_tokens: the longest answer to generate, at least 1.
     choices: token ids of the answers to rank; not read by generation.
+    temperature: 0 for the likeliest tokens; above it they are drawn, as ``seed`` decides.
     prefix: so many tokens from the start hold all visuals; neighbouring prompts with equal visuals
         and an equal prefix share its computation. 0: nothing is shared.
     """
@@ -54,6 +55,8 @@ class Prompt:
     max_new_tokens: int = 128
     choices: tuple[tuple[int, ...], ...] = ()
     prefix: int = 0
+    temperature: float = 0.0
+    seed: int = 0
 
     @property
     def media(self) -> list[Media]:
@@ -105,7 +108,7 @@ class Output:
 
     id: the prompt's.
     ids: the generated tokens, without the stop token.
-    stopped: whether the model ended the answer itself.
+    stopped: whether the model ended the answer itself, or who watched it did.
     logprobs: of a ranked prompt, the log-likelihood of each choice.
     seconds: wall time, of a generated answer from its prefill to its end, of a ranked one its share
         of the pack.
@@ -138,6 +141,12 @@ class RunningSequence:
     def append(self, token: int) -> None:
         self.generated.append(token)
         self.next_position = [n + 1 for n in self.next_position]
+
+
+Watch = Callable[[Sequence[RunningSequence]], Container[str]]
+"""Sees the answers under way after each step, and names those (by their prompts' ids) that end as
+they are.
+"""
 
 
 @dataclass
