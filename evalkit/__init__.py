@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from evalkit.adapter import ModelAdapter as ModelAdapter
     from evalkit.api import Evaluation as Evaluation
+    from evalkit.api import agree as agree
     from evalkit.api import compare as compare
     from evalkit.api import evaluate as evaluate
     from evalkit.api import leaderboard as leaderboard
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "adapter": "ModelAdapter",
-    "api": "Evaluation compare evaluate leaderboard load_results load_samples sweep view",
+    "api": "Evaluation agree compare evaluate leaderboard load_results load_samples sweep view",
     "errors": "DataError EvalkitError UsageError",
     "models.switch": "Switch SwitchSet switch",
     "sources": "Folder Hub JsonLines",

@@ -291,6 +291,21 @@ def read_switches(adapter: type[ModelAdapter], model: Any, given: Iterable[str])
     return out
 
 
+def convert(text: str) -> Any:
+    """An adapter's argument as it is meant: ``4`` -> 4, ``0.5`` -> 0.5, ``true`` -> True,
+    ``none`` -> None, anything else stays text.
+    """
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
 def full_dtype(name: str) -> str:
     """``bfloat16`` for ``bf16``, and so on; other names as they are."""
     return {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "half": "float16"}.get(

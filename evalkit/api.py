@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from evalkit.cell import Cell
+    from evalkit.results.agreement import Agreement
     from evalkit.results.report.server import Server
     from evalkit.results.sweep_values import Findings
     from evalkit.runner import Outcome
@@ -400,6 +402,90 @@ def compare(
         return find_cells(str(_path(side)), _path(output))
 
     return comparison_frame(compare_cells(cells(a), cells(b)))
+
+
+def agree(
+    a: str,
+    b: str,
+    tasks: str | Task | type[Task] | Sequence[str | Task | type[Task]],
+    *,
+    protocol: str = "",
+    output: str | Path = "results",
+    limit: int | float | str | None = None,
+    seed: int | None = None,
+    data: Mapping[str, str | Path] | None = None,
+    progress: bool = True,
+) -> list[Agreement]:
+    """How far two back ends give the same answers, one entry a task: a checkpoint through two
+    adapters, or a server against the reference. What was answered before is not asked again.
+
+    a, b: ``"ADAPTER:MODEL"`` and, after commas, the adapter's arguments
+    (``"openai:nano,url=http://localhost:8000/v1"``); a model alone is the reference adapter's. The
+    other arguments are those of ``evaluate``. Raises UsageError for what can't be run as it is
+    written, EvalkitError for a side that answers nothing.
+    """
+    from evalkit.results.agreement import Agreement
+
+    sides = []
+    for text in (a, b):
+        adapter, model, arguments = _side(text)
+        sides.append(
+            evaluate(
+                tasks,
+                model,
+                adapter=adapter,
+                protocol=protocol,
+                output=output,
+                limit=limit,
+                seed=seed,
+                data=data,
+                progress=progress,
+                **arguments,
+            )
+        )
+    cells = [{cell.task: cell for cell in side.cells} for side in sides]
+    common = [task for task in cells[0] if task in cells[1]]
+    if not common:
+        errors = "; ".join(e for side in sides for e in side.errors)
+        raise EvalkitError(f"no task was answered by both sides: {errors}")
+    pieces = _pieces(_side(a)[1], _side(b)[1])
+    return [Agreement.of_cells(cells[0][task], cells[1][task], pieces) for task in common]
+
+
+def _side(text: str) -> tuple[str, str, dict[str, Any]]:
+    """Adapter, model and arguments of ``ADAPTER:MODEL,NAME=VALUE``."""
+    from evalkit.adapter import convert
+    from evalkit.adapter import registered as adapters
+
+    named, *given = text.split(",")
+    adapter, colon, model = named.partition(":")
+    if not colon or not (adapter in adapters() or adapter.endswith(".py")):
+        adapter, model = "reference", named
+    arguments = {}
+    for part in given:
+        name, equals, value = part.partition("=")
+        if not equals:
+            raise UsageError(f"{text}: expected NAME=VALUE after the model, not {part!r}")
+        arguments[name.strip()] = convert(value.strip())
+    return adapter, model or "nano", arguments
+
+
+def _pieces(*models: str) -> Callable[[str], list[str]]:
+    """How answers are cut into tokens: by the first of the models whose tokenizer is at hand, else
+    into words.
+    """
+    from evalkit.nano import shipped
+
+    for model in models:
+        path = shipped().get(model, Path(model)) / "tokenizer.json"
+        if path.is_file():
+            from tokenizers import Tokenizer
+
+            tokenizer = Tokenizer.from_file(str(path))
+            return lambda text: [
+                text[start:end] for start, end in tokenizer.encode(text).offsets if end > start
+            ]
+    return re.compile(r"\w+|\W").findall
 
 
 def leaderboard(output: str | Path = "results") -> pd.DataFrame:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from evalkit.cli import (
+    agree,
     ask,
     bench,
     compare,
@@ -51,6 +52,7 @@ VERBS = (
     ask,
     leaderboard,
     compare,
+    agree,
     sweep,
     view,
     report,

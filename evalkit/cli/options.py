@@ -173,7 +173,7 @@ def adapter_arguments(args: argparse.Namespace) -> dict[str, Any]:
     """The adapter's arguments from --model-args, --switch, --batch-size, --device and the like,
     as values. Raises UsageError.
     """
-    from evalkit.adapter import adapter_class, read_switches, refuse_secret
+    from evalkit.adapter import adapter_class, convert, read_switches, refuse_secret
 
     out: dict[str, Any] = {}
     for text in filter(str.strip, args.model_args.split(",")):
@@ -218,7 +218,7 @@ def command_of(args: argparse.Namespace) -> str:
 
 def _recordable(text: str, args: argparse.Namespace) -> str:
     """``name=value`` of --model-args, the value as a digest where it may be anything."""
-    from evalkit.adapter import adapter_class, unnamed_arguments
+    from evalkit.adapter import adapter_class, convert, unnamed_arguments
     from evalkit.safe_text import digest_of
 
     name, _, value = (part.strip() for part in text.partition("="))
@@ -229,19 +229,6 @@ def _recordable(text: str, args: argparse.Namespace) -> str:
     if known or not isinstance(convert(value), str):
         return text
     return f"{name}={digest_of(value)}"
-
-
-def convert(text: str) -> Any:
-    """``4`` -> 4, ``0.5`` -> 0.5, ``true`` -> True, ``none`` -> None, anything else stays text."""
-    words = {"true": True, "false": False, "none": None}
-    if text.lower() in words:
-        return words[text.lower()]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def data_paths(texts: Sequence[str]) -> dict[str, Path]:
