@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from evalkit.adapter import ModelAdapter, adapter_class, make_adapter, unnamed_arguments
+from evalkit.asking import Asking
 from evalkit.bounds import bounds
 from evalkit.errors import CheckpointError, EvalkitError, UsageError
 from evalkit.safe_text import digest_of, harmless, mapped, mask, masked
@@ -197,6 +198,8 @@ class Plan:
         for cell, selection in zip(self.cells, self.selections):
             scored = cell.stored.scored() if cell.stored.exists else {}
             ids = selected_ids(cell, selection)
+            if ids is not None and (n := cell.asking.repeats) > 1:
+                ids = [f"{id}#{k}" for id in ids for k in range(n)]
             done = len(scored) if ids is None else sum(id in scored for id in ids)
             out.append(Outlook(cell.name, cell.folder, done, None if ids is None else len(ids)))
         return out
@@ -220,6 +223,11 @@ def evaluate(
     *,
     adapter: str | type[ModelAdapter] | ModelAdapter = "reference",
     protocol: str = "",
+    system: str = "",
+    num_fewshot: int = 0,
+    fewshot_from: str = "",
+    temperature: float = 0.0,
+    repeats: int = 1,
     output: str | Path = "results",
     limit: int | float | str | None = None,
     seed: int | None = None,
@@ -245,10 +253,15 @@ def evaluate(
         only names it in tables.
     protocol: whose prompt, settings and reading of answers, ``"lmms-eval"``; the tasks' own default
         if not given.
+    system: a system prompt, in place of the task's.
+    num_fewshot, fewshot_from: so many examples before each question, from another subset of the
+        task (a local copy of it may be in ``data``).
+    temperature: above 0 answers are drawn instead of greedy, ``repeats`` of each sample.
     output: the folder where results are kept.
     limit: the first N samples (``100``), those from A up to B (``"50-100"``), or a share (``0.1``,
         ``"10%"``). Scores of a part are for trying things out.
-    seed: draws the ``limit`` samples at random instead.
+    seed: draws the ``limit`` samples at random instead; also decides what examples and answers
+        are drawn (0).
     ids: only the samples of these ids.
     data: local copies of subsets' data, ``{"docvqa:val": "folder"}``.
     columns, metric, prompt: how tasks that are given as data are read, where their columns don't
@@ -269,6 +282,7 @@ def evaluate(
             model,
             adapter=adapter,
             protocol=protocol,
+            asking=Asking(system, num_fewshot, fewshot_from, temperature, seed or 0, repeats),
             output=output,
             limit=limit,
             seed=seed,
@@ -290,6 +304,7 @@ def plan(
     *,
     adapter: str | type[ModelAdapter] | ModelAdapter = "reference",
     protocol: str = "",
+    asking: Asking = Asking(),
     output: str | Path = "results",
     limit: int | float | str | None = None,
     seed: int | None = None,
@@ -311,9 +326,10 @@ def plan(
     bounds()  # a mistyped one is an error of the command, not of every sample
     reading = {"columns": dict(columns or {}), "metric": metric, "prompt": prompt}
     chosen = tasks_of(tasks, protocol, {k: v for k, v in reading.items() if v})
-    limits = Limit.of(limit, seed, ids)
+    limits = Limit.of(limit, None if limit is None and asking.draws else seed, ids)
     # made whole before an adapter is built: one that changes the present folder moves nothing
-    paths = check_data(data or {}, [t.full_name for t in chosen])
+    shots = {t.full_name: f"{t.name}:{asking.shots_from}" for t in chosen if asking.shots}
+    paths = check_data(data or {}, [*(t.full_name for t in chosen), *shots.values()])
     folder = _path(output).absolute()
     built = build_adapter(adapter, model, arguments or {})
     title = "in memory" if _module(model) is not None else _expanded(cast("str | Path", model))
@@ -321,7 +337,8 @@ def plan(
     for task in chosen:
         where = paths.get(task.full_name)
         try:
-            cell = Cell.make(task, built, title, folder, where, name or "", step)
+            others = paths.get(shots.get(task.full_name, ""))
+            cell = Cell.make(task, built, title, folder, where, name or "", step, asking, others)
             selections.append(limits.selection(task, where))
             cells.append(cell)
         except UsageError:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evalkit.adapter import ModelAdapter, digest, recordable
+from evalkit.asking import Asking, Examples
 from evalkit.code import code_of
 from evalkit.errors import UsageError
 from evalkit.safe_text import without_keys
@@ -30,6 +31,8 @@ class Cell:
     identity: Identity
     data: Path | None = None
     label: str = ""
+    asking: Asking = Asking()
+    examples: Examples = Examples()
 
     @classmethod
     def make(
@@ -41,15 +44,22 @@ class Cell:
         data: Path | None = None,
         label: str = "",
         step: int | None = None,
+        asking: Asking = Asking(),
+        examples_data: Path | None = None,
     ) -> Cell:
         """Works out the identity. ``label`` is what tables call the model instead of its own name;
-        ``step`` is that of a training run, whose results are kept apart. Raises DataError when the
+        ``step`` is that of a training run, whose results are kept apart; ``examples_data`` a local
+        copy of the subset that ``asking`` takes examples from. Raises DataError when the
         data can't be found, UsageError for a task or an adapter that can't be run.
         """
         if task.max_new_tokens < 1:
             raise UsageError(
                 f"{task.full_name}: max_new_tokens is {task.max_new_tokens}; set it above 0"
             )
+        if asking.temperature and (task.rank or not adapter.can_sample):
+            who = f"{task.full_name} ranks" if task.rank else f"adapter {adapter.name!r} is greedy"
+            raise UsageError(f"temperature={asking.temperature:g}: {who}, so nothing can be drawn")
+        examples = asking.examples(task, examples_data)
         try:
             fingerprint = recordable(adapter, adapter.fingerprint)
             if step is not None:
@@ -71,8 +81,9 @@ class Cell:
             fingerprint=fingerprint,
             code={k: v for k, v in code.items() if v},
             protocol=task.describe_protocol(),
+            asking=asking.describe(examples.data),
         )
-        return cls(task, adapter, model, output, identity, data, label)
+        return cls(task, adapter, model, output, identity, data, label, asking, examples)
 
     @property
     def name(self) -> str:

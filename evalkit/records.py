@@ -314,6 +314,10 @@ class Identity:
     """Name and settings of the protocol (prompt, order of media, stop rule, reader of answers).
     Absent for the task's default one."""
 
+    asking: Mapping[str, Any] = field(default_factory=dict)
+    """What is asked beyond the task's own question: system prompt, examples and their data,
+    temperature, seed, repeats. Absent when nothing is."""
+
     @property
     def protocol_name(self) -> str:
         """Empty for the default one."""
@@ -326,8 +330,9 @@ class Identity:
             "fingerprint": dict(self.fingerprint),
             "code": dict(self.code),
             "protocol": dict(self.protocol),
+            "asking": dict(self.asking),
         }
-        return {k: v for k, v in out.items() if v or k not in ("code", "protocol")}
+        return {k: v for k, v in out.items() if v or k not in ("code", "protocol", "asking")}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Identity:
@@ -342,6 +347,7 @@ class Identity:
             fingerprint=dict(_typed(value, "fingerprint", Mapping)),
             code=dict(_typed(value, "code", Mapping, {})),
             protocol=dict(_typed(value, "protocol", Mapping, {})),
+            asking=dict(_typed(value, "asking", Mapping, {})),
         )
 
 

@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, get_args
@@ -296,10 +296,23 @@ class _Stream:
     def _requests(self) -> Iterator[Request]:
         done = self.journal.contents.scored
         for sample in self._selected():
-            self.chosen[id := sample.id] = None
             if isinstance(sample, RowError):
-                self._append(Record.of_row(id, sample.reason))
+                self.chosen[sample.id] = None
+                self._append(Record.of_row(sample.id, sample.reason))
                 continue
+            yield from self._asked(sample, done)
+
+    def _asked(self, sample: Sample, done: Mapping[str, Record]) -> Iterator[Request]:
+        """The requests of a sample, one a repetition, but for those that have their answers."""
+        cell = self.cell
+        try:
+            repetitions = list(cell.asking.ask(sample, cell.examples))
+        except DataError as e:
+            self.chosen[sample.id] = None
+            self._append(Record.of_row(sample.id, str(e)))
+            return
+        for sample in repetitions:
+            self.chosen[id := sample.id] = None
             prompt = prompt_hash(sample)
             if id in done and _asked_before(done[id], sample, prompt):
                 self.reused += 1
@@ -320,6 +333,8 @@ class _Stream:
                     self.cell.identity.max_new_tokens,
                     self.cell.identity.budget,
                     sample.choices,
+                    cell.asking.temperature,
+                    cell.asking.seed_of(id) if cell.asking.temperature else 0,
                 )
 
     def finish(self, completion: Completion) -> None:
@@ -412,6 +427,10 @@ class _Stream:
         """How many samples are selected, as far as that can be told: exactly after an earlier run,
         else from the number of rows, with as many samples a row as there were so far.
         """
+        samples = self._samples()
+        return None if samples is None else samples * self.cell.asking.repeats
+
+    def _samples(self) -> int | None:
         chosen = self.selection
         if chosen.ids:
             return len(chosen.ids)

@@ -41,7 +41,7 @@ from evalkit.records import (
     Session,
     question_of,
 )
-from evalkit.safe_text import MASK
+from evalkit.safe_text import MASK, digest_of
 from evalkit.task import Metric
 
 __all__ = [
@@ -241,6 +241,11 @@ class CellFolder:
         parts = [f"{k}={v}" for k, v in self.results.switches.items()]
         if protocol := self.run.identity.protocol_name:
             parts.append(f"protocol={protocol}")
+        parts += [
+            f"{k}={digest_of(v) if k == 'system' else v}"
+            for k, v in self.run.identity.asking.items()
+            if k != "fewshot_data"
+        ]
         if dtype := self.run.identity.fingerprint.get("dtype"):
             parts.append(str(dtype))
         return " ".join(parts)

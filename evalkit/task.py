@@ -8,8 +8,10 @@ questions of one row, and a ``score(sample, completion)``. Tasks are found by en
 from __future__ import annotations
 
 import math
+import string
 import typing
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -210,6 +212,23 @@ class Task(ABC):
         """
         shown = [media] if isinstance(media, Media) else list(media)
         return self.protocol.messages(shown, self.protocol.text(options, hint, **fields))
+
+    def answer(self, sample: Sample) -> str:
+        """A right answer of a sample, as a model would write it: what an example before a question
+        has as its answer. By default the target where it is a text, the one that most of several
+        texts are, or the letter of an option. Raises UsageError for a task that doesn't say it.
+        """
+        target = sample.target
+        if isinstance(target, str):
+            return target
+        if type(target) is int and 0 <= target < len(sample.choices):
+            return string.ascii_uppercase[target]
+        if isinstance(target, list | tuple) and target and all(isinstance(t, str) for t in target):
+            return Counter(target).most_common(1)[0][0]
+        raise UsageError(
+            f"{self.full_name} doesn't say how a right answer is written, so its samples can't be "
+            f"examples: give {type(self).__name__} a method answer(sample)"
+        )
 
     @abstractmethod
     def samples(self, row: Row) -> Iterable[Sample | DataError]:

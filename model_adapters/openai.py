@@ -11,6 +11,7 @@ docs/openai.md says how each setting is used.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import math
 import os
@@ -198,7 +199,7 @@ class OpenAIAdapter(ModelAdapter):
             **{k: v for k, v in vars(self.bounds).items() if v is not None},
         }
         if self.chat_template:
-            sent["chat_template"] = digest_of(self.chat_template)
+            sent["chat_template"] = hashlib.sha256(self.chat_template.encode()).hexdigest()
         if self.extra:
             sent["extra"] = digest_of(json.dumps(self.extra, sort_keys=True))
         return {

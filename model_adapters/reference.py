@@ -7,6 +7,7 @@ It knows no family: what a checkpoint is, and how images and text become its pro
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, replace
 from functools import cached_property, lru_cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.adapter import (
@@ -30,6 +32,7 @@ from evalkit.media import decode_image, decode_video, frame_times
 from evalkit.models.registry import FAMILIES, Family, family, family_of, model_type
 from evalkit.models.sampling import Sampling
 from evalkit.models.switch import Switch
+from evalkit.models.template import Template
 from evalkit.models.weights import tensors_digest, weights_digest
 from evalkit.nano import checkpoint_folder
 from evalkit.prefetch import prefetch
@@ -50,6 +53,9 @@ if TYPE_CHECKING:
     from evalkit.engine import Engine, Output, Prompt, Visual
     from evalkit.engine.sequence import RunningSequence
 
+_About = tuple[Sequence[str], TokenCounts, BoxSpace | None]
+"""Of a request under way: its choices, its prompt's tokens, and how boxes in its answer are meant.
+"""
 TRIM_THRESHOLD = 32 << 20
 """Bytes of freed memory that may lie in the process, for the next tensors, before it is given back
 to the system.
@@ -69,7 +75,8 @@ class ReferenceAdapter(ModelAdapter):
     emulate it; ``device`` None takes a GPU when there is one. ``batch_size`` sequences run at once
     in packs of at most ``batch_tokens`` prompt tokens, both chosen from free memory if None; in
     float32 neither changes an answer. ``compile`` fuses element-wise operations, which pays on long
-    runs only. All further arguments are switches of the family (``switches``).
+    runs only. ``chat_template`` is a file whose Jinja template takes the place of the checkpoint's.
+    All further arguments are switches of the family (``switches``).
     """
 
     name = "reference"
@@ -86,6 +93,7 @@ class ReferenceAdapter(ModelAdapter):
         workers: int = 2,
         compile: bool = False,
         companions: str | None = None,
+        chat_template: str | None = None,
         **switches: Any,
     ) -> None:
         from evalkit.models.device import DTYPES, checked_device, without_emulation
@@ -129,6 +137,9 @@ class ReferenceAdapter(ModelAdapter):
         self.box_space = self.family.box_space
         self.max_waiting = MAX_WAITING if self.device == "cpu" else MAX_WAITING_FOR_GPU
         self.chat = self.family.Chat(self.folder, self.config, self.switched)
+        self.given_template = _template(chat_template) if chat_template else None
+        if self.given_template is not None:
+            self.chat.template = Template(self.given_template)
         self.processor = self.family.Processor.load(self.folder, self.switched)
         self._visual = lru_cache(maxsize=4)(self._process)
 
@@ -154,6 +165,7 @@ class ReferenceAdapter(ModelAdapter):
             "trained_with": dict(self.config.trained_with),
             "inference_probe": self.switched.probes(self.changed),
             "generation": self.chat.generation,
+            **({"chat_template": _sha256(self.given_template)} if self.given_template else {}),
         }
 
     @cached_property
@@ -202,7 +214,7 @@ class ReferenceAdapter(ModelAdapter):
 
     def _run(self, requests: Iterable[Request], ranked: bool) -> Iterator[Completion]:
         self.engine.stats.reset()
-        under_way: dict[str, tuple[Sequence[str], TokenCounts, BoxSpace | None]] = {}
+        under_way: dict[str, _About] = {}
         failed: list[Completion] = []
 
         def prompts() -> Generator[Prompt]:
@@ -220,10 +232,7 @@ class ReferenceAdapter(ModelAdapter):
                     if isinstance(prompt, Completion):
                         failed.append(prompt)
                     else:
-                        seen = self.visual_tokens(prompt.ids)
-                        counts = TokenCounts(len(prompt.ids) - seen, seen)
-                        about = request.choices, counts, self._box_space(prompt)
-                        under_way.setdefault(prompt.id, about)
+                        under_way.setdefault(prompt.id, self._about(request, prompt))
                         yield prompt
 
         tidy = Tidy(TRIM_THRESHOLD)
@@ -243,23 +252,22 @@ class ReferenceAdapter(ModelAdapter):
         self, requests: Iterator[Request | None], said: Callable[[str, Callable[[], str]], bool]
     ) -> Iterator[Completion]:
         """As in the base class, in one call of the engine: a request joins those under way."""
-        under_way: dict[str, TokenCounts] = {}
+        under_way: dict[str, _About] = {}
         failed: list[Completion] = []
         preparing: deque[Future[tuple[Request, Prompt | Completion]]] = deque()
 
         def prompts(pool: ThreadPoolExecutor) -> Iterator[Prompt | None]:
             while True:
-                while (request := next(requests, None)) is not None:
-                    preparing.append(pool.submit(self._prepare, request))
+                while (asked := next(requests, None)) is not None:
+                    preparing.append(pool.submit(self._prepare, asked))
                 if not preparing or (self.engine.scheduler.running and not preparing[0].done()):
                     yield None
                     continue
-                _, prompt = preparing.popleft().result()
+                request, prompt = preparing.popleft().result()
                 if isinstance(prompt, Completion):
                     failed.append(prompt)
                 else:
-                    seen = self.visual_tokens(prompt.ids)
-                    under_way[prompt.id] = TokenCounts(len(prompt.ids) - seen, seen)
+                    under_way[prompt.id] = self._about(request, prompt)
                     yield prompt
 
         def watch(running: Sequence[RunningSequence]) -> set[str]:
@@ -275,7 +283,7 @@ class ReferenceAdapter(ModelAdapter):
                     under_way.pop(output.id, None)
                     yield Completion(output.id, finish_reason="error", error=output.error)
                 else:
-                    yield self._completion((), under_way.pop(output.id), output)
+                    yield self._completion(*under_way.pop(output.id), output)
                 while failed:
                     yield failed.pop()
         yield from failed
@@ -324,6 +332,11 @@ class ReferenceAdapter(ModelAdapter):
             request.temperature,
             request.seed,
         )
+
+    def _about(self, request: Request, prompt: Prompt) -> _About:
+        seen = self.visual_tokens(prompt.ids)
+        counts = TokenCounts(len(prompt.ids) - seen, seen)
+        return request.choices, counts, self._box_space(prompt)
 
     def visual_tokens(self, ids: Sequence[int]) -> int:
         """How many of a prompt's tokens stand for media."""
@@ -389,6 +402,17 @@ class ReferenceAdapter(ModelAdapter):
             logprobs=output.logprobs,
             box_space=box_space,
         )
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _template(path: str) -> str:
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise UsageError(f"chat_template={path}: can't be read ({e})") from e
 
 
 def _family(model: str | nn.Module) -> Family:

@@ -134,7 +134,7 @@ def test_exit_code_2_for_a_wrong_command_with_what_is_right(
     [
         (("list",), "did you mean tasks?"),
         (("evaluate", "docvqa"), "did you mean run?"),
-        (("run", "--tasks", "docvqa", "--num_fewshot", "5"), "prompts are zero-shot"),
+        (("run", "--tasks", "docvqa", "--num_fewshot", "5"), "examples come from a named subset"),
         (("run", "--tasks", "docvqa", "--log_samples"), "always journaled"),
         (("run", "--tasks", "docvqa", "--gen_kwargs", "x=1"), "greedy"),
         (("run", "--tasks", "docvqa", "--position", "rope1d"), "--switch position=VALUE"),

@@ -42,7 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("task", "own", "own_yaml", "adapter", "sources", "rows", "clips", "protocols"),
         *("multiple_choice", "yes_no", "submission"),
-    ),
+    "task", "own", "own_yaml", "adapter", "sources", "rows", "clips", "protocols", "asking"),
     ("tasks", "video_choice", "model_adapters", "nano", "pretrained"),
     ("cell", "store", "journal", "records", "units"),
     ("runner", "selection", "data_check", "lab", "imports"),

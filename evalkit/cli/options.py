@@ -135,6 +135,12 @@ def model_options(parser: argparse.ArgumentParser) -> None:
         help="of the openai adapter: ask nothing more once so much is spent (with price_in, "
         "price_out in --model-args)",
     )
+    group.add_argument(
+        "--chat-template",
+        type=path,
+        metavar="FILE",
+        help="a Jinja template for the checkpoint's own",
+    )
     group.add_argument("--device", help="cpu, cuda, cuda:1; a GPU if there is one")
     group.add_argument(
         "--dtype",
@@ -192,11 +198,11 @@ def adapter_arguments(args: argparse.Namespace) -> dict[str, Any]:
             f"--model-args {given[0]}: this is a switch; write --switch {given[0]}={out[given[0]]}"
         )
     out |= read_switches(adapter, args.model, args.switch)
-    for name in ("batch_size", "batch_tokens", "max_cost", "device", "dtype"):
+    for name in ("batch_size", "batch_tokens", "max_cost", "chat_template", "device", "dtype"):
         if (value := getattr(args, name)) is not None:
             if name in out:
                 raise UsageError(f"{name} is given twice")
-            out[name] = value
+            out[name] = str(value) if isinstance(value, Path) else value
     return out
 
 

@@ -35,16 +35,16 @@ VERB_WORDS = {
 """Words that other tools use for a verb."""
 
 ELSEWHERE = {
-    "num-fewshot": "prompts are zero-shot, as benchmarks define them; examples belong in a task",
-    "fewshot-as-multiturn": "prompts are zero-shot, as the benchmarks define them",
+    "fewshot-as-multiturn": "examples (--num-fewshot) are always turns of the conversation",
     "log-samples": "every answer is always journaled; read them with evalkit.load_samples()",
     "log-samples-suffix": "every answer is always journaled, in the cell's own folder",
     "predict-only": "every answer is journaled; evalkit rescore scores them again",
-    "gen-kwargs": "answers are greedy; their length is the task's max_new_tokens",
+    "gen-kwargs": "answers are greedy unless --temperature is set; their length is the task's "
+    "max_new_tokens",
     "max-new-tokens": "an answer's length is the task's max_new_tokens: part of what is measured",
-    "temperature": "answers are greedy, so that a score can be repeated",
-    "system-instruction": "the prompt is the task's; give ./my_task.py with your own message",
-    "apply-chat-template": "the checkpoint's own chat template is always applied",
+    "system-instruction": "use --system",
+    "apply-chat-template": "the checkpoint's own chat template is always applied; --chat-template "
+    "gives another",
     "wandb-args": "no tracker is built in; log what evalkit.load_results() returns",
     "wandb-log-samples": "no tracker is built in; log what evalkit.load_samples() returns",
     "hf-hub-log-args": "nothing is uploaded; results lie in the output folder",

@@ -18,6 +18,7 @@ from evalkit.cli.options import (
     reading_options,
     share,
     talk_options,
+    whole,
 )
 from evalkit.cli.output import near, print_error, print_json
 from evalkit.cli.tasks import shown_samples
@@ -46,6 +47,20 @@ def add_parser(verbs: Verbs) -> None:
         help="whose prompt, settings and reading of answers: qwen2-vl, lmms-eval, vlmevalkit, "
         "evalscope; evalkit tasks NAME shows those that a task has",
     )
+    asking = parser.add_argument_group("asking")
+    asking.add_argument("--system", default="", metavar="TEXT", help="a system prompt")
+    asking.add_argument(
+        "--num-fewshot", type=whole, default=0, metavar="N", help="examples before each question"
+    )
+    asking.add_argument(
+        "--fewshot-from", default="", metavar="SUBSET", help="the task's subset that they are of"
+    )
+    asking.add_argument(
+        "--temperature", type=float, default=0.0, help="above 0 answers are drawn (0: greedy)"
+    )
+    asking.add_argument(
+        "--repeats", type=whole, default=1, metavar="N", help="drawn answers of each sample (1)"
+    )
     model_options(parser)
     data = parser.add_argument_group("data")
     data_option(data)
@@ -56,7 +71,11 @@ def add_parser(verbs: Verbs) -> None:
         help="the first N samples, those from A up to B, or a share (10%%, 0.1); never quote such "
         "a score",
     )
-    data.add_argument("--seed", type=int, help="with --limit: draw the samples at random")
+    data.add_argument(
+        "--seed",
+        type=int,
+        help="with --limit: draw the samples at random; also of examples and drawn answers (0)",
+    )
     data.add_argument(
         "--sample-id",
         action="append",
@@ -82,6 +101,7 @@ def add_parser(verbs: Verbs) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from evalkit import api
+    from evalkit.asking import Asking
 
     output = args.output.absolute()
     plan = api.plan(
@@ -89,6 +109,14 @@ def main(args: argparse.Namespace) -> int:
         args.model,
         adapter=args.adapter,
         protocol=args.protocol,
+        asking=Asking(
+            args.system,
+            args.num_fewshot,
+            args.fewshot_from,
+            args.temperature,
+            args.seed or 0,
+            args.repeats,
+        ),
         output=args.output,
         limit=args.limit,
         seed=args.seed,
@@ -152,6 +180,7 @@ def _write_leaderboard(output: Path) -> Path | None:
 
 def _show(evaluation: Evaluation) -> None:
     from evalkit.results import interval_text
+    from evalkit.results.repeats import repeated
 
     rows = []
     for o in evaluation.outcomes:
@@ -160,6 +189,10 @@ def _show(evaluation: Evaluation) -> None:
         for m in o.results.metrics:
             interval = interval_text(m.ci_low, m.ci_high)
             rows.append((o.cell.name, m.metric, f"{m.value:.1f}", interval, *counts))
+        for r in repeated(o.cell.stored) if o.cell.asking.repeats > 1 else ():
+            interval = interval_text(r.low, r.high)
+            name = f"{r.metric}, {r.name}"
+            rows.append((o.cell.name, name, f"{r.value:.1f}", interval, str(r.n), *counts[1:]))
         if not o.results.metrics:
             rows.append((o.cell.name, "no score", "–", "–", *counts))
     if rows:

@@ -104,7 +104,11 @@ class Chat(Protocol):
 
     stop_ids: tokens that end an answer; visual_ids: placeholders of images and videos.
     generation: how answers are generated, in words: part of a cell's identity.
+    template: the chat template (``evalkit.models.template.Template``), which may be replaced; a
+        family without one takes none of a user's.
     """
+
+    template: Any
 
     @property
     def stop_ids(self) -> frozenset[int]: ...

@@ -1,0 +1,94 @@
+"""Several drawn answers of each sample, taken together: pass@k, and the answer that most agree on.
+
+pass@k is the unbiased estimate of Chen et al., "Evaluating Large Language Models Trained on Code"
+(2021), section 2.1: of n answers with c right ones, the chance that k of them hold a right one. The
+majority's score is that of the answer read most often; where several are, their mean, which is
+what a random choice among them scores. Intervals are over clusters, so that the repetitions of a
+sample count as one observation and not as many.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evalkit.records import MetricResult, Record
+from evalkit.stats import mean_interval
+from evalkit.store import CellFolder
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A value over samples of several answers, as people read it (scale applied). ``name``:
+    ``pass@4``, ``majority@8``.
+    """
+
+    name: str
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+def repeated(cell: CellFolder) -> list[Repeated]:
+    """pass@k for k = 1, 2, 4, ... where answers are right or wrong, and the majority's score, by
+    the cell's headline metric; nothing for a cell without repetitions. Samples of which an answer
+    is missing are left out.
+    """
+    repeats = int(cell.run.identity.asking.get("repeats", 1))
+    if repeats < 2 or not cell.results.metrics:
+        return []
+    metric = cell.results.metrics[0]
+    samples: dict[str, list[Record]] = {}
+    for record in cell.scored().values():
+        if metric.metric in record.scores and "sample" in record.metadata:
+            samples.setdefault(str(record.metadata["sample"]), []).append(record)
+    whole = [records for records in samples.values() if len(records) == repeats]
+    if not whole:
+        return []
+    scores = [[r.scores[metric.metric] for r in records] for records in whole]
+    out = []
+    if all(value in (0.0, 1.0) for own in scores for value in own):
+        k = 1
+        while k <= repeats:
+            values = [pass_at(len(own), round(sum(own)), k) for own in scores]
+            out.append(_value(f"pass@{k}", metric, values, whole))
+            k *= 2
+    values = [majority(records, metric.metric) for records in whole]
+    return [*out, _value(f"majority@{repeats}", metric, values, whole)]
+
+
+def pass_at(n: int, right: int, k: int) -> float:
+    """The chance that k of n answers, of which so many are right, hold a right one."""
+    return 1 - math.comb(n - right, k) / math.comb(n, k)
+
+
+def majority(records: Sequence[Record], metric: str) -> float:
+    """The score of what most of a sample's answers were read as. Answers that could not be read
+    have no vote, unless none could.
+    """
+    votes = [r for r in records if not r.unparsed] or list(records)
+    read = [json.dumps(r.parsed, sort_keys=True) for r in votes]
+    counts = Counter(read)
+    most = max(counts.values())
+    # each of those that most agree on has one vote, whatever scores its own answers have
+    means = [
+        math.fsum(r.scores[metric] for r, own in zip(votes, read) if own == answer) / most
+        for answer, count in counts.items()
+        if count == most
+    ]
+    return math.fsum(means) / len(means)
+
+
+def _value(
+    name: str, metric: MetricResult, values: Sequence[float], samples: Sequence[Sequence[Record]]
+) -> Repeated:
+    first = [records[0] for records in samples]
+    groups = [str(r.metadata.get(metric.group)) for r in first] if metric.group else None
+    mean = mean_interval(values, [r.cluster for r in first], groups)
+    low, high = (None if v is None else v * metric.scale for v in (mean.low, mean.high))
+    return Repeated(name, metric.metric, mean.value * metric.scale, low, high, len(values))
