@@ -140,7 +140,7 @@ class _Turn:
     @classmethod
     def of(cls, task: Task, sample: Sample) -> _Turn:
         question = tuple(m for m in sample.messages if m.role != "system")
-        answer = Message("assistant", (Text(task.answer(sample)),))
+        answer = Message("assistant", (Text(task.right_answer(sample)),))
         return cls((*question, answer), _media(sample))
 
 

@@ -213,7 +213,7 @@ class Task(ABC):
         shown = [media] if isinstance(media, Media) else list(media)
         return self.protocol.messages(shown, self.protocol.text(options, hint, **fields))
 
-    def answer(self, sample: Sample) -> str:
+    def right_answer(self, sample: Sample) -> str:
         """A right answer of a sample, as a model would write it: what an example before a question
         has as its answer. By default the target where it is a text, the one that most of several
         texts are, or the letter of an option. Raises UsageError for a task that doesn't say it.
@@ -227,7 +227,7 @@ class Task(ABC):
             return Counter(target).most_common(1)[0][0]
         raise UsageError(
             f"{self.full_name} doesn't say how a right answer is written, so its samples can't be "
-            f"examples: give {type(self).__name__} a method answer(sample)"
+            f"examples: give {type(self).__name__} a method right_answer(sample)"
         )
 
     @abstractmethod

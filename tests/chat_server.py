@@ -86,7 +86,7 @@ class ChatServer:
                     self.connection.close()
                     self.close_connection = True
                 elif fault == "hang":
-                    time.sleep(1.0)
+                    time.sleep(2.5)
                     self.close_connection = True
                 elif fault == "cut":
                     self.reply(200, outer.answer(body), cut=True)

@@ -116,9 +116,9 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, settings: Any, message: 
 def test_an_adapter_that_is_greedy_and_a_task_of_boxes_say_so(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="'adder' is greedy"):
         evalkit.evaluate(Splits, "m", adapter=Adder, output=tmp_path, temperature=0.5)
-    with pytest.raises(UsageError, match="refcocog?.* method answer"):
+    with pytest.raises(UsageError, match="refcocog?.* method right_answer"):
         task = evalkit.api.tasks_of("refcoco")[0]
-        task.answer(Sample("1", target=[1.0, 2.0, 3.0, 4.0]))
+        task.right_answer(Sample("1", target=[1.0, 2.0, 3.0, 4.0]))
 
 
 def test_repetitions_of_a_sample_are_one_cluster_and_are_resumed(tmp_path: Path) -> None:

@@ -41,8 +41,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("media", "prefetch", "patience", "pace", "plugin", "progress", "provenance", "code"),
     (
         *("task", "own", "own_yaml", "adapter", "sources", "rows", "clips", "protocols"),
-        *("multiple_choice", "yes_no", "submission"),
-    "task", "own", "own_yaml", "adapter", "sources", "rows", "clips", "protocols", "asking"),
+        *("multiple_choice", "yes_no", "submission", "asking"),
+    ),
     ("tasks", "video_choice", "model_adapters", "nano", "pretrained"),
     ("cell", "store", "journal", "records", "units"),
     ("runner", "selection", "data_check", "lab", "imports"),

@@ -155,17 +155,17 @@ def test_a_resized_picture_lies_within_its_bounds(size: tuple[int, int]) -> None
 
 
 def test_failed_calls_lose_no_answer_and_double_none() -> None:
-    faults = some(0.3, "429,500,503,reset,hang,cut,html,408")
+    faults = some(0.3, "429,500,503,reset,cut,html,408,500,reset,cut,html,hang")
     with serving(fault=faults) as flaky:
         done = list(
-            adapter(flaky, request_timeout=0.3, tries=30).generate(
-                ask(str(i), Text(f"q{i}")) for i in range(100)
+            adapter(flaky, request_timeout=2.0, tries=30).generate(
+                ask(str(i), Text(f"q{i}")) for i in range(80)
             )
         )
-        assert sorted(c.id for c in done) == sorted(map(str, range(100)))
-        assert {c.id: c.text for c in done} == {str(i): f"re: q{i}" for i in range(100)}
+        assert sorted(c.id for c in done) == sorted(map(str, range(80)))
+        assert {c.id: c.text for c in done} == {str(i): f"re: q{i}" for i in range(80)}
         answered = flaky.failed.pop("None")
-        assert answered == 100, "a question that has its answer is not asked again"
+        assert answered == 80, "a question that has its answer is not asked again"
         assert sum(flaky.failed.values()) > 20 and len(flaky.failed) > 4
 
 

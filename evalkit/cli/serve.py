@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from evalkit.cli.options import adapter_arguments, model_options, talk_options, whole
@@ -61,7 +62,10 @@ def main(args: argparse.Namespace) -> int:
         Limits(args.max_tokens),
     )
     app = make_app(adapter, settings)
-    serve(app, args.host, args.port, lambda at: print(
-        f"{settings.model} at {at} (page), {at}/v1 (API); Ctrl-C ends it", flush=True
-    ))  # fmt: skip
+
+    def announce(at: str) -> None:
+        print(f"{settings.model} at {at} (page), {at}/v1 (API); Ctrl-C ends it", flush=True)
+
+    with suppress(KeyboardInterrupt):  # also a signal to end: there is nothing to go on with
+        serve(app, args.host, args.port, announce)
     return 0
