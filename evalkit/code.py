@@ -36,7 +36,7 @@ ANSWER_MAKING = tuple(
     f"evalkit.{name}"
     for name in (
         "models engine media timeline subtitles model_adapters tasks video_choice metrics "
-        "multiple_choice yes_no protocols own sources rows clips formats nano lab pretrained"
+        "multiple_choice yes_no protocols own sources rows clips formats nano probes lab pretrained"
     ).split()
 )
 """Modules and packages whose code can change an answer or a score."""

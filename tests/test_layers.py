@@ -35,6 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stats",
         "metrics",
         "data",
+        "probes",
     ),
     ("models", "engine"),
     ("types",),
@@ -68,7 +69,7 @@ BANS: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
     ),
 )
 # who may import a model family by name
-FAMILY_READERS = ("models", "model_adapters", "nano", "pretrained")
+FAMILY_READERS = ("models", "model_adapters", "nano", "lab", "pretrained")
 NO_TORCH = (
     "api cli engine.scheduler metrics models.switch results selection stats store sweeps task "
     "tasks types"

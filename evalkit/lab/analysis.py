@@ -16,7 +16,6 @@ from scipy import stats
 
 from evalkit.lab.schedule import FinishedRun
 from evalkit.lab.study import Arm, Hypothesis, Study
-from evalkit.lab.voxels import Kind
 
 LEVEL = 0.05
 POWER = 0.8
@@ -53,7 +52,7 @@ class Effect:
 
 
 def effect(
-    runs: Sequence[FinishedRun], a: Arm, b: Arm, condition: str, kind: Kind, level: float = LEVEL
+    runs: Sequence[FinishedRun], a: Arm, b: Arm, condition: str, kind: str, level: float = LEVEL
 ) -> Effect | None:
     """The paired effect; None with fewer than two common seeds."""
     sides = [
@@ -126,16 +125,18 @@ def verdict(h: Hypothesis, e: Effect) -> Verdict:
 @dataclass(frozen=True)
 class MeanScores:
     """Means over the seeds of an arm: NLL in nats, with its standard deviation (``spread``; NaN for
-    one seed), and the share of right answers.
+    one seed), and the shares of a ``Measurement``.
     """
 
     nll: float
     spread: float
     right: float
+    valid: float
+    choice: float
 
 
 def mean_scores(
-    runs: Sequence[FinishedRun], arm: Arm, condition: str, kind: Kind
+    runs: Sequence[FinishedRun], arm: Arm, condition: str, kind: str
 ) -> MeanScores | None:
     """Those of one kind of question in one condition; None where nothing was run."""
     measured = [
@@ -148,10 +149,13 @@ def mean_scores(
     n = len(measured)
     mean = sum(m.nll for m in measured) / n
     spread = math.sqrt(sum((m.nll - mean) ** 2 for m in measured) / (n - 1)) if n > 1 else math.nan
-    return MeanScores(mean, spread, sum(m.right for m in measured) / n)
+    right, valid, choice = (
+        sum(getattr(m, name) for m in measured) / n for name in ("right", "valid", "choice")
+    )
+    return MeanScores(mean, spread, right, valid, choice)
 
 
-def steps_to(runs: Sequence[FinishedRun], arm: Arm, kind: Kind, right: float = 0.8) -> float | None:
+def steps_to(runs: Sequence[FinishedRun], arm: Arm, kind: str, right: float = 0.8) -> float | None:
     """Median over seeds of the step at which training answers pass this share; None: never."""
     reached = []
     for f in runs:

@@ -11,7 +11,6 @@ from evalkit.files import replace
 from evalkit.lab.analysis import effect, mean_scores
 from evalkit.lab.schedule import FinishedRun
 from evalkit.lab.study import Study
-from evalkit.lab.voxels import KINDS, Kind
 from evalkit.palette import BLUE
 
 
@@ -33,9 +32,9 @@ def write_figures(study: Study, runs: Sequence[FinishedRun], folder: Path) -> li
 
 def _forest(figure: Any, study: Study, runs: Sequence[FinishedRun]) -> None:
     base, condition = study.arm(study.baseline), study.first_condition
-    axes = figure.subplots(1, len(KINDS), sharey=True)
+    axes = figure.subplots(1, len(study.kinds), sharey=True)
     arms = [a for a in study.arms() if a != base]
-    for ax, kind in zip(axes, KINDS):
+    for ax, kind in zip(axes, study.kinds):
         for y, arm in enumerate(reversed(arms)):
             e = effect(runs, arm, base, condition, kind)
             if e:
@@ -51,8 +50,8 @@ def _forest(figure: Any, study: Study, runs: Sequence[FinishedRun]) -> None:
 
 
 def _heat(figure: Any, study: Study, runs: Sequence[FinishedRun]) -> None:
-    columns: list[tuple[str, Kind]] = [
-        (n, k) for n, c in study.conditions.items() if c.view == "whole" for k in KINDS
+    columns: list[tuple[str, str]] = [
+        (n, k) for n, c in study.conditions.items() if c.view == "whole" for k in study.kinds
     ]
     arms = study.arms()
     values = [
@@ -65,15 +64,15 @@ def _heat(figure: Any, study: Study, runs: Sequence[FinishedRun]) -> None:
     ax.set_yticks(range(len(arms)), [a.name for a in arms], fontsize=8)
     ax.set_xticks(range(len(columns)), [k for _, k in columns], fontsize=6, rotation=90)
     for i, (name, kind) in enumerate(columns):
-        if kind == KINDS[0]:
+        if kind == study.kinds[0]:
             ax.text(i - 0.5, -0.7, name, fontsize=7, rotation=20)
             ax.axvline(i - 0.5, color="white", lw=1)
     figure.colorbar(image, ax=ax, label="share right", shrink=0.8)
 
 
 def _curves(figure: Any, study: Study, runs: Sequence[FinishedRun]) -> None:
-    axes = figure.subplots(1, len(KINDS), sharey=True)
-    for ax, kind in zip(axes, KINDS):
+    axes = figure.subplots(1, len(study.kinds), sharey=True)
+    for ax, kind in zip(axes, study.kinds):
         for i, arm in enumerate(study.arms()):
             curves = [f.result.curve for f in runs if f.arm == arm and f.run.rate == 1]
             if curves:

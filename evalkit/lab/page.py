@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from evalkit.lab.analysis import HypothesisTest, MeanScores, effect, mean_scores
 from evalkit.lab.figures import write_figures
 from evalkit.lab.schedule import FinishedRun
 from evalkit.lab.study import Study
-from evalkit.lab.voxels import KINDS, ceilings
+from evalkit.probes.oracle import KNOWLEDGE, Ceiling, ceilings
+from evalkit.probes.scene import Knowledge
 
 VERDICTS = {
     "held": "**held**",
@@ -30,10 +31,16 @@ VERDICTS = {
     "not run": "not run",
 }
 PAGE, HYPOTHESES = "README.md", "hypotheses.json"
+KNOWN: Mapping[Knowledge, str] = {
+    "whole": "knows everything",
+    "shuffled": "sees the marks elsewhere (shuffled)",
+    "blind": "sees the grid's size alone (blind)",
+    "first_second": "sees the first second alone",
+    "index": "knows indices and the number of tokens (all that 1D tells)",
+}
+"""Ideal observers, as the tables name them."""
 CHANCE_MARGIN = 0.03
 """How far above chance, as a share right, the shuffled view may be."""
-PLACES = tuple(kind for kind in KINDS if kind != "colour")
-"""The questions that only positions answer."""
 
 
 def is_current(study: Study, folder: Path) -> bool:
@@ -64,15 +71,20 @@ def _digest(study: Study) -> str:
     return hashlib.sha256(study.model_dump_json().encode()).hexdigest()[:12]
 
 
-def write(study: Study, runs: Sequence[FinishedRun], folder: Path, command: str) -> Path:
-    """Writes ``README.md``, ``effects.csv``, ``scores.csv`` and figures; returns the page."""
+def write(
+    study: Study, runs: Sequence[FinishedRun], folder: Path, command: str, start: str = ""
+) -> Path:
+    """Writes ``README.md``, ``effects.csv``, ``scores.csv`` and figures; returns the page.
+    ``start``: the checkpoint that all arms were fine-tuned from.
+    """
     tested = analysis.test_hypotheses(study, runs)
     remove_parts(folder)
     pictures = write_figures(study, runs, folder)
     replace(folder / "effects.csv", effects_csv(study, runs))
     replace(folder / "scores.csv", scores_csv(study, runs))
     page = folder / PAGE
-    replace(page, text(study, runs, tested, pictures, command, hypotheses_as_stated(study, folder)))
+    as_stated = hypotheses_as_stated(study, folder)
+    replace(page, text(study, runs, tested, pictures, command, as_stated, start))
     return page
 
 
@@ -83,11 +95,15 @@ def text(
     pictures: Sequence[Path],
     command: str,
     as_stated: bool = True,
+    start: str = "",
 ) -> str:
     """The page as markdown; ``pictures`` lie beside it, and ``command`` makes it again.
     ``as_stated``: whether the hypotheses are those from before the run.
     """
     arms = study.arms()
+    total = len(list(study.runs()))
+    seeds = [len({f.run.seed for f in runs if f.arm == a and f.run.rate == 1}) for a in arms]
+    each = f"{min(seeds)}" if min(seeds) == max(seeds) else f"{min(seeds)} or {max(seeds)}"
     parameters = runs[0].result.parameters if runs else 0
     seconds = sum(f.result.seconds for f in runs)
     shown = {p.stem: f"\n![{p.stem}]({p.name})\n" for p in pictures}
@@ -97,6 +113,7 @@ def text(
         "",
         study.question.strip(),
         "",
+        *([f"**Incomplete: {len(runs)} of {total} runs.**", ""] if len(runs) < total else []),
         "## Hypotheses, stated before the run"
         if as_stated
         else "## Hypotheses, CHANGED after the run",
@@ -113,22 +130,11 @@ def text(
         *scores_table(study, runs, study.first_condition),
         "",
         *control_sentences(study, runs),
+        "",
+        *answers_table(study, runs, study.first_condition),
         shown.get("heat", ""),
-        "## How far positions turn",
-        "",
-        "Turns of the slowest and the fastest rotary frequency over the trained span of an axis. "
-        "Far below a hundredth of a turn neighbours look alike; above one turn they come round "
-        "again.",
-        "",
-        *phase_table(study),
-        "",
-        "## Beyond the trained sizes",
-        "",
-        "Every condition twice: with text where the scheme puts it (*released*), and with text no "
-        "further away than in training (*clamped*). Where only the first is bad, the model fails "
-        "on the text's positions, not on those of the scene.",
-        "",
-        *beyond_table(study, runs),
+        *([] if start else phase_section(study)),
+        *beyond_section(study, runs),
         shown.get("curves", ""),
         "## Learning",
         "",
@@ -136,14 +142,12 @@ def text(
         "",
         "## How it was made",
         "",
-        f"{len(arms)} arms, {study.seeds} seeds each, {study.steps} steps of {study.batch} "
+        f"{len(arms)} arms, {each} seeds each, {study.steps} steps of {study.batch} "
         f"scenes, {parameters / 1e6:.2f} million parameters; initialisation and scenes are those "
         f"of the seed, the same in all arms. {len(runs)} runs, {seconds / 60:.0f} minutes of "
         f"processor time, torch {torch.__version__}, {datetime.now(UTC):%Y-%m-%d}.",
         "",
-        "What it doesn't say: these are models of half a million parameters, trained from "
-        "nothing, whose tower sees one cell at a time. Sign and mechanism can be taken from here, "
-        "magnitudes can't.",
+        f"What it doesn't say: {_limits(study, parameters, start)}",
         "",
         "```yaml",
         yaml.safe_dump(
@@ -153,6 +157,27 @@ def text(
         "",
     ]
     return "\n".join(lines)
+
+
+def _limits(study: Study, parameters: int, start: str) -> str:
+    """How far the results carry."""
+    if start:
+        return (
+            f"every arm adapted {start} in {study.steps} steps of {study.batch} questions, its "
+            "vision tower frozen: what is seen is what so little training can change."
+        )
+    begun = "from a model that read text" if study.start else "from nothing"
+    return (
+        f"these are models of {parameters / 1e6:.1f} million parameters, trained {begun}"
+        f"{_tower(study)}. Sign and mechanism can be taken from here, magnitudes can't."
+    )
+
+
+def _tower(study: Study) -> str:
+    """What is said of the tower where every arm's sees one cell at a time."""
+    shows = [study.run(arm, 0).shows for arm in study.arms()]
+    alone = all(one.tower == "cell" and not one.drawn for one in shows)
+    return ", whose tower sees one cell at a time" if alone else ""
 
 
 def summary(study: Study, runs: Sequence[FinishedRun]) -> str:
@@ -192,21 +217,53 @@ def scores_table(study: Study, runs: Sequence[FinishedRun], condition: str) -> l
         "NLL in nats, mean over seeds ± their standard deviation (share right). Below: what an "
         "ideal observer reaches with less than everything.",
         "",
-        "| arm | " + " | ".join(KINDS) + " |",
-        "|---" * (len(KINDS) + 1) + "|",
+        "| arm | " + " | ".join(study.kinds) + " |",
+        "|---" * (len(study.kinds) + 1) + "|",
     ]
     for arm in study.arms():
-        cells = [_cell(mean_scores(runs, arm, condition, k)) for k in KINDS]
+        cells = [_cell(mean_scores(runs, arm, condition, k)) for k in study.kinds]
         lines.append(f"| {arm.name} | {' | '.join(cells)} |")
-    labels = {
-        "blind": "*grid size only (blind, shuffled)*",
-        "index": "*index and number of tokens (all that 1D tells)*",
-        "first_second": "*first second only*",
-    }
-    tops = ceilings(study.conditions[condition].cells, study.trained.high)
-    for view, label in labels.items():
-        cells = [f"{tops[view][k].nll:.2f} ({tops[view][k].right:.2f})" for k in KINDS]
-        lines.append(f"| {label} | {' | '.join(cells)} |")
+    tops = _tops(study, condition)
+    for known in KNOWLEDGE:
+        cells = [
+            f"{t.nll:.2f} ({t.right:.2f})" if (t := tops[known].get(k)) else "–"
+            for k in study.kinds
+        ]
+        lines.append(f"| *{KNOWN[known]}* | {' | '.join(cells)} |")
+    return lines
+
+
+def _tops(study: Study, condition: str) -> Mapping[Knowledge, Mapping[str, Ceiling]]:
+    """The ceilings of a condition's scenes."""
+    given = study.conditions[condition]
+    probe = study.run(study.arms()[0], 0).asks(given)
+    return ceilings(probe, given.cells or study.grids)
+
+
+def answers_table(study: Study, runs: Sequence[FinishedRun], condition: str) -> list[str]:
+    """Greedy answers: right, another option, none of the options; and right when made to choose."""
+    lines = [
+        "Greedy answers in per cent, right / another option / no option at all; in brackets: right "
+        "when made to choose among the options (chance: "
+        + ", ".join(
+            f"{k} {100 * _tops(study, condition)['blind'][k].right:.0f}" for k in study.kinds
+        )
+        + " for one who sees the grid alone).",
+        "",
+        "| arm | " + " | ".join(study.kinds) + " |",
+        "|---" * (len(study.kinds) + 1) + "|",
+    ]
+    for arm in study.arms():
+        cells = []
+        for kind in study.kinds:
+            m = mean_scores(runs, arm, condition, kind)
+            if m is None:
+                cells.append("–")
+                continue
+            shares = (m.right, m.valid - m.right, 1 - m.valid)
+            three = " / ".join(f"{100 * share:.0f}" for share in shares)
+            cells.append(f"{three} ({100 * m.choice:.0f})")
+        lines.append(f"| {arm.name} | {' | '.join(cells)} |")
     return lines
 
 
@@ -220,26 +277,28 @@ def control_sentences(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
     for name, condition in study.conditions.items():
         if condition.view not in ("shuffled", "blind"):
             continue
-        top = ceilings(condition.cells, study.trained.high)["blind"]
+        top = _tops(study, name)[condition.view]
         over = []
         for arm in study.arms():
-            for kind in PLACES:
+            for kind in study.places:
+                if kind not in top:
+                    continue
                 scores, ceiling = mean_scores(runs, arm, name, kind), top[kind].right
                 if scores and scores.right > ceiling + CHANCE_MARGIN:
                     over.append(f"{arm.name}, {kind}: {scores.right:.2f} against {ceiling:.2f}")
         lines.append(
             f"- *{name}*: "
             + (
-                "no arm is right more often than the grid's size alone allows, so what the whole "
-                "view adds is about positions."
+                "no arm is right more often than this view allows, so what the whole view adds is "
+                "about positions."
                 if not over
-                else "ABOVE what the grid's size alone tells: " + "; ".join(over) + "."
+                else "ABOVE what this view allows: " + "; ".join(over) + "."
             )
         )
     reached = [
         f"{arm.name} ({kind})"
         for arm in study.arms()
-        for kind in PLACES
+        for kind in study.places
         if (scores := mean_scores(runs, arm, study.first_condition, kind)) and scores.right >= 0.98
     ]
     everyone = (
@@ -247,6 +306,20 @@ def control_sentences(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
     )
     lines.append(everyone if reached else "- No arm reaches the ceiling of the whole view.")
     return lines
+
+
+def phase_section(study: Study) -> list[str]:
+    """What positions can tell at all; of the lab's own models."""
+    return [
+        "## How far positions turn",
+        "",
+        "Turns of the slowest and the fastest rotary frequency over the trained span of an axis. "
+        "Far below a hundredth of a turn neighbours look alike; above one turn they come round "
+        "again.",
+        "",
+        *phase_table(study),
+        "",
+    ]
 
 
 def phase_table(study: Study) -> list[str]:
@@ -267,18 +340,44 @@ def phase_table(study: Study) -> list[str]:
     return [*lines, "", "In brackets: how many frequencies the axis moves."]
 
 
+def _beyond(study: Study) -> list[str]:
+    """The conditions that show everything, but for the first."""
+    conditions = study.conditions.items()
+    return [n for n, c in conditions if c.view == "whole" and n != study.first_condition]
+
+
+def beyond_section(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
+    """What became of the arms in the other conditions; nothing where there are none."""
+    if not _beyond(study):
+        return []
+    clamped = any(c.text == "clamped" for c in study.conditions.values())
+    return [
+        "## Beyond the trained sizes",
+        "",
+        *(
+            [
+                "Twice: with text where the scheme puts it (*released*), and with text no further "
+                "away than in training (*clamped*). Where only the first is bad, the model fails "
+                "on the text's positions, not on those of the scene.",
+                "",
+            ]
+            if clamped
+            else []
+        ),
+        *beyond_table(study, runs),
+    ]
+
+
 def beyond_table(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
     """The scores of every arm in every whole-view condition but the first."""
-    names = [
-        n for n, c in study.conditions.items() if c.view == "whole" and n != study.first_condition
-    ]
+    names = _beyond(study)
     lines = [
-        "| condition | arm | " + " | ".join(KINDS) + " |",
-        "|---" * (len(KINDS) + 2) + "|",
+        "| condition | arm | " + " | ".join(study.kinds) + " |",
+        "|---" * (len(study.kinds) + 2) + "|",
     ]
     for name in names:
         for arm in study.arms():
-            cells = [_cell(mean_scores(runs, arm, name, k)) for k in KINDS]
+            cells = [_cell(mean_scores(runs, arm, name, k)) for k in study.kinds]
             lines.append(f"| {name} | {arm.name} | {' | '.join(cells)} |")
     return lines
 
@@ -286,11 +385,13 @@ def beyond_table(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
 def learning_table(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
     """Steps to 80 % of right training answers by kind, and the best of the learning rates tried."""
     rates = bool(study.rate_check)
-    header = "| arm | " + " | ".join(f"{k}: steps to 80 %" for k in KINDS)
+    header = "| arm | " + " | ".join(f"{k}: steps to 80 %" for k in study.kinds)
     lines = [header + (" | best rate (gain, nats) |" if rates else " |")]
-    lines.append("|---" * (len(KINDS) + 1 + rates) + "|")
+    lines.append("|---" * (len(study.kinds) + 1 + rates) + "|")
     for arm in study.arms():
-        cells = [f"{s:.0f}" if (s := analysis.steps_to(runs, arm, k)) else "never" for k in KINDS]
+        cells = [
+            f"{s:.0f}" if (s := analysis.steps_to(runs, arm, k)) else "never" for k in study.kinds
+        ]
         if rates and any(f.arm == arm and f.run.rate != 1 for f in runs):
             best, gain = analysis.best_rate(study, runs, arm, study.first_condition)
             cells.append(f"×{best:g} ({gain:.2f})")
@@ -309,13 +410,13 @@ def learning_table(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
 
 def scores_csv(study: Study, runs: Sequence[FinishedRun]) -> str:
     """One row a run, condition and kind."""
-    lines = ["schema_version,arm,seed,rate,condition,kind,nll,right,valid,n"]
+    lines = ["schema_version,arm,seed,rate,condition,kind,nll,right,valid,choice,n"]
     for f in runs:
         for condition, kinds in f.result.conditions.items():
             for kind, m in kinds.items():
                 lines.append(
-                    f'1,"{f.arm.name}",{f.run.seed},{f.run.rate:g},"{condition}",{kind},'
-                    f"{m.nll},{m.right},{m.valid},{m.n}"
+                    f'2,"{f.arm.name}",{f.run.seed},{f.run.rate:g},"{condition}",{kind},'
+                    f"{m.nll},{m.right},{m.valid},{m.choice},{m.n}"
                 )
     return "\n".join([*lines, ""])
 
@@ -329,7 +430,7 @@ def effects_csv(study: Study, runs: Sequence[FinishedRun]) -> str:
     ]
     for arm in study.arms():
         for condition in study.conditions:
-            for kind in KINDS:
+            for kind in study.kinds:
                 e = effect(runs, arm, base, condition, kind) if arm != base else None
                 if e:
                     values = (e.difference, e.low, e.high, e.noise, e.over_noise, e.mde, e.right)

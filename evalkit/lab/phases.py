@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from evalkit.lab.pictures import Shows
 from evalkit.lab.study import Arm, Study
 from evalkit.lab.trainer import positions_of
 from evalkit.nano.train import fresh
@@ -35,16 +36,15 @@ class Turns:
 def turns(study: Study, arm: Arm) -> dict[str, Turns]:
     """The phase table of one arm, from the position ids and rotations of its model."""
     model: Any = fresh(study.run(arm, 0).recipe)
-    ids = positions_of(model)((2, 2, 2), 0).float()[
-        :, 1:9
-    ]  # [components, cells], cells as t, row, column
+    # [components, cells] of 2 x 2 x 2, without time stamps between seconds
+    ids = positions_of(model, Shows())((2, 2, 2), 0).float()[:, 1:9]
     out = {}
     for i, axis in enumerate(AXES):
         moved = ids[:, 4 >> i] - ids[:, 0]  # one step along the axis
         cos, sin = model.rotary((moved * STEP)[:, None, None])
         half = cos.shape[-1] // 2
         phase = torch.atan2(sin, cos)[..., :half].abs().flatten() / STEP
-        span = study.trained.high[i] - 1
+        span = study.grids.high[i] - 1
         moving = phase[phase > 1e-9] * span / (2 * math.pi)
         lowest, highest = (float(moving.min()), float(moving.max())) if len(moving) else (0.0, 0.0)
         out[axis] = Turns(lowest, highest, len(moving))

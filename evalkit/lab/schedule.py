@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from io import FileIO
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from evalkit.errors import DataError, EvalkitError
+from evalkit.lab.batches import Condition
 from evalkit.lab.study import Arm, Study
 from evalkit.lab.trainer import Result, Run, train
 from evalkit.nano.train import begin_worker
@@ -36,28 +37,56 @@ class FinishedRun:
     result: Result
 
 
-def results(study: Study, folder: Path) -> list[FinishedRun]:
+class Trainer(Protocol):
+    """What trains one model of a study: ``trainer``, or a checkpoint to start from."""
+
+    def key(self, run: Run, conditions: Mapping[str, Condition]) -> str:
+        """The identity of a run and of what is measured."""
+        ...
+
+    def train(self, run: Run, conditions: Mapping[str, Condition]) -> Result: ...
+
+
+@dataclass(frozen=True)
+class FromNothing:
+    """Models of the lab's own."""
+
+    def key(self, run: Run, conditions: Mapping[str, Condition]) -> str:
+        return run.key(conditions)
+
+    def train(self, run: Run, conditions: Mapping[str, Condition]) -> Result:
+        return train(run, conditions)
+
+
+OWN = FromNothing()
+
+
+def results(study: Study, folder: Path, trainer: Trainer = OWN) -> list[FinishedRun]:
     """The runs of the study that have ended, in the study's order."""
     stored = _read(folder / RUNS)
     return [
         FinishedRun(arm, run, stored[key])
         for arm, run in study.runs()
-        if (key := run.key(study.conditions)) in stored
+        if (key := trainer.key(run, study.conditions)) in stored
     ]
 
 
-def missing(study: Study, folder: Path) -> list[tuple[Arm, Run]]:
+def missing(study: Study, folder: Path, trainer: Trainer = OWN) -> list[tuple[Arm, Run]]:
     """The runs of the study that are not there yet."""
     stored = _read(folder / RUNS)
-    return [(arm, run) for arm, run in study.runs() if run.key(study.conditions) not in stored]
+    return [
+        (arm, run) for arm, run in study.runs() if trainer.key(run, study.conditions) not in stored
+    ]
 
 
-def run_missing(study: Study, folder: Path, workers: int) -> Iterator[FinishedRun]:
+def run_missing(
+    study: Study, folder: Path, workers: int, trainer: Trainer = OWN
+) -> Iterator[FinishedRun]:
     """Trains what is missing, ``workers`` at a time, and gives each run as it is kept.
 
     Raises EvalkitError when another process works on the same study, or the disk refuses.
     """
-    waiting = deque(missing(study, folder))
+    waiting = deque(missing(study, folder, trainer))
     if not waiting:
         return
     spawn = get_context("spawn")  # a forked torch may hang in its thread pool
@@ -70,12 +99,12 @@ def run_missing(study: Study, folder: Path, workers: int) -> Iterator[FinishedRu
             while waiting or under_way:
                 while waiting and len(under_way) < workers:
                     arm, run = waiting.popleft()
-                    under_way[pool.submit(train, run, study.conditions)] = arm, run
+                    under_way[pool.submit(trainer.train, run, study.conditions)] = arm, run
                 done, _ = wait(under_way, return_when=FIRST_COMPLETED)
                 for future in done:
                     arm, run = under_way.pop(future)
                     result = future.result()
-                    _append(file, run.key(study.conditions), arm, run, result)
+                    _append(file, trainer.key(run, study.conditions), arm, run, result)
                     yield FinishedRun(arm, run, result)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -22,20 +22,12 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 
 from evalkit.errors import UsageError
-from evalkit.lab import voxels
-from evalkit.lab.trainer import (
-    Result,
-    Run,
-    hidden_states,
-    measure,
-    positions_of,
-    training_batch,
-)
-from evalkit.lab.voxels import Batch, Condition, Positions
+from evalkit.lab.batches import Batch, Condition, with_contents
+from evalkit.lab.trainer import Result, Run, hidden_states, measure, setting_of, training_batch
 from evalkit.nano.muon import Muon, orthogonal
-from evalkit.nano.train import fresh, optimisers_of, patches_of, rate
+from evalkit.nano.train import fresh, optimisers_of, rate
 
-SAME = ("steps", "batch", "model", "trained", "learning_rate", "muon", "rate")
+SAME = "probe shows stages start steps batch model trained learning_rate muon rate".split()
 """Fields in which stacked runs must not differ."""
 MAX_NORM, BETAS, EPS, MOMENTUM = 1.0, (0.9, 0.98), 1e-8, 0.95
 
@@ -52,16 +44,16 @@ class Group:
 class Loss(nn.Module):
     """The loss of one model on one batch, as a module so that its parameters can be exchanged."""
 
-    def __init__(self, model: nn.Module, batch: Batch, glyphs: Tensor) -> None:
+    def __init__(self, model: nn.Module, batch: Batch) -> None:
         super().__init__()
-        self.model, self.batch, self.glyphs = model, batch, glyphs
+        self.model, self.batch = model, batch
 
     def forward(
         self, ids: Tensor, glyph: Tensor, labels: Tensor, cos: Tensor, sin: Tensor
     ) -> Tensor:
         model: Any = self.model
-        batch = voxels.with_contents(self.batch, ids, glyph)
-        hidden = hidden_states(model, batch, self.glyphs, cos, sin)
+        batch = with_contents(self.batch, ids, glyph)
+        hidden = hidden_states(model, batch, cos, sin)
         logits = model.lm_head(hidden[self.batch.asked]).float()
         return F.cross_entropy(logits, labels)
 
@@ -74,30 +66,46 @@ def train_stacked(
 
     Learning curves are left empty: reading losses back would stop the device at every step.
     """
+    started = time.process_time()
+    models = trained_stack(runs, device)
+    seconds = round((time.process_time() - started) / len(runs), 2)
+    out = []
+    for run, model in zip(runs, models):
+        measured = {name: measure(model, name, c, run) for name, c in conditions.items()}
+        out.append(Result(seconds, sum(p.numel() for p in model.parameters()), (), measured))
+    return out
+
+
+def trained_stack(runs: Sequence[Run], device: str = "cpu") -> list[Any]:
+    """The runs' models, trained as one stack. Raises UsageError for runs that can't share one."""
     first = runs[0]
     if unequal := [f for f in SAME if any(getattr(r, f) != getattr(first, f) for r in runs)]:
         raise UsageError(f"runs of one stack differ in {', '.join(unequal)}")
-    started = time.process_time()
+    if first.start or first.stages:
+        raise UsageError("a stack trains all parts of drawn weights together: no start, no stages")
     models: list[Any] = []
     for run in runs:
         torch.manual_seed(run.seed)
         models.append(fresh(run.recipe).to(device))
-    glyphs = patches_of(voxels.glyph_image()).to(device)
-    places = [Positions(positions_of(m), r.trained) for m, r in zip(models, runs)]
+    settings = [setting_of(r, m) for m, r in zip(models, runs)]
     groups = groups_of(first, models[0])
     base = copy.deepcopy(models[0])  # not on the meta device: that would untie the head
     stack, _ = stack_module_state(models)
     params = {k: v.detach().clone() for k, v in stack.items()}  # each [models, ...]
     steps = Steps(params, groups)
     for step in range(first.steps):
-        batches = [training_batch(r, step, p) for r, p in zip(runs, places)]
+        batches = [training_batch(r, step, p) for r, p in zip(runs, settings)]
+        if any(not torch.equal(b.owner, batches[0].owner) for b in batches):
+            raise UsageError(
+                f"probe {first.probe} asks other questions with every seed: not for one stack"
+            )
         rotations = [m.rotary(b.positions.to(device)) for m, b in zip(models, batches)]
         cos, sin = (torch.stack(side) for side in zip(*rotations))
         ids, glyph, labels = (
             torch.stack(x).to(device)
             for x in zip(*((b.ids, b.glyph, b.labels[b.asked]) for b in batches))
         )
-        loss = Loss(base, batches[0].to(device), glyphs)
+        loss = Loss(base, batches[0].to(device))
 
         def of_one(p: dict[str, Tensor], *inputs: Tensor, loss: Loss = loss) -> Tensor:
             named = {f"model.{k}": v for k, v in p.items()}
@@ -106,19 +114,12 @@ def train_stacked(
 
         grads, _ = vmap(grad_and_value(of_one))(params, ids, glyph, labels, cos, sin)
         steps(grads, rate(first.recipe, step))
-    seconds = round((time.process_time() - started) / len(runs), 2)
-    out = []
-    for i, (model, run, positions) in enumerate(zip(models, runs, places)):
+    for i, model in enumerate(models):
         with torch.no_grad():
             for name, p in model.named_parameters():
                 p.copy_(params[name][i])
         model.eval().cpu()
-        measured = {
-            name: measure(model, name, c, run, positions, glyphs.cpu())
-            for name, c in conditions.items()
-        }
-        out.append(Result(seconds, sum(p.numel() for p in model.parameters()), (), measured))
-    return out
+    return models
 
 
 def groups_of(run: Run, model: nn.Module) -> dict[str, Group]:

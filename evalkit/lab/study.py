@@ -15,9 +15,11 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from evalkit.config_files import Strict, find_shipped, read_yaml
-from evalkit.lab.trainer import Run
-from evalkit.lab.voxels import Condition, Kind, Range
+from evalkit.lab.batches import Condition
+from evalkit.lab.trainer import Part, Run, Start
 from evalkit.nano.recipe import ModelSize
+from evalkit.probes import PROBES
+from evalkit.probes.scene import Range
 
 SIZE = ModelSize(
     vision_depth=1,
@@ -34,10 +36,17 @@ SIZE = ModelSize(
 
 
 class Level(Strict):
-    """What a level of a factor sets: switches of the model, or how far training moves text."""
+    """What a level of a factor sets: switches of the model, how far training moves text, what the
+    tower is shown (the keys of ``Shows``), which parts learn when, what the model starts from, and
+    its size.
+    """
 
     switches: dict[str, Any] = Field(default_factory=dict)
     text_jitter: int | None = Field(default=None, ge=0)
+    shows: dict[str, Any] = Field(default_factory=dict)
+    stages: tuple[Part, ...] = ()
+    start: Start | None = None
+    model: ModelSize | None = None
 
 
 class Hypothesis(Strict):
@@ -51,7 +60,7 @@ class Hypothesis(Strict):
 
     name: str
     claim: str
-    kind: Kind
+    kind: str
     condition: str
     a: dict[str, str]
     b: dict[str, str]
@@ -66,20 +75,23 @@ class Hypothesis(Strict):
 
 
 class Study(Strict):
-    """One study. ``grid``: the factors that are crossed. ``rate_check``: factors on the learning
-    rates, tried on every arm with the first seed alone, to see whether the rate favours one.
+    """One study. ``probe``: what is asked. ``grid``: the factors that are crossed. ``trained``: the
+    grids of training, by default the probe's. ``start``: what all arms start from. ``rate_check``:
+    factors on the learning rates, tried on every arm with the first seed alone, to see whether the
+    rate favours one.
     """
 
     schema_version: Literal[1] = 1
     name: str
     question: str
+    probe: str = "where"
     seeds: int = Field(default=8, ge=2, le=64)
     factors: dict[str, dict[str, Level]] = Field(min_length=1)
     grid: tuple[str, ...] = Field(min_length=1)
     also: tuple[dict[str, str], ...] = ()
     baseline: dict[str, str] = Field(default_factory=dict)
     hypotheses: tuple[Hypothesis, ...] = ()
-    trained: Range = Range()
+    trained: Range | None = None
     conditions: dict[str, Condition] = Field(min_length=1)
     rate_check: tuple[float, ...] = ()
     steps: int = Field(default=280, gt=0)
@@ -87,9 +99,12 @@ class Study(Strict):
     learning_rate: float = Field(default=2e-3, gt=0)
     muon: float = Field(default=5e-3, gt=0)
     model: ModelSize = SIZE
+    start: Start | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Study:
+        if self.probe not in PROBES:
+            raise ValueError(f"probe: {self.probe!r} is none of {', '.join(PROBES)}")
         if strange := sorted(set(self.grid) - set(self.factors)):
             raise ValueError(
                 f"grid: {', '.join(strange)} not among factors {', '.join(self.factors)}"
@@ -98,6 +113,10 @@ class Study(Strict):
         places += [(f"also.{i}", levels) for i, levels in enumerate(self.also)]
         for h in self.hypotheses:
             places += [(f"hypothesis {h.name}: a", h.a), (f"hypothesis {h.name}: b", h.b)]
+            if h.kind not in self.kinds:
+                raise ValueError(
+                    f"hypothesis {h.name}: kind {h.kind!r} is none of {', '.join(self.kinds)}"
+                )
             if h.condition not in self.conditions:
                 raise ValueError(
                     f"hypothesis {h.name}: condition {h.condition!r} is none of "
@@ -114,8 +133,26 @@ class Study(Strict):
                 if (name := self.arm(side).name) not in arms:
                     raise ValueError(f"hypothesis {h.name}: no arm {name!r}; add it under also")
         for arm in self.arms():
-            _ = self.run(arm, 0).recipe  # raises for switches that don't exist
+            run = self.run(arm, 0)
+            _ = run.recipe  # raises for switches that don't exist
+            for condition in self.conditions.values():
+                run.asks(condition)
         return self
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of questions."""
+        return PROBES[self.probe].kinds
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Those that only positions answer."""
+        return tuple(k for k in self.kinds if k not in PROBES[self.probe].controls)
+
+    @property
+    def grids(self) -> Range:
+        """The grids of training."""
+        return self.trained or PROBES[self.probe].trained
 
     @property
     def first_condition(self) -> str:
@@ -137,22 +174,29 @@ class Study(Strict):
         """What trains one arm with one seed."""
         levels = [self.factors[f][level] for f, level in arm.levels]
         switches: dict[str, Any] = {}
-        jitter = 0
+        shows: dict[str, Any] = {}
+        chosen: dict[str, Any] = {}
         for level in levels:
             switches |= level.switches
-            jitter = jitter if level.text_jitter is None else level.text_jitter
-        return Run(
-            seed=seed,
-            switches=switches,
-            text_jitter=jitter,
-            rate=rate,
-            steps=self.steps,
-            batch=self.batch,
-            learning_rate=self.learning_rate,
-            muon=self.muon,
-            model=self.model,
-            trained=self.trained,
-        )
+            shows |= level.shows
+            for name in ("text_jitter", "stages", "start", "model"):
+                if name in level.model_fields_set:
+                    chosen[name] = getattr(level, name)
+        given = {
+            "seed": seed,
+            "probe": self.probe,
+            "rate": rate,
+            "switches": switches,
+            "shows": shows,
+            "steps": self.steps,
+            "batch": self.batch,
+            "learning_rate": self.learning_rate,
+            "muon": self.muon,
+            "model": self.model,
+            "trained": self.grids,
+            "start": self.start,
+        }
+        return Run.model_validate(given | {k: v for k, v in chosen.items() if v is not None})
 
     def runs(self) -> Iterator[tuple[Arm, Run]]:
         """All runs, seed by seed, so that what is done first can already be compared."""

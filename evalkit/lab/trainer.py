@@ -1,4 +1,4 @@
-"""One model of a study: trained on voxel scenes, then measured under every condition.
+"""One model of a study: trained on a probe's scenes, then measured under every condition.
 
 A run is a function of its ``Run``: the same on every machine with the same build of torch, whatever
 runs beside it. It takes half a minute on one thread; one that was killed starts again.
@@ -10,35 +10,76 @@ import hashlib
 import json
 import time
 import zlib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from evalkit.code import LAB, code_of_module
 from evalkit.config_files import Strict
 from evalkit.engine.interface import Media
-from evalkit.lab import voxels
-from evalkit.lab.voxels import KINDS, Batch, Cells, Condition, Kind, Positions, Range
+from evalkit.lab.batches import (
+    Batch,
+    Condition,
+    IdsOf,
+    Positions,
+    Setting,
+    make_batch,
+    token,
+    visual_token,
+)
+from evalkit.lab.pictures import Pictures, Shows
 from evalkit.nano.recipe import ModelSize, Recipe
 from evalkit.nano.scene import stream
-from evalkit.nano.train import MaskedProduct, fresh, optimisers_of, patches_of, set_rates
+from evalkit.nano.train import MaskedProduct, fresh, optimisers_of, set_rates
+from evalkit.probes import PROBES
+from evalkit.probes.lookup import Needle
+from evalkit.probes.scene import Cells, Probe, Range
 
 LOGGED = 20
 """Steps in a row of the learning curve."""
+START_REACH = 4
+"""Text is trained up to so many times further out than a scene's own tokens reach."""
+
+
+class Part(Strict):
+    """A part of the training: its share of the steps, and factors on the learning rates of the
+    tower and of the language model (0: frozen), as the stages of the paper.
+    """
+
+    share: float = Field(gt=0, le=1)
+    vision: float = Field(default=1.0, ge=0, le=1)
+    language: float = Field(default=1.0, ge=0, le=1)
+
+
+class Start(Strict):
+    """What arms start from, trained for so many steps with the run's seed.
+
+    Without ``probe``: one model a seed that has read the scenes written as words, under 1D
+    positions and far offsets; every arm adapts it with its own scheme, as papers adapt a language
+    model. With it: the arm itself, trained on that probe first.
+    """
+
+    steps: int = Field(default=280, gt=0)
+    probe: str | None = None
 
 
 class Run(Strict):
     """Everything that decides a run. ``rate`` multiplies both learning rates."""
 
     seed: int = Field(ge=0)
+    probe: str = "where"
     switches: dict[str, Any] = Field(default_factory=dict)
+    shows: Shows = Shows()
     text_jitter: int = Field(default=0, ge=0)
+    stages: tuple[Part, ...] = ()
+    start: Start | None = None
     rate: float = Field(default=1.0, gt=0)
     steps: int = Field(default=280, gt=0)
     batch: int = Field(default=16, gt=0)
@@ -47,9 +88,27 @@ class Run(Strict):
     model: ModelSize
     trained: Range = Range()
 
+    @model_validator(mode="after")
+    def _fits(self) -> Run:
+        for name in (self.probe, self.start.probe if self.start else None):
+            if name and name not in PROBES:
+                raise ValueError(f"probe: {name!r} is none of {', '.join(PROBES)}")
+        if self.shows.drawn and self.trained.high[0] > 1:
+            raise ValueError("drawn: a page has one second; trained grids have more")
+        if self.stages and abs(sum(p.share for p in self.stages) - 1) > 1e-6:
+            raise ValueError("stages: shares must add up to 1")
+        return self
+
     @property
     def recipe(self) -> Recipe:
-        """The training recipe; its family and stage only fill their places."""
+        """The training recipe; its family only fills its place."""
+        parts = self.stages or (Part(share=1.0),)
+        ends = [round(self.steps * sum(p.share for p in parts[: i + 1])) for i in range(len(parts))]
+        stages = [
+            {"name": str(i), "steps": b - a, "weights": {"clips": 1.0}}
+            | {"vision": p.vision, "language": p.language}
+            for i, (p, a, b) in enumerate(zip(parts, [0, *ends], ends))
+        ]
         return Recipe.model_validate(
             {
                 "name": "lab",
@@ -62,9 +121,18 @@ class Run(Strict):
                 "model": self.model.model_dump(),
                 "switches": self.switches,
                 "families": {"clips": {"gate": None}},
-                "stages": [{"name": "all", "steps": self.steps, "weights": {"clips": 1.0}}],
+                "stages": stages,
             }
         )
+
+    def asks(self, condition: Condition = Condition()) -> Probe:
+        """The probe, as a condition wants it. Raises ValueError for ``apart`` under another."""
+        kind = PROBES[self.probe]
+        if condition.apart is None:
+            return kind(self.trained.high)
+        if not issubclass(kind, Needle):
+            raise ValueError(f"apart: only the probe needle has a look-alike, not {self.probe}")
+        return kind(self.trained.high, condition.apart)
 
     def key(self, conditions: Mapping[str, Condition]) -> str:
         """The identity of a run and of what was measured, 12 hex digits. Edited code of the model,
@@ -72,8 +140,10 @@ class Run(Strict):
         """
         content = {
             "version": code_of_module(LAB) or 1,
-            "run": self.model_dump(mode="json"),
-            "conditions": {k: c.model_dump(mode="json") for k, c in conditions.items()},
+            "run": self.model_dump(mode="json", exclude_defaults=True),
+            "conditions": {
+                k: c.model_dump(mode="json", exclude_defaults=True) for k, c in conditions.items()
+            },
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -83,13 +153,15 @@ class Measurement:
     """Answers to one kind of question under one condition.
 
     nll: mean negative log-likelihood of the answer's token, in nats. right: share of greedy answers
-    that are right. valid: share of greedy answers that are possible answers at all (a digit, a
-    colour). n: questions.
+    that are right. valid: share of greedy answers that are among the question's options (two named
+    colours, all colours, 1 to 8, yes and no). choice: share right when made to choose among them.
+    n: questions.
     """
 
     nll: float
     right: float
     valid: float
+    choice: float
     n: int
 
 
@@ -98,8 +170,8 @@ class CurvePoint:
     """Means over the training steps up to ``step`` since the point before."""
 
     step: int
-    nll: Mapping[Kind, float]
-    right: Mapping[Kind, float]
+    nll: Mapping[str, float]
+    right: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -111,7 +183,7 @@ class Result:
     seconds: float
     parameters: int
     curve: tuple[CurvePoint, ...]
-    conditions: Mapping[str, Mapping[Kind, Measurement]]
+    conditions: Mapping[str, Mapping[str, Measurement]]
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -132,75 +204,125 @@ class Result:
 def train(run: Run, conditions: Mapping[str, Condition]) -> Result:
     """Trains one model on the calling thread and measures it."""
     started = time.process_time()
-    torch.manual_seed(run.seed)
-    model = fresh(run.recipe)
-    optimisers = optimisers_of(run.recipe, model)
-    positions, glyphs = (
-        Positions(positions_of(model), run.trained),
-        patches_of(voxels.glyph_image()),
-    )
-    curve: list[CurvePoint] = []
-    totals = Totals()
-    for step in range(run.steps):
-        set_rates(run.recipe, step, optimisers)
-        batch = training_batch(run, step, positions)
-        logits, labels, kinds = answer_logits(model, batch, glyphs)
-        nll = F.cross_entropy(logits, labels, reduction="none")
-        nll.mean().backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimiser in optimisers:
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-        totals.add(nll.detach(), logits.detach().argmax(-1), labels, kinds)
-        if (step + 1) % LOGGED == 0 or step + 1 == run.steps:
-            seen = totals.measured()
-            curve.append(
-                CurvePoint(
-                    step + 1,
-                    {k: round(m.nll, 4) for k, m in seen.items()},
-                    {k: round(m.right, 4) for k, m in seen.items()},
-                )
-            )
-            totals = Totals()
-    model.eval()
-    measured = {
-        name: measure(model, name, condition, run, positions, glyphs)
-        for name, condition in conditions.items()
-    }
+    model, curve = trained(run)
+    measured = {name: measure(model, name, c, run) for name, c in conditions.items()}
     return Result(
         round(time.process_time() - started, 2),
         sum(p.numel() for p in model.parameters()),
-        tuple(curve),
+        curve,
         measured,
     )
 
 
-def training_batch(run: Run, step: int, positions: Positions) -> Batch:
-    """The batch of one step. Shapes are those of the step alone, contents also of the seed."""
-    shapes = stream("train", 0, step)
+def trained(run: Run) -> tuple[Any, tuple[CurvePoint, ...]]:
+    """The run's model, ready to be measured, and its learning curve."""
+    torch.manual_seed(run.seed)
+    model: Any = fresh(run.recipe)
+    if run.start:
+        before = _before(run, run.start)
+        model.load_state_dict(_begun(before.model_dump_json(), not run.start.probe))
+    setting = setting_of(run, model)
+    curve = tuple(fitted(model, run, (training_batch(run, s, setting) for s in range(run.steps))))
+    return model.eval(), curve
+
+
+def fitted(model: Any, run: Run, batches: Iterator[Batch]) -> Iterator[CurvePoint]:
+    """Takes the run's steps on these batches and gives the points of its learning curve."""
+    recipe = run.recipe
+    optimisers = optimisers_of(recipe, model)
+    totals = Totals(run.asks().kinds)
+    for step, batch in enumerate(batches):
+        set_rates(recipe, step, optimisers)
+        logits, labels, kinds = answer_logits(model, batch)
+        nll = F.cross_entropy(logits, labels, reduction="none")
+        nll.mean().backward()
+        nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], 1.0)
+        for optimiser in optimisers:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        totals.add(nll.detach(), logits.detach(), labels, kinds, batch.allowed)
+        if (step + 1) % LOGGED == 0 or step + 1 == run.steps:
+            seen = totals.measured()
+            yield CurvePoint(
+                step + 1,
+                {k: round(m.nll, 4) for k, m in seen.items()},
+                {k: round(m.right, 4) for k, m in seen.items()},
+            )
+            totals = Totals(totals.kinds)
+
+
+def _before(run: Run, start: Start) -> Run:
+    """The training that a run starts from. Arms share that of text but for the base of the
+    frequencies, which is one of the text model.
+    """
+    same: dict[str, Any] = {"start": None, "stages": (), "steps": start.steps, "rate": 1.0}
+    if start.probe:
+        return run.model_copy(update=same | {"probe": start.probe})
+    theta = {k: v for k, v in run.switches.items() if k == "theta"}
+    same |= {"switches": {"position": "rope1d"} | theta, "shows": Shows(), "text_jitter": 0}
+    return run.model_copy(update=same)
+
+
+@lru_cache(maxsize=2)
+def _begun(run_json: str, words: bool) -> Mapping[str, Tensor]:
+    """The weights of a model that others start from; trained once a process for all arms."""
+    run = Run.model_validate_json(run_json)
+    torch.manual_seed(run.seed)
+    model: Any = fresh(run.recipe)
+    setting = replace(setting_of(run, model), words=words)
+    jitter = START_REACH * run.trained.most if words else run.text_jitter
+    batches = (training_batch(run, s, setting, "start", jitter) for s in range(run.steps))
+    for _ in fitted(model, run, batches):
+        pass
+    return {k: v.detach().clone() for k, v in model.state_dict().items()}
+
+
+def setting_of(run: Run, model: Any, condition: Condition = Condition()) -> Setting:
+    """The run's probe, pictures and positions."""
+    pictures = Pictures(run.shows, model.switches)
+    trained = [pictures.grid(g) for g in run.trained.grids()]
+    positions = Positions(positions_of(model, run.shows), trained)
+    return Setting(run.asks(condition), pictures, positions)
+
+
+def training_batch(
+    run: Run, step: int, setting: Setting, data: str = "scenes", jitter: int | None = None
+) -> Batch:
+    """The batch of one step. Shapes are those of the step alone, contents also of the seed. What
+    a model starts from has scenes of its own.
+    """
+    own = () if data == "scenes" else (zlib.crc32(data.encode()),)
+    shapes = stream("train", 0, step, *own)
     grids = [run.trained.draw(shapes) for _ in range(run.batch)]
-    contents = stream("train", run.seed + 1, step)
-    return voxels.make_batch(grids, contents, positions, jitter=run.text_jitter)
+    contents = stream("train", run.seed + 1, step, *own)
+    far = run.text_jitter if jitter is None else jitter
+    return make_batch(grids, contents, setting, jitter=far)
 
 
-def positions_of(model: Any) -> voxels.IdsOf:
+def positions_of(model: Any, shows: Shows) -> IdsOf:
     """How a model's scheme places a scene and the text after it."""
-    before, visual, after = voxels.frame_tokens()
+    before, visual, after = token("<|vision_start|>"), visual_token(), token("<|vision_end|>")
 
     def ids_of(grid: Cells, text: int) -> Tensor:
-        t, rows, columns = grid
-        ids = [before, *[visual] * (t * rows * columns), after]
-        scene = Media((t, 2 * rows, 2 * columns), is_video=True)  # in patches: 2 x 2 a cell
-        placed: Tensor = model.position_ids(ids, [scene], following=text)
+        t, rows, columns = grid  # a token is 2 x 2 patches
+        scene, media = [visual] * (t * rows * columns), [_media(t, rows, columns)]
+        if shows.stamps:
+            scene = ([token("0")] + [visual] * (rows * columns)) * t
+            media = [_media(1, rows, columns)] * t
+        placed: Tensor = model.position_ids([before, *scene, after], media, following=text)
         return placed
 
     return ids_of
 
 
-def answer_logits(model: Any, batch: Batch, glyphs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits [n, vocabulary], labels [n] and kinds [n] where answers are predicted."""
+def _media(t: int, rows: int, columns: int) -> Media:
+    return Media((t, 2 * rows, 2 * columns), is_video=True)
+
+
+def answer_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits [n, vocab], labels [n] and kinds [n] of the answers that are predicted."""
     cos, sin = model.rotary(batch.positions)
-    hidden = hidden_states(model, batch, glyphs, cos, sin)
+    hidden = hidden_states(model, batch, cos, sin)
     return (
         model.lm_head(hidden[batch.asked]).float(),
         batch.labels[batch.asked],
@@ -208,55 +330,82 @@ def answer_logits(model: Any, batch: Batch, glyphs: Tensor) -> tuple[Tensor, Ten
     )
 
 
-def hidden_states(model: Any, batch: Batch, glyphs: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """[scenes, tokens, hidden]. The tower sees nine cells, each alone; scenes look them up."""
-    with sdpa_kernel(
-        SDPBackend.MATH
-    ):  # the kernel that has a batching rule, and the faster one here
-        cells = model.visual(glyphs, [(1, 2, 2)] * 9)  # [9, hidden]
-    x = torch.where(
-        batch.visual[..., None], cells[batch.glyph], model.model.embed_tokens(batch.ids)
-    )
-    out: Tensor = model.model(x, cos, sin, MaskedProduct(batch.mask))
+def hidden_states(model: Any, batch: Batch, cos: Tensor, sin: Tensor) -> Tensor:
+    """[scenes, tokens, hidden]. A tower that sees one cell at a time reads the table of different
+    cells, and scenes look them up.
+    """
+    x = model.model.embed_tokens(batch.ids)
+    if batch.patches is None and batch.table is None:
+        return _decoded(model, x, cos, sin, batch)
+    # the kernel that has a batching rule, and the faster one here
+    with sdpa_kernel(SDPBackend.MATH):
+        if batch.patches is not None:
+            features = model.visual(batch.patches, batch.grids)  # [visual tokens, hidden]
+            order = (batch.visual.flatten().cumsum(0) - 1).clamp(min=0).view(batch.ids.shape)
+        else:
+            assert batch.table is not None
+            features = model.visual(batch.table, [(1, 2, 2)] * (len(batch.table) // 4))
+            order = batch.glyph
+    if model.switches.vision_gate != 1.0:
+        features = features * model.switches.vision_gate
+    x = torch.where(batch.visual[..., None], features[order], x)
+    return _decoded(model, x, cos, sin, batch)
+
+
+def _decoded(model: Any, x: Tensor, cos: Tensor, sin: Tensor, batch: Batch) -> Tensor:
+    out: Tensor = model.decode(x, cos, sin, MaskedProduct(batch.mask), batch.ids)
     return out
 
 
 @torch.no_grad()
-def measure(
-    model: Any, name: str, condition: Condition, run: Run, positions: Positions, glyphs: Tensor
-) -> dict[Kind, Measurement]:
+def measure(model: Any, name: str, condition: Condition, run: Run) -> dict[str, Measurement]:
     """Measures one condition, on scenes that all arms of a seed share and other seeds don't."""
     contents = stream("dev", 1000 + run.seed, zlib.crc32(name.encode()))
-    totals = Totals()
+    setting = setting_of(run, model, condition)
+    totals = Totals(setting.probe.kinds)
+    cells = condition.cells or run.trained
     for start in range(0, condition.scenes, 40):
-        grids = [condition.cells.draw(contents) for _ in range(min(40, condition.scenes - start))]
-        batch = voxels.make_batch(grids, contents, positions, condition, limits=run.trained.high)
-        logits, labels, kinds = answer_logits(model, batch, glyphs)
-        totals.add(
-            F.cross_entropy(logits, labels, reduction="none"), logits.argmax(-1), labels, kinds
-        )
+        grids = [cells.draw(contents) for _ in range(min(40, condition.scenes - start))]
+        batch = make_batch(grids, contents, setting, condition)
+        logits, labels, kinds = answer_logits(model, batch)
+        nll = F.cross_entropy(logits, labels, reduction="none")
+        totals.add(nll, logits, labels, kinds, batch.allowed)
     return totals.measured()
 
 
 class Totals:
     """Sums over answers, by kind."""
 
-    def __init__(self) -> None:
-        self.sums = torch.zeros(len(KINDS), 4, dtype=torch.float64)
-        self.possible = torch.tensor(sorted(voxels.answer_tokens()))
+    def __init__(self, kinds: tuple[str, ...]) -> None:
+        self.kinds = kinds
+        self.sums = torch.zeros(len(kinds), 5, dtype=torch.float64)
 
-    def add(self, nll: Tensor, answers: Tensor, labels: Tensor, kinds: Tensor) -> None:
-        """Adds answers (tokens) [n] with their NLL, right tokens and kinds [n]."""
-        valid = torch.isin(answers, self.possible)
-        columns = torch.stack((nll.double(), (answers == labels).double(), valid.double()), dim=1)
-        self.sums.index_add_(0, kinds, F.pad(columns, (0, 1), value=1.0))
+    def add(
+        self, nll: Tensor, logits: Tensor, labels: Tensor, kinds: Tensor, allowed: Tensor
+    ) -> None:
+        """Adds answers: NLL [n], logits [n, vocab], right tokens and kinds [n], and the tokens
+        between which each may choose [n, most].
+        """
+        greedy = logits.argmax(-1)
+        valid = (allowed == greedy[:, None]).any(-1)
+        among = logits.gather(1, allowed.clamp(min=0)).masked_fill(allowed < 0, -torch.inf)
+        chosen = allowed.gather(1, among.argmax(-1, keepdim=True))[:, 0]
+        columns = torch.stack(
+            (
+                nll.double(),
+                (greedy == labels).double(),
+                valid.double(),
+                (chosen == labels).double(),
+                torch.ones_like(nll, dtype=torch.float64),
+            ),
+            dim=1,
+        )
+        self.sums.index_add_(0, kinds.cpu(), columns.cpu())
 
-    def measured(self) -> dict[Kind, Measurement]:
-        out: dict[Kind, Measurement] = {}
-        for kind, row in zip(KINDS, self.sums.tolist()):
-            nll, right, valid, n = row
+    def measured(self) -> dict[str, Measurement]:
+        out: dict[str, Measurement] = {}
+        for kind, (*sums, n) in zip(self.kinds, self.sums.tolist()):
             if n:
-                out[kind] = Measurement(
-                    round(nll / n, 5), round(right / n, 5), round(valid / n, 5), int(n)
-                )
+                nll, right, valid, choice = (round(s / n, 5) for s in sums)
+                out[kind] = Measurement(nll, right, valid, choice, int(n))
         return out

@@ -10,17 +10,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from evalkit.nano.scene import CELL, Question, Scene
+from evalkit.probes.scene import COLOURS as MARKS
 
-COLOURS = {
-    "red": (220, 40, 40),
-    "blue": (40, 70, 220),
-    "green": (30, 150, 60),
-    "yellow": (235, 200, 30),
-    "purple": (140, 50, 170),
-    "orange": (240, 130, 20),
-    "black": (20, 20, 20),
-    "pink": (245, 130, 180),
-}
+COLOURS = MARKS
 SHAPES = ("circle", "square", "triangle", "star")
 
 

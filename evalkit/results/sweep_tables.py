@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from evalkit.errors import DataError, UsageError
 from evalkit.files import remove_parts, replace
 from evalkit.results import plots
+from evalkit.results.interactions import Interaction, Quartet, interaction
 from evalkit.results.pairs import PairedScores
 from evalkit.results.sweep_values import (
     LEVEL,
@@ -50,17 +51,27 @@ MDE_NOTE = (
     f"{LEVEL} corrected for all tests of the sweep, in four of five repetitions with as many "
     "samples."
 )
+INTERACTIONS = (
+    "Of two settings that were also run together the last sentences say whether they add up: (both "
+    "- one) - (the other - neither), in points. "
+)
 FINDINGS = "findings.json"
 
 
 def compare_arms(
-    name: str, question: str, command: str, arms: Sequence[Arm], limit: int | None = None
+    name: str,
+    question: str,
+    command: str,
+    arms: Sequence[Arm],
+    limit: int | None = None,
+    quartets: Sequence[Quartet] = (),
 ) -> Findings:
     """Each arm's headline score, paired with its baseline's on the samples that both scored. An arm
     that was not run is left out.
 
     Holm's correction is over all differences of the sweep that could have been other than nothing:
-    an arm with the same score on every sample has nothing to test.
+    an arm with the same score on every sample has nothing to test. ``quartets``: cells of two
+    settings and of both together, for the interactions; their tests are among those corrected for.
     """
     known: dict[Path, Mapping[str, Record]] = {}
 
@@ -76,17 +87,22 @@ def compare_arms(
     ]
     tasks = list(dict.fromkeys(r.task for r in rows))
     rows.sort(key=lambda r: tasks.index(r.task))
+    both = [found for q in quartets if (found := interaction(q))]
     tested = [
         i
         for i, r in enumerate(rows)
         if r.scores and r.scores.p_value is not None and not r.scores.same
     ]
-    adjusted = holm([r.scores.p_value or 0.0 for i in tested if (r := rows[i]).scores])
+    contrasts = [i for i, c in enumerate(both) if c.p_value is not None]
+    values = [r.scores.p_value or 0.0 for i in tested if (r := rows[i]).scores]
+    adjusted = holm([*values, *(both[i].p_value or 0.0 for i in contrasts)])
     for i, p in zip(tested, adjusted):
         scores = rows[i].scores
         assert scores is not None
-        rows[i] = with_changes(rows[i], p_holm=p, mde=mde_of(scores, len(tested)))
-    return Findings(name, question, command, limit, tuple(rows))
+        rows[i] = with_changes(rows[i], p_holm=p, mde=mde_of(scores, len(adjusted)))
+    for i, p in zip(contrasts, adjusted[len(tested) :]):
+        both[i] = with_changes(both[i], p_holm=p)
+    return Findings(name, question, command, limit, tuple(rows), tuple(both))
 
 
 def _results(cell: CellFolder) -> CellResults | None:
@@ -185,7 +201,21 @@ def sentences(findings: Findings) -> list[str]:
     for (settings, kind, against), verdicts in groups.items():
         parts = [f"{v.value} {', '.join(verdicts[v])}" for v in Verdict if v in verdicts]
         out.append(f"{settings} ({kind}, against {against}): {'; '.join(parts)}.")
-    return out
+    return [*out, *map(interaction_sentence, findings.interactions)]
+
+
+def interaction_sentence(i: Interaction) -> str:
+    """What two settings together do beside what each does alone."""
+    together = f"{i.first} with {i.second} (against {i.against}), {i.task}"
+    if i.difference == 0 and i.p_value is None:
+        return f"{together}: the two add up on every sample (n = {i.n})."
+    interval = interval_text(i.ci_low, i.ci_high)
+    size = f"{value_text(i.difference, signed=True)} {interval} (n = {i.n}, p = {p_text(i.p_holm)})"
+    excludes_0 = i.ci_low is not None and i.ci_high is not None and not i.ci_low <= 0 <= i.ci_high
+    if i.p_holm is not None and i.p_holm < LEVEL and excludes_0:
+        side = "more" if i.difference > 0 else "less"
+        return f"{together}: {side} than the sum of each alone, {size}."
+    return f"{together}: no interaction found, {size}."
 
 
 def _figures(f: Finding) -> str:
@@ -199,7 +229,7 @@ def _figures(f: Finding) -> str:
     about = [f"n = {f.scores.n}"]
     if f.verdict is not Verdict.OPEN:
         about.append(f"p = {p_text(f.p_holm)}")
-    elif f.mde is not None:
+    if f.verdict in (Verdict.OPEN, Verdict.ALONE) and f.mde is not None:
         about.append(f"MDE {f.mde:.1f}")
     return f" {size} {interval} ({', '.join(about)})"
 
@@ -276,6 +306,7 @@ def page(findings: Findings, drawn: Sequence[str]) -> str:
         else ""
     )
     found = "\n".join(f"- {html.escape(s, quote=False)}" for s in sentences(findings))
+    both = INTERACTIONS if findings.interactions else ""
     first, *others = [f"\n![{Path(name).stem}]({name})\n" for name in drawn] or [""]
     return (
         f"<!-- made by: {findings.command} -->\n# {findings.name}\n\n"
@@ -285,7 +316,7 @@ def page(findings: Findings, drawn: Sequence[str]) -> str:
         "their 95 % intervals (each on its own, not corrected), which resample images and videos. "
         f"Bold: p below {LEVEL}, by sign flips of images and videos, corrected over the "
         f"{findings.tests} tests of the sweep (Holm); where every score is the same there is "
-        f"nothing to test. {MDE_NOTE}{first_cells}\n{first}\n"
+        f"nothing to test. {both}{MDE_NOTE}{first_cells}\n{first}\n"
         f"{markdown_table(PAGE_COLUMNS, list(map(page_row, findings.rows)))}\n{''.join(others)}"
     )
 

@@ -13,11 +13,13 @@ from typing import Any
 
 from evalkit.errors import DataError
 from evalkit.files import replace_json
+from evalkit.results.interactions import Interaction
 from evalkit.results.pairs import PairedScores
 from evalkit.stats import corrected
 from evalkit.store import CellFolder
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+"""2 has no interactions, and is read."""
 LEVEL = 0.05
 """Of the tests, after Holm's correction over a sweep."""
 
@@ -40,6 +42,8 @@ class Verdict(StrEnum):
     HIGHER = "higher on"
     LOWER = "lower on"
     SAME = "every score the same on"
+    ALONE = "significant alone, not after correction, on"
+    """The interval is one of its own and excludes 0; the test is corrected for its number."""
     OPEN = "not significant on"
     NONE = "no sample in common on"
 
@@ -93,15 +97,18 @@ class Finding:
             return Verdict.NONE
         if self.scores.same:
             return Verdict.SAME
-        if self.p_holm is not None and self.p_holm < LEVEL:
-            return Verdict.LOWER if self.scores.difference < 0 else Verdict.HIGHER
-        return Verdict.OPEN
+        low, high = self.scores.ci_low, self.scores.ci_high
+        excludes_0 = low is not None and high is not None and not low <= 0 <= high
+        if self.p_holm is None or not excludes_0:
+            return Verdict.OPEN
+        if self.p_holm >= LEVEL:
+            return Verdict.ALONE
+        return Verdict.LOWER if self.scores.difference < 0 else Verdict.HIGHER
 
     @property
     def significant(self) -> bool:
-        """Whether a difference was found; never without an interval."""
-        found = self.verdict in (Verdict.HIGHER, Verdict.LOWER)
-        return found and self.scores is not None and self.scores.ci_low is not None
+        """Whether a difference was found: by the corrected test, and by its interval."""
+        return self.verdict in (Verdict.HIGHER, Verdict.LOWER)
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,8 @@ class Findings:
     """So many samples of each task, drawn at random; None for all."""
     rows: tuple[Finding, ...]
     """Tasks together, the baseline of each first."""
+    interactions: tuple[Interaction, ...] = ()
+    """Of each two settings that were also run together."""
 
     @property
     def compared(self) -> tuple[Finding, ...]:
@@ -124,7 +133,8 @@ class Findings:
     @property
     def tests(self) -> int:
         """Differences that Holm's correction is over."""
-        return sum(f.p_holm is not None for f in self.rows)
+        values = [*(f.p_holm for f in self.rows), *(i.p_holm for i in self.interactions)]
+        return sum(p is not None for p in values)
 
     def save(self, path: Path) -> None:
         """Writes the JSON that ``load`` reads. Raises EvalkitError."""
@@ -135,9 +145,11 @@ class Findings:
         """Raises DataError when the file is damaged or of another schema."""
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
-            if value.pop("schema_version") != SCHEMA_VERSION:
+            if value.pop("schema_version") not in (2, SCHEMA_VERSION):
                 raise ValueError("written by another evalkit")
-            return cls(**value | {"rows": tuple(map(_finding, value["rows"]))})
+            both = tuple(Interaction(**i) for i in value.get("interactions", ()))
+            rows = tuple(map(_finding, value["rows"]))
+            return cls(**value | {"rows": rows, "interactions": both})
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
             raise DataError(f"{path}: can't be read ({e}); repeat the sweep's command") from e
 

@@ -23,6 +23,7 @@ from evalkit.cell import Cell
 from evalkit.config_files import Strict, find_shipped, read_yaml, yaml_quotes
 from evalkit.errors import EvalkitError, UsageError
 from evalkit.results.cells import take_inventory
+from evalkit.results.interactions import quartets
 from evalkit.results.sweep_tables import compare_arms
 from evalkit.results.sweep_values import Arm, Findings
 from evalkit.runner import Outcome, run_cell
@@ -309,4 +310,14 @@ def arms(planned: Sequence[Planned]) -> list[Arm]:
 
 def findings(sweep: Sweep, planned: Sequence[Planned]) -> Findings:
     """What came out of the cells that were run."""
-    return compare_arms(sweep.name, sweep.question, sweep.command, arms(planned), sweep.limit)
+    groups: dict[tuple[str, str], list[Planned]] = {}
+    for p in planned:
+        groups.setdefault((p.cell.name, describe(p.baseline)), []).append(p)
+    fours = [
+        quartet
+        for (task, _), of in groups.items()
+        for quartet in quartets(task, [(p.settings, p.cell.stored) for p in of], of[0].baseline)
+    ]
+    return compare_arms(
+        sweep.name, sweep.question, sweep.command, arms(planned), sweep.limit, fours
+    )

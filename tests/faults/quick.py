@@ -14,8 +14,8 @@ import torch
 import torch._dynamo  # as an optimiser does when it is made: seconds
 
 from evalkit.lab import page, schedule  # noqa: F401
+from evalkit.lab.batches import Condition
 from evalkit.lab.trainer import CurvePoint, Measurement, Result, Run
-from evalkit.lab.voxels import KINDS, Condition
 from evalkit.nano import tokenizer, train, twins
 
 
@@ -40,8 +40,9 @@ class Here:
 def untrained(run: Run, conditions: Mapping[str, Condition]) -> Result:
     """A result that is a function of the run, as a trained one is."""
     nll = int(run.key(conditions), 16) % 1000 / 500
-    point = CurvePoint(run.steps, dict.fromkeys(KINDS, nll), dict.fromkeys(KINDS, 0.5))
-    measured = {kind: Measurement(nll, 0.5, 1.0, 8) for kind in KINDS}
+    kinds = run.asks().kinds
+    point = CurvePoint(run.steps, dict.fromkeys(kinds, nll), dict.fromkeys(kinds, 0.5))
+    measured = {kind: Measurement(nll, 0.5, 1.0, 0.5, 8) for kind in kinds}
     return Result(1.0, 1000, (point,), dict.fromkeys(conditions, measured))
 
 
