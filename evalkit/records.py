@@ -13,6 +13,8 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Literal, get_args
 
 from evalkit.provenance import GitState
@@ -185,38 +187,36 @@ class Record:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Record:
         """Reads schemas 1 and 2. Raises ValueError or TypeError for what is no record."""
-        # a journal has a hundred thousand of them: fields are checked in one pass
-        told = {k: v for k, v in value.items() if v is not None and k in _DEFAULTS}
-        for key, kind in _KINDS.items():
-            if key in told and type(told[key]) is not kind:
-                raise TypeError(f"{key!r} is {json.dumps(told[key], default=str):.80}")
+        # a journal has a hundred thousand of them, nearly all of the same kinds of values
+        try:
+            values = _values_of(value)
+            kinds: tuple[type, ...] = tuple(map(type, values))
+        except KeyError:
+            kinds = ()
+        if kinds in _PROVEN:
+            told = dict(zip(_DEFAULTS, values))
+        else:
+            told = _checked(value)
+            if kinds and told == dict(zip(_DEFAULTS, values)):
+                _PROVEN.add(kinds)
         for key, names in _NAMES.items():
-            if key in told and told[key] not in names:
+            if told[key] is not None and told[key] not in names:
                 raise ValueError(f"{key!r} is {told[key]!r:.80}, not one of {', '.join(names)}")
-        _box_space(told)
-        if "id" not in told:
-            raise ValueError("no 'id'")
-        if "error" not in told:
-            if "scores" not in told:
-                raise ValueError("neither scores nor an error")
-            told.pop("failed_in", None)
-        elif "failed_in" not in told:  # schema 1 said it in words only
-            by_scoring = told["error"].startswith("scoring failed")
-            lost_in = "adapter" if "text" in told else "row"
-            told["failed_in"] = "scoring" if by_scoring else lost_in
-        tokens, logprobs = told.get("tokens", {}), told.get("logprobs", ())
-        numbers = [*told.get("scores", {}).values(), *tokens.values(), *logprobs]
-        numbers.append(told.get("seconds", 0.0))
+        tokens, logprobs = told["tokens"], told["logprobs"]
+        numbers = [*told["scores"].values(), *tokens.values(), *logprobs, told["seconds"]]
         if not (_NUMBERS.issuperset(map(type, numbers)) and all(map(math.isfinite, numbers))):
             raise TypeError(f"{numbers!r:.80} are not all finite numbers")
-        told["cluster"] = told.get("cluster") or told["id"]
-        told["choices"] = tuple(told.get("choices", ()))
+        told["cluster"] = told["cluster"] or told["id"]
+        told["choices"] = tuple(told["choices"])
         told["logprobs"] = tuple(logprobs)
-        told["tokens"] = TokenCounts(**{k: int(v) for k, v in tokens.items()})
-        return _record({**_DEFAULTS, "metadata": {}, "scores": {}, **told})
+        told["tokens"] = _token_counts(*tokens, *tokens.values())
+        return _record(told)
 
 
 _DEFAULTS: Mapping[str, Any] = {f.name: f.default for f in fields(Record)}
+_values_of = itemgetter(*_DEFAULTS)
+_PROVEN: set[tuple[type, ...]] = set()
+"""Kinds of values, field by field, that were found to be those of a whole record."""
 _KINDS: Mapping[str, type] = {
     **dict.fromkeys(("id", "cluster", "prompt", "question", "text", "error"), str),
     **dict.fromkeys(("metadata", "tokens", "scores"), dict),
@@ -229,6 +229,35 @@ _NAMES: Mapping[str, Sequence[str]] = {
     "finish_reason": get_args(FinishReason),
     "failed_in": get_args(FailedIn),
 }
+
+
+def _checked(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a record, with defaults for what is absent, of the kinds that they must have.
+    Raises ValueError or TypeError.
+    """
+    told = {k: v for k, v in value.items() if v is not None and k in _DEFAULTS}
+    for key, kind in _KINDS.items():
+        if key in told and type(told[key]) is not kind:
+            raise TypeError(f"{key!r} is {json.dumps(told[key], default=str):.80}")
+    if "id" not in told:
+        raise ValueError("no 'id'")
+    if "error" not in told:
+        if "scores" not in told:
+            raise ValueError("neither scores nor an error")
+        told.pop("failed_in", None)
+    elif "failed_in" not in told:  # schema 1 said it in words only
+        by_scoring = told["error"].startswith("scoring failed")
+        lost_in = "adapter" if "text" in told else "row"
+        told["failed_in"] = "scoring" if by_scoring else lost_in
+    empty: dict[str, Any] = {"metadata": {}, "scores": {}, "tokens": {}, "choices": []}
+    return {**_DEFAULTS, **empty, "logprobs": [], **told}
+
+
+@lru_cache(maxsize=4096)
+def _token_counts(*names_and_numbers: Any) -> TokenCounts:
+    """Names, and then as many numbers. Raises TypeError for a name that is none."""
+    half = len(names_and_numbers) // 2
+    return TokenCounts(**dict(zip(names_and_numbers[:half], map(int, names_and_numbers[half:]))))
 
 
 def _record(values: Mapping[str, Any]) -> Record:

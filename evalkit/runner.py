@@ -351,7 +351,8 @@ class _Stream:
             completion = Completion(completion.id, finish_reason="error", error=why)
         if completion.box_space is None and (space := self.cell.adapter.box_space):
             completion = replace(completion, box_space=space)
-        completion = replace(completion, text=self.cell.task.protocol.cut(completion.text))
+        if self.cell.task.protocol.stop:
+            completion = replace(completion, text=self.cell.task.protocol.cut(completion.text))
         score: Score | str | None = None
         if completion.error is None:
             try:

@@ -295,7 +295,7 @@ def is_data(name: str) -> bool:
     from evalkit.sources.own import is_readable
 
     path = Path(name)
-    return name not in registered() and (path.suffix in YAML or is_readable(path))
+    return (path.suffix in YAML or is_readable(path)) and name not in registered()
 
 
 def task_class(name: str) -> type[Task]:

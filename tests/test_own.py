@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pandas as pd
 import pytest
 
 import evalkit
@@ -152,6 +153,42 @@ def test_a_cell_is_known_by_what_the_file_and_its_pictures_hold(folder: Path) ->
     write_lines(file, ROWS[:2])
     others.append(run())
     assert len({first, *others}) == 5
+
+
+def test_a_frame_of_samples_of_all_kinds_goes_into_parquet(folder: Path) -> None:
+    base = {"image": "1.png", "question": "?"}
+    kinds: dict[str, list[dict[str, Any]]] = {
+        "texts": [{**base, "answer": "610", "level": 1}, {**base, "answer": "x", "level": "two"}],
+        "letters": [{**base, "options": ["a", "b"], "answer": "B", "level": 1.5}],
+        "boxes": [{**base, "bbox": [1, 1, 5, 5], "level": True}],
+        "asked": [base],
+    }
+    files = [str(write_lines(folder / f"{name}.jsonl", rows)) for name, rows in kinds.items()]
+    out = folder / "r"
+    evalkit.evaluate(files, adapter=Says("(1,1),(6,6)"), output=out, progress=False)
+    frame = evalkit.load_samples(out)
+    frame.to_parquet(folder / "samples.parquet")
+    back = pd.read_parquet(folder / "samples.parquet").set_index("task")
+    assert back["target"].dropna().map(json.loads).to_dict()["boxes:all"] == [1, 1, 6, 6]
+    assert set(back["metadata_level"].dropna()) == {"1", '"two"', "1.5", "true"}
+    assert back.loc["letters:all", "choices"].tolist() == ["a", "b"]
+    one = evalkit.load_samples(out).query("task == 'letters:all'")
+    assert list(one["target"]) == ["1"]
+
+
+def test_a_sweep_and_the_report_take_files_of_data(folder: Path) -> None:
+    renamed = [{"image": r["image"], "ask": r["question"], "answer": r["answer"]} for r in ROWS]
+    file = write_lines(folder / "my.jsonl", renamed)
+    sweep = folder / "sweep.yaml"
+    sweep.write_text(
+        f"name: own\nquestion: Does it?\ntasks: ['{file}']\ncolumns: {{question: ask}}\n"
+        f"metric: contains\nadapter: '{__file__}'\nmodel: '610'\naxes: {{model: ['610', 'x']}}\n"
+    )
+    result = evalkit.sweep(sweep, output=folder / "out")
+    assert not result.errors
+    assert set(result.frame["metric"]) == {"contains"}
+    page = result.report.read_text()
+    assert "What is the CODE?" in page and "data:image/webp" in page
 
 
 def test_a_cell_is_scored_anew_without_its_file(folder: Path) -> None:

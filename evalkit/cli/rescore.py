@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evalkit.cli.options import name_or_path, output_option, talk_options
 from evalkit.cli.output import print_error, print_json
@@ -11,6 +11,7 @@ from evalkit.errors import EvalkitError
 
 if TYPE_CHECKING:
     from evalkit.cli.parser import Verbs
+    from evalkit.task import Task
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -38,10 +39,11 @@ def main(args: argparse.Namespace) -> int:
         there = some_cells(args.output)
         cells = [c for c in there.cells if data_kind(c) != IMPORTED]
     failed = bool(there.damaged)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    loaded: dict[str, Task] = {}
     for cell in cells:
         try:
-            new, changed = rescore_cell(cell)
+            new, changed = rescore_cell(cell, loaded)
             rows.append({"task": cell.task, "changed": changed, "cell": str(new.path)})
             if not args.json:
                 print(f"{cell.task}: {changed} scores changed; {new.path}")

@@ -4,6 +4,7 @@ them.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -97,11 +98,17 @@ def find_cells(name: str, output: Output = Path("results")) -> list[CellFolder]:
     return meant
 
 
-def task_of(cell: CellFolder) -> Task:
-    """The task of a cell, as it is now. Raises UsageError when there is none."""
+def task_of(cell: CellFolder, loaded: dict[str, Task] | None = None) -> Task:
+    """The task of a cell, as it is now. ``loaded`` keeps those of one command's cells, of which a
+    thousand have a dozen. Raises UsageError when there is none.
+    """
     run, identity = cell.run, cell.run.identity
     name = f"{run.task_file or identity.task}:{identity.subset}"
-    return load_task(name, identity.protocol_name, run.reading)
+    kept = {} if loaded is None else loaded
+    key = json.dumps([name, identity.protocol, run.reading], sort_keys=True)
+    if key not in kept:
+        kept[key] = load_task(name, identity.protocol_name, run.reading)
+    return kept[key]
 
 
 def data_kind(cell: CellFolder) -> str:

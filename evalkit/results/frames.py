@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import chain
 from math import nan
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from evalkit.adapter import digest
@@ -75,8 +77,10 @@ def load_samples(output: str | Path = "results", errors: bool = True) -> pd.Data
     data, selection, id, cluster, question (as sent; empty in results of evalkit 0.1), target,
     choices, text (the answer), parsed, unparsed, error, failed_in (row, adapter, scoring),
     finish_reason, prompt (a hash), seconds, tokens_text_in, tokens_vision_in, tokens_out, then
-    ``metadata_*`` and ``score_*`` as the tasks name them. ``errors=False`` leaves out samples
-    without a score. Raises UsageError when there is no such folder.
+    ``metadata_*`` and ``score_*`` as the tasks name them. Where the values of a column are of
+    several kinds (targets of one task are lists of texts, of another boxes), they are JSON texts,
+    so that the frame can be written to parquet. ``errors=False`` leaves out samples without a
+    score. Raises UsageError when there is no such folder.
     """
     return samples_frame(take_inventory(output).cells, errors)
 
@@ -105,7 +109,36 @@ def samples_frame(cells: Sequence[CellFolder], errors: bool = True) -> pd.DataFr
         rows += len(records)
         for name, column in columns.items():
             column += part[name] if name in part else [nan] * len(records)
+    columns = {k: v if len(_kinds(v)) < 2 else _as_json(v) for k, v in columns.items()}
     return pd.DataFrame(columns, columns=_with_switches(SAMPLE_COLUMNS, "settings", [columns]))
+
+
+PLAIN: Mapping[type, str] = {str: "text", bool: "truth", int: "number", float: "number"}
+
+
+def _kinds(values: Collection[Any]) -> set[str]:
+    """The kinds of values that are there, lists by those of their items: a column of a table file
+    has one.
+    """
+    types = set(map(type, values)) - {NoneType}
+    if len(types) > 1:  # what is missing is NaN where a cell lacks the column, and of no kind
+        types = {type(v) for v in values if v is not None and v == v}
+    kinds = {PLAIN[t] for t in types & PLAIN.keys()}
+    if types & {list, tuple}:
+        inner = chain.from_iterable(v for v in values if isinstance(v, list | tuple))
+        kinds |= {f"list of {kind}" for kind in _kinds(list(inner))} or {"list"}
+    for value in values if types - PLAIN.keys() - {list, tuple} else ():
+        if isinstance(value, Mapping):
+            kinds.add(str(sorted((k, *sorted(_kinds([v]))) for k, v in value.items())))
+    return kinds
+
+
+def _as_json(values: Sequence[Any]) -> list[str | None]:
+    """Each value as JSON; None for one that is missing."""
+    return [
+        None if v is None or v != v else json.dumps(v, ensure_ascii=False, default=str)
+        for v in values
+    ]
 
 
 def _record_columns(records: Sequence[Record]) -> dict[str, list[Any]]:

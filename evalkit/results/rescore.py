@@ -13,9 +13,9 @@ from evalkit.store import CellFolder, Ending, Identity, Record
 from evalkit.task import Task, checked_score
 
 
-def rescore(cell: CellFolder) -> tuple[CellFolder, int]:
+def rescore(cell: CellFolder, loaded: dict[str, Task] | None = None) -> tuple[CellFolder, int]:
     """Scores a journal's answers with the task as it is now: no model, no media. Returns the cell
-    and how many scores changed.
+    and how many scores changed. ``loaded`` as for ``task_of``.
 
     New scores are appended to the journal, where the last record of a sample counts and the old
     ones stay readable. A task of another version (a task file with other contents) has another
@@ -27,7 +27,7 @@ def rescore(cell: CellFolder) -> tuple[CellFolder, int]:
     identity = cell.run.identity
     if data_kind(cell) == IMPORTED:
         raise EvalkitError("imported: repeat `evalkit import` with the file to score it anew")
-    task = task_of(cell)
+    task = task_of(cell, loaded)
     identity_now = replace(
         identity,
         task_version=task.version,
