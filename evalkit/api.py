@@ -377,7 +377,7 @@ def tasks_of(
 
 
 def _named(text: str, protocol: str, reading: Mapping[str, Any] | None = None) -> Iterator[Task]:
-    parts = [text] if is_data(text) else text.split(",")
+    parts = [text] if is_data(text) and _path(text).exists() else text.split(",")
     for part in filter(None, map(str.strip, parts)):
         name, colon, subset = part.partition(":")
         if name == "all" and name not in registered():

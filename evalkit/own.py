@@ -27,7 +27,7 @@ from evalkit.metrics.relaxed import relaxed_accuracy
 from evalkit.metrics.vqa import vqa_accuracy
 from evalkit.protocols import LETTER_ANSWER, SHORT_ANSWER, VIDEO_BUDGET, Protocol
 from evalkit.rows import identifier, image, sides, video
-from evalkit.sources.own import OwnFile, listed, splits_of
+from evalkit.sources.own import READERS, OwnFile, listed, splits_of
 from evalkit.task import Metric, Row, Subset, Task, registered
 from evalkit.types import Completion, Image, Media, Sample, Score
 
@@ -172,7 +172,8 @@ def own_task(path: Path, reading: Reading = Reading()) -> type[OwnData]:
     chosen = reading if reading.kind else _resolve(first, reading)
     columns = chosen.columns
     named = [columns[role] for role in MEDIA if role in columns]
-    name = path.resolve().stem if path.suffix else path.resolve().name
+    whole = path.resolve()
+    name = whole.stem if whole.suffix.lower() in READERS else whole.name
     protocol = Protocol(
         origin="the file's own" if reading.prompt else "evalkit's for data of one's own",
         prompt=chosen.prompt,

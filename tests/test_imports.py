@@ -126,10 +126,13 @@ def test_samples_of_lmms_eval_are_matched_with_a_task_and_scored_by_it(
     assert imported.remarks[0] == f"4 of 4 answers matched {how} with docvqa:mini"
     assert imported.records[0].metadata["tier"] == "easy"
     shifted = [{**line, "doc_id": line["doc_id"] + 3} for line in lmms_lines({}, False)]
-    with pytest.raises(UsageError, match="by the number of the row .* of the targets differ"):
+    with pytest.raises(UsageError, match=r"not those of docvqa:mini(?s:.)*100% of the targets"):
         taken(lmms_samples(tmp_path / "other", shifted), tmp_path / "out", task=task)
     ids = [{**line, "doc": {"questionId": "x"}} for line in lmms_lines({}, True)]
-    with pytest.raises(UsageError, match="none of the 4 questions is in docvqa:mini"):
+    with pytest.raises(
+        UsageError,
+        match="not those of docvqa:mini: there ids are like .*, in the file like x, x, x",
+    ):
         taken(lmms_samples(tmp_path / "third", ids), tmp_path / "out", task=task)
 
 
@@ -186,6 +189,21 @@ def test_what_lmms_eval_writes_of_a_metric_is_read(
     lines = [{**line, "anls": value} for line in lmms_lines({}, True)]
     (row, *_) = read_answers(lmms_samples(tmp_path, lines)).rows
     assert row.theirs.get("anls") == score
+
+
+def test_rows_of_one_id_count_once_and_a_file_that_fails_costs_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = sheet(tmp_path / "m_None.tsv", [{**VQA[0], "answer": "[1, {}]"}])
+    twice = sheet(tmp_path / "m_Twice.tsv", [*VQA, *VQA])
+    out = tmp_path / "out"
+    assert main(["import", str(bad), str(twice), "--output", str(out)]) == 1
+    printed = capsys.readouterr()
+    assert "m_None.tsv: None: no answers (row 0: 'answer' is {}" in printed.err
+    assert "m_Twice.tsv: Twice:imported, m" in printed.out
+    assert "3 rows repeat an id: the first of each counts" in printed.out
+    (cell,) = take_inventory(out).cells
+    assert cell.intact and (cell.results.n, cell.results.errors) == (2, 1)
 
 
 def test_damaged_lines_are_said_and_other_files_refused(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 import evalkit
 from evalkit.adapter import ModelAdapter
+from evalkit.api import tasks_of
 from evalkit.errors import UsageError
 from evalkit.results.cells import take_inventory
 from evalkit.results.rescore import rescore
@@ -153,6 +154,23 @@ def test_a_cell_is_known_by_what_the_file_and_its_pictures_hold(folder: Path) ->
     write_lines(file, ROWS[:2])
     others.append(run())
     assert len({first, *others}) == 5
+
+
+def test_several_files_are_named_as_tasks_are_and_one_name_is_one_file(folder: Path) -> None:
+    a, b = (write_lines(folder / f"{n}.jsonl", ROWS[:1]) for n in "ab")
+    assert [t.name for t in tasks_of(f"{a},{b}")] == ["a", "b"]
+    assert [t.name for t in tasks_of([str(a), str(b)])] == ["a", "b"]
+    comma = write_lines(folder / "a,b.jsonl", ROWS[:1])
+    assert [t.name for t in tasks_of(str(comma))] == ["a,b"]
+    (folder / "docvqa.jsonl").write_bytes(a.read_bytes())
+    assert load_task(str(folder / "docvqa.jsonl")).name == "docvqa.jsonl"
+    (folder / "v1.5").mkdir()
+    (folder / "v1.5" / "1.png").write_bytes(png(9, 9))
+    assert load_task(str(folder / "v1.5")).name == "v1.5"
+    (folder / "other").mkdir()
+    same = write_lines(folder / "other" / "a.jsonl", [{**ROWS[0], "image": "../1.png"}])
+    with pytest.raises(UsageError, match="two tasks are called a:all"):
+        tasks_of([str(a), str(same)])
 
 
 def test_a_frame_of_samples_of_all_kinds_goes_into_parquet(folder: Path) -> None:

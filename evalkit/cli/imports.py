@@ -73,7 +73,7 @@ def main(args: argparse.Namespace) -> int:
     data = data_paths(args.data)
     if strange := sorted(data.keys() - {task.full_name if task else ""}):
         raise UsageError(f"--data {strange[0]}: expected the task that --task names")
-    done: list[Imported] = []
+    done: list[tuple[Path, Imported]] = []
     failed = False
     for file in args.files:
         try:
@@ -94,14 +94,14 @@ def main(args: argparse.Namespace) -> int:
             print_error(f"{file}: {e}")
             failed = True
             continue
-        done.append(imported)
+        done.append((file, imported))
         _write_differences(imported)
     if done:
         write_leaderboard(args.output)
     if args.json:
-        print_json(row for one in done for row in _rows(one))
+        print_json(row for _, one in done for row in _rows(one))
     else:
-        for file, one in zip(args.files, done):
+        for file, one in done:
             _show(file, one)
     return int(failed)
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from evalkit.code import code_of
 from evalkit.errors import DataError, ScoringError, UsageError
 from evalkit.imports.answers import Answer, Answers
+from evalkit.metrics.choice import LETTERS
 from evalkit.own import Reading, check_metric, fitting_metric, own_task
 from evalkit.provenance import git_state, now, versions
 from evalkit.safe_text import without_keys
@@ -117,6 +118,9 @@ def import_answers(
         scorer = _scorer(answers, metric)
     if whose == "theirs" and not answers.metrics:
         raise UsageError(f"{answers.tool}'s file has no scores of single answers; take ours")
+    if repeated := len(pairs) - len({s.id for _, s in pairs}):
+        remarks.append(f"{repeated} rows repeat an id: the first of each counts")
+        pairs = list({s.id: (a, s) for a, s in reversed(pairs)}.values())[::-1]
     records = tuple(
         _record(a, s, scorer if whose != "theirs" else None, answers, whose, box_space)
         for a, s in pairs
@@ -188,26 +192,25 @@ def _matched(
     """
     samples = [s for s in read_samples(task, data) if isinstance(s, Sample)]
     by_id = {s.id: s for s in samples}
-    known = [(a, by_id[a.id]) for a in answers.rows if a.id in by_id]
-    how = "by id"
-    if answers.by_number:
-        numbered = [a for a in answers.rows if a.id.isdecimal() and int(a.id) < len(samples)]
-        by_row = [(a, samples[int(a.id)]) for a in numbered]
-        if _agreeing(by_row) >= AGREEING:
-            known, how = by_row, "by the number of its row"
-        elif (share := _agreeing(known)) < AGREEING:
-            raise UsageError(
-                f"{answers.task} and {task.full_name}: the file has no ids of questions, and by "
-                f"the number of the row {1 - max(share, _agreeing(by_row)):.0%} of the targets "
-                "differ: another split, or another order?"
-            )
-    if not known:
+    numbered = [a for a in answers.rows if a.id.isdecimal() and int(a.id) < len(samples)]
+    ways = {
+        "by id": [(a, by_id[a.id]) for a in answers.rows if a.id in by_id],
+        "by the number of its row": [(a, samples[int(a.id)]) for a in numbered],
+    }
+    order = sorted(ways, reverse=answers.by_number)
+    how = next((way for way in order if _agreeing(ways[way]) >= AGREEING), "by id")
+    known = ways[how]
+    if not known or (answers.by_number and _agreeing(known) < AGREEING):
         there, here = ", ".join([*by_id][:3]), ", ".join(a.id for a in answers.rows[:3])
         raise UsageError(
-            f"none of the {len(answers.rows)} questions is in {task.full_name}: there ids are like "
-            f"{there}, in the file like {here}"
+            f"the {len(answers.rows)} questions are not those of {task.full_name}: there ids are "
+            f"like {there}, in the file like {here}; and by the number of the row "
+            f"{1 - _agreeing(ways['by the number of its row']):.0%} of the targets differ. Another "
+            "split, or another order?"
         )
     remarks = [f"{len(known)} of {len(answers.rows)} answers matched {how} with {task.full_name}"]
+    if (same := _agreeing(known)) < 1:
+        remarks.append(f"{1 - same:.1%} of the file's targets are not the task's")
     if missing := len(samples) - len({s.id for _, s in known}):
         remarks.append(f"{missing} questions of {task.full_name} have no answer in the file")
     return [(replace(a, id=s.id), s) for a, s in known], remarks
@@ -220,10 +223,15 @@ def _agreeing(pairs: Sequence[tuple[Answer, Sample]]) -> float:
         items = value if isinstance(value, list | tuple) else [value]
         return {" ".join(str(v).lower().split()) for v in items}
 
-    told = [(a, s) for a, s in pairs if a.target is not None and isinstance(s.target, list | str)]
+    def right(sample: Sample) -> set[str]:
+        if sample.choices and isinstance(sample.target, int):
+            return plain([LETTERS[sample.target], sample.choices[sample.target]])
+        return plain(sample.target) if isinstance(sample.target, list | str) else set()
+
+    told = [(plain(a.target), r) for a, s in pairs if a.target is not None and (r := right(s))]
     if not told:
         return 1.0 if pairs else 0.0
-    return sum(plain(a.target) == plain(s.target) for a, s in told) / len(told)
+    return sum(a == r or bool(a & r and len(a) == 1) for a, r in told) / len(told)
 
 
 def _sample(answer: Answer) -> Sample:

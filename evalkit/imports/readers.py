@@ -165,7 +165,7 @@ def _first_text(value: Any) -> str | None:
 
 def _lmms_model(file: Path, date: str | None) -> str:
     """By the results beside the samples; else by the folder, which is named after the model."""
-    beside = file.with_name(f"{date}_results.json" if date else "results.json")
+    beside = file.with_name("_".join(filter(None, (date, "results"))) + ".json")
     try:
         results = json.loads(beside.read_text(encoding="utf-8"))
         if isinstance(name := results.get("model_name"), str) and name:
