@@ -27,7 +27,7 @@ from evalkit.metrics.relaxed import relaxed_accuracy
 from evalkit.metrics.vqa import vqa_accuracy
 from evalkit.protocols import LETTER_ANSWER, SHORT_ANSWER, VIDEO_BUDGET, Protocol
 from evalkit.rows import identifier, image, sides, video
-from evalkit.sources.own import READERS, OwnFile, listed, splits_of
+from evalkit.sources.own import LOOKED_AT, READERS, OwnFile, listed, splits_of
 from evalkit.task import Metric, Row, Subset, Task, registered
 from evalkit.types import Completion, Image, Media, Sample, Score
 
@@ -80,8 +80,6 @@ FITTING = {
     "box": ("acc@0.5", "iou"),
     "nothing": ("none",),
 }
-LOOKED_AT = 100
-"""So many rows tell whether answers are numbers."""
 
 
 @dataclass(frozen=True)

@@ -340,12 +340,37 @@ def test_splits_of_a_folder_are_subsets(folder: Path) -> None:
     assert len(list(read_samples(load_task(f"{folder / 'set'}:train")))) == 3
 
 
+def test_an_imagefolder_of_splits_and_classes_is_named_by_them(folder: Path) -> None:
+    for place in ("train/cat", "train/dog", "test/cat", "test/dog"):
+        (folder / "pets" / place).mkdir(parents=True)
+        (folder / "pets" / place / "1.png").write_bytes(png(9, 9, len(place)))
+    found = samples(folder / "pets")
+    assert [s.target for s in found if isinstance(s, Sample)] == [["cat"], ["dog"]]
+    assert load_task(str(folder / "pets")).full_name == "pets:test"
+    pictures = [p.source for s in found if isinstance(s, Sample) for p in s.messages[0].content[:1]]  # type: ignore[union-attr]
+    assert pictures == [folder / "pets/test/cat/1.png", folder / "pets/test/dog/1.png"]
+
+
 def test_several_pictures_take_the_places_that_the_text_marks(folder: Path) -> None:
     row = {"images": ["1.png", "2.png"], "question": "Is <image 2> darker than <image 1>?"}
     sample = one(write_lines(folder / "my.jsonl", [row]))
     assert asked(sample) == "Is <> darker than <>?"
     pictures = [p for p in sample.messages[0].content if isinstance(p, Image)]
     assert [p.source for p in pictures] == [folder / "2.png", folder / "1.png"]
+
+
+def test_rows_may_have_columns_of_their_own(folder: Path) -> None:
+    (folder / "clip.mp4").write_bytes(b"a clip")
+    rows = [
+        {"video": "clip.mp4", "question": "What moves?", "answer": "x"},
+        {"image": "1.png", "question": "What?", "answer": "y", "video": None},
+        {"image": ["1.png", "2.png"], "video": "clip.mp4", "question": "Same?", "answer": "z"},
+    ]
+    found = samples(write_lines(folder / "my.jsonl", rows))
+    kinds = [
+        [type(p).__name__ for p in s.messages[0].content] for s in found if isinstance(s, Sample)
+    ]
+    assert kinds == [["Video", "Text"], ["Image", "Text"], ["Image", "Image", "Video", "Text"]]
 
 
 def test_a_tsv_of_vlmevalkit_loads_as_it_is(folder: Path) -> None:

@@ -23,6 +23,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,11 @@ Line = Columns | DataError
 PICTURE_SUFFIXES = frozenset(".png .jpg .jpeg .webp .gif .bmp .tif .tiff .ppm .jp2 .avif".split())
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 """Files that tell about the pictures of an imagefolder; ``file_name`` is the picture's column."""
+FILE_COLUMNS = ("file_name", "image", "video")
+SPLITS = frozenset("train training test testing validation valid val dev".split())
 INDEX = "index"
+LOOKED_AT = 100
+"""So many rows tell what a file holds."""
 SHORT = 64
 """Up to so many characters a picture's cell may be the index of another row; more are base64."""
 NO_UTF8 = "is not UTF-8: save the file as UTF-8"
@@ -85,15 +90,14 @@ class OwnFile:
         return sum(1 for _ in lines_of(override or self.path, self.split))
 
     def columns(self) -> list[str]:
-        """The columns of the first row that can be read. Raises DataError when there is none, with
-        what is wrong with the first.
+        """The columns of the first rows that can be read. Raises DataError when there are none,
+        with what is wrong with the first.
         """
-        first = None
-        for line in lines_of(self.path, self.split):
-            if isinstance(line, Mapping):
-                return list(line)
-            first = first or line
-        raise DataError(f"{self.path}: {first or 'no rows'}")
+        lines = list(islice(lines_of(self.path, self.split), LOOKED_AT))
+        found = dict.fromkeys(c for line in lines if isinstance(line, Mapping) for c in line)
+        if not found:
+            raise DataError(f"{self.path}: {lines[0] if lines else 'no rows'}")
+        return list(found)
 
     def _digest(self, path: Path) -> str:
         """Of the tables' bytes; of the names where files are rows: those are what ids and labels
@@ -157,21 +161,35 @@ def splits_of(path: Path) -> tuple[str, ...]:
         return tuple(sorted(f.parent.name for f in path.glob("*/state.json")))
     if tables := [*path.glob("*.parquet"), *path.glob("data/*.parquet")]:
         return tuple(sorted({re.split(r"[-.]", f.name)[0] for f in tables}))
-    return tuple(sorted(f.name for f in path.iterdir() if f.is_dir() and _metadata(f)))
+    return tuple(sorted(f.name for f in path.iterdir() if _holds_media(f)))
 
 
 def _folder_lines(folder: Path, split: str) -> Iterator[Line]:
-    if split and (folder / split).is_dir() and _metadata(folder / split):
-        folder, split = folder / split, ""
-        for line in lines_of(_metadata(folder)[0]):  # its paths count from the split's own folder
-            named = isinstance(line, Mapping) and isinstance(line.get("file_name"), str)
-            yield {**line, "file_name": f"{folder.name}/{line['file_name']}"} if named else line  # type: ignore[dict-item,index]
+    if split and _holds_media(folder / split):
+        for line in _folder_lines(folder / split, ""):  # its paths count from its own folder
+            yield _prefixed(line, split)
     elif found := _metadata(folder):
         yield from lines_of(found[0])
     elif split or (folder / "state.json").is_file():
         yield from local_table(folder, None, split).rows(None)
     else:
         yield from _media_lines(folder)
+
+
+def _prefixed(line: Line, folder: str) -> Line:
+    if isinstance(line, DataError):
+        return line
+    named = {k: v for k, v in line.items() if k in FILE_COLUMNS and isinstance(v, str)}
+    return {**line, **{k: f"{folder}/{v}" for k, v in named.items()}}
+
+
+def _holds_media(folder: Path) -> bool:
+    """Whether a folder is one split of an imagefolder: it has metadata, or is called so and has
+    pictures or clips below it.
+    """
+    if not folder.is_dir() or (folder / "state.json").is_file():
+        return False
+    return bool(_metadata(folder) or (folder.name in SPLITS and _media_files(folder)))
 
 
 def _metadata(folder: Path) -> list[Path]:
