@@ -460,7 +460,7 @@ class RunInfo(Session):
             "model": self.model,
             "model_path": self.model_path,
             "identity": self.identity.to_json(),
-            "metrics": [asdict(m) for m in self.metrics],
+            "metrics": [asdict(m) | {"units": list(m.units)} for m in self.metrics],
             "task_file": self.task_file,
             **({"reading": dict(self.reading)} if self.reading else {}),
             "data_path": self.data_path,
@@ -519,7 +519,7 @@ class MetricResult:
     """Whether the groups' means are added up, each multiplied by ``scale``."""
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(self) | {"units": list(self.units)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> MetricResult:
