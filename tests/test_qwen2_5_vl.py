@@ -150,7 +150,7 @@ def test_windows_hold_each_token_once_and_neighbours_together() -> None:
     grids = [(1, 18, 10), (2, 8, 12), (1, 2, 20)]
     order, sizes = windows(grids, 4)
     assert sorted(order.tolist()) == list(range(45 + 48 + 10))
-    assert sizes == [16, 4, 16, 4, 4, 1, 16, 8, 16, 8, 4, 4, 2]
+    assert sizes == [16, 16, 4, 4, 4, 1, 16, 8, 16, 8, 4, 4, 2]
     first = order[: sizes[0]]
     assert first.tolist() == [5 * y + x for y in range(4) for x in range(4)]
 

@@ -32,7 +32,8 @@ def swiglu(config: Tower) -> MLP:
 
 
 def windows(grids: Sequence[Grid], side: int) -> tuple[Tensor, list[int]]:
-    """Visual tokens in the order of their windows of ``side`` x ``side`` tokens [tokens], and how
+    """Visual tokens in the order of their windows of ``side`` x ``side`` tokens [tokens], in each
+    frame pair the whole ones before the cut ones, and how
     many each window has.
     """
     order: list[Tensor] = []
@@ -42,6 +43,7 @@ def windows(grids: Sequence[Grid], side: int) -> tuple[Tensor, list[int]]:
         t, h, w = merged(grid)
         frame = torch.arange(h * w).view(h, w)
         cut = [part for rows in frame.split(side) for part in rows.split(side, dim=1)]
+        cut.sort(key=Tensor.numel, reverse=True)  # equal ones side by side run as one batch
         within = torch.cat([part.flatten() for part in cut])
         order += [within + start + k * h * w for k in range(t)]
         sizes += [part.numel() for part in cut] * t
