@@ -21,7 +21,7 @@ from evalkit.engine import Budget, Engine, Media, Prompt, Visual
 from evalkit.errors import CheckpointError, DataError, UsageError
 from evalkit.models.qwen2_vl.checkpoint import load_as, save
 from evalkit.models.qwen2_vl.fused import fuse
-from evalkit.models.qwen2_vl.positions import POSITIONS, interleaved
+from evalkit.models.qwen2_vl.positions import interleaved
 from evalkit.models.qwen3_vl.chat import CHAT_TEMPLATE, Chat, stamp
 from evalkit.models.qwen3_vl.config import RELEASED, Qwen3VLConfig, TextConfig, VisionConfig
 from evalkit.models.qwen3_vl.model import Qwen3VL
@@ -87,7 +87,7 @@ def model_of(seed: int, **switches: Any) -> Qwen3VL:
 
 
 @pytest.mark.parametrize(
-    "seed", [*range(3), *(pytest.param(n, marks=pytest.mark.slow) for n in range(3, 40))]
+    "seed", [*range(2), *(pytest.param(n, marks=pytest.mark.slow) for n in range(2, 40))]
 )
 @torch.no_grad()
 def test_logits_equal_those_of_transformers(seed: int) -> None:
@@ -303,8 +303,8 @@ def test_the_engine_writes_the_tokens_of_transformers_in_any_packing() -> None:
         assert {o.id: o.ids for o in engine.generate(asked)} == expected
 
 
-@pytest.mark.parametrize("name", sorted(set(POSITIONS) - {"mhrope"}))
-def test_every_position_scheme_runs(name: str) -> None:
+@pytest.mark.parametrize("name", ["rope1d", "mrope_i", "videorope", "vrope"])
+def test_other_position_schemes_run(name: str) -> None:
     model = stacked(position=name)
     (answer,) = Engine(model, frozenset()).generate(prompts(4)[-1:])
     assert len(answer.ids) == 3 and answer.error is None
@@ -531,7 +531,9 @@ def test_deepstack_is_written_as_it_is_read(text: str) -> None:
     assert str(DeepStack.parse(text)) == text
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "dtype", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)]
+)
 @torch.no_grad()
 def test_half_precision_stays_near_single(dtype: torch.dtype) -> None:
     ids, _, args = conversation(np.random.default_rng(4), "iv", FEATURES, steps=True)
