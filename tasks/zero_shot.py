@@ -4,9 +4,11 @@ Data: a folder with a folder of pictures for each class, as `imagefolder` of `da
 (``--data zero_shot:folder=PATH``); a class is called as its folder is, or as ``classes.txt`` beside
 the folders says, one ``folder name`` a line (``n01440764 tench, Tinca tinca``). ``shapes``: 60
 pictures of six shapes, drawn here from a seed. Metrics: accuracy, and whether the right class is
-among the five likeliest. Choices are ranked, not generated: the protocol of CLIP (Radford et al.,
-2021, section 3.1), for models that match pictures and texts, classifiers, and language models that
-give log-likelihoods. A picture whose class a model has no score for is unparsed.
+among the five likeliest. Choices are ranked, not generated, for models that match pictures and
+texts, classifiers, and language models that give log-likelihoods. Paper: Radford et al., "Learning
+Transferable Visual Models From Natural Language Supervision" (ICML 2021), section 3.1. Prompt:
+evalkit's own, a plain question; models that match texts put the class into a template instead. A
+picture whose class a model has no score for is unparsed.
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ EACH, SIDE = 10, 64
 @dataclass(frozen=True)
 class ClassFolders:
     """Rows ``name``, ``image``, ``label`` and ``labels`` (of all) from a folder of folders."""
+
+    place: ClassVar[str] = "a folder of yours"
 
     def rows(self, override: Path | None = None) -> Iterator[Mapping[str, Any]]:
         root = _given(override)
@@ -79,6 +83,8 @@ def _names(file: Path) -> dict[str, str]:
 @dataclass(frozen=True)
 class Shapes:
     """Drawn pictures in the same columns."""
+
+    place: ClassVar[str] = "drawn when it runs"
 
     def rows(self, override: Path | None = None) -> Iterator[Mapping[str, Any]]:
         if override:

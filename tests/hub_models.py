@@ -311,21 +311,19 @@ IDEFICS3_TOKENS = (
 )
 
 
+IDEFICS3 = {
+    "vision_config": {**VISION, "image_size": 56},
+    "text_config": {"model_type": "llama", **DECODER},
+    "image_token_id": IMAGE,
+    "scale_factor": 2,
+    "pad_token_id": PAD,
+}
+TILES = {"size": {"longest_edge": 112}, "max_image_size": {"longest_edge": 56}}
+
+
 def idefics3(folder: Path) -> Path:
-    config = tf.Idefics3Config(
-        vision_config={**VISION, "image_size": 56},
-        text_config={"model_type": "llama", **DECODER},
-        image_token_id=IMAGE,
-        scale_factor=2,
-        pad_token_id=PAD,
-    )
-    images = pil(
-        "idefics3",
-        "Idefics3ImageProcessorPil",
-        size={"longest_edge": 112},
-        max_image_size={"longest_edge": 56},
-        **MEAN,
-    )
+    config = tf.Idefics3Config(**IDEFICS3)
+    images = pil("idefics3", "Idefics3ImageProcessorPil", **TILES, **MEAN)
     processor = tf.Idefics3Processor(
         images,
         tokenizer(*IDEFICS3_TOKENS),
@@ -336,20 +334,8 @@ def idefics3(folder: Path) -> Path:
 
 
 def smolvlm(folder: Path) -> Path:
-    config = tf.SmolVLMConfig(
-        vision_config={**VISION, "image_size": 56},
-        text_config={"model_type": "llama", **DECODER},
-        image_token_id=IMAGE,
-        scale_factor=2,
-        pad_token_id=PAD,
-    )
-    images = pil(
-        "smolvlm",
-        "SmolVLMImageProcessorPil",
-        size={"longest_edge": 112},
-        max_image_size={"longest_edge": 56},
-        **MEAN,
-    )
+    config = tf.SmolVLMConfig(**IDEFICS3)
+    images = pil("smolvlm", "SmolVLMImageProcessorPil", **TILES, **MEAN)
     write(folder, tf.SmolVLMForConditionalGeneration(config), tokenizer(*IDEFICS3_TOKENS), images)
     settings_of(
         folder,

@@ -75,7 +75,7 @@ def flowing(paragraph: str) -> str:
 
 def subset_line(task: Task) -> str:
     source: Any = task.source
-    place = "in the package"
+    place = getattr(source, "place", "in the package")
     if isinstance(source, Hub):
         parts = [f"`{source.repository}`", source.config, source.split]
         place = ", ".join(filter(None, parts))

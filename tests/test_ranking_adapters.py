@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,8 +22,17 @@ from evalkit import evaluate
 from evalkit.errors import CheckpointError, UsageError
 from evalkit.pretrained import convnets
 from evalkit.pretrained.labels import by_name, name_of
-from evalkit.task import Row, load_task
-from evalkit.types import UNSCORED, Completion, Image, Message, Request, Text
+from evalkit.task import Metric, Row, Task, load_task, task_class
+from evalkit.types import (
+    UNSCORED,
+    Completion,
+    Image,
+    Message,
+    Request,
+    Sample,
+    Score,
+    Text,
+)
 from tests.hub_models import built
 from tests.hub_pictures import CLASSIFIERS, CONTRASTIVE, LABELS
 from tests.pictures import png
@@ -264,3 +275,34 @@ def test_a_class_is_right_among_the_five_likeliest_and_unparsed_without_a_score(
     assert scored(-1, -2, -3, -4, -9, -5, -9, -9) == (0, 1, False)
     assert scored(-1, -2, -3, -4, -5, -6, -9, -9) == (0, 0, False)
     assert scored(-1, -2, -3, -4, -5, UNSCORED, -9, -9) == (0, 0, True)
+
+
+def ranked_variant(name: str) -> Task:
+    """An embedded task whose samples are ranked, among words that are the same for all."""
+    base = task_class(name)
+
+    class Ranked(base):  # type: ignore[misc, valid-type]
+        rank = True
+        metrics = (Metric("accuracy"),)
+        subsets = {"mini": replace(base.subsets["mini"], metrics=())}
+
+        def samples(self, row: Row) -> Iterator[Sample]:
+            for sample in super().samples(row):
+                yield replace(sample, choices=CHOICES)
+
+        def score(self, sample: Sample, completion: Completion) -> Score:
+            return Score({"accuracy": float(completion.text == CHOICES[0])})
+
+    return Ranked("mini")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", [*CONTRASTIVE, *CLASSIFIERS], indirect=True)
+def test_every_ranking_model_runs_ranked_variants_of_the_embedded_tasks(
+    folder: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    name = request.node.callspec.params["folder"]
+    adapter = "contrastive" if name in CONTRASTIVE else "classifier"
+    tasks = [ranked_variant(t) for t in ("docvqa", "refcoco", "video_qa", "multilingual_ocr")]
+    done = evaluate(tasks, folder, adapter=adapter, output=tmp_path, limit=2, progress=False)
+    assert [(c.results.n, c.results.errors) for c in done.cells] == [(2, 0)] * 4
