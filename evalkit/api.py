@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from evalkit.adapter import ModelAdapter, adapter_class, make_adapter, unnamed_arguments
-from evalkit.asking import Asking
+from evalkit.asking import Asking, repetitions
 from evalkit.bounds import bounds
 from evalkit.errors import CheckpointError, EvalkitError, UsageError
 from evalkit.safe_text import digest_of, harmless, mapped, mask, masked
@@ -198,8 +198,8 @@ class Plan:
         for cell, selection in zip(self.cells, self.selections):
             scored = cell.stored.scored() if cell.stored.exists else {}
             ids = selected_ids(cell, selection)
-            if ids is not None and (n := cell.asking.repeats) > 1:
-                ids = [f"{id}#{k}" for id in ids for k in range(n)]
+            if ids is not None:
+                ids = [r for id in ids for r in repetitions(id, cell.asking.repeats)]
             done = len(scored) if ids is None else sum(id in scored for id in ids)
             out.append(Outlook(cell.name, cell.folder, done, None if ids is None else len(ids)))
         return out

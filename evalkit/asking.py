@@ -116,10 +116,10 @@ class Asking:
         if self.repeats == 1:
             yield asked
             return
-        for k in range(self.repeats):
+        for k, id in enumerate(repetitions(sample.id, self.repeats)):
             yield replace(
                 asked,
-                id=f"{sample.id}#{k}",
+                id=id,
                 cluster=sample.cluster or sample.id,
                 metadata={**sample.metadata, "sample": sample.id, "repeat": k},
             )
@@ -128,6 +128,11 @@ class Asking:
         """What decides the tokens of one answer: 31 bits, which every server takes."""
         digest = hashlib.sha256(f"{self.seed}:{id}".encode()).digest()
         return int.from_bytes(digest[:4]) >> 1
+
+
+def repetitions(id: str, repeats: int) -> list[str]:
+    """The ids of a sample's answers."""
+    return [id] if repeats == 1 else [f"{id}#{k}" for k in range(repeats)]
 
 
 @dataclass(frozen=True)

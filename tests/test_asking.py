@@ -17,6 +17,7 @@ from evalkit.cell import Cell
 from evalkit.errors import UsageError
 from evalkit.records import Record
 from evalkit.results.repeats import majority, pass_at, repeated
+from evalkit.results.report.media import samples_of
 from evalkit.store import cells
 from evalkit.types import Completion, Message, Request, Sample, Score, Text
 from tests.plugins.adder import Adder
@@ -136,6 +137,13 @@ def test_repetitions_of_a_sample_are_one_cluster_and_are_resumed(tmp_path: Path)
     one = {r.id: r.text for r in records.values()}
     again = evaluate(tmp_path / "again", **settings).cells[0].records()
     assert {r.id: r.text for r in again.values()} == one
+
+
+def test_the_report_finds_the_media_of_each_repetition(tmp_path: Path) -> None:
+    task = str(Path(__file__).parent / "plugins" / "sums.py")
+    settings: Any = {"temperature": 1.0, "repeats": 2, "progress": False}
+    (cell,) = evalkit.evaluate(task, "m", adapter=Recorder, output=tmp_path, **settings).cells
+    assert [s.id for s in samples_of(cell, None)] == list(cell.records())
 
 
 def test_pass_at_k_and_the_majority_are_those_of_the_samples(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import io
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image as PILImage
 
+from evalkit.asking import repetitions
 from evalkit.errors import reason
 from evalkit.files import replace
 from evalkit.media import Frame, decode_video, preview
@@ -130,11 +132,17 @@ def webp(picture: PILImage.Image) -> bytes:
 
 def samples_of(cell: CellFolder, data: Path | None) -> Iterator[Sample]:
     """The samples of a cell's task with their media, from its data: by default from where the run
-    had them. Raises what the task and its source raise.
+    had them; each as often as it was answered. Raises what the task and its source raise.
     """
     run, task = cell.run, task_of(cell)
     where = data or (Path(run.data_path).expanduser() if run.data_path else None)
-    return (sample for sample in read_samples(task, where) if isinstance(sample, Sample))
+    repeats = int(run.identity.asking.get("repeats", 1))
+    return (
+        dataclasses.replace(sample, id=id)
+        for sample in read_samples(task, where)
+        if isinstance(sample, Sample)
+        for id in repetitions(sample.id, repeats)
+    )
 
 
 def pictures_of(
