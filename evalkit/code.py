@@ -35,7 +35,7 @@ from evalkit.files import replace_json
 ANSWER_MAKING = tuple(
     f"evalkit.{name}"
     for name in (
-        "models engine media timeline subtitles model_adapters tasks video_choice metrics "
+        "models engine media timeline subtitles model_adapters tasks metrics "
         "multiple_choice yes_no protocols own sources rows clips formats nano probes lab pretrained"
     ).split()
 )

@@ -76,10 +76,12 @@ def check(
             seen.add(item)
             if on_sample:
                 on_sample(number)
+        whole = True
     except (EvalkitError, OSError) as e:
+        whole = False
         seen.tell("the data can't be read to their end", str(e))
-    expected = getattr(task.subset, "size", None)
-    if expected is not None and rows != expected:
+    expected = task.subset.size
+    if whole and expected is not None and rows != expected:
         seen.tell(f"{rows:,} rows, and the release has {expected:,}", "")
     return Checked(
         task.full_name,

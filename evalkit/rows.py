@@ -143,6 +143,17 @@ def seconds(row: Row, column: str) -> float:
     return float(value)
 
 
+def index(row: Row, column: str, count: int) -> int:
+    """A column that holds an index below ``count``, as a number or as its digits. Raises
+    DataError.
+    """
+    value = row[column]
+    digits = str(value) if isinstance(value, str) or type(value) is int else ""
+    if digits not in map(str, range(count)):
+        raise DataError(f"{column!r} is {_shown(value)}, not one of 0 to {count - 1}")
+    return int(digits)
+
+
 def strings(row: Row, column: str) -> list[str]:
     """A column that holds a list of texts; an absent value is an empty list. Raises DataError for
     a value of another kind: a lone string is not taken for the list of its characters.

@@ -222,6 +222,7 @@ class Drawn:
     """The rows of a game: its state, and the picture of it."""
 
     game: str
+    place: ClassVar[str] = "drawn when it runs"
 
     def rows(self, override: Path | None = None) -> Iterator[Mapping[str, Any]]:
         if override:

@@ -15,14 +15,13 @@ from typing import Any, ClassVar
 
 from evalkit.errors import DataError
 from evalkit.metrics.choice import LETTERS
-from evalkit.metrics.video_readers import egoschema
+from evalkit.multiple_choice import MultipleChoice, Question
 from evalkit.protocols import DEFAULT, LETTERED, VIDEO_BUDGET, Protocol
-from evalkit.rows import identifier, string, strings, video
+from evalkit.rows import identifier, index, string, strings, video
 from evalkit.sources import Hub
 from evalkit.submission import Submission
 from evalkit.task import Row, Subset
 from evalkit.types import Sample
-from evalkit.video_choice import VideoChoice, whole_number
 
 COLUMNS = ("question_idx", "question", "video_idx", "option")
 PROTOCOLS = {
@@ -31,49 +30,44 @@ PROTOCOLS = {
         origin="lmms-eval 0.7, lmms_eval/tasks/egoschema/utils.py",
         prompt=LETTERED.prompt,
         max_new_tokens=16,
-        reader="lmms-eval",
+        reader="egoschema",
     ),
 }
 
 
-def questions(config: str, *more: str) -> Subset:
+def questions(config: str, size: int, hidden: bool) -> Subset:
     source = Hub(
         repository="lmms-lab/egoschema",
         config=config,
         split="test",
-        columns=(*COLUMNS, *more),
+        columns=COLUMNS if hidden else (*COLUMNS, "answer"),
         clips="video_idx",
         archives=("videos_chunked_*.zip",),
     )
-    hidden = "answer" not in more
-    return Subset(
-        source,
-        budget=VIDEO_BUDGET,
-        protocols=PROTOCOLS,
-        hidden=hidden,
-        size=5031 if hidden else 500,
-    )
+    return Subset(source, budget=VIDEO_BUDGET, protocols=PROTOCOLS, size=size, hidden=hidden)
 
 
-class EgoSchema(VideoChoice):
+class EgoSchema(MultipleChoice):
     """One sample per row."""
 
     name = "egoschema"
     description = "questions about three minutes of first-person video (accuracy)"
-    subsets: ClassVar = {"subset": questions("Subset", "answer"), "full": questions("MC")}
-    readers: ClassVar = {"lmms-eval": egoschema}
+    subsets: ClassVar = {
+        "subset": questions("Subset", 500, hidden=False),
+        "full": questions("MC", 5031, hidden=True),
+    }
 
-    def samples(self, row: Row) -> Iterable[Sample]:
+    def question(self, row: Row) -> Question:
         options = [re.sub(r"^[A-E][.:]\s*", "", option) for option in strings(row, "option")]
         if len(options) != 5 or not all(options):
             raise DataError(f"'option' has {len(options)} options, some of them empty, not five")
-        yield self.question(
-            video(row),
-            string(row, "question"),
-            options,
-            None if self.subset.hidden else whole_number(row["answer"], "answer", 5),
-            id=identifier(row, "video_idx"),
+        return Question(
+            media=[video(row)],
+            text=string(row, "question"),
+            options=options,
+            answer=None if self.subset.hidden else index(row, "answer", 5),
             cluster=identifier(row, "video_idx"),
+            id=identifier(row, "video_idx"),
             metadata={"question_idx": identifier(row, "question_idx")},
         )
 

@@ -14,17 +14,14 @@ count as wrong.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import ClassVar
 
 from evalkit.errors import DataError
-from evalkit.metrics.video_readers import mvbench_lmms_eval, mvbench_vlmevalkit
+from evalkit.multiple_choice import MultipleChoice, Question
 from evalkit.protocols import DEFAULT, VIDEO_BUDGET, Protocol
 from evalkit.rows import seconds, string, strings, video
 from evalkit.sources import Hub, Joined
 from evalkit.task import Metric, Row, Subset
-from evalkit.types import Sample
-from evalkit.video_choice import VideoChoice
 
 COLUMNS = ("video", "question", "candidates", "answer")
 FOLDERS = {
@@ -78,7 +75,7 @@ PROTOCOLS = {
         prompt=VLMEVALKIT.prompt,
         option=VLMEVALKIT.option,
         media=VLMEVALKIT.media,
-        reader="vlmevalkit",
+        reader="mvbench-vlmevalkit",
         note="published with a judge for answers that name no option; here those are wrong",
     ),
     "lmms-eval": Protocol(
@@ -86,7 +83,7 @@ PROTOCOLS = {
         prompt="Question:{question}\nOption:\n{options}\nOnly give the best option.\n",
         option="({letter}) {text}",
         max_new_tokens=16,
-        reader="lmms-eval",
+        reader="mvbench-lmms-eval",
         note="lmms-eval leaves empty answers out of the mean; here they are wrong",
     ),
 }
@@ -106,19 +103,18 @@ def tables(*names: str) -> Subset:
         )
         for name in names
     }
-    return Subset(Joined(sources), budget=VIDEO_BUDGET, protocols=PROTOCOLS)
+    return Subset(Joined(sources), budget=VIDEO_BUDGET, protocols=PROTOCOLS, size=200 * len(names))
 
 
-class MVBench(VideoChoice):
+class MVBench(MultipleChoice):
     """One sample per row."""
 
     name = "mvbench"
     description = "twenty kinds of questions about the course of a video (mean accuracy)"
     metrics = (Metric("accuracy", group="table"),)
     subsets: ClassVar = {"all": tables(*FOLDERS)} | {name: tables(name) for name in FOLDERS}
-    readers: ClassVar = {"vlmevalkit": mvbench_vlmevalkit, "lmms-eval": mvbench_lmms_eval}
 
-    def samples(self, row: Row) -> Iterable[Sample]:
+    def question(self, row: Row) -> Question:
         table, options, answer = row["part"], strings(row, "candidates"), row["answer"]
         start, end = (seconds(row, "start"), seconds(row, "end")) if table in CUT else (None, None)
         if start is not None and end is not None and start >= end:
@@ -128,12 +124,12 @@ class MVBench(VideoChoice):
                 f"'answer' is {answer!r:.80}, not one of the candidates {options!r:.200}"
             )
         name = string(row, "video")
-        yield self.question(
-            video(row, start=start, end=end, fps=FRAME_RATE),
-            string(row, "question"),
-            options,
-            options.index(answer),
-            id=f"{table}-{row['part_row']}",
+        return Question(
+            media=[video(row, start=start, end=end, fps=FRAME_RATE)],
+            text=string(row, "question"),
+            options=options,
+            answer=options.index(answer),
             cluster=f"{FOLDERS[table]}/{name}",
+            id=f"{table}-{row['part_row']}",
             metadata={"table": table},
         )

@@ -15,15 +15,13 @@ from typing import Any, ClassVar
 
 from evalkit.errors import DataError
 from evalkit.metrics.choice import LETTERS
-from evalkit.metrics.video_readers import bare_letter
-from evalkit.multiple_choice import texts
+from evalkit.multiple_choice import MultipleChoice, Question, texts
 from evalkit.protocols import DEFAULT, LETTERED, VIDEO_BUDGET, Protocol
-from evalkit.rows import identifier, string, strings, video
+from evalkit.rows import identifier, index, string, strings, video
 from evalkit.sources import Hub
 from evalkit.submission import Submission
 from evalkit.task import Row, Subset
 from evalkit.types import Sample
-from evalkit.video_choice import VideoChoice, whole_number
 
 COLUMNS = ("video_name", "question", "question_id", "options", "area", "reasoning", "tag")
 PROTOCOLS = {
@@ -32,12 +30,14 @@ PROTOCOLS = {
         origin="lmms-eval 0.7, lmms_eval/tasks/perceptiontest/val/utils.py",
         prompt=LETTERED.prompt,
         max_new_tokens=16,
-        reader="lmms-eval",
+        reader="perceptiontest",
     ),
 }
 
 
-def questions(repository: str, config: str, split: str, *more: str) -> Subset:
+def questions(
+    repository: str, config: str, split: str, *more: str, size: int | None = None
+) -> Subset:
     source = Hub(
         repository=repository,
         config=config,
@@ -46,40 +46,32 @@ def questions(repository: str, config: str, split: str, *more: str) -> Subset:
         clips="video_name",
         archives=("*video*.zip",),
     )
-    hidden = "answer_id" not in more
-    return Subset(
-        source,
-        budget=VIDEO_BUDGET,
-        protocols=PROTOCOLS,
-        hidden=hidden,
-        size=None if hidden else 19140,
-    )
+    return Subset(source, budget=VIDEO_BUDGET, protocols=PROTOCOLS, size=size, hidden=not more)
 
 
-class PerceptionTest(VideoChoice):
+class PerceptionTest(MultipleChoice):
     """One sample per row."""
 
     name = "perceptiontest"
     description = "questions about memory, abstraction, physics and semantics (accuracy)"
     subsets: ClassVar = {
         "val": questions(
-            "lmms-lab/PerceptionTest_Val", "mc_question_val", "validation", "answer_id"
+            "lmms-lab/PerceptionTest_Val", "mc_question_val", "validation", "answer_id", size=19140
         ),
         "test": questions("lmms-lab/PerceptionTest", "mc_question", "test"),
     }
-    readers: ClassVar = {"lmms-eval": bare_letter}
 
-    def samples(self, row: Row) -> Iterable[Sample]:
+    def question(self, row: Row) -> Question:
         options, name = strings(row, "options"), identifier(row, "video_name")
         if len(options) != 3 or not all(options):
             raise DataError(f"'options' has {len(options)} options, some of them empty, not three")
-        yield self.question(
-            video(row),
-            string(row, "question"),
-            options,
-            None if self.subset.hidden else whole_number(row["answer_id"], "answer_id", 3),
-            id=f"{name}-{identifier(row, 'question_id')}",
+        return Question(
+            media=[video(row)],
+            text=string(row, "question"),
+            options=options,
+            answer=None if self.subset.hidden else index(row, "answer_id", 3),
             cluster=name,
+            id=f"{name}-{identifier(row, 'question_id')}",
             metadata={
                 "area": row["area"],
                 "reasoning": row["reasoning"],
@@ -93,9 +85,9 @@ class PerceptionTest(VideoChoice):
         for sample, parsed in answers:
             entries = videos.setdefault(sample.cluster, [])
             if parsed:
-                index, number = LETTERS.index(parsed), sample.id.removeprefix(f"{sample.cluster}-")
-                text = texts(sample.choices)[index]
-                entries.append({"id": int(number), "answer_id": index, "answer": text})
+                chosen, number = LETTERS.index(parsed), sample.id.removeprefix(f"{sample.cluster}-")
+                text = texts(sample.choices)[chosen]
+                entries.append({"id": int(number), "answer_id": chosen, "answer": text})
         return Submission.json(
             "perceptiontest_test.json", videos, "https://eval.ai (Perception Test, mc_question)"
         )

@@ -78,7 +78,7 @@ READERS = {
 
 def elements(repository: str, protocols: dict[str, Protocol], *more: str) -> Subset:
     source = Hub(repository=repository, split="test", columns=(*COLUMNS, *more))
-    return Subset(source, budget=QWEN2_VL_PIXELS, protocols=protocols)
+    return Subset(source, budget=QWEN2_VL_PIXELS, protocols=protocols, size=1272)
 
 
 class ScreenSpot(Task):

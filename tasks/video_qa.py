@@ -76,7 +76,7 @@ def videomme(protocols: Mapping[str, Protocol], subtitles: bool = False) -> Subs
         subtitles=subtitles,
         archives=("videos_chunked_*.zip", *(["subtitle.zip"] if subtitles else [])),
     )
-    return Subset(source, budget=VIDEO_BUDGET, protocols=protocols)
+    return Subset(source, budget=VIDEO_BUDGET, protocols=protocols, size=2700)
 
 
 class VideoQA(Task):

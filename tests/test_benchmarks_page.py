@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from evalkit.sources import Hub
+from evalkit.sources import Hub, Joined
 from evalkit.task import Metric, Task, registered, task_class
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
@@ -76,7 +76,12 @@ def flowing(paragraph: str) -> str:
 def subset_line(task: Task) -> str:
     source: Any = task.source
     place = getattr(source, "place", "in the package")
-    if isinstance(source, Hub):
+    if isinstance(source, Joined):
+        place = f"`{source.first.repository}`, {', '.join(source.parts)}, {source.first.split}"
+        if len(source.parts) > 1:
+            place = f"`{source.first.repository}`, {len(source.parts)} tables, {source.first.split}"
+        source = source.first
+    elif isinstance(source, Hub):
         parts = [f"`{source.repository}`", source.config, source.split]
         place = ", ".join(filter(None, parts))
     size = f"{task.subset.size:,}" if task.subset.size else ""

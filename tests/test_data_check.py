@@ -57,6 +57,7 @@ def test_absent_clips_damaged_media_and_repeated_questions_are_counted(
         "a question that comes twice, with the same media": 1,
         "clip absent": 2,
         "an id that comes twice": 1,
+        "10 rows, and the release has 19,140": 1,
         "a clip that can't be decoded": 1,
     }
 
@@ -79,7 +80,7 @@ def test_the_command_says_it_and_exits_accordingly(
     data = BUILDERS["screenspot:v1"](tmp_path)
     assert main(["data", "check", "screenspot:v1", "--data", str(data)]) == 1
     told = capsys.readouterr().out
-    assert "11 rows" in told
+    assert "11 rows (the release has 1,272)" in told
     assert "1 x a row that can't be used, by its column 'bbox'" in told
     assert "row 10: 'bbox' is [20.0, 20.0" in told
     assert main(["data", "check", "refcoco:mini", "--decode", "1", "--json"]) == 0

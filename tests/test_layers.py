@@ -44,7 +44,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("task", "own", "own_yaml", "adapter", "sources", "rows", "clips", "protocols"),
         *("multiple_choice", "yes_no", "submission", "asking"),
     ),
-    ("tasks", "video_choice", "model_adapters", "nano", "pretrained"),
+    ("tasks", "model_adapters", "nano", "pretrained"),
     ("cell", "store", "journal", "records", "units"),
     ("runner", "selection", "data_check", "lab", "imports"),
     ("results",),
@@ -58,7 +58,7 @@ BANS: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
     (("metrics", "stats"), ("files", "malloc", "config_files", "data"), "pure functions"),
     (("models", "engine"), ("config_files", "stats", "metrics"), "they know no harness"),
     (
-        ("tasks", "task", "video_choice", "own", "own_yaml", "sources", "rows", "clips"),
+        ("tasks", "task", "own", "own_yaml", "sources", "rows", "clips"),
         ("adapter", "model_adapters", "models", "engine", "nano"),
         "a task never sees a model",
     ),

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from evalkit.errors import UsageError
 from evalkit.nano import batches, clips, grounding, mini
 from evalkit.nano.families import FAMILIES, draw
 from evalkit.nano.fonts import font
@@ -99,6 +100,18 @@ def test_training_never_shows_a_shipped_picture() -> None:
         patch.setattr(batches, "shipped_pictures", frozenset)  # the guard is what prevents it
         batches.make_batch(recipe, 0, {"words": 0.1, "clips": 0.05})
     assert {digest(s) for s in seen} & set(MANIFEST["pictures"])
+
+
+def test_larger_sets_hold_the_embedded_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for subset in ("docvqa", "multilingual_ocr"):
+        key, _, make = mini.SUBSETS[subset]
+        monkeypatch.setitem(mini.SUBSETS, subset, (key, 2, make))
+    for rows, id in ((mini.docvqa_rows, "questionId"), (mini.word_rows, "id")):
+        small, large = ({r[id]: r for r in rows(factor)} for factor in (1, 3))
+        assert len(large) == 3 * len(small)
+        assert all(large[name] == row for name, row in small.items())
+    with pytest.raises(UsageError, match="factor 15: expected 1 to 14"):
+        mini.write(Path("nowhere"), 15)
 
 
 AXES = {"left": (0, -1), "right": (0, 1), "top": (1, -1), "bottom": (1, 1)}

@@ -75,7 +75,7 @@ def _row(task: Task) -> dict[str, Any]:
     return {
         "task": task.full_name,
         "data": where,
-        "rows": getattr(task.subset, "size", None),
+        "rows": task.subset.size,
         "commands": _commands(task, folder),
     }
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from evalkit.metrics import video_readers
 from evalkit.metrics.choice import LETTERS, parse_choice
 
 Reader = Callable[[str, Sequence[str]], int | None]
@@ -214,5 +215,9 @@ READERS: Mapping[str, Reader] = {
     "mmbench": mmbench,
     "ai2d": ai2d,
     "evalscope": evalscope,
+    "mvbench-vlmevalkit": video_readers.mvbench_vlmevalkit,
+    "mvbench-lmms-eval": video_readers.mvbench_lmms_eval,
+    "egoschema": video_readers.egoschema,
+    "perceptiontest": video_readers.bare_letter,
 }
 """By the names that protocols use; the empty one is evalkit's strict reader."""

@@ -1,9 +1,10 @@
 """The embedded ``mini`` subsets, written as parquet in the official schemas: ``python -m
-evalkit.nano.mini [FOLDER]``.
+evalkit.nano.mini [FOLDER [FACTOR]]``.
 
 A third of each subset is drawn at each tier; the tier is the first word of an identifier that the
 official schema has (``easy-0012``). The random stream is one that training never uses. Images are
-PNG, clips H.264 in mp4.
+PNG, clips H.264 in mp4. With a factor, so many times as many scenes are drawn, the embedded ones
+among them, for intervals that are narrower.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from evalkit.errors import UsageError
 from evalkit.nano import grounding
 from evalkit.nano.families import DRAW, Draw, Tier, tier_difficulty
 from evalkit.nano.scene import Scene, digest, stream
@@ -69,9 +71,15 @@ def png(scene: Scene) -> dict[str, Any]:
     return {"bytes": buffer.getvalue(), "path": None}
 
 
-def docvqa_rows() -> Iterator[Row]:
+def drawn(subset: str, factor: int) -> Iterator[tuple[Tier, int, Scene]]:
+    """The scenes of a subset, ``factor`` times as many as are embedded."""
+    key, count, make = SUBSETS[subset]
+    return scenes(key, factor * count, make)
+
+
+def docvqa_rows(factor: int = 1) -> Iterator[Row]:
     """Three questions a page, in the columns of `lmms-lab/DocVQA`."""
-    for tier, i, scene in scenes(*SUBSETS["docvqa"]):
+    for tier, i, scene in drawn("docvqa", factor):
         picture, page = png(scene), TIERS.index(tier) * 1000 + i
         for k, q in enumerate(scene.questions[:3]):
             yield {
@@ -87,9 +95,9 @@ def docvqa_rows() -> Iterator[Row]:
             }
 
 
-def refcoco_rows(subset: str) -> Iterator[Row]:
+def refcoco_rows(subset: str, factor: int = 1) -> Iterator[Row]:
     """A row an object with its expressions, in the columns of `lmms-lab/RefCOCO`."""
-    for tier, i, scene in scenes(*SUBSETS[subset]):
+    for tier, i, scene in drawn(subset, factor):
         picture = png(scene)
         by_box: dict[tuple[int, int, int, int], list[str]] = {}
         for q in scene.questions:
@@ -109,9 +117,9 @@ def refcoco_rows(subset: str) -> Iterator[Row]:
             }
 
 
-def clip_rows(folder: Path) -> Iterator[Row]:
+def clip_rows(folder: Path, factor: int = 1) -> Iterator[Row]:
     """A question a clip, in the columns of `lmms-lab/NExTQA`; writes the clips to ``folder``."""
-    for tier, i, scene in scenes(*SUBSETS["video_qa"]):
+    for tier, i, scene in drawn("video_qa", factor):
         name = f"{tier}-{i:04d}"
         assert scene.frames is not None
         write_clip(folder / f"{name}.mp4", scene.frames, scene.fps)
@@ -129,9 +137,9 @@ def clip_rows(folder: Path) -> Iterator[Row]:
         }
 
 
-def word_rows() -> Iterator[Row]:
+def word_rows(factor: int = 1) -> Iterator[Row]:
     """A row an image with two questions, in the columns of multilingual_ocr."""
-    for tier, i, scene in scenes(*SUBSETS["multilingual_ocr"]):
+    for tier, i, scene in drawn("multilingual_ocr", factor):
         asked = scene.questions[:2]
         yield {
             "image": png(scene),
@@ -164,10 +172,13 @@ def write_clip(path: Path, frames: np.ndarray[Any, Any], fps: float) -> None:
         out.mux(stream_.encode())
 
 
-def write(folder: Path = HERE) -> None:
-    """Writes all subsets and ``manifest.json`` (rows and SHA-256 of each file, digests of all
-    pictures).
+def write(folder: Path = HERE, factor: int = 1) -> None:
+    """Writes all subsets, ``factor`` times as large as the embedded ones, and ``manifest.json``
+    (rows and SHA-256 of each file, digests of all embedded pictures). Raises UsageError for a
+    factor beyond what the identifiers of scenes can number.
     """
+    if not 1 <= factor <= 14:
+        raise UsageError(f"factor {factor}: expected 1 to 14")
     import datasets
     from datasets import Features, Image, List, Value
 
@@ -205,12 +216,12 @@ def write(folder: Path = HERE) -> None:
     nextqa |= {"type": text, **{f"a{k}": text for k in range(5)}}
     mtvqa = {"image": Image(), "qa_pairs": text, "lang": text, "id": text}
     parts = (
-        ("docvqa/validation", docvqa, docvqa_rows()),
-        ("refcoco/val", refcoco, refcoco_rows("refcoco")),
-        ("refcoco_plus/val", refcoco, refcoco_rows("refcoco_plus")),
-        ("refcocog/val", refcoco, refcoco_rows("refcocog")),
-        ("video_qa/MC/test", nextqa, clip_rows(folder / "video_qa" / "videos")),
-        ("multilingual_ocr/test", mtvqa, word_rows()),
+        ("docvqa/validation", docvqa, docvqa_rows(factor)),
+        ("refcoco/val", refcoco, refcoco_rows("refcoco", factor)),
+        ("refcoco_plus/val", refcoco, refcoco_rows("refcoco_plus", factor)),
+        ("refcocog/val", refcoco, refcoco_rows("refcocog", factor)),
+        ("video_qa/MC/test", nextqa, clip_rows(folder / "video_qa" / "videos", factor)),
+        ("multilingual_ocr/test", mtvqa, word_rows(factor)),
     )
     rows_of = {}
     for name, columns, rows in parts:
@@ -234,4 +245,7 @@ def write(folder: Path = HERE) -> None:
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE)
+    write(
+        Path(sys.argv[1]) if len(sys.argv) > 1 else HERE,
+        int(sys.argv[2]) if len(sys.argv) > 2 else 1,
+    )
