@@ -324,6 +324,25 @@ def test_mvbench_words_that_fit_several_options_are_not_right() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "protocol", "answer", "read"),
+    [
+        ("mvbench", "default", "a cat sleeps", None),
+        ("mvbench", "lmms-eval", "a cat sleeps", "A"),
+        ("mvbench", "vlmevalkit", "B) it sleeps", "B"),
+        ("egoschema:subset", "lmms-eval", "A.", None),
+        ("egoschema:subset", "lmms-eval", "one.", "A"),
+        ("perceptiontest:val", "lmms-eval", "A.", None),
+        ("perceptiontest:val", "default", "A.", "A"),
+    ],
+)
+def test_a_protocol_reads_by_its_own_benchmarks_rule(
+    name: str, protocol: str, answer: str, read: str | None
+) -> None:
+    sample = Sample("1", choices=("A. one", "B. two", "C. three"), target=0)
+    assert load_task(name, protocol).score(sample, said(answer)).parsed == read
+
+
+@pytest.mark.parametrize(
     ("text", "box", "point", "click"),
     [
         ("[0.25, 0.5, 0.5, 0.75]", (30.0, 25.0), (20.0, 20.0), None),

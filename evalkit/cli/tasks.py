@@ -56,9 +56,15 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _details(task: Task) -> dict[str, Any]:
+    from evalkit.sources import Joined
+
     source: Any = task.source
+    tables = list(source.parts) if isinstance(source, Joined) else []
+    source = source.first if tables else source
     data = {f.name: getattr(source, f.name) for f in fields(source)} if is_dataclass(source) else {}
     columns = data.pop("columns", ())
+    if tables:  # each has a configuration, and a place for its clips, of its own
+        data |= {"config": ",".join(tables), "clip_folder": ""}
     return {
         "task": task.full_name,
         "description": task.description,
