@@ -18,7 +18,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from evalkit.cell import Cell
+    from evalkit.executor import LocalExecutor
     from evalkit.results.agreement import Agreement
     from evalkit.results.report.server import Server
     from evalkit.results.sweep_values import Findings
@@ -158,11 +159,16 @@ class Plan:
     selections: tuple[Selection, ...]
     unable: Mapping[str, str]
     fresh: bool = False
+    executor: LocalExecutor | None = None
 
     def run(self, progress: bool = True, command: str = "") -> Evaluation:
         """Runs what is missing of every cell, one after the other; one that fails does not stop
         the others. ``command`` repeats it, for run.json.
         """
+        with closing(self.executor) if self.executor else nullcontext():
+            return self._run(progress, command)
+
+    def _run(self, progress: bool, command: str) -> Evaluation:
         from evalkit.runner import run_cell
 
         outcomes: list[Outcome] = []
@@ -174,7 +180,12 @@ class Plan:
                 logger.warning("%s: %s", cell.name, describe(cell, selection))
             try:
                 outcome = run_cell(
-                    cell, selection, fresh=self.fresh, progress=progress, command=command
+                    cell,
+                    selection,
+                    fresh=self.fresh,
+                    progress=progress,
+                    command=command,
+                    executor=self.executor,
                 )
             except UsageError:
                 raise
@@ -239,6 +250,7 @@ def evaluate(
     name: str | None = None,
     step: int | None = None,
     fresh: bool = False,
+    devices: str = "",
     progress: bool = True,
     **arguments: Any,
 ) -> Evaluation:
@@ -270,6 +282,8 @@ def evaluate(
     step: of a training run: results of each step are kept, and ``load_results`` has them in the
         column ``step``.
     fresh: asks again what was answered before; the old answers are set aside, not deleted.
+    devices: a worker process for each: ``"cuda:0-3"``, ``"cpu:2"``, ``"auto"``; answers are those
+        of one process.
     arguments: switches and the adapter's own settings, ``position="rope1d"``, ``dtype="bfloat16"``.
 
     Raises UsageError for what can't be run as it is written, before anything is run. What goes
@@ -294,6 +308,7 @@ def evaluate(
             name=name,
             step=step,
             fresh=fresh,
+            devices=devices,
             arguments=arguments,
         ).run(progress, call)
 
@@ -316,6 +331,7 @@ def plan(
     name: str | None = None,
     step: int | None = None,
     fresh: bool = False,
+    devices: str = "",
     arguments: Mapping[str, Any] | None = None,
 ) -> Plan:
     """What ``evaluate`` would run. Raises UsageError for whatever can't be run as it is written; a
@@ -331,7 +347,8 @@ def plan(
     shots = {t.full_name: f"{t.name}:{asking.shots_from}" for t in chosen if asking.shots}
     paths = check_data(data or {}, [*(t.full_name for t in chosen), *shots.values()])
     folder = _path(output).absolute()
-    built = build_adapter(adapter, model, arguments or {})
+    executor = executor_of(adapter, model, arguments or {}, devices) if devices else None
+    built = build_adapter(adapter, model, executor.arguments if executor else arguments or {})
     title = "in memory" if _module(model) is not None else _expanded(cast("str | Path", model))
     cells, selections, unable = [], [], {}
     for task in chosen:
@@ -345,7 +362,7 @@ def plan(
             raise
         except EvalkitError as e:
             unable[task.full_name] = str(e)
-    return Plan(tuple(cells), tuple(selections), unable, fresh)
+    return Plan(tuple(cells), tuple(selections), unable, fresh, executor)
 
 
 def tasks_of(
@@ -587,6 +604,23 @@ def build_adapter(
         return make_adapter(adapter, cast(str, model), arguments)
     except CheckpointError as e:
         raise UsageError(str(e)) from e
+
+
+def executor_of(
+    adapter: str | type[ModelAdapter] | ModelAdapter,
+    model: str | Path | nn.Module,
+    arguments: Mapping[str, Any],
+    devices: str,
+) -> LocalExecutor:
+    """Workers that answer as the adapter would. Raises UsageError for what can't be spread."""
+    from evalkit.executor import LocalExecutor, devices_of
+
+    if isinstance(adapter, ModelAdapter) or not isinstance(model, str | Path):
+        raise UsageError("devices: workers build adapter and model themselves; give their names")
+    if "device" in arguments:
+        raise UsageError("give device or devices, not both")
+    name = _expanded(adapter) if isinstance(adapter, str) else adapter
+    return LocalExecutor(name, _expanded(model), arguments, devices_of(devices))
 
 
 def check_data(data: Mapping[str, str | Path], names: Sequence[str]) -> dict[str, Path]:

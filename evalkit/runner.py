@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from evalkit.adapter import recordable, with_subtitles
 from evalkit.cell import Cell
@@ -51,6 +51,9 @@ from evalkit.types import (
     is_box_space,
 )
 
+if TYPE_CHECKING:
+    from evalkit.executor import LocalExecutor
+
 logger = logging.getLogger(__name__)
 FAULTS_SHOWN = 5
 """Damaged lines of a journal, and failed samples of an outcome, that are named one by one."""
@@ -81,13 +84,15 @@ def run_cell(
     fresh: bool = False,
     progress: bool = True,
     command: str = "",
+    executor: LocalExecutor | None = None,
 ) -> Outcome:
     """Runs what is missing of a cell and writes its results. What goes wrong with a sample is
     journaled with it, and the rest goes on. A cell in which nothing was answered is not left
     behind.
 
     ``fresh`` asks everything again: the old journal is set aside under a dated name. ``command``
-    repeats the run and is kept with it. Raises UsageError for a selection of ids that are not
+    repeats the run and is kept with it. ``executor`` has workers answer in the adapter's place,
+    which can't change an answer. Raises UsageError for a selection of ids that are not
     there, EvalkitError when the journal can't be written; an adapter or a source that breaks ends
     the cell, and the outcome says so.
     """
@@ -104,6 +109,7 @@ def run_cell(
             return Outcome(cell, before, before.n, 0)
         # The results of a part never take the place of those of everything.
         keep = selection.partial and before is not None and not before.selection.partial
+        answering = executor or cell.adapter
         stream = _Stream(cell, selection, journal, before)
         stopped: str | None = None
         interrupted: KeyboardInterrupt | None = None
@@ -111,7 +117,7 @@ def run_cell(
         with Progress(cell.name, progress) as bar:
             try:
                 requests = stream.requests()
-                serve = cell.adapter.rank if cell.task.rank else cell.adapter.generate
+                serve = answering.rank if cell.task.rank else answering.generate
                 # An adapter that has nothing to do shall not load its model.
                 first = next(requests, None)
                 if journal.read_only and (first is not None or stream.made):
@@ -135,7 +141,9 @@ def run_cell(
             except BaseException as e:  # whatever ends a run early, its results say so
                 stopped = reason(e)
         stopped = stopped or stream.why_incomplete()
-        results = stream.results(time.perf_counter() - started, complete=stopped is None)
+        seconds = time.perf_counter() - started
+        stats = answering.stats if stream.made else {}
+        results = stream.results(seconds, stopped is None, recordable(cell.adapter, stats))
         failures = tuple(r for r in stream.records() if not r.scored)[:FAULTS_SHOWN]
         if all(r.failed_in == "row" for r in journal.contents.records.values()):
             folder.remove()
@@ -395,9 +403,10 @@ class _Stream:
         kept = self.journal.contents.records
         return [r for id, r in kept.items() if not self.selection.partial or id in self.chosen]
 
-    def results(self, seconds: float, complete: bool) -> CellResults:
-        """What is written to results.json. A whole run counts all that the journal has, once rows
-        that failed before and now have samples are withdrawn.
+    def results(self, seconds: float, complete: bool, stats: Mapping[str, Any]) -> CellResults:
+        """What is written to results.json; ``stats`` are those of who answered. A whole run
+        counts all that the journal has, once rows that failed before and now have samples are
+        withdrawn.
         """
         self.journal.flush()
         if complete and not self.selection.partial:
@@ -414,11 +423,7 @@ class _Stream:
             inference_probe=bool(fingerprint.get("inference_probe")),
             switches=dict(fingerprint.get("switches", {})),
             seconds=before.seconds if before and not self.made else round(seconds, 3),
-            stats=recordable(self.cell.adapter, self.cell.adapter.stats)
-            if self.made
-            else before.stats
-            if before
-            else {},
+            stats=stats if self.made else before.stats if before else {},
         )
 
     def show(self, bar: Progress) -> None:

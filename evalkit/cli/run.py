@@ -86,6 +86,17 @@ def add_parser(verbs: Verbs) -> None:
     how = parser.add_argument_group("the run")
     output_option(how)
     how.add_argument("--name", metavar="LABEL", help="what tables call the model")
+    how.add_argument(
+        "--executor",
+        choices=("local",),
+        help="worker processes on this machine, one for each of --devices",
+    )
+    how.add_argument(
+        "--devices",
+        default="",
+        metavar="LIST",
+        help="cuda:0-3, cpu:2 (two workers), cuda:0,cuda:2, auto; implies --executor local",
+    )
     how.add_argument("--fresh", action="store_true", help="ask again what was answered before")
     how.add_argument("--dry-run", action="store_true", help="say what would run, and stop")
     how.add_argument(
@@ -125,6 +136,7 @@ def main(args: argparse.Namespace) -> int:
         **reading_of(args),
         name=args.name,
         fresh=args.fresh,
+        devices=args.devices or ("auto" if args.executor else ""),
         arguments=adapter_arguments(args),
     )
     if args.dry_run:
@@ -158,6 +170,8 @@ def _dry_run(plan: Plan, as_json: bool) -> int:
         for o in outlook:
             to_go = "" if o.total is None else f" of {o.total}; {o.total - o.scored} to go"
             print(f"{o.task}: {o.scored}{to_go}; {near(o.cell)}")
+        if plan.executor:
+            print(f"workers: {', '.join(plan.executor.devices)}")
         for cell in plan.cells:
             if cell.task.file:
                 print("\n\n".join([f"\n{cell.name}:", *shown_samples(cell.task, cell.data)]))
