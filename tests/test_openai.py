@@ -379,6 +379,7 @@ def test_a_key_is_in_the_environment_only_and_appears_nowhere(
     assert key.encode() not in written and key not in out + err
 
 
+@pytest.mark.slow
 def test_a_run_killed_with_many_under_way_asks_only_the_rest(tmp_path: Path) -> None:
     with serving(seconds=0.15) as it:
         command = [sys.executable, "-m", "evalkit", "run", "--tasks", SUMS, "--adapter", "openai"]
