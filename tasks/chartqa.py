@@ -33,6 +33,7 @@ class ChartQA(Task):
             Hub(repository="lmms-lab/ChartQA", split="test", columns=COLUMNS),
             budget=QWEN2_VL_PIXELS,
             protocols=PROTOCOLS,
+            size=2500,
         ),
     }
 

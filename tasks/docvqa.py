@@ -36,9 +36,15 @@ INFO_COLUMNS = ("questionId", "question", "image", "image_url", "answers", "answ
 PROTOCOLS = {DEFAULT: QWEN2_VL_WORDS, "qwen2-vl": QWEN2_VL_WORDS}
 
 
-def official(config: str, split: str, columns: tuple[str, ...]) -> Subset:
+def official(config: str, split: str, columns: tuple[str, ...], size: int) -> Subset:
     source = Hub(repository="lmms-lab/DocVQA", config=config, split=split, columns=columns)
-    return Subset(source, budget=QWEN2_VL_PIXELS, protocols=PROTOCOLS, hidden=split == "test")
+    return Subset(
+        source,
+        budget=QWEN2_VL_PIXELS,
+        protocols=PROTOCOLS,
+        hidden=split == "test",
+        size=size,
+    )
 
 
 class DocVQA(Task):
@@ -52,10 +58,10 @@ class DocVQA(Task):
         "mini": Subset(
             Embedded(folder="docvqa", split="validation", columns=COLUMNS), protocols=PROTOCOLS
         ),
-        "val": official("DocVQA", "validation", COLUMNS),
-        "test": official("DocVQA", "test", COLUMNS),
-        "infovqa_val": official("InfographicVQA", "validation", INFO_COLUMNS),
-        "infovqa_test": official("InfographicVQA", "test", INFO_COLUMNS),
+        "val": official("DocVQA", "validation", COLUMNS, 5349),
+        "test": official("DocVQA", "test", COLUMNS, 5188),
+        "infovqa_val": official("InfographicVQA", "validation", INFO_COLUMNS, 2801),
+        "infovqa_test": official("InfographicVQA", "test", INFO_COLUMNS, 3288),
     }
 
     def samples(self, row: Row) -> Iterable[Sample]:

@@ -38,6 +38,7 @@ class OCRBench(Task):
             Hub(repository="echo840/OCRBench", split="test", columns=COLUMNS),
             budget=replace(QWEN2_VL_PIXELS, min_pixels=10 * 10 * 28 * 28),
             protocols=PROTOCOLS,
+            size=1000,
         ),
     }
 

@@ -34,6 +34,7 @@ class TextVQA(Task):
             Hub(repository="lmms-lab/textvqa", split="validation", columns=COLUMNS),
             budget=QWEN2_VL_PIXELS,
             protocols=PROTOCOLS,
+            size=5000,
         ),
     }
 

@@ -106,14 +106,6 @@ def test_the_page_says_what_the_code_does() -> None:
     assert renewed(text) == text, "write it anew: python -m tests.test_benchmarks_page"
 
 
-def test_every_module_of_tasks_names_source_paper_metric_and_prompt() -> None:
-    for name in registered():
-        text = inspect.getmodule(task_class(name)).__doc__ or ""  # type: ignore[union-attr]
-        for word in ("Data:", "Metric", "rompt"):
-            assert word in text, f"{name}: its module says no {word!r}"
-        assert re.search("[Pp]aper|Source:", text), name
-
-
 def test_what_is_hidden_has_a_file_for_its_server() -> None:
     for name in registered():
         for subset, one in task_class(name).subsets.items():
