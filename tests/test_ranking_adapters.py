@@ -194,6 +194,7 @@ def test_plain_networks_have_torchvisions_shapes(kind: str) -> None:
     assert set(names[kind]) <= network.state_dict().keys()
 
 
+@pytest.mark.slow
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     folder = built(CLASSIFIERS["googlenet"], tmp_path)
     file = tmp_path / "model.safetensors"

@@ -87,7 +87,7 @@ def test_batches_give_the_answers_of_single_requests_and_images_change_them(
     assert TransformersAdapter(folder).box_space == BOXES.get(name)
 
 
-@pytest.mark.parametrize("folder", families("llava"), indirect=True)
+@pytest.mark.parametrize("folder", families(), indirect=True)
 def test_every_family_runs_the_embedded_tasks(folder: str, tmp_path: Path) -> None:
     done = evaluate(
         MINI, folder, adapter="transformers", output=tmp_path, limit=1, progress=False, frames=2
