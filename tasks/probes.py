@@ -1,7 +1,7 @@
 """Probes: questions on drawn scenes that only place, order or time answers, for any model.
 
-Data: scenes are clips (or pages) of white cells with coloured squares, drawn from a seed as they are
-asked for; ``evalkit.probes`` says what each probe asks and what can be known from less than the
+Data: scenes are clips (or pages) of white cells with coloured squares, drawn from a seed as they
+are asked for; ``evalkit.probes`` says what each probe asks and what can be known from less than the
 whole. Nine tasks, ``probe_where`` to ``probe_reading``. Subsets: ``small``, the sizes that lab
 models are trained on; ``large``, more seconds, or larger pages; ``shuffled`` and ``first``, the
 small ones with the squares moved elsewhere, or shown as far as the first second has them: a score
@@ -11,8 +11,8 @@ come behind 0 to 1,024 words (``filler``).
 Metrics: ``exact``, the first number, colour or yes/no of the answer is the right one; ``distance``,
 by how many seconds, rows or columns a number is off, where the answer is a place. Metadata:
 ``kind``, ``second``, ``row``, ``column`` of the square (``--by second`` gives a map of where a
-model fails), and ``apart``, how many seconds the look-alike of a needle is away. Source: evalkit; its
-prompts too.
+model fails), and ``apart``, how many seconds the look-alike of a needle is away. Source:
+evalkit; its prompts too.
 """
 
 from __future__ import annotations
