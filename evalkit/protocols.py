@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from evalkit.errors import DataError
@@ -34,6 +34,8 @@ NAMES = (DEFAULT, "qwen2-vl", "lmms-eval", "vlmevalkit", "evalscope")
 
 QWEN2_VL_PIXELS = MediaBudget(min_pixels=1280 * 28 * 28, max_pixels=16384 * 28 * 28)
 """Pixels of an image by VLMEvalKit's configuration of Qwen2-VL: 1,280 to 16,384 visual tokens."""
+LMMS_EVAL_BUDGET = MediaBudget(4 * 28 * 28, 768 * 28 * 28, fps=2.0, max_frames=32)
+"""Pixels and frames by lmms-eval's Qwen2-VL wrapper: 4 to 768 visual tokens, at most 32 frames."""
 VIDEO_BUDGET = MediaBudget(fps=2.0)
 """Frames of a video: two a second, as in the Qwen2-VL paper."""
 
@@ -45,7 +47,8 @@ class Protocol:
     """How one data set is asked and read.
 
     ``prompt`` is a format string; the task supplies its fields (``{question}``, ``{options}``,
-    ``{hint}`` ...). A setting that is None or empty is the subset's, and then the task's.
+    ``{hint}`` ...), which may be stripped or capitalised on the way (``{question:strip}``). A
+    setting that is None or empty is the subset's, and then the task's.
     """
 
     origin: str
@@ -82,11 +85,11 @@ class Protocol:
     def text(self, options: Sequence[str] = (), hint: str = "", **fields: Any) -> str:
         """The user's text. ``options`` without letters, at most 26."""
         lines = (
-            self.option.format(letter=letter, text=text)
+            _FORMATTER.format(self.option, letter=letter, text=text)
             for letter, text in zip(string.ascii_uppercase, options)
         )
         told = self.hint.format(hint=hint) if hint.strip() else ""
-        return self.prompt.format(options="\n".join(lines), hint=told, **fields)
+        return _FORMATTER.format(self.prompt, options="\n".join(lines), hint=told, **fields)
 
     def messages(self, media: Sequence[Media], text: str) -> tuple[Message, ...]:
         """The conversation: the system's turn, if any, and the user's with media in their places.
@@ -103,6 +106,18 @@ class Protocol:
         """An answer up to the first of the texts at which it stops."""
         ends = [i for text in self.stop if (i := answer.find(text)) >= 0]
         return answer[: min(ends, default=None)]
+
+
+class _Formatter(string.Formatter):
+    """Format strings whose fields may be stripped or capitalised."""
+
+    def format_field(self, value: Any, spec: str) -> str:
+        if spec in ("strip", "capitalize"):
+            return str(getattr(value, spec)())
+        return str(super().format_field(value, spec))
+
+
+_FORMATTER = _Formatter()
 
 
 def _inline(media: Sequence[Media], text: str) -> Iterator[Media | Text]:
@@ -123,6 +138,7 @@ def _inline(media: Sequence[Media], text: str) -> Iterator[Media | Text]:
 
 
 SHORT_ANSWER = "\nPlease try to answer the question with short words or phrases if possible."
+WORD_OR_PHRASE = "\nAnswer the question using a single word or phrase."
 LETTER_ANSWER = "\nAnswer with the option's letter from the given choices directly."
 """lmms-eval, after the options of EgoSchema, PerceptionTest and other multiple-choice tasks."""
 
@@ -132,6 +148,9 @@ QWEN2_VL_WORDS = Protocol(
 )
 """Of questions of every data set of VLMEvalKit's type VQA (DocVQA, InfographicVQA, TextVQA,
 ChartQA, OCRBench, MTVQA), in place of the data set's own suffix."""
+VLMEVALKIT_WORDS = Protocol(
+    origin="VLMEvalKit, ImageVQADataset.build_prompt", prompt="{question}" + WORD_OR_PHRASE
+)
 QWEN2_VL_BOX = Protocol(
     origin="Qwen2-VL paper, figure 3 (the prompt behind its published scores is not known)",
     prompt='Detect the bounding box of "{expression}".',
@@ -141,3 +160,49 @@ LETTERED = Protocol(
     origin="evalkit; question, options and last line as lmms-eval's EgoSchema has them",
     prompt="{question}\n{options}" + LETTER_ANSWER,
 )
+
+
+def words(**others: Protocol) -> dict[str, Protocol]:
+    """The protocols of a task whose questions are answered with words of the picture: the default
+    and ``qwen2-vl`` are the same but for the length of an answer; ``others`` by their names, ``_``
+    for ``-``.
+    """
+    return {
+        DEFAULT: QWEN2_VL_WORDS,
+        "qwen2-vl": replace(QWEN2_VL_WORDS, max_new_tokens=2048),
+        **{name.replace("_", "-"): protocol for name, protocol in others.items()},
+    }
+
+
+def lmms_eval(task: str, prompt: str, max_new_tokens: int = 128, **settings: Any) -> Protocol:
+    """A protocol of lmms-eval: its reader, its wrapper's pixels and frames; 128 tokens where the
+    task file says nothing.
+    """
+    return Protocol(
+        origin=f"lmms-eval 0.7.3, tasks/{task}, models/simple/qwen2_vl.py",
+        prompt=prompt,
+        budget=LMMS_EVAL_BUDGET,
+        max_new_tokens=max_new_tokens,
+        reader="lmms-eval",
+        **settings,
+    )
+
+
+def evalscope(benchmark: str, prompt: str, **settings: Any) -> Protocol:
+    """A protocol of EvalScope, which puts the text before the picture; pixels are the model's."""
+    return Protocol(
+        origin=f"EvalScope, benchmarks/{benchmark}",
+        prompt=prompt,
+        media="last",
+        budget=MediaBudget(),
+        max_new_tokens=2048,
+        **settings,
+    )
+
+
+def last_answer(text: str) -> str | None:
+    """What stands after the last ``ANSWER:`` of a text, as EvalScope's prompts ask for; None where
+    there is none.
+    """
+    found = re.findall(r"ANSWER:\s*(.*)", text)
+    return found[-1].strip() if found else None

@@ -447,6 +447,9 @@ class RunInfo(Session):
     blind: Mapping[str, Any] = field(default_factory=dict)
     """The settings that hide all media from the model, as the adapter names them: those of its
     no-vision baseline. Empty where it names none."""
+    prompt_digest: str = ""
+    """8 hex digits of SHA-256 over the protocol's prompt and settings; empty where the task has
+    none, and in older results."""
     earlier: tuple[Session, ...] = ()
     """The runs that this one goes on from, oldest first."""
 
@@ -466,6 +469,7 @@ class RunInfo(Session):
             "data_path": self.data_path,
             "box_space": self.box_space,
             "blind": dict(self.blind),
+            "prompt_digest": self.prompt_digest,
             **super().to_json(),
             "earlier": [s.to_json() for s in self.earlier],
         }
@@ -483,6 +487,7 @@ class RunInfo(Session):
             data_path=_typed(value, "data_path", str, ""),
             box_space=_box_space(value),
             blind=dict(_typed(value, "blind", Mapping, {})),
+            prompt_digest=_typed(value, "prompt_digest", str, ""),
             earlier=tuple(Session.from_json(s) for s in _typed(value, "earlier", list, [])),
             **cls._arguments(value),
         )

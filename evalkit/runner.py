@@ -177,6 +177,7 @@ def run_info(cell: Cell, selection: Selection, folder: CellFolder, command: str 
         data_path=shown_path(cell.data) if cell.data else "",
         box_space=cell.adapter.box_space,
         blind=dict(cell.adapter.blind or {}),
+        prompt_digest=cell.task.prompt_digest,
         created=now(),
         selection=selection,
         details=recordable(cell.adapter, cell.adapter.details),

@@ -238,9 +238,18 @@ class CellFolder:
     @property
     def settings(self) -> str:
         """What was set away from the defaults, and the dtype, in one line."""
+        return " ".join(filter(None, (self.model_settings, self.asked)))
+
+    @property
+    def asked(self) -> str:
+        """How the task was asked, where not as it is by default: ``protocol=lmms-eval``."""
+        name = self.run.identity.protocol_name
+        return f"protocol={name}" if name else ""
+
+    @property
+    def model_settings(self) -> str:
+        """The part of ``settings`` that is the model's."""
         parts = [f"{k}={v}" for k, v in self.results.switches.items()]
-        if protocol := self.run.identity.protocol_name:
-            parts.append(f"protocol={protocol}")
         parts += [
             f"{k}={digest_of(v) if k == 'system' else v}"
             for k, v in self.run.identity.asking.items()

@@ -7,6 +7,8 @@ questions of one row, and a ``score(sample, completion)``. Tasks are found by en
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import string
 import typing
@@ -198,6 +200,16 @@ class Task(ABC):
         if self.protocol_name == DEFAULT:
             return {}
         return {"name": self.protocol_name, **self.protocol.settings()}
+
+    @property
+    def prompt_digest(self) -> str:
+        """8 hex digits that tell one prompt with its settings from another; empty for a task that
+        names no protocols, and words its prompts itself.
+        """
+        if self.protocol_name not in self.subset.protocols:
+            return ""
+        text = json.dumps(self.protocol.settings(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     def ask(
         self,

@@ -11,15 +11,39 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import ClassVar
 
+from evalkit.metrics import lmms_eval as of_lmms_eval
 from evalkit.metrics.relaxed import relaxed_accuracy
-from evalkit.protocols import DEFAULT, QWEN2_VL_PIXELS, QWEN2_VL_WORDS
+from evalkit.protocols import (
+    QWEN2_VL_PIXELS,
+    VLMEVALKIT_WORDS,
+    evalscope,
+    last_answer,
+    lmms_eval,
+    words,
+)
 from evalkit.rows import image, sides, string
 from evalkit.sources import Hub
 from evalkit.task import Metric, Row, Subset, Task
 from evalkit.types import Completion, Sample, Score
 
 COLUMNS = ("type", "question", "answer", "image")
-PROTOCOLS = {DEFAULT: QWEN2_VL_WORDS, "qwen2-vl": QWEN2_VL_WORDS}
+HALVES, ALL = Metric("relaxed_accuracy", group="type"), Metric("relaxed_accuracy_micro")
+PROTOCOLS = words(
+    lmms_eval=lmms_eval(
+        "chartqa",
+        "{question}\nAnswer the question with a single word.",
+        16,
+        metrics=(ALL, HALVES),
+    ),
+    vlmevalkit=VLMEVALKIT_WORDS,
+    evalscope=evalscope(
+        "chartqa",
+        "\n{question}\n\nThe last line of your response should be of the form "
+        '"ANSWER: [ANSWER]" (without quotes) where [ANSWER] is the a single word answer or number '
+        "to the problem.\n",
+        reader="last answer",
+    ),
+)
 
 
 class ChartQA(Task):
@@ -27,7 +51,7 @@ class ChartQA(Task):
 
     name = "chartqa"
     description = "questions about charts (relaxed accuracy, mean of human and augmented)"
-    metrics = (Metric("relaxed_accuracy", group="type"), Metric("relaxed_accuracy_micro"))
+    metrics = (HALVES, ALL)
     subsets: ClassVar = {
         "test": Subset(
             Hub(repository="lmms-lab/ChartQA", split="test", columns=COLUMNS),
@@ -48,5 +72,8 @@ class ChartQA(Task):
 
     def score(self, sample: Sample, completion: Completion) -> Score:
         text = completion.text.strip()
-        value = relaxed_accuracy(text, sample.target)
+        if self.protocol.reader == "last answer":
+            text = last_answer(text) or ""
+        exact = self.protocol.reader == "lmms-eval"
+        value = (of_lmms_eval.relaxed_accuracy if exact else relaxed_accuracy)(text, sample.target)
         return Score({m.name: value for m in self.metrics}, parsed=text, unparsed=not text)

@@ -14,8 +14,17 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from evalkit.errors import DataError
-from evalkit.metrics.anls import anls, exact_match
-from evalkit.protocols import DEFAULT, QWEN2_VL_PIXELS, QWEN2_VL_WORDS
+from evalkit.metrics.anls import Lengths, anls, exact_match
+from evalkit.protocols import (
+    DEFAULT,
+    QWEN2_VL_PIXELS,
+    VLMEVALKIT_WORDS,
+    WORD_OR_PHRASE,
+    evalscope,
+    last_answer,
+    lmms_eval,
+    words,
+)
 from evalkit.rows import identifier, image, sides, string, strings, tier
 from evalkit.sources import Embedded, Hub
 from evalkit.submission import Submission
@@ -33,7 +42,18 @@ COLUMNS = (
 )
 INFO_COLUMNS = ("questionId", "question", "image", "image_url", "answers", "answer_type")
 
-PROTOCOLS = {DEFAULT: QWEN2_VL_WORDS, "qwen2-vl": QWEN2_VL_WORDS}
+PROTOCOLS = words(
+    lmms_eval=lmms_eval("docvqa, infovqa", "{question}" + WORD_OR_PHRASE, 32),
+    vlmevalkit=VLMEVALKIT_WORDS,
+    evalscope=evalscope(
+        "docvqa",
+        "Answer the question according to the image using a single word or phrase.\n{question}\n"
+        'The last line of your response should be of the form "ANSWER: [ANSWER]" (without quotes) '
+        "where [ANSWER] is the answer to the question.",
+        reader="last answer",
+        note="of InfographicVQA it words the last line a little otherwise",
+    ),
+)
 
 
 def official(config: str, split: str, columns: tuple[str, ...], size: int) -> Subset:
@@ -77,12 +97,21 @@ class DocVQA(Task):
             metadata=metadata(row) | sides(picture),
         )
 
+    @property
+    def lengths(self) -> Lengths:
+        """Of what texts ANLS takes the lengths: lmms-eval and VLMEvalKit as the competition's
+        script, in upper case.
+        """
+        return "raw" if self.protocol_name == DEFAULT else "upper"
+
     def score(self, sample: Sample, completion: Completion) -> Score:
         text = completion.text.strip()
+        if self.protocol.reader == "last answer":
+            text = last_answer(text) or text
         if sample.target is None:
             return Score({}, parsed=text, unparsed=not text)
         values = {
-            "anls": anls(text, sample.target),
+            "anls": anls(text, sample.target, lengths=self.lengths),
             "exact_match": exact_match(text, sample.target),
         }
         return Score(values if text else dict.fromkeys(values, 0.0), parsed=text, unparsed=not text)

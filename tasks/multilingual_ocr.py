@@ -15,18 +15,29 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from evalkit.errors import DataError
 from evalkit.metrics.ocr import character_error_rate, exact_match, mtvqa
-from evalkit.protocols import DEFAULT, QWEN2_VL_PIXELS, QWEN2_VL_WORDS
+from evalkit.protocols import QWEN2_VL_PIXELS, Protocol, lmms_eval, words
 from evalkit.rows import identifier, image, sides, string, tier
 from evalkit.sources import Embedded, Hub
 from evalkit.task import Metric, Row, Subset, Task
 from evalkit.types import Completion, Sample, Score
 
 COLUMNS = ("image", "qa_pairs", "lang", "id")
-PROTOCOLS = {DEFAULT: QWEN2_VL_WORDS, "qwen2-vl": QWEN2_VL_WORDS}
+SUFFIX = "\nAnswer the question using a word or phrase in the language of the question."
+LANGUAGES, ALL = Metric("mtvqa", group="lang"), Metric("mtvqa_micro")
+PROTOCOLS = words(
+    lmms_eval=lmms_eval("mtvqa", "{question:strip}" + SUFFIX, 64),
+    vlmevalkit=Protocol(
+        origin="VLMEvalKit, MTVQADataset.build_prompt", prompt="{question}" + SUFFIX
+    ),
+)
+MTVQA_PROTOCOLS = PROTOCOLS | {
+    name: replace(PROTOCOLS[name], metrics=(ALL, LANGUAGES)) for name in ("lmms-eval", "vlmevalkit")
+}
 
 
 def qa_pairs(value: Any) -> list[Mapping[str, Any]]:
@@ -69,9 +80,9 @@ class MultilingualOCR(Task):
         ),
         "mtvqa": Subset(
             Hub(repository="ByteDance/MTVQA", split="test", columns=COLUMNS),
-            metrics=(Metric("mtvqa", group="lang"), Metric("mtvqa_micro")),
+            metrics=(LANGUAGES, ALL),
             budget=QWEN2_VL_PIXELS,
-            protocols=PROTOCOLS,
+            protocols=MTVQA_PROTOCOLS,
         ),
     }
 

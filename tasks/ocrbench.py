@@ -14,15 +14,20 @@ from dataclasses import replace
 from typing import ClassVar
 
 from evalkit.errors import DataError
+from evalkit.metrics import lmms_eval as of_lmms_eval
 from evalkit.metrics.ocr import ocrbench
-from evalkit.protocols import DEFAULT, QWEN2_VL_PIXELS, QWEN2_VL_WORDS
+from evalkit.protocols import QWEN2_VL_PIXELS, Protocol, evalscope, lmms_eval, words
 from evalkit.rows import image, sides, string, strings
 from evalkit.sources import Hub
 from evalkit.task import Metric, Row, Subset, Task
 from evalkit.types import Completion, Sample, Score
 
 COLUMNS = ("dataset", "question", "question_type", "answer", "image")
-PROTOCOLS = {DEFAULT: QWEN2_VL_WORDS, "qwen2-vl": QWEN2_VL_WORDS}
+PROTOCOLS = words(
+    lmms_eval=lmms_eval("ocrbench", "{question:strip}"),
+    vlmevalkit=Protocol(origin="VLMEvalKit, ImageBaseDataset.build_prompt"),
+    evalscope=evalscope("ocr_bench", "{question}"),
+)
 FORMULAS = "HME100k"
 """The data set of handwritten formulas, whose answers are compared with case and without blanks."""
 
@@ -61,5 +66,7 @@ class OCRBench(Task):
     def score(self, sample: Sample, completion: Completion) -> Score:
         text = completion.text.strip()
         formula = sample.metadata["dataset"] == FORMULAS
-        value = ocrbench(text, sample.target, formula) if text else 0.0
+        exact = self.protocol.reader == "lmms-eval"
+        right = of_lmms_eval.ocrbench if exact else ocrbench
+        value = right(text, sample.target, formula) if text else 0.0
         return Score({"ocrbench": value}, parsed=text, unparsed=not text)

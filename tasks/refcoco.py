@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from evalkit.errors import DataError, UsageError
+from evalkit.metrics import lmms_eval as of_lmms_eval
 from evalkit.metrics.boxes import from_xywh, iou, parse_box
-from evalkit.protocols import DEFAULT, QWEN2_VL_BOX, QWEN2_VL_PIXELS
+from evalkit.protocols import DEFAULT, QWEN2_VL_BOX, QWEN2_VL_PIXELS, lmms_eval
 from evalkit.rows import identifier, image, image_size, string, strings, tier
 from evalkit.sources import Embedded, Hub
 from evalkit.task import Metric, Row, Subset, Task
@@ -27,7 +29,24 @@ from evalkit.types import Completion, Sample, Score
 
 COLUMNS = ("question_id", "image", "answer", "bbox", "file_name")
 THRESHOLDS = (0.5, 0.75, 0.9)
-PROTOCOLS = {DEFAULT: QWEN2_VL_BOX, "qwen2-vl": QWEN2_VL_BOX}
+LMMS_EVAL_THRESHOLDS = (0.5, 0.1, 0.3, 0.7, 0.9)
+PROTOCOLS = {
+    DEFAULT: QWEN2_VL_BOX,
+    "qwen2-vl": replace(QWEN2_VL_BOX, max_new_tokens=2048),
+    "lmms-eval": lmms_eval(
+        "refcoco, bbox_rec",
+        "Bounding box coordinates are specified in the format (top-left x, top-left y, bottom-right"
+        " x, bottom-right y). All values are floating point numbers bounded between 0 and 1. Please"
+        " provide the bounding box coordinate of the region this sentence describes: {expression}",
+        stop=("ASSISTANT:",),
+        metrics=(
+            *(Metric(f"acc@{t}") for t in LMMS_EVAL_THRESHOLDS),
+            Metric("iou"),
+            Metric("centre"),
+        ),
+        note="boxes are read as [x1, y1, x2, y2] in parts of 1, whatever the model's own way is",
+    ),
+}
 
 
 def subsets(
@@ -91,6 +110,8 @@ class RefCOCO(Task):
             )
 
     def score(self, sample: Sample, completion: Completion) -> Score:
+        if self.protocol.reader == "lmms-eval":
+            return self.as_lmms_eval(sample, completion.text)
         if completion.box_space is None:
             raise UsageError(
                 f"task {self.name!r} needs a model that draws boxes, and this adapter "
@@ -105,6 +126,19 @@ class RefCOCO(Task):
         overlap = iou(box, sample.target) if box else 0.0
         values = {f"acc@{t}": float(overlap >= t) for t in THRESHOLDS} | {"iou": overlap}
         return Score(values, parsed=list(box) if box else None, unparsed=box is None)
+
+    def as_lmms_eval(self, sample: Sample, answer: str) -> Score:
+        """The score by lmms-eval's reader: all in parts of the picture's sides."""
+        box, metadata = of_lmms_eval.box(answer), sample.metadata
+        if box is None:
+            return Score({m.name: 0.0 for m in self.metrics}, unparsed=True)
+        sides = (metadata["width"], metadata["height"]) * 2
+        x1, y1, x2, y2 = (v / side for v, side in zip(sample.target, sides))
+        true = (x1, y1, x2, y2)
+        overlap = of_lmms_eval.iou(true, box)
+        values = {f"acc@{t}": float(overlap >= t) for t in LMMS_EVAL_THRESHOLDS}
+        values |= {"iou": overlap, "centre": float(of_lmms_eval.centred(true, box))}
+        return Score(values, parsed=list(box))
 
 
 def box_of(row: Row, width: int, height: int) -> list[float]:

@@ -9,18 +9,32 @@ reports. Prompt and pixel limits: VLMEvalKit's for Qwen2-VL; no OCR tokens are g
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import ClassVar
 
 from evalkit.errors import DataError
-from evalkit.metrics.vqa import vqa_accuracy
-from evalkit.protocols import DEFAULT, QWEN2_VL_PIXELS, QWEN2_VL_WORDS
+from evalkit.metrics.vqa import Variant, vqa_accuracy
+from evalkit.protocols import (
+    QWEN2_VL_PIXELS,
+    VLMEVALKIT_WORDS,
+    WORD_OR_PHRASE,
+    lmms_eval,
+    words,
+)
 from evalkit.rows import identifier, image, sides, string, strings
 from evalkit.sources import Hub
 from evalkit.task import Metric, Row, Subset, Task
 from evalkit.types import Completion, Sample, Score
 
 COLUMNS = ("image_id", "question_id", "question", "image", "answers")
-PROTOCOLS = {DEFAULT: QWEN2_VL_WORDS, "qwen2-vl": QWEN2_VL_WORDS}
+EVALAI, FIXED = Metric("vqa_accuracy"), Metric("vqa_accuracy_vlmevalkit")
+PROTOCOLS = words(
+    lmms_eval=lmms_eval(
+        "textvqa", "{question:capitalize}" + WORD_OR_PHRASE, stop=("ASSISTANT:",), metrics=(EVALAI,)
+    ),
+    vlmevalkit=replace(VLMEVALKIT_WORDS, metrics=(FIXED, EVALAI)),
+)
+PROTOCOLS["qwen2-vl"] = replace(PROTOCOLS["qwen2-vl"], metrics=(FIXED, EVALAI))
 
 
 class TextVQA(Task):
@@ -28,7 +42,7 @@ class TextVQA(Task):
 
     name = "textvqa"
     description = "questions about text in photographs (VQA accuracy)"
-    metrics = (Metric("vqa_accuracy"), Metric("vqa_accuracy_vlmevalkit"))
+    metrics = (EVALAI, FIXED)
     subsets: ClassVar = {
         "val": Subset(
             Hub(repository="lmms-lab/textvqa", split="validation", columns=COLUMNS),
@@ -53,8 +67,9 @@ class TextVQA(Task):
 
     def score(self, sample: Sample, completion: Completion) -> Score:
         text = completion.text.strip()
+        variants: dict[str, Variant] = {EVALAI.name: "evalai", FIXED.name: "fixed"}
         values = {
-            "vqa_accuracy": vqa_accuracy(text, sample.target) if text else 0.0,
-            "vqa_accuracy_vlmevalkit": vqa_accuracy(text, sample.target, "fixed") if text else 0.0,
+            m.name: vqa_accuracy(text, sample.target, variants[m.name]) if text else 0.0
+            for m in self.metrics
         }
         return Score(values, parsed=text, unparsed=not text)

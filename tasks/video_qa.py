@@ -22,8 +22,9 @@ from dataclasses import replace
 from typing import ClassVar
 
 from evalkit.errors import DataError
+from evalkit.metrics import lmms_eval as of_lmms_eval
 from evalkit.metrics.choice import LETTERS, parse_choice
-from evalkit.protocols import DEFAULT, LETTERED, VIDEO_BUDGET, Protocol
+from evalkit.protocols import DEFAULT, LETTER_ANSWER, LETTERED, VIDEO_BUDGET, Protocol, lmms_eval
 from evalkit.rows import identifier, string, strings, tier, video
 from evalkit.sources import Embedded, Hub
 from evalkit.subtitles import Cue, read_srt
@@ -61,9 +62,30 @@ VIDEOMME_SUB = Protocol(
     "video. Respond with only the letter (A, B, C, or D) of the correct option.\nQuestion: "
     "{question}\n{options}\nAnswer: ",
 )
-NEXTQA_PROTOCOLS = {DEFAULT: LETTERED}
-VIDEOMME_PROTOCOLS = {DEFAULT: VIDEOMME, "qwen2-vl": VIDEOMME}
-VIDEOMME_SUB_PROTOCOLS = {DEFAULT: VIDEOMME_SUB, "qwen2-vl": VIDEOMME_SUB}
+NEXTQA_PROTOCOLS = {
+    DEFAULT: LETTERED,
+    "lmms-eval": lmms_eval(
+        "nextqa, mc",
+        "{question:strip}\n{options}",
+        option="{letter}. {text:strip}",
+        note="where lmms-eval finds no letter it draws one; here such an answer is unparsed",
+    ),
+}
+VIDEOMME_PROTOCOLS = {
+    DEFAULT: VIDEOMME,
+    "qwen2-vl": replace(VIDEOMME, max_new_tokens=2048),
+    "lmms-eval": lmms_eval(
+        "videomme",
+        "Select the best answer to the following multiple-choice question based on the video and "
+        "the subtitles. Respond with only the letter (A, B, C, or D) of the correct option.\n"
+        "{question}\n{options}\n" + LETTER_ANSWER,
+        16,
+    ),
+}
+VIDEOMME_SUB_PROTOCOLS = {
+    DEFAULT: VIDEOMME_SUB,
+    "qwen2-vl": replace(VIDEOMME_SUB, max_new_tokens=2048),
+}
 
 
 def videomme(protocols: Mapping[str, Protocol], subtitles: bool = False) -> Subset:
@@ -159,10 +181,19 @@ class VideoQA(Task):
             },
         )
 
+    def read(self, answer: str, options: Sequence[str]) -> int | None:
+        """The option that an answer names, by the protocol's reader."""
+        if self.protocol.reader != "lmms-eval":
+            return parse_choice(answer, options)
+        if "videomme" in self.subset_name:
+            letter = of_lmms_eval.choice(answer.strip(), LETTERS[: len(options)])
+        else:
+            texts = {c: option.strip() for c, option in zip(LETTERS, options)}
+            letter = of_lmms_eval.choice_or_text(answer.strip(), texts)
+        return LETTERS.index(letter) if letter else None
+
     def score(self, sample: Sample, completion: Completion) -> Score:
-        index = parse_choice(
-            completion.text, [choice.split(". ", 1)[1] for choice in sample.choices]
-        )
+        index = self.read(completion.text, [c.split(". ", 1)[1] for c in sample.choices])
         parsed = None if index is None else LETTERS[index]
         return Score(
             {"accuracy": float(index == sample.target)}, parsed=parsed, unparsed=index is None

@@ -11,9 +11,11 @@ from evalkit import api
 from evalkit.cell import Cell
 from evalkit.errors import DataError, UsageError
 from evalkit.protocols import Protocol
+from evalkit.results.leaderboard import Leaderboard
+from evalkit.results.published import comparable
 from evalkit.runner import Outcome, run_cell
 from evalkit.task import load_task, read_samples
-from evalkit.types import Completion, Image, MediaBudget, Message, Metric, Request, Text
+from evalkit.types import Completion, Image, MediaBudget, Message, Metric, Request, Sample, Text
 from tests.plugins.adder import Adder
 from tests.plugins.sums import Sums
 
@@ -115,3 +117,39 @@ def test_every_protocol_of_every_task_words_the_same_question() -> None:
         for name in task.subset.all_protocols:
             sample = next(iter(read_samples(load_task(task.full_name, name))))
             assert sample.messages, (task.full_name, name)
+
+
+def test_a_protocol_reads_as_its_harness_does() -> None:
+    def right(task: str, protocol: str, target: object, answer: str, **given: object) -> float:
+        one = load_task(task, protocol)
+        sample = Sample("x", target=target, **given)  # type: ignore[arg-type]
+        return next(iter(one.score(sample, Completion("x", answer)).values.values()))
+
+    four = {"choices": ("A. cat", "B. dog", "C. cow", "D. pig"), "target": 1}
+    words = "The answer is B, a dog"
+    assert [right("video_qa:videomme", p, answer=words, **four) for p in ("", "lmms-eval")] == [
+        0,
+        1,
+    ]
+    chart = {"metadata": {"type": "human_test"}}
+    assert [right("chartqa", p, "1000", "1_000", **chart) for p in ("", "lmms-eval")] == [0, 1]
+    box = {"metadata": {"width": 100, "height": 50}}
+    assert right("refcoco:val", "lmms-eval", [10, 10, 50, 50], "[0.1, 0.2, 0.5, 1.0]", **box) == 1
+    evalscope = [right("docvqa:val", p, ["5"], "It is\nANSWER: 5") for p in ("", "evalscope")]
+    assert evalscope == [0, 1]
+
+
+def test_the_leaderboard_keeps_protocols_apart(tmp_path: Path) -> None:
+    for protocol in ("", "terse"):
+        run_cell(Cell.make(Stopped(protocol=protocol), Adder("a"), "a", tmp_path), progress=False)
+    board = Leaderboard.of(tmp_path)
+    default, terse = board.overview().columns[-2:]
+    assert ("protocol=terse" in default, "protocol=terse" in terse) == (False, True)
+    assert len(board.overview().rows) == 1
+    digest = Stopped(protocol="terse").prompt_digest
+    assert f"terse {digest}" in [row[5] for row in board.long()]
+
+
+def test_no_difference_is_stated_to_a_score_that_was_asked_otherwise() -> None:
+    of = {name: comparable(load_task("docvqa:val", name)) for name in ("", "qwen2-vl", "lmms-eval")}
+    assert of[""] == of["qwen2-vl"] and of[""] and not of["lmms-eval"]

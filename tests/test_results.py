@@ -204,8 +204,8 @@ def test_no_bold_goes_to_a_part_of_the_samples(tmp_path: Path) -> None:
     whole = [row[-1].startswith("77.5 [") for row in view.rows]
     assert sorted(whole) == [False, True] and view.best == {(whole.index(True), 3)}
     assert view.rows[whole.index(False)][-1].startswith("100.0*")
-    (part,) = [line for line in Leaderboard.of(tmp_path).long() if "partial" in line[8]]
-    assert part[8] == "3 (partial: 1 to 4; do not quote)"
+    (part,) = [line for line in Leaderboard.of(tmp_path).long() if "partial" in line[9]]
+    assert part[9] == "3 (partial: 1 to 4; do not quote)"
 
 
 def test_a_missing_baseline_without_vision_is_asked_for_as_the_adapter_says(

@@ -77,6 +77,25 @@ def _details(task: Task) -> dict[str, Any]:
         "answers": "ranked" if task.rank else "generated",
         **{k: v for k, v in asdict(task.budget).items() if v is not None},
         "prompt": _prompt(task),
+        "protocols": [_protocol(task, name) for name in task.subset.all_protocols],
+    }
+
+
+def _protocol(task: Task, name: str) -> dict[str, Any]:
+    """A protocol's settings, and the published scores that it can be set beside."""
+    from evalkit.results.published import comparable
+
+    one = type(task)(task.subset_name, name)
+    p = one.protocol
+    return {
+        "name": f"{name} {one.prompt_digest}".strip(),
+        "origin": p.origin,
+        **(p.settings() if one.prompt_digest else {}),
+        "max_new_tokens": one.max_new_tokens,
+        **{k: v for k, v in asdict(one.budget).items() if v is not None},
+        "headline": one.metrics[0].name,
+        "note": p.note,
+        "comparable": [f"{s.model} {s.value} ({s.source})" for s in comparable(one)],
     }
 
 
@@ -131,7 +150,14 @@ def _medium(part: Any) -> str:
 def _text(details: dict[str, Any]) -> str:
     lines = []
     for key, value in details.items():
+        if key == "protocols":
+            lines += [f"\nprotocol\n{_indented(_text(p))}" for p in value]
+            continue
         text = ", ".join(value) if isinstance(value, list) else str(value)
         if text:
             lines.append(f"{key.replace('_', ' '):<15} " + text.replace("\n", "\n" + " " * 16))
     return "\n".join(lines)
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())

@@ -14,7 +14,7 @@ from typing import Literal
 
 from rapidfuzz.distance import Levenshtein
 
-Lengths = Literal["normalised", "raw"]
+Lengths = Literal["normalised", "raw", "upper"]
 
 
 def anls(
@@ -25,7 +25,8 @@ def anls(
 
     ``lengths="raw"`` divides by the texts' lengths before blanks are cleaned, as the competition's
     script does (and so every published number): there, surplus blanks in a wrong answer raise its
-    score. ``"normalised"`` divides by the lengths of the texts that are compared. The two agree
+    score. The script also turns them into upper case, which makes "ß" two letters: ``"upper"``.
+    ``"normalised"`` divides by the lengths of the texts that are compared. The two agree
     wherever no text has surplus blanks. Raises ValueError when there are no answers.
     """
     if not answers:
@@ -45,7 +46,12 @@ def exact_match(prediction: str, answers: Sequence[str]) -> float:
 
 def _similarity(prediction: str, answer: str, lengths: Lengths) -> float:
     a, b = _clean(prediction), _clean(answer)
-    longer = max(len(a), len(b)) if lengths == "normalised" else max(len(prediction), len(answer))
+    measured = {
+        "normalised": (a, b),
+        "raw": (prediction, answer),
+        "upper": (prediction.upper(), answer.upper()),
+    }
+    longer = max(map(len, measured[lengths]))
     return 1.0 - Levenshtein.distance(a, b) / longer if longer else 1.0
 
 

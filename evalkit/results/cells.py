@@ -12,6 +12,7 @@ from pathlib import Path
 
 from evalkit.adapter import digest
 from evalkit.errors import DataError, UsageError
+from evalkit.protocols import DEFAULT
 from evalkit.safe_text import printable
 from evalkit.store import CellFolder, Selection, cells, display_names, model_name
 from evalkit.task import Task, load_task
@@ -133,6 +134,12 @@ def arm(cell: CellFolder) -> str:
     if cell.results.inference_probe:
         return "inference probe"
     return "trained arm" if cell.run.identity.fingerprint.get("trained_with") else ""
+
+
+def protocol_text(cell: CellFolder) -> str:
+    """Name of a cell's protocol and the digest of its prompt and settings."""
+    name = cell.run.identity.protocol_name or DEFAULT
+    return " ".join(filter(None, (name, cell.run.prompt_digest)))
 
 
 def selection_text(selection: Selection) -> str:

@@ -18,6 +18,7 @@ from evalkit.results.cells import (
     data_kind,
     model_labels,
     partial_text,
+    protocol_text,
     take_inventory,
 )
 from evalkit.results.frames import results_frame
@@ -41,6 +42,7 @@ LONG = (
     "adapter",
     "data",
     "settings",
+    "protocol",
     "metric",
     "value",
     "95 % interval",
@@ -82,17 +84,19 @@ class Entry:
         """What a row of the overview stands for: model, adapter, its settings with what the weights
         were trained with, and a digest of all that can change an answer.
         """
-        settings = ", ".join(filter(None, (self.cell.settings, self.arm)))
+        settings = ", ".join(filter(None, (self.cell.model_settings, self.arm)))
         return self.model, self.cell.adapter, settings, digest(self.cell.run.identity.fingerprint)
 
     @property
     def column(self) -> ColumnKey:
-        """What a column of the overview stands for: task, metric, and the data it is over. Local
-        copies of different bytes have columns of their own: their scores are of different rows.
+        """What a column of the overview stands for: task, metric, how it was asked, and the data it
+        is over. Local copies of different bytes have columns of their own: their scores are of
+        different rows.
         """
         kind = data_kind(self.cell)
         named = f"{kind} data {data_digest(self.cell)[:6]}"
-        where = named if kind in ("local", IMPORTED) else ""
+        data = named if kind in ("local", IMPORTED) else ""
+        where = ", ".join(filter(None, (self.cell.asked, data)))
         return self.cell.task, self.score.metric, where
 
     @property
@@ -174,7 +178,8 @@ class Leaderboard:
                 e.model,
                 e.cell.adapter,
                 data_kind(e.cell),
-                e.cell.settings,
+                e.cell.model_settings,
+                protocol_text(e.cell),
                 e.score.metric,
                 value_text(e.score.value),
                 interval_text(e.score.ci_low, e.score.ci_high),

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.files import replace
+from evalkit.protocols import DEFAULT
 from evalkit.results.cells import Output, data_kind, partial_text, some_cells
 from evalkit.results.tables import aligned, markdown_table, value_text, write_csv
 from evalkit.store import CellFolder
+from evalkit.task import Task, task_class
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +50,8 @@ class Published:
     source: str
     budget: Mapping[str, int]
     """The pixel bounds behind it."""
+    protocol: str = "qwen2-vl"
+    """Whose prompt it was measured with."""
     unlike: str = ""
     """Why no run of evalkit can be set against it; empty when one can."""
 
@@ -118,6 +122,8 @@ def why_unlike(p: Published, cell: CellFolder, n: int) -> str:
         )
     if cell.results.switches or cell.run.identity.fingerprint.get("trained_with"):
         return "ablation switches are set"
+    if not _asked_alike(p, cell.run.identity.protocol_name):
+        return f"{cell.asked or 'the default protocol'}, the published score has {p.protocol}"
     if n != p.n:
         return f"over {n} questions, the published one over {p.n}"
     if cell.results.errors:
@@ -126,6 +132,30 @@ def why_unlike(p: Published, cell: CellFolder, n: int) -> str:
         if (bound := getattr(cell.run.identity.budget, key)) != value:
             return f"{key} is {bound}, the published score has {value}"
     return ""
+
+
+def _asked_alike(p: Published, protocol: str) -> bool:
+    """Whether a protocol asks as the published score's does; the default one may be the same by
+    another name.
+    """
+    if protocol:
+        return protocol == p.protocol
+    name, _, subset = p.task.partition(":")
+    known = task_class(name).subsets[subset].protocols
+    return p.protocol in known and known[DEFAULT].settings() == known[p.protocol].settings()
+
+
+def comparable(task: Task) -> list[Published]:
+    """The published scores that a whole run of a task under its protocol can be set beside."""
+    protocol = "" if task.protocol_name == DEFAULT else task.protocol_name
+    return [
+        p
+        for p in published()
+        if (p.task, p.metric) == (task.full_name, task.metrics[0].name)
+        and not p.unlike
+        and _asked_alike(p, protocol)
+        and all(getattr(task.budget, k) == v for k, v in p.budget.items())
+    ]
 
 
 def remark(cell: CellFolder) -> str:
