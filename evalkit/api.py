@@ -239,6 +239,7 @@ def evaluate(
     fewshot_from: str = "",
     temperature: float = 0.0,
     repeats: int = 1,
+    control: str = "",
     output: str | Path = "results",
     limit: int | float | str | None = None,
     seed: int | None = None,
@@ -269,6 +270,8 @@ def evaluate(
     num_fewshot, fewshot_from: so many examples before each question, from another subset of the
         task (a local copy of it may be in ``data``).
     temperature: above 0 answers are drawn instead of greedy, ``repeats`` of each sample.
+    control: ``"blind"``, ``"text-only"``, ``"single-frame"``, ``"shuffled-frames"`` or
+        ``"image-swapped"``: what is done to the pictures, to see how much of a score needs them.
     output: the folder where results are kept.
     limit: the first N samples (``100``), those from A up to B (``"50-100"``), or a share (``0.1``,
         ``"10%"``). Scores of a part are for trying things out.
@@ -297,6 +300,7 @@ def evaluate(
             adapter=adapter,
             protocol=protocol,
             asking=Asking(system, num_fewshot, fewshot_from, temperature, seed or 0, repeats),
+            control=control,
             output=output,
             limit=limit,
             seed=seed,
@@ -320,6 +324,7 @@ def plan(
     adapter: str | type[ModelAdapter] | ModelAdapter = "reference",
     protocol: str = "",
     asking: Asking = Asking(),
+    control: str = "",
     output: str | Path = "results",
     limit: int | float | str | None = None,
     seed: int | None = None,
@@ -355,7 +360,9 @@ def plan(
         where = paths.get(task.full_name)
         try:
             others = paths.get(shots.get(task.full_name, ""))
-            cell = Cell.make(task, built, title, folder, where, name or "", step, asking, others)
+            cell = Cell.make(
+                task, built, title, folder, where, name or "", step, asking, others, control
+            )
             selections.append(limits.selection(task, where))
             cells.append(cell)
         except UsageError:

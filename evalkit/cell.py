@@ -12,7 +12,8 @@ from pathlib import Path
 
 from evalkit.adapter import ModelAdapter, digest, recordable
 from evalkit.asking import Asking, Examples
-from evalkit.code import code_of
+from evalkit.code import CONTROLS, code_of, code_of_module
+from evalkit.controls import check_control
 from evalkit.errors import UsageError
 from evalkit.safe_text import without_keys
 from evalkit.sources import table_files
@@ -46,10 +47,12 @@ class Cell:
         step: int | None = None,
         asking: Asking = Asking(),
         examples_data: Path | None = None,
+        control: str = "",
     ) -> Cell:
         """Works out the identity. ``label`` is what tables call the model instead of its own name;
         ``step`` is that of a training run, whose results are kept apart; ``examples_data`` a local
-        copy of the subset that ``asking`` takes examples from. Raises DataError when the
+        copy of the subset that ``asking`` takes examples from; ``control`` as
+        ``evalkit.controls`` names them. Raises DataError when the
         data can't be found, UsageError for a task or an adapter that can't be run.
         """
         if task.max_new_tokens < 1:
@@ -70,6 +73,8 @@ class Cell:
                 f"adapter {adapter.name!r}: its fingerprint is not a JSON object ({e})"
             ) from e
         code = {"task": code_of(task), "adapter": code_of(adapter, adapter.code)}
+        if check_control(control):
+            code["control"] = code_of_module(CONTROLS)
         identity = Identity(
             task=task.name,
             subset=task.subset_name,
@@ -82,6 +87,7 @@ class Cell:
             code={k: v for k, v in code.items() if v},
             protocol=task.describe_protocol(),
             asking=asking.describe(examples.data),
+            control=control,
         )
         return cls(task, adapter, model, output, identity, data, label, asking, examples)
 

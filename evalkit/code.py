@@ -36,7 +36,8 @@ ANSWER_MAKING = tuple(
     f"evalkit.{name}"
     for name in (
         "models engine media timeline subtitles model_adapters tasks metrics "
-        "multiple_choice yes_no protocols own sources rows clips formats nano probes lab pretrained"
+        "multiple_choice yes_no protocols own sources rows clips formats nano probes lab pretrained "
+        "controls "
     ).split()
 )
 """Modules and packages whose code can change an answer or a score."""
@@ -44,6 +45,8 @@ LAB = "evalkit.lab.trainer"
 """The module whose runs studies keep."""
 OWN = "evalkit.own"
 """The module of the tasks that are given as data."""
+CONTROLS = "evalkit.controls"
+"""The module that changes requests."""
 RECORDED = Path(__file__).with_name("code_versions.json")
 
 
@@ -253,7 +256,7 @@ def _parsed(path: Path, mtime_ns: int, size: int) -> dict[str, dict[str, Any]]:
 
 
 def roots() -> tuple[list[str], dict[str, str]]:
-    """The modules of the installed adapters, of the model families and of the lab's training, and
+    """The modules of the installed adapters, the model families, the lab's training, controls, and
     the modules of the installed tasks by the tasks' names; evalkit's own only.
     """
     from evalkit.models.registry import FAMILIES
@@ -263,7 +266,8 @@ def roots() -> tuple[list[str], dict[str, str]]:
         return {k: v for k, v in sorted(found.items()) if v.startswith("evalkit.")}
 
     adapters = own("evalkit.model_adapters").values()
-    return list(dict.fromkeys([*adapters, *FAMILIES.values(), LAB, OWN])), own("evalkit.tasks")
+    others = [*FAMILIES.values(), LAB, OWN, CONTROLS]
+    return list(dict.fromkeys([*adapters, *others])), own("evalkit.tasks")
 
 
 def _own_plugins() -> set[str]:

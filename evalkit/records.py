@@ -342,6 +342,8 @@ class Identity:
     protocol: Mapping[str, Any] = field(default_factory=dict)
     """Name and settings of the protocol (prompt, order of media, stop rule, reader of answers).
     Absent for the task's default one."""
+    control: str = ""
+    """What was done to the pictures (blind, text-only, ...); absent when nothing was."""
 
     asking: Mapping[str, Any] = field(default_factory=dict)
     """What is asked beyond the task's own question: system prompt, examples and their data,
@@ -361,7 +363,8 @@ class Identity:
             "protocol": dict(self.protocol),
             "asking": dict(self.asking),
         }
-        return {k: v for k, v in out.items() if v or k not in ("code", "protocol", "asking")}
+        absent = ("code", "protocol", "asking", "control")
+        return {k: v for k, v in out.items() if v or k not in absent}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Identity:
@@ -377,6 +380,7 @@ class Identity:
             code=dict(_typed(value, "code", Mapping, {})),
             protocol=dict(_typed(value, "protocol", Mapping, {})),
             asking=dict(_typed(value, "asking", Mapping, {})),
+            control=_typed(value, "control", str, ""),
         )
 
 

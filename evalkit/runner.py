@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from evalkit.adapter import recordable, with_subtitles
 from evalkit.cell import Cell
+from evalkit.controls import controlled, swapped
 from evalkit.errors import DataError, EvalkitError, ScoringError, UsageError, reason
 from evalkit.journal import Journal
 from evalkit.patience import completions
@@ -41,6 +42,7 @@ from evalkit.types import (
     Completion,
     FinishReason,
     Image,
+    Message,
     Request,
     Sample,
     Score,
@@ -328,9 +330,7 @@ class _Stream:
                 self.running.count(done[id])
             else:
                 try:
-                    messages = with_subtitles(
-                        self.cell.adapter, sample.messages, self.cell.task.budget
-                    )
+                    messages = self._messages(sample)
                 except DataError as e:
                     self._append(Record.of_row(id, str(e)))
                     continue
@@ -345,6 +345,16 @@ class _Stream:
                     cell.asking.temperature,
                     cell.asking.seed_of(id) if cell.asking.temperature else 0,
                 )
+
+    def _messages(self, sample: Sample) -> tuple[Message, ...]:
+        """What is asked of a sample: its messages with the subtitles of the frames that are shown,
+        and what the cell's control makes of them. Raises DataError.
+        """
+        identity = self.cell.identity
+        asked = with_subtitles(self.cell.adapter, sample.messages, identity.budget)
+        if not identity.control:
+            return tuple(asked)
+        return controlled(asked, identity.control, sample.id, identity.budget)
 
     def finish(self, completion: Completion) -> None:
         """Scores and journals an answer. Raises EvalkitError for one that nobody asked for."""
@@ -478,7 +488,10 @@ class _Stream:
 
     def _all(self) -> Iterator[Sample | RowError]:
         self.seen = 0
-        for sample in read_samples(self.cell.task, self.cell.data, self._begin_row):
+        samples = read_samples(self.cell.task, self.cell.data, self._begin_row)
+        if self.cell.identity.control == "image-swapped":
+            samples = swapped(samples)
+        for sample in samples:
             self.seen += 1
             yield sample
 

@@ -242,9 +242,12 @@ class CellFolder:
 
     @property
     def asked(self) -> str:
-        """How the task was asked, where not as it is by default: ``protocol=lmms-eval``."""
-        name = self.run.identity.protocol_name
-        return f"protocol={name}" if name else ""
+        """How the task was asked, where not as it is by default: ``protocol=lmms-eval``,
+        ``control=blind``.
+        """
+        identity = self.run.identity
+        asked = {"protocol": identity.protocol_name, "control": identity.control}
+        return " ".join(f"{k}={v}" for k, v in asked.items() if v)
 
     @property
     def model_settings(self) -> str:

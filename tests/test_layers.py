@@ -42,7 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("media", "prefetch", "patience", "pace", "plugin", "progress", "provenance", "code"),
     (
         *("task", "own", "own_yaml", "adapter", "sources", "rows", "clips", "protocols"),
-        *("multiple_choice", "yes_no", "submission", "asking"),
+        *("multiple_choice", "yes_no", "submission", "asking", "controls"),
     ),
     ("tasks", "model_adapters", "nano", "pretrained"),
     ("cell", "store", "journal", "records", "units"),

@@ -61,6 +61,13 @@ def add_parser(verbs: Verbs) -> None:
     asking.add_argument(
         "--repeats", type=whole, default=1, metavar="N", help="drawn answers of each sample (1)"
     )
+    parser.add_argument(
+        "--control",
+        default="",
+        metavar="NAME",
+        help="what is done to the pictures, to see how much of a score needs them: blind, "
+        "text-only, single-frame, shuffled-frames, image-swapped",
+    )
     model_options(parser)
     data = parser.add_argument_group("data")
     data_option(data)
@@ -128,6 +135,7 @@ def main(args: argparse.Namespace) -> int:
             args.seed or 0,
             args.repeats,
         ),
+        control=args.control,
         output=args.output,
         limit=args.limit,
         seed=args.seed,

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 RESULT_COLUMNS = (
     "model adapter task metric value ci_low ci_high n n_total errors unparsed clusters "
-    "complete selection data arm step inference_probe settings switches protocol prompt_digest "
-    "task_version data_digest weights fingerprint tokens_text_in tokens_vision_in tokens_out "
-    "seconds created rescored evalkit_version git_commit git_dirty command cell headline "
-    "higher_is_better scale schema_version"
+    "complete selection data arm step inference_probe settings switches protocol control "
+    "prompt_digest task_version data_digest weights fingerprint tokens_text_in "
+    "tokens_vision_in tokens_out seconds created rescored evalkit_version git_commit git_dirty "
+    "command cell headline higher_is_better scale schema_version"
 ).split()
 SAMPLE_COLUMNS = (
     "cell model adapter task settings data selection id cluster question target choices text "
@@ -52,10 +52,11 @@ def load_results(output: str | Path = "results") -> pd.DataFrame:
     (every sample of the subset was asked: False for a selection too), selection (in words; empty:
     all samples), data (official, local or mini), arm (inference probe, trained arm or
     empty), step (of a training run), inference_probe, settings (switches and dtype in one line),
-    switches (as JSON; each also in a column ``switch_<name>``), protocol, prompt_digest,
-    task_version, data_digest, weights, fingerprint, tokens_text_in, tokens_vision_in, tokens_out,
-    seconds, created, rescored, evalkit_version, git_commit, git_dirty, command, cell (the folder),
-    headline (True for the task's first metric), higher_is_better, scale, schema_version.
+    switches (as JSON; each also in a column ``switch_<name>``), protocol, control,
+    prompt_digest, task_version, data_digest, weights, fingerprint, tokens_text_in,
+    tokens_vision_in, tokens_out, seconds, created, rescored, evalkit_version, git_commit,
+    git_dirty, command, cell (the folder), headline (True for the task's first metric),
+    higher_is_better, scale, schema_version.
 
     A damaged cell is logged and left out. Raises UsageError when there is no such folder.
     """
@@ -173,6 +174,7 @@ def _result_rows(cell: CellFolder, model: str) -> Iterator[dict[str, Any]]:
         "switches": json.dumps(results.switches) if results.switches else "",
         **_switch_columns(cell),
         "protocol": run.identity.protocol_name or DEFAULT,
+        "control": run.identity.control,
         "prompt_digest": run.prompt_digest,
         "task_version": run.identity.task_version,
         "data_digest": data_digest(cell),

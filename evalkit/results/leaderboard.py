@@ -21,6 +21,8 @@ from evalkit.results.cells import (
     protocol_text,
     take_inventory,
 )
+from evalkit.results.controlled import COLUMNS as CONTROL_COLUMNS
+from evalkit.results.controlled import ControlledScore, controlled_scores
 from evalkit.results.frames import results_frame
 from evalkit.results.tables import (
     aligned,
@@ -124,6 +126,8 @@ class Leaderboard:
     entries: tuple[Entry, ...]
     frame: pd.DataFrame
     """``load_results`` of the same cells: every metric."""
+    controls: tuple[ControlledScore, ...]
+    """Cells under a control beside the same ones without it."""
     no_score: tuple[CellFolder, ...]
     """Cells without any scored sample."""
     damaged: tuple[str, ...]
@@ -140,7 +144,8 @@ class Leaderboard:
             Entry(c, models[c.path], c.results.metrics[0]) for c in there.cells if c.results.metrics
         )
         empty = tuple(c for c in there.cells if not c.results.metrics)
-        return cls(entries, results_frame(there.cells), empty, there.damaged)
+        controls = tuple(controlled_scores(there.cells))
+        return cls(entries, results_frame(there.cells), controls, empty, there.damaged)
 
     def overview(self) -> Overview:
         """Models down and tasks across."""
@@ -191,6 +196,11 @@ class Leaderboard:
             )
             for e in ordered
         ]
+
+    def control_rows(self) -> list[tuple[str, ...]]:
+        """One row per cell under a control."""
+        names = {e.cell.path: e.model for e in self.entries}
+        return [c.row(names[c.cell.path]) for c in self.controls]
 
     def notes(self) -> list[str]:
         """What a reader has to know beside the numbers."""
@@ -249,6 +259,7 @@ class Leaderboard:
             [
                 aligned(view.columns, shown),
                 aligned(LONG, self.long()),
+                *([aligned(CONTROL_COLUMNS, self.control_rows())] if self.controls else []),
                 "\n".join(best + self.notes()),
             ]
         )
@@ -261,10 +272,14 @@ class Leaderboard:
         ]
         notes = "\n".join(f"- {escaped(note)}" for note in self.notes())
         head = f"<!-- schema_version: {SCHEMA_VERSION}; made by `evalkit leaderboard` -->"
+        controls = ""
+        if self.controls:
+            table = markdown_table(CONTROL_COLUMNS, self.control_rows())
+            controls = f"## How much needs the picture\n\n{table}\n\n"
         return (
             f"{head}\n\n{markdown_table(view.columns, shown)}\n\nBest in bold; in brackets 95 % "
             f"intervals over images and videos.\n\n## All cells\n\n"
-            f"{markdown_table(LONG, self.long())}\n\n{notes}\n"
+            f"{markdown_table(LONG, self.long())}\n\n{controls}{notes}\n"
         )
 
     def write(self, output: Path) -> tuple[Path, Path]:

@@ -69,6 +69,8 @@ class Sweep(Strict):
     """An installed adapter, or a file `./my_adapter.py`."""
     protocol: str = ""
     """Whose prompt, settings and reading of answers, as `--protocol`."""
+    control: str = ""
+    """What is done to the pictures, as `--control`."""
     dtype: str | None = None
     """As `--dtype` of `evalkit run`."""
     device: str | None = None
@@ -220,7 +222,13 @@ def plan(sweep: Sweep, output: Path) -> list[Planned]:
     def cells(tasks: Sequence[str], chosen: Sequence[Settings]) -> list[Planned]:
         adapters = [(s, s.get("model", sweep.model), sweep.built(s)) for s in chosen]
         return [
-            Planned(s, Cell.make(task, adapter, m, output, data.get(task.full_name)), chosen[0])
+            Planned(
+                s,
+                Cell.make(
+                    task, adapter, m, output, data.get(task.full_name), control=sweep.control
+                ),
+                chosen[0],
+            )
             for task in map(sweep.task, tasks)
             for s, m, adapter in adapters
         ]
