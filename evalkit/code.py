@@ -36,8 +36,8 @@ ANSWER_MAKING = tuple(
     f"evalkit.{name}"
     for name in (
         "models engine media timeline subtitles model_adapters tasks metrics "
-        "multiple_choice yes_no protocols own sources rows clips formats nano probes lab pretrained "
-        "controls "
+        "multiple_choice yes_no protocols own sources rows clips formats nano probes lab "
+        "pretrained controls integrations.lmms_tasks"
     ).split()
 )
 """Modules and packages whose code can change an answer or a score."""
@@ -47,6 +47,8 @@ OWN = "evalkit.own"
 """The module of the tasks that are given as data."""
 CONTROLS = "evalkit.controls"
 """The module that changes requests."""
+LMMS_TASKS = "evalkit.integrations.lmms_tasks"
+"""The module that runs lmms-eval's tasks."""
 RECORDED = Path(__file__).with_name("code_versions.json")
 
 
@@ -266,7 +268,7 @@ def roots() -> tuple[list[str], dict[str, str]]:
         return {k: v for k, v in sorted(found.items()) if v.startswith("evalkit.")}
 
     adapters = own("evalkit.model_adapters").values()
-    others = [*FAMILIES.values(), LAB, OWN, CONTROLS]
+    others = [*FAMILIES.values(), LAB, OWN, CONTROLS, LMMS_TASKS]
     return list(dict.fromkeys([*adapters, *others])), own("evalkit.tasks")
 
 

@@ -174,15 +174,22 @@ def words(**others: Protocol) -> dict[str, Protocol]:
     }
 
 
-def lmms_eval(task: str, prompt: str, max_new_tokens: int = 128, **settings: Any) -> Protocol:
-    """A protocol of lmms-eval: its reader, its wrapper's pixels and frames; 128 tokens where the
-    task file says nothing.
+def lmms_eval(
+    task: str,
+    prompt: str,
+    max_new_tokens: int = 128,
+    stop: tuple[str, ...] = ("\n\n",),
+    **settings: Any,
+) -> Protocol:
+    """A protocol of lmms-eval: its reader, its wrapper's pixels and frames; where the task file
+    says nothing, 128 tokens and an end at an empty line.
     """
     return Protocol(
         origin=f"lmms-eval 0.7.3, tasks/{task}, models/simple/qwen2_vl.py",
         prompt=prompt,
         budget=LMMS_EVAL_BUDGET,
         max_new_tokens=max_new_tokens,
+        stop=stop,
         reader="lmms-eval",
         **settings,
     )

@@ -18,7 +18,7 @@ from typing import ClassVar
 
 from evalkit.errors import DataError
 from evalkit.multiple_choice import MultipleChoice, Question
-from evalkit.protocols import DEFAULT, VIDEO_BUDGET, Protocol
+from evalkit.protocols import DEFAULT, LMMS_EVAL_BUDGET, VIDEO_BUDGET, Protocol
 from evalkit.rows import seconds, string, strings, video
 from evalkit.sources import Hub, Joined
 from evalkit.task import Metric, Row, Subset
@@ -82,7 +82,9 @@ PROTOCOLS = {
         origin="lmms-eval 0.7, lmms_eval/tasks/mvbench/utils.py",
         prompt="Question:{question}\nOption:\n{options}\nOnly give the best option.\n",
         option="({letter}) {text}",
+        budget=LMMS_EVAL_BUDGET,
         max_new_tokens=16,
+        stop=("\n\n",),
         reader="mvbench-lmms-eval",
         note="lmms-eval leaves empty answers out of the mean; here they are wrong",
     ),

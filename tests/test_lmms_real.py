@@ -1,16 +1,25 @@
-"""evalkit's model inside the real lmms-eval, as a user runs it: `make test-lmms` installs it."""
+"""evalkit and the real lmms-eval on the same questions: `make test-lmms` installs it."""
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from evalkit import evaluate
 from evalkit.nano.mini import HERE
+from evalkit.results.rescore import rescore
+from evalkit.task import Row, load_task
+from evalkit.types import Completion, Sample
+from tests.test_tasks import CHARTQA, DOCVQA, MTVQA, NEXTQA, OCRBENCH, REFCOCO, TEXTVQA, VIDEOMME
 
 pytestmark = pytest.mark.lmms
 
@@ -29,6 +38,7 @@ metric_list:
   - {{metric: exact, aggregation: mean, higher_is_better: true}}
 """
 UTILS = """
+import random
 from evalkit.protocols import QWEN2_VL_WORDS
 
 def doc_to_visual(doc):
@@ -38,23 +48,201 @@ def doc_to_text(doc, **_):
     return QWEN2_VL_WORDS.text(question=doc["question"])
 
 def process_results(doc, results):
-    return {"exact": float(results[0].strip() in doc["answers"])}
+    answer = results[0].strip() or random.choice(["a", "b"])
+    return {"exact": float(answer in doc["answers"])}
 """
+MINI = HERE / "docvqa"
 
 
-def test_lmms_eval_scores_evalkits_model(tmp_path: Path) -> None:
+@pytest.fixture
+def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with one task of lmms-eval over docvqa:mini."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    data = MINI / "validation-00000-of-00001.parquet"
+    (folder / "docvqa_mini.yaml").write_text(TASK.format(data=data))
+    (folder / "utils.py").write_text(UTILS)
+    return folder
+
+
+def test_lmms_eval_scores_evalkits_model_and_evalkit_its_task(tasks: Path, tmp_path: Path) -> None:
     """Nano answers the first questions of docvqa:mini, which are easy, without a fault."""
-    tasks = tmp_path / "tasks"
-    tasks.mkdir()
-    data = HERE / "docvqa" / "validation-00000-of-00001.parquet"
-    (tasks / "docvqa_mini.yaml").write_text(TASK.format(data=data))
-    (tasks / "utils.py").write_text(UTILS)
     command = [sys.executable, "-m", "lmms_eval", "--model", "evalkit", "--tasks", "docvqa_mini"]
     command += ["--model_args", "pretrained=nano", "--limit", "8", "--batch_size", "1"]
     command += ["--include_path", str(tasks), "--output_path", str(tmp_path / "out")]
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")}
+    env = {**os.environ, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=600)
     results = sorted((tmp_path / "out").rglob("*results.json"))
     assert results, done.stdout[-2000:] + done.stderr[-3000:]
-    scores = json.loads(results[0].read_text())["results"]["docvqa_mini"]
-    assert scores["exact,none"] >= 0.75
+    theirs = json.loads(results[0].read_text())["results"]["docvqa_mini"]["exact,none"]
+    ours = evaluate(
+        f"lmms:{tasks / 'docvqa_mini.yaml'}", limit=8, output=tmp_path / "ours", progress=False
+    )
+    assert ours.outcomes[0].results.metrics[0].value == pytest.approx(theirs, abs=1e-9)
+    assert theirs >= 0.75
+
+
+def test_a_task_of_lmms_eval_is_rescored_without_its_data(tasks: Path, tmp_path: Path) -> None:
+    name = f"lmms:{tasks / 'docvqa_mini.yaml'}"
+    evaluation = evaluate(name, limit=4, output=tmp_path / "ours", progress=False)
+    (outcome,) = evaluation.outcomes
+    again = evaluate(name, limit=4, output=tmp_path / "ours", progress=False)
+    assert (again.outcomes[0].made, again.outcomes[0].reused) == (0, 4)
+    assert rescore(outcome.cell.stored)[1] == 0
+    record = next(iter(outcome.cell.stored.records().values()))
+    drawn = outcome.cell.task.score(record.sample(), Completion(record.id, " "))
+    assert (drawn.unparsed, drawn.parsed) == (True, "drawn at random")
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A task of evalkit beside the one of lmms-eval."""
+
+    task: str
+    theirs: str
+    metrics: Mapping[str, str]
+    """Our names of metrics: lmms-eval's."""
+    row: Mapping[str, Any]
+    mini: str = ""
+    """The embedded task whose rows have the same columns."""
+    document: Callable[[Mapping[str, Any], Sample], Mapping[str, Any]] = lambda row, sample: row
+    apart: Callable[[str], bool] = lambda answer: False
+    """Answers that docs/metrics.md lists as scored otherwise on purpose."""
+    answers: tuple[str, ...] = ()
+
+
+def mtvqa(row: Mapping[str, Any], sample: Sample) -> Mapping[str, Any]:
+    return {"answer": sample.target, "category": row["lang"], "question": "?"}
+
+
+def rec(row: Mapping[str, Any], sample: Sample) -> Mapping[str, Any]:
+    sides = (sample.metadata["width"], sample.metadata["height"]) * 2
+    x, y, w, h = row["bbox"]
+    box = [v / side for v, side in zip((x, y, x + w, y + h), sides)]
+    return {"answer": "it", "bbox": box, "question_id": row["question_id"]}
+
+
+BOXES = tuple(
+    f"[{x}, {y}, {x2}, {y2}]"
+    for x in ("0", "0.1", "0.25")
+    for y in ("0.0", "0.3")
+    for x2 in ("0.5", "0.9", "1")
+    for y2 in ("0.2", "0.75", "1.0")
+)
+LETTERS = (
+    *("A", "B.", "(C)", "D: a dog", "The answer is B", "I like A cat", "Answer: (D).", "", "none"),
+    *("the best option is C, not B", "E", "b", "a. dog", "It shows a dog in the house", "答案是C"),
+)
+WORDS = (
+    *("", "42", "42%", "0.42", "1,000", "1_000", "Yes", "yes.", "the two dogs", "Ｓｔｏｐ", "ß"),
+    *("strasse STRASSE", "coke", "Coke's", "pepsi.", "$5.00", "a", "stop sign", "x ^ 2 + 1"),
+)
+ACCURACY = {"accuracy": "exact_match"}
+REC = {f"acc@{t}": f"refcoco_ACC@{t}" for t in (0.1, 0.3, 0.5, 0.7, 0.9)}
+REC |= {"iou": "refcoco_IoU", "centre": "refcoco_Center_ACC"}
+INFOVQA = {k: v for k, v in DOCVQA.items() if not k.startswith(("ucsf", "question_types"))}
+INFOVQA |= {"image_url": "https://example.org/1.png", "answer_type": ["span"]}
+MVBENCH = {
+    "video": "a.mp4",
+    "question": "How many jumps?",
+    "candidates": ["one", "two", "a dog"],
+    "answer": "two",
+    "part": "action_count",
+    "part_row": 0,
+}
+BESIDE = (
+    Beside("docvqa:val", "docvqa_val", {"anls": "anls"}, DOCVQA, "docvqa"),
+    Beside("docvqa:infovqa_val", "infovqa_val", {"anls": "anls"}, INFOVQA),
+    Beside("chartqa", "chartqa", {"relaxed_accuracy_micro": "relaxed_overall"}, CHARTQA),
+    Beside("textvqa", "textvqa_val", {"vqa_accuracy": "exact_match"}, TEXTVQA,
+           apart=lambda a: not a.strip()),
+    Beside("ocrbench", "ocrbench", {"ocrbench": "ocrbench_accuracy"}, OCRBENCH),
+    Beside("multilingual_ocr:mtvqa", "mtvqa", {"mtvqa_micro": "mtvqa_score"}, MTVQA,
+           "multilingual_ocr", document=mtvqa),
+    Beside("video_qa:videomme", "videomme", {"accuracy": "videomme_perception_score"},
+           VIDEOMME | {"sub_category": "x"}, answers=LETTERS),
+    Beside("video_qa:nextqa", "nextqa_mc_test", ACCURACY, NEXTQA, "video_qa", answers=LETTERS),
+    Beside("mvbench:action_count", "mvbench_action_count", {"accuracy": "mvbench_accuracy"},
+           MVBENCH, answers=LETTERS),
+    Beside("refcoco:val", "refcoco_bbox_rec_val", REC, REFCOCO, "refcoco", document=rec,
+           apart=lambda a: "[" not in a, answers=BOXES),
+)  # fmt: skip
+
+
+def near(answer: str, rng: random.Random) -> str:
+    """An answer with a letter changed, a blank added, in other case, or in a sentence."""
+    at = rng.randrange(len(answer) + 1)
+    return rng.choice(
+        [
+            answer,
+            answer.upper(),
+            answer[:at] + rng.choice(" .,x0") + answer[at:],
+            answer[:at] + answer[at + 1 :],
+            f"The answer is {answer}.",
+            f" {answer}\n",
+        ]
+    )
+
+
+def answered(one: Beside, rng: random.Random) -> Iterator[tuple[Row, Sample, str]]:
+    """Rows of the task with samples and answers: generated ones for the official row, nano's own
+    for the embedded ones.
+    """
+    task = load_task(one.task, "lmms-eval")
+
+    def samples(row: Row) -> Iterator[Sample]:
+        yield from (s for s in task.samples(row) if isinstance(s, Sample))
+
+    clip = next(iter((HERE / "video_qa" / "videos").glob("*.mp4")))
+    row = Row({"clip": clip, **one.row})
+    for sample in samples(row):
+        target = sample.target
+        right = [
+            t for t in (target if isinstance(target, list) else [target]) if isinstance(t, str)
+        ]
+        yield from ((row, sample, a) for a in (*WORDS, *one.answers))
+        yield from ((row, sample, near(a, rng)) for _ in range(60) for a in right)
+        for _ in range(400):
+            yield row, sample, near(rng.choice(one.answers or WORDS), rng)
+    if one.mini:
+        ours = evaluate(one.mini, protocol="lmms-eval", limit=40, seed=0, progress=False,
+                        output=Path(os.environ["HF_HOME"]) / "nano")  # fmt: skip
+        texts = {r.id: r.text or "" for r in ours.outcomes[0].cell.stored.scored().values()}
+        for columns in load_task(one.mini).source.rows():
+            row = Row(columns)
+            yield from ((row, s, texts[s.id]) for s in samples(row) if s.id in texts)
+
+
+@pytest.mark.parametrize("one", BESIDE, ids=lambda b: b.task)
+def test_answers_score_as_lmms_eval_scores_them(
+    one: Beside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    from evalkit.integrations.lmms_tasks import sample_value, scorer, text_of
+
+    task, compared = load_task(one.task, "lmms-eval"), 0
+    for row, sample, answer in answered(one, random.Random(0)):
+        score = task.score(sample, Completion(sample.id, answer))
+        document = text_of(one.document(row, sample))
+        theirs = scorer(one.theirs, document)
+        random.seed(0)
+        state = random.getstate()
+        made = theirs.process_results(json.loads(document), [answer])
+        if one.apart(answer) or random.getstate() != state:
+            continue
+        compared += 1
+        for ours, name in one.metrics.items():
+            expected = sample_value(theirs, name, made[name])
+            assert score.values[ours] == pytest.approx(expected, abs=1e-9), (answer, sample.target)
+    assert compared >= 200
+
+
+def test_prompts_and_limits_are_those_of_the_task_files() -> None:
+    from evalkit.integrations.lmms_tasks import config_of
+
+    for one in BESIDE:
+        task = load_task(one.task, "lmms-eval")
+        given = config_of(one.theirs).get("generation_kwargs") or {}
+        assert task.max_new_tokens == given.get("max_new_tokens", 128), one.task
+        assert list(task.protocol.stop) == given.get("until", ["\n\n"]), one.task

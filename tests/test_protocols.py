@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -153,3 +154,10 @@ def test_the_leaderboard_keeps_protocols_apart(tmp_path: Path) -> None:
 def test_no_difference_is_stated_to_a_score_that_was_asked_otherwise() -> None:
     of = {name: comparable(load_task("docvqa:val", name)) for name in ("", "qwen2-vl", "lmms-eval")}
     assert of[""] == of["qwen2-vl"] and of[""] and not of["lmms-eval"]
+
+
+@pytest.mark.skipif(find_spec("lmms_eval") is not None, reason="lmms-eval is installed")
+def test_tasks_of_lmms_eval_say_what_they_need_and_are_not_among_all_tasks() -> None:
+    with pytest.raises(UsageError, match=r"need lmms-eval: pip install 'evalkit\[lmms\]'"):
+        load_task("lmms:docvqa_val")
+    assert "lmms" not in {t.name for t in api.tasks_of("all")}
