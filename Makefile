@@ -16,11 +16,12 @@ demo: $(STAMP)
 	$(BIN)/evalkit run --tasks docvqa,refcoco
 	$(BIN)/evalkit run --tasks video_qa,multilingual_ocr
 
+# A process a core, one thread each: small operations share a core badly.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest -m 'not browser and not lmms'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'not browser and not lmms'
 
 # The report in headless Chromium: Debian's package, installed when there is none (CHROMIUM=path names another).
 test-browser: $(STAMP)

@@ -252,6 +252,7 @@ def test_another_state_of_a_model_in_memory_is_asked_anew(tmp_path: Path) -> Non
     assert made() == 1
 
 
+@pytest.mark.slow
 def test_the_training_loop_example_gives_a_curve(tmp_path: Path) -> None:
     sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
     try:

@@ -138,5 +138,5 @@ def test_a_model_with_an_unmerged_adapter_beside_it_is_not_scored(
 ) -> None:
     folder = write_tiny(tmp_path)
     change(folder, "adapter_config.json", base_model_name_or_path="some/base")
-    with pytest.raises(CheckpointError, match=r"LoRA\) for some/base.*merge"):
+    with pytest.raises(CheckpointError, match=r"LoRA\) for some/base.*merg"):
         complete(adapter, folder)

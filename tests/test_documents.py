@@ -12,7 +12,7 @@ import pytest
 from tests.documents import ROOT, Block, blocks, commands, run
 
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
-MOST_NOT_RUN = 12
+MOST_NOT_RUN = 15
 """Blocks that only parse, in all documents together: what needs the hub, a GPU, a browser."""
 
 

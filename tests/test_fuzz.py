@@ -204,7 +204,7 @@ def test_an_answer_gets_a_score_whatever_it_is(text: str, target: str, options: 
 
 
 @fuzz
-@given(ANSWERS, st.sampled_from(["norm1000", "pixels", "unit"]))
+@given(ANSWERS, st.sampled_from(["norm1000", "norm1:list", "pixel", "square", "loc1024"]))
 def test_a_box_is_read_as_four_finite_numbers_or_not_at_all(text: str, space: Any) -> None:
     try:
         box = parse_box(text, space, 640, 480)

@@ -81,6 +81,7 @@ def test_a_killed_run_ends_in_the_table_of_an_undisturbed_one(tmp_path: Path, ki
     assert sorted(ids) == sorted(f"sum/{i}" for i in range(40))
 
 
+@pytest.mark.slow
 def test_a_line_cut_short_is_removed_and_said(tmp_path: Path) -> None:
     assert start(tmp_path).wait(timeout=120) == 0
     cell = cell_in(tmp_path)

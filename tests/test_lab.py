@@ -323,6 +323,7 @@ def weights_apart(steps: int, batch: int) -> float:
     return worst
 
 
+@pytest.mark.slow
 def test_a_stack_trains_as_one_at_a_time() -> None:
     assert weights_apart(steps=3, batch=2) < 1e-4
 
@@ -398,6 +399,7 @@ def test_the_page_says_what_held_and_what_the_controls_showed(tmp_path: Path) ->
         assert (tmp_path / "out" / name).stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_hypotheses_that_change_after_the_run_are_called_that(tmp_path: Path) -> None:
     study = load_study(write_study(tmp_path))
     page.state_hypotheses(study, tmp_path)

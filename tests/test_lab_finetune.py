@@ -125,6 +125,7 @@ class Here:
     def __exit__(self, *_: object) -> None: ...
 
 
+@pytest.mark.slow
 def test_evalkit_study_starts_from_a_checkpoint(
     random_checkpoint: Path,
     tmp_path: Path,

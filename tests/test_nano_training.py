@@ -137,6 +137,7 @@ def test_a_batch_is_a_function_of_recipe_step_and_gates() -> None:
     assert not torch.equal(a.ids, make_batch(recipe, 6, gates).ids)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_where_an_undisturbed_one_does(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +175,7 @@ def test_a_damaged_state_is_said(trained: Path, tmp_path: Path) -> None:
         train(tiny_recipe(), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_may_begin_with_the_weights_of_another(trained: Path, tmp_path: Path) -> None:
     still = tiny_recipe(learning_rate=1e-12, muon=None, weight_decay=0.0, stages=[ONE_STEP])
     second = train(still, tmp_path / "second", start=trained)
@@ -185,6 +187,7 @@ def test_a_run_may_begin_with_the_weights_of_another(trained: Path, tmp_path: Pa
         )
 
 
+@pytest.mark.slow
 def test_a_deeper_model_begins_as_the_function_that_it_grew_from(
     trained: Path, tmp_path: Path
 ) -> None:

@@ -262,6 +262,7 @@ def test_the_models_identity_is_in_the_fingerprint_and_settings_of_haste_are_not
     assert adapter(server).fingerprint != base
 
 
+@pytest.mark.slow
 def test_a_model_or_server_that_is_not_there_is_named(server: ChatServer) -> None:
     with pytest.raises(UsageError, match=r"no model 'n'; it has: m"):
         _ = adapter(server, "n").fingerprint

@@ -402,7 +402,7 @@ def test_a_hostile_model_name_stays_text_in_every_table_and_file_name(
     names = (
         "=cmd|' /C calc'!A0",
         "[l](javascript:alert(1))",
-        "@@CONTENTS@@ @@BODY@@",
+        "@@DOCUMENTS@@ @@SCRIPT@@",
         "</script><img src=x onerror=alert(1)>",
         f"../../{ESCAPES}",
         r"a\|b|c`d` & $x_1^2 %",
@@ -424,8 +424,9 @@ def test_a_hostile_model_name_stays_text_in_every_table_and_file_name(
     assert len(pipes) <= 2  # of each of the two tables
     write_report(tmp_path / "o", tmp_path / "page.html")
     report = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert report.count("<script") == 2 and "<img src=x" not in report
-    packed = re.search(r'<script id="contents"[^>]*>(.*?)</script>', report, re.S)
+    documents = re.findall(r'id="document-[a-z0-9-]+">', report)
+    assert report.count("<script") == len(documents) + 2 and "<img src=x" not in report
+    packed = re.search(r'id="document-overview">(.*?)</script>', report, re.S)
     assert packed and {c["label"] for c in json.loads(packed[1])["cells"]} >= {names[2]}
     assert main(("leaderboard", "--output", str(tmp_path / "o"))) == 0
     assert "\x1b" not in capsys.readouterr().out
@@ -442,13 +443,13 @@ def test_formulas_are_neutralised_in_texts_alone(tmp_path: Path) -> None:
 
 
 def test_a_page_runs_its_own_script_alone() -> None:
-    page = render({"x": "<script>alert(1)</script>@@SCRIPT@@"}, "<p>@@CONTENTS@@</p>")
+    page = render({"x": "<script>alert(1)</script>@@SCRIPT@@"})
     (script,) = re.findall(r"<script>(.*?)</script>", page, re.S)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
     assert policy and f"script-src 'sha256-{digest}'" in policy[1]
     assert "unsafe-inline" not in policy[1].split("script-src")[1].split(";")[0]
-    assert page.count("<p>@@CONTENTS@@</p>") == 1 and "@@SCRIPT@@" in page
+    assert "@@SCRIPT@@" in page and "<script>alert" not in page
 
 
 def test_columns_line_up_where_control_characters_are_shown() -> None:

@@ -246,6 +246,7 @@ def test_the_command_of_a_sweep_repeats_it(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_on_local_data(tmp_path: Path) -> None:
     data = HERE / "docvqa"
     path = tmp_path / "local.yaml"
