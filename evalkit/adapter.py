@@ -15,7 +15,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
-from importlib.metadata import entry_points
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,7 +23,7 @@ from evalkit.bounds import bounds, over
 from evalkit.errors import CheckpointError, DataError, UsageError, reason
 from evalkit.models.limits import Limits
 from evalkit.models.switch import Switch
-from evalkit.plugin import classes_in
+from evalkit.plugin import classes_in, installed
 from evalkit.safe_text import digest_of, is_secret, mapped, mask, masked, without_keys
 from evalkit.types import (
     BoxSpace,
@@ -244,7 +243,7 @@ def registered() -> dict[str, str]:
     """Names of the installed adapters and where each lives (``module:Class``), without importing
     any.
     """
-    return {e.name: e.value for e in entry_points(group="evalkit.model_adapters")}
+    return {e.name: e.value for e in installed("evalkit.model_adapters")}
 
 
 def adapter_class(name: str) -> type[ModelAdapter]:
@@ -256,7 +255,7 @@ def adapter_class(name: str) -> type[ModelAdapter]:
         if len(found) != 1:
             raise UsageError(f"{name}: expected one ModelAdapter class, found {len(found)}")
         return found[0]
-    for entry in entry_points(group="evalkit.model_adapters"):
+    for entry in installed("evalkit.model_adapters"):
         if entry.name == name:
             return entry.load()
     known = sorted(registered())

@@ -106,8 +106,10 @@ def _fault(text: str, fault: Any) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] in ("tuple_type", "list_type"):
         message = f"expected a list, such as [{fault['input']}]"
-    elif fault["type"] in ("dict_type", "model_type"):
+    elif fault["type"] in ("dict_type", "model_type", "dataclass_type"):
         message = "expected a mapping, such as {name: value}"
+    elif fault["type"] == "unexpected_keyword_argument":  # a dataclass's
+        message = "Extra inputs are not permitted"
     if not field:
         return str(message)
     line = next(

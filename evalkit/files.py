@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from evalkit.errors import EvalkitError
 from evalkit.safe_text import masked, without_keys
@@ -75,7 +74,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def part_of(path: Path) -> Path:
     """A temporary name beside ``path`` for what will be renamed to it; no two are equal."""
-    return path.with_name(f"{path.name[:200]}.{uuid4().hex[:12]}{PART}")
+    return path.with_name(f"{path.name[:200]}.{os.urandom(6).hex()}{PART}")
 
 
 def remove_parts(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Plugins given as a Python file instead of an installed package."""
+"""Plugins: those of installed packages, by entry point, and those given as a Python file."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +16,15 @@ from evalkit.errors import UsageError, reason
 
 T = TypeVar("T")
 PREFIX = "evalkit_plugin_"
+
+
+_entries = cache(entry_points)
+"""Read once a process: each reading opens a file of every installed package."""
+
+
+def installed(group: str) -> EntryPoints:
+    """The entry points of a group, of what was installed when they were first asked for."""
+    return _entries().select(group=group)
 
 
 def classes_in(path: Path, base: type[T]) -> list[type[T]]:

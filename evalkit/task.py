@@ -17,12 +17,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
 from evalkit.errors import DataError, ScoringError, UsageError, reason, text_of
-from evalkit.plugin import classes_in
+from evalkit.plugin import classes_in, installed
 from evalkit.protocols import DEFAULT, Protocol
 from evalkit.submission import Submission
 from evalkit.types import (
@@ -273,7 +272,7 @@ def registered() -> dict[str, str]:
     """Names of the installed tasks and where each lives (``module:Class``), without importing
     any.
     """
-    return {e.name: e.value for e in entry_points(group="evalkit.tasks")}
+    return {e.name: e.value for e in installed("evalkit.tasks")}
 
 
 def load_task(text: str, protocol: str = "", reading: Mapping[str, Any] | None = None) -> Task:
@@ -317,7 +316,7 @@ not listed, and ``all`` does not mean them."""
 
 def task_class(name: str) -> type[Task]:
     """An installed task. Raises UsageError with the known names, and the nearest of them."""
-    for entry in (*entry_points(group="evalkit.tasks"), *entry_points(group=FOREIGN)):
+    for entry in (*installed("evalkit.tasks"), *installed(FOREIGN)):
         if entry.name == name:
             loaded: type[Task] = entry.load()
             return loaded

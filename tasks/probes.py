@@ -71,10 +71,11 @@ class Drawn:
             yield {"number": number}
 
     def describe(self, override: Path | None = None) -> Mapping[str, Any]:
+        cells = self.cells
         return {
             "kind": "drawn",
             "probe": self.probe,
-            "cells": self.cells.model_dump(mode="json"),
+            "cells": {"low": [*cells.low], "high": [*cells.high], "most": cells.most},
             "view": self.view,
             "scenes": self.scenes,
             "seed": SEED,

@@ -208,8 +208,19 @@ def test_a_number_of_a_switch_may_be_written_with_an_exponent(
     "args", [("--help",), ("tasks",), ("run", "--help"), ("models",), ("leaderboard", "--help")]
 )
 def test_light_verbs_import_nothing_heavy(args: tuple[str, ...], tmp_path: Path) -> None:
-    heavy = "{'torch', 'pandas', 'datasets', 'transformers', 'pyarrow', 'scipy', 'numpy', 'PIL'}"
+    heavy = (
+        "{'torch', 'pandas', 'datasets', 'transformers', 'pyarrow', 'scipy', 'numpy', 'PIL', "
+        "'pydantic', 'yaml', 'jinja2', 'rapidfuzz'}"
+    )
     assert imported(args, heavy, tmp_path) == "[]"
+
+
+def test_the_help_imports_the_verbs_alone(tmp_path: Path) -> None:
+    behind = (
+        "{'evalkit.types', 'evalkit.task', 'evalkit.adapter', 'evalkit.api', 'evalkit.sources', "
+        "'evalkit.config_files', 'importlib.metadata'}"
+    )
+    assert imported(("--help",), behind, tmp_path) == "[]"
 
 
 @pytest.mark.parametrize("args", [("switches",), ("leaderboard",)])

@@ -171,6 +171,23 @@ def test_the_command_prints_both_metrics_and_keeps_all_differences(
     assert "imported" in (out / "leaderboard.md").read_text()
 
 
+def test_the_command_is_told_how_the_model_writes_boxes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (sample, *_) = (s for s in read_samples(load_task("refcoco")) if isinstance(s, Sample))
+    line = {"doc": {"id": sample.id}, "doc_id": 0, "filtered_resps": ["[0.1, 0.1, 0.9, 0.9]"]}
+    file, out = (
+        lmms_samples(tmp_path / "in", [{**line, "target": "", "iou": 0.5}]),
+        tmp_path / "out",
+    )
+    command = ["import", str(file), "--task", "refcoco", "--output", str(out), "--box-space"]
+    assert main([*command, "norm1:list"]) == 0
+    assert list(evalkit.load_samples(out)["unparsed"]) == [False]
+    with pytest.raises(SystemExit):
+        main([*command, "furlongs"])
+    assert "expected UNIT or UNIT:FORM" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("value", "score"),
     [

@@ -472,7 +472,19 @@ def test_task_modules_import_no_heavy_library() -> None:
     code = (
         "import sys\nfrom evalkit.task import registered, task_class\nassert [task_class(name) "
         "for name in registered()]\nheavy = 'torch transformers datasets pyarrow pandas numpy PIL "
-        "av scipy'.split()\nheavy = set(heavy) & set(sys.modules)\nassert not heavy, heavy"
+        "av scipy pydantic yaml jinja2 rapidfuzz evalkit.adapter'.split()\n"
+        "heavy = set(heavy) & set(sys.modules)\nassert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_installed_packages_are_searched_once_for_all_tasks() -> None:
+    code = (
+        "from importlib import metadata\nfrom unittest.mock import Mock\n"
+        "metadata.entry_points = search = Mock(wraps=metadata.entry_points)\n"
+        "from evalkit.task import registered, task_class\n"
+        "for name in registered(): task_class(name)\n"
+        "assert search.call_count == 1, search.call_count"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

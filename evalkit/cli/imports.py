@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from evalkit.cli.options import (
     command_of,
@@ -18,7 +18,6 @@ from evalkit.cli.options import (
 from evalkit.cli.output import near, print_error, print_json
 from evalkit.errors import EvalkitError, UsageError
 from evalkit.results.tables import aligned, interval_text, p_text, value_text
-from evalkit.types import BoxSpace
 
 if TYPE_CHECKING:
     from evalkit.cli.parser import Verbs
@@ -56,11 +55,24 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("--metric", default="", help="ours, where no task is named")
     parser.add_argument("--model", default="", help="its name, where files don't say it")
     parser.add_argument(
-        "--box-space", choices=get_args(BoxSpace), help="how the model writes corners of boxes"
+        "--box-space",
+        type=_box_space,
+        metavar="UNIT[:FORM]",
+        help="how the model writes corners of boxes: norm1000, norm1:list, pixel, ...",
     )
     output_option(parser)
     talk_options(parser)
     parser.set_defaults(main=main)
+
+
+def _box_space(text: str) -> str:
+    from evalkit.metrics.boxes import UNITS, is_space
+
+    if not is_space(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected UNIT or UNIT:FORM, such as norm1:list; units: {', '.join(UNITS)}"
+        )
+    return text
 
 
 def main(args: argparse.Namespace) -> int:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -156,4 +155,6 @@ def _instead(word: str, options: Sequence[str], prog: str) -> str:
 
 
 def _nearest(word: str, known: Iterable[str]) -> list[str]:
+    from difflib import get_close_matches
+
     return get_close_matches(word, list(known), 1, 0.7)

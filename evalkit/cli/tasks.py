@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import asdict, fields, is_dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,10 +29,9 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from evalkit.api import tasks_of
-    from evalkit.task import registered, task_class
-
     if args.task:
+        from evalkit.api import tasks_of
+
         reading = {k: v for k, v in reading_of(args).items() if v}
         details = [_details(task) for task in tasks_of(args.task, reading=reading)]
         if args.json:
@@ -41,6 +39,8 @@ def main(args: argparse.Namespace) -> int:
         else:
             print("\n\n".join(_text(d) for d in details))
         return 0
+    from evalkit.task import registered, task_class
+
     rows = []
     for name in sorted(registered()):
         cls = task_class(name)
@@ -56,6 +56,8 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _details(task: Task) -> dict[str, Any]:
+    from dataclasses import asdict, fields, is_dataclass
+
     from evalkit.sources import Joined
 
     source: Any = task.source
@@ -83,6 +85,8 @@ def _details(task: Task) -> dict[str, Any]:
 
 def _protocol(task: Task, name: str) -> dict[str, Any]:
     """A protocol's settings, and the published scores that it can be set beside."""
+    from dataclasses import asdict
+
     from evalkit.results.published import comparable
 
     one = type(task)(task.subset_name, name)

@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from rapidfuzz.distance import Levenshtein
-
 Lengths = Literal["normalised", "raw", "upper"]
 
 
@@ -45,6 +43,8 @@ def exact_match(prediction: str, answers: Sequence[str]) -> float:
 
 
 def _similarity(prediction: str, answer: str, lengths: Lengths) -> float:
+    from rapidfuzz.distance import Levenshtein
+
     a, b = _clean(prediction), _clean(answer)
     measured = {
         "normalised": (a, b),

@@ -18,8 +18,6 @@ import math
 import re
 from collections.abc import Sequence
 
-from rapidfuzz.distance import Levenshtein
-
 from evalkit.metrics.readers import Reader
 
 _NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
@@ -83,6 +81,8 @@ def nearest_option(text: str, options: Sequence[str]) -> int:
     """MathVista's normalisation of an extracted option: the letter of ``(B)``, a lone letter, else
     the option at the least edit distance, however far. It always names one.
     """
+    from rapidfuzz.distance import Levenshtein
+
     said = text.strip()
     if letters := re.findall(r"\(([a-zA-Z])\)", said):
         said = letters[0].upper()

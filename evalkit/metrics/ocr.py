@@ -12,8 +12,6 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Literal
 
-from rapidfuzz.distance import Levenshtein
-
 
 def exact_match(prediction: str, reference: str) -> float:
     """1.0 when both texts are the same after NFC and after runs of blanks are made one; upper and
@@ -29,6 +27,8 @@ def character_error_rate(prediction: str, reference: str) -> float:
     Lower is better; capped at 1.0, so that one run-away answer can't outweigh many good ones.
     Raises ValueError when the reference is empty.
     """
+    from rapidfuzz.distance import Levenshtein
+
     target = _nfc(reference)
     if not target:
         raise ValueError("character_error_rate needs a reference that is not empty")

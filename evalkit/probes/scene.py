@@ -14,10 +14,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field, model_validator
-
-from evalkit.config_files import Strict
-
 if TYPE_CHECKING:
     import numpy as np
 
@@ -46,24 +42,26 @@ UNKNOWN = "?"
 """The colour of a mark that was not seen."""
 
 
-class Range(Strict):
+@dataclass(frozen=True)
+class Range:
     """Grids that are drawn: those with each side between ``low`` and ``high`` that have 8 to
-    ``most`` cells, all equally often.
+    ``most`` cells, all equally often. Studies' files give it as a mapping. Raises ValueError where
+    there is no such grid.
     """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     low: Cells = (2, 2, 2)
     high: Cells = (6, 4, 4)
-    most: int = Field(default=32, ge=8)
+    most: int = 32
 
-    @model_validator(mode="after")
-    def _fits(self) -> Range:
+    def __post_init__(self) -> None:
         if any(a < 1 or a > b for a, b in zip(self.low, self.high)):
             raise ValueError(f"low {self.low} must be 1 or more and not above high {self.high}")
         if not self.grids():
             raise ValueError(
                 f"no grid between {self.low} and {self.high} has 8 to {self.most} cells"
             )
-        return self
 
     def grids(self) -> list[Cells]:
         """All grids of the range; each is drawn equally often."""
