@@ -68,8 +68,8 @@ class Overview:
     columns: list[str]
     rows: list[list[str]]
     best: set[tuple[int, int]]
-    """(row, column) of the best score of each task; a score of a part of the samples is never the
-    best."""
+    """(row, column) of the best score of each task; a score of a part of the samples, or under a
+    control, is never the best."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,10 @@ class Entry:
 
     @property
     def row(self) -> RowKey:
-        """What a row of the overview stands for: model, adapter, its settings with what the weights
+        """What a row of the overview stands for: model, adapter, settings with what the weights
         were trained with, and a digest of all that can change an answer.
         """
-        settings = ", ".join(filter(None, (self.cell.model_settings, self.arm)))
+        settings = ", ".join(filter(None, (self.settings, self.arm)))
         return self.model, self.cell.adapter, settings, digest(self.cell.run.identity.fingerprint)
 
     @property
@@ -95,11 +95,23 @@ class Entry:
         is over. Local copies of different bytes have columns of their own: their scores are of
         different rows.
         """
-        kind = data_kind(self.cell)
+        kind, protocol = data_kind(self.cell), self.cell.run.identity.protocol_name
         named = f"{kind} data {data_digest(self.cell)[:6]}"
         data = named if kind in ("local", IMPORTED) else ""
-        where = ", ".join(filter(None, (self.cell.asked, data)))
+        where = ", ".join(filter(None, (f"protocol={protocol}" if protocol else "", data)))
         return self.cell.task, self.score.metric, where
+
+    @property
+    def settings(self) -> str:
+        """The model's settings, and the control that pictures were under."""
+        control = self.cell.run.identity.control
+        parts = (self.cell.model_settings, f"control={control}" if control else "")
+        return " ".join(filter(None, parts))
+
+    @property
+    def competes(self) -> bool:
+        """Whether the score is of all samples, with their pictures as they are."""
+        return not (self.cell.results.partial or self.cell.run.identity.control)
 
     @property
     def text(self) -> str:
@@ -159,7 +171,7 @@ class Leaderboard:
                 places[entry.row, entry.column] = entry
         best: dict[ColumnKey, float] = {}
         for (_, task), entry in places.items():
-            if not entry.cell.results.partial:
+            if entry.competes:
                 best[task] = max(entry.goodness, best.get(task, entry.goodness))
         body, marked = [], set()
         for i, row in enumerate(rows):
@@ -167,7 +179,7 @@ class Leaderboard:
             for task in tasks:
                 one = places.get((row, task))
                 line.append(one.text if one else "")
-                if one and not one.cell.results.partial and one.goodness == best[task]:
+                if one and one.competes and one.goodness == best[task]:
                     marked.add((i, len(line) - 1))
             body.append(line)
         heads = [f"{task} {metric}{f', {where}' if where else ''}" for task, metric, where in tasks]
@@ -183,7 +195,7 @@ class Leaderboard:
                 e.model,
                 e.cell.adapter,
                 data_kind(e.cell),
-                e.cell.model_settings,
+                e.settings,
                 protocol_text(e.cell),
                 e.score.metric,
                 value_text(e.score.value),
