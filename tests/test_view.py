@@ -167,3 +167,36 @@ def test_a_note_that_is_none_is_refused(tmp_path: Path, wrong: dict[str, Any]) -
 def test_a_port_that_is_taken_is_said(server: Server) -> None:
     with pytest.raises(UsageError, match="can't be used"):
         Server(server.live, server.server_port)
+
+
+def test_scores_stand_with_and_without_flagged_samples(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from evalkit.cli import main
+    from evalkit.results.cells import data_digest
+    from tests.stored import cell, record
+
+    made = cell(tmp_path, [record(i, float(i > 1)) for i in range(4)])
+    assert main(["leaderboard", "--notes", "--output", str(tmp_path)]) == 2
+    assert "no scored sample" in capsys.readouterr().err
+    about = {"task": made.task, "data": data_digest(made), "flag": "label wrong"}
+    for id in ("0", "not there"):
+        add_note(tmp_path, {**about, "id": id})
+    add_note(tmp_path, {**about, "id": "1", "data": "of other data"})
+    assert main(["leaderboard", "--notes", "--output", str(tmp_path), "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["value"], row["n"], row["flagged"]) == (50.0, 4, 1)
+    assert round(row["value_without"], 1) == 66.7
+
+
+@pytest.mark.parametrize("form", ["pdf", "svg", "png"])
+def test_figures_for_papers_are_written_in_each_form(tmp_path: Path, form: str) -> None:
+    from evalkit.cli import main
+    from tests.stored import cell, record
+
+    cell(tmp_path, [record(i, i % 2, metadata={"tier": "abc"[i % 3]}) for i in range(9)])
+    assert main(["plot", "--format", form, "--output", str(tmp_path)]) == 0
+    (file,) = (tmp_path / "figures").glob("*by-tier*")
+    head = {"pdf": b"%PDF", "svg": b"<?xml", "png": b"\x89PNG"}[form]
+    assert file.read_bytes().startswith(head) and file.suffix == f".{form}"
+    assert main(["plot", "--task", "other:all", "--output", str(tmp_path)]) == 2

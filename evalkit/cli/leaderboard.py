@@ -26,6 +26,11 @@ def add_parser(verbs: Verbs) -> None:
         action="store_true",
         help="instead, beside the published scores: write paper.csv and paper.md",
     )
+    parser.add_argument(
+        "--notes",
+        action="store_true",
+        help="instead, headline scores with and without the samples that people flagged",
+    )
     output_option(parser)
     talk_options(parser)
     parser.set_defaults(main=main)
@@ -47,6 +52,11 @@ def _written(args: argparse.Namespace) -> int:
 
         frame = load_breakdown(there, args.by)
         text, written = breakdown_text(frame, args.by), None
+    elif args.notes:
+        from evalkit.results.flagged import flagged_text, load_flagged
+
+        frame = load_flagged(there)
+        text, written = flagged_text(frame), None
     elif args.paper:
         from evalkit.results.published import beside_published, paper_text, write_paper_table
 

@@ -19,8 +19,9 @@ from evalkit.errors import UsageError
 from evalkit.files import replace
 from evalkit.palette import COLOURS
 from evalkit.results.breakdown import in_order, metric_inside, value_of
+from evalkit.results.cells import data_digest, labels
 from evalkit.results.sweep_values import Finding, Kind
-from evalkit.store import MetricResult, Record
+from evalkit.store import CellFolder, MetricResult, Record, slug
 from evalkit.task import Metric
 
 MARKS = "os^Dv*"
@@ -333,10 +334,35 @@ def _logarithmic(axis: Any) -> None:
     axis.xaxis.set_minor_formatter(ticker.NullFormatter())
 
 
+def write_figures(cells: Sequence[CellFolder], folder: Path, form: str) -> Iterator[Path]:
+    """The figures of each task among the cells, as files ``task-subset-by-tier.pdf``; the cells of
+    a task that are over other data make figures of their own. Raises UsageError without matplotlib,
+    and when there is nothing to draw.
+    """
+    groups: dict[tuple[str, str], list[CellFolder]] = {}
+    for cell in cells:
+        groups.setdefault((cell.task, data_digest(cell)), []).append(cell)
+    tasks, named, drawn = [task for task, _ in groups], labels(cells), 0
+    for (task, digest), mine in groups.items():
+        metrics = [c.results.metrics[0] for c in mine if c.results.metrics]
+        if not metrics:
+            continue
+        where = f"-{digest[:6]}" if tasks.count(task) > 1 else ""
+        shown = {named[c.path]: list(c.scored().values()) for c in mine}
+        for name, figure in of_task(shown, metrics[0].definition):
+            drawn += 1
+            yield save(figure, folder / f"{slug(task)}{where}-{name}.{form}")
+    if not drawn:
+        raise UsageError("nothing to draw: no scored sample has a property to group by")
+
+
 def save(figure: Any, path: Path) -> Path:
-    """Writes a PNG. Raises EvalkitError when it can't be written."""
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=130)
+    """Writes a picture in the form that its suffix names, its texts as texts where the form has
+    such. Raises EvalkitError when it can't be written.
+    """
+    picture, form = io.BytesIO(), path.suffix.removeprefix(".")
+    undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(form)
+    figure.savefig(picture, format=form, dpi=130, metadata=undated)
     replace(path, picture.getvalue(), durable=False)
     return path
 
