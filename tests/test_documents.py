@@ -84,6 +84,18 @@ def test_the_scores_in_readme_are_those_of_the_shipped_leaderboard() -> None:
     assert len(readme) == 4 and set(readme) <= measured
 
 
+def test_the_controls_in_readme_are_those_of_the_shipped_leaderboard() -> None:
+    leaderboard = (ROOT / "results" / "nano" / "leaderboard.md").read_text(encoding="utf-8")
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    for control in ("blind", "text-only"):
+        scores = []
+        for task in ("docvqa", "refcoco", "video_qa", "multilingual_ocr"):
+            row = rf"^\| {task}:mini \| nano \|.*? float32 control={control} \|.*?\| ([\d.]+) \|"
+            scores += re.findall(row, leaderboard, re.MULTILINE)
+        assert len(scores) == 4
+        assert f"{', '.join(scores)} (`--control {control}`" in readme
+
+
 def test_a_block_that_fails_names_its_document_and_line(tmp_path: Path) -> None:
     text = "Text.\n\n```python\nanswer = 1\n```\n\n```python\nassert answer == 2\n```\n"
     (tmp_path / "wrong.md").write_text(text)
