@@ -1,8 +1,8 @@
 """One process with all cores against workers of one thread each, on the embedded tasks:
 `python benchmarks/executors.py [--limit N] [--save FILE]`.
 
-Whole runs as a user starts them, in turn, each into a new folder; answers are compared. The seconds
-are the runner's own: workers' start and the model's loading are in them.
+All tasks in one run, in turn, each into a new folder; answers are compared. The seconds are the
+runner's own; the model's loading and the start of workers are in those of the first task.
 """
 
 from __future__ import annotations
@@ -35,25 +35,26 @@ def main() -> None:
         "# Executors",
         "",
         f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()} CPU of {cores} cores, nano, float32; "
-        f"median seconds of {args.repeats}, model loading and start of workers included.",
+        f"median seconds of {args.repeats}; the first task includes loading and workers' start.",
         "",
         f"| task | {' | '.join(ways)} | ratio | answers equal |",
         "|---|---|---|---|---|",
     ]
+    seconds: dict[tuple[str, str], list[float]] = {}
+    answers: dict[tuple[str, str], dict[str, str | None]] = {}
+    for _ in range(args.repeats):
+        for way, devices in ways.items():
+            with tempfile.TemporaryDirectory() as folder:
+                evalkit.evaluate(
+                    TASKS, output=folder, devices=devices, limit=args.limit, progress=False
+                )
+                for cell in cells(Path(folder)):
+                    key = cell.run.identity.task, way
+                    seconds.setdefault(key, []).append(cell.results.seconds)
+                    answers[key] = {id: r.text for id, r in cell.records().items()}
     for task in TASKS:
-        seconds: dict[str, list[float]] = {way: [] for way in ways}
-        answers: dict[str, dict[str, str | None]] = {}
-        for _ in range(args.repeats):
-            for way, devices in ways.items():
-                with tempfile.TemporaryDirectory() as folder:
-                    evalkit.evaluate(
-                        task, output=folder, devices=devices, limit=args.limit, progress=False
-                    )
-                    (cell,) = cells(Path(folder))
-                    seconds[way].append(cell.results.seconds)
-                    answers[way] = {id: r.text for id, r in cell.records().items()}
-        one, many = (statistics.median(s) for s in seconds.values())
-        first, second = answers.values()
+        one, many = (statistics.median(seconds[task, way]) for way in ways)
+        first, second = (answers[task, way] for way in ways)
         same = sum(first[id] == second[id] for id in first)
         lines.append(
             f"| {task} | {one:.1f} | {many:.1f} | {one / many:.2f} | {same} of {len(first)} |"
