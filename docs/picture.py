@@ -12,7 +12,7 @@ from pathlib import Path
 import evalkit
 from evalkit.cli.main import main
 
-WIDTH, HEIGHT = 1200, 700
+WIDTH, HEIGHT = 1400, 820
 
 if __name__ == "__main__":
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
@@ -29,9 +29,10 @@ if __name__ == "__main__":
                 "--headless",
                 "--no-sandbox",
                 "--hide-scrollbars",
+                "--virtual-time-budget=8000",
                 f"--window-size={WIDTH},{HEIGHT}",
                 f"--screenshot={Path('docs/report.png').resolve()}",
-                (Path(folder) / "report.html").as_uri(),
+                (Path(folder) / "report.html").as_uri() + "#samples?task=refcoco:mini",
             ],
             check=True,
             timeout=120,
