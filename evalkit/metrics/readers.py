@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from evalkit.metrics import lmms_eval as lmms_rules
 from evalkit.metrics import video_readers
 from evalkit.metrics.choice import LETTERS, parse_choice
 
@@ -59,58 +60,8 @@ def lmms_eval(text: str, options: Sequence[str]) -> int | None:
     before a blank, in this order; the last of the first kind that occurs. Otherwise any capital
     letter.
     """
-    body = text.strip()
-    for mark in ",.!?;:'\"":
-        body = body.strip(mark)
-    padded, best = f" {body} ", (-1, -1, "")
-    core = padded.strip()
-    if not core:
-        return None
-    for letter in LETTERS[: len(options)]:
-        for rank, place in _lmms_places(letter, padded, core):
-            # of equal places the letter that comes first in the alphabet, as a stable sort has it
-            if place >= 0 and (rank, place) > best[:2]:
-                best = (rank, place, letter)
-    if not best[2]:
-        last = max(LETTERS[: len(options)], key=padded.rfind, default="")
-        best = (0, padded.rfind(last), last)
-    return LETTERS.index(best[2]) if best[1] >= 0 and best[2] else None
-
-
-_LMMS_PHRASES = (
-    *(
-        f"{article}{noun} is"
-        for article in ("the ", "")
-        for noun in (
-            *("answer", "correct answer", "best answer", "correct option", "best option"),
-            *("choice", "correct choice"),
-        )
-    ),
-    *("i choose", "i select", "i pick", "my answer is", "my choice is"),
-    *("옵션", "정답은", "답은", "답:", "答案是", "答案为", "选", "答えは"),
-)
-
-
-def _lmms_places(letter: str, padded: str, core: str) -> list[tuple[int, int]]:
-    """(rank, place) of a letter in each form that the harness knows; -1 where it is not."""
-    lower = padded.lower()
-    starts = core.startswith(letter) and not core[1:2].isalpha()
-    ends = core.endswith(letter) and not core[-2:-1].isalpha()
-    phrases = [
-        padded.find(letter, at + len(phrase))
-        for phrase in _LMMS_PHRASES
-        if (at := lower.find(phrase)) >= 0
-    ]
-    return [
-        (10, 0 if starts else -1),
-        (9, len(padded) - 1 if ends else -1),
-        (7, max(phrases, default=-1)),
-        (6, padded.rfind(f"({letter})")),
-        (5, padded.rfind(f"{letter}.")),
-        (4, padded.rfind(f"{letter}:")),
-        (3, padded.rfind(f"{letter})")),
-        (2, padded.rfind(f"{letter} ")),
-    ]
+    letter = lmms_rules.choice(text, LETTERS[: len(options)])
+    return LETTERS.index(letter) if letter else None
 
 
 def mmmu(text: str, options: Sequence[str]) -> int | None:
