@@ -20,7 +20,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import count
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -248,11 +247,11 @@ class _Source:
         # Near the end batches shrink, so that all workers end at about the same time.
         size = min(BATCH, max(1, -(-len(self.ahead) // (2 * workers)))) if self.ended else BATCH
         batch: list[Request] = []
-        for n in count():
-            if not self.ahead or (n >= size and _media(self.ahead[0]) != _media(batch[-1])):
-                return batch
+        while self.ahead and (len(batch) < size or _alike(batch[-1], self.ahead[0])):
             batch.append(self.ahead.popleft())
-        raise AssertionError
+            if len(batch) == 2 * BATCH:  # a picture of any number of questions
+                break
+        return batch
 
     def _read_ahead(self, most: int) -> None:
         while len(self.ahead) < most and not self.ended:
@@ -263,8 +262,10 @@ class _Source:
                 self.ahead.append(request)
 
 
-def _media(request: Request) -> list[object]:
-    return [part.source for part in media_of(request.messages)]
+def _alike(one: Request, other: Request) -> bool:
+    """Whether two requests show the same pictures; those without any share nothing."""
+    media, others = ([p.source for p in media_of(r.messages)] for r in (one, other))
+    return bool(media) and media == others
 
 
 def _work(pipe: Connection, recipe: tuple[Any, str, Mapping[str, Any]], threads: int) -> None:

@@ -57,6 +57,15 @@ def test_batches_keep_pictures_together_and_shrink_at_the_end() -> None:
     assert len(batches[0]) >= BATCH and len(batches[-1]) <= 4
 
 
+def test_questions_without_pictures_or_all_of_one_are_shared_out_too() -> None:
+    text = Request("1", (Message("user", (Text("1"),)),))
+    for requests in ([text] * 200, [request(i, 0) for i in range(200)]):
+        source, sizes = _Source(iter(requests)), []
+        while not source.done:
+            sizes.append(len(source.take(2)))
+        assert sum(sizes) == 200 and max(sizes) <= 2 * BATCH and len(sizes) > 3
+
+
 def answers(output: Path) -> dict[str, Any]:
     (cell,) = cells(output)
     return {id: (r.text, r.scores, r.error) for id, r in sorted(cell.records().items())}
