@@ -29,7 +29,7 @@ from evalkit.asking import Asking, repetitions
 from evalkit.bounds import bounds
 from evalkit.errors import CheckpointError, EvalkitError, UsageError
 from evalkit.safe_text import digest_of, harmless, mapped, mask, masked
-from evalkit.selection import Limit, describe, selected_ids
+from evalkit.selection import Limit, Shard, describe, selected_ids
 from evalkit.task import Task, is_data, load_task, registered
 
 if TYPE_CHECKING:
@@ -90,7 +90,9 @@ class Evaluation:
         the ``tolerated`` share of its samples.
         """
         return bool(self.missing) or any(
-            o.stopped or not o.results.n or o.results.errors > tolerated * o.results.n_total
+            o.stopped
+            or (not o.results.n and not o.results.missing_shards)
+            or o.results.errors > tolerated * o.results.n_total
             for o in self.outcomes
         )
 
@@ -160,6 +162,7 @@ class Plan:
     unable: Mapping[str, str]
     fresh: bool = False
     executor: LocalExecutor | None = None
+    shard: Shard | None = None
 
     def run(self, progress: bool = True, command: str = "") -> Evaluation:
         """Runs what is missing of every cell, one after the other; one that fails does not stop
@@ -186,6 +189,7 @@ class Plan:
                     progress=progress,
                     command=command,
                     executor=self.executor,
+                    shard=self.shard,
                 )
             except UsageError:
                 raise
@@ -208,7 +212,7 @@ class Plan:
         out = []
         for cell, selection in zip(self.cells, self.selections):
             scored = cell.stored.scored() if cell.stored.exists else {}
-            ids = selected_ids(cell, selection)
+            ids = selected_ids(cell, selection, self.shard)
             if ids is not None:
                 ids = [r for id in ids for r in repetitions(id, cell.asking.repeats)]
             done = len(scored) if ids is None else sum(id in scored for id in ids)
@@ -252,6 +256,7 @@ def evaluate(
     step: int | None = None,
     fresh: bool = False,
     devices: str = "",
+    shard: str = "",
     progress: bool = True,
     **arguments: Any,
 ) -> Evaluation:
@@ -287,6 +292,8 @@ def evaluate(
     fresh: asks again what was answered before; the old answers are set aside, not deleted.
     devices: a worker process for each: ``"cuda:0-3"``, ``"cpu:2"``, ``"auto"``; answers are those
         of one process.
+    shard: ``"2/3"``: asks the second of three parts, beside runs of the others into the same
+        ``output``; the last of them to end completes the results.
     arguments: switches and the adapter's own settings, ``position="rope1d"``, ``dtype="bfloat16"``.
 
     Raises UsageError for what can't be run as it is written, before anything is run. What goes
@@ -313,6 +320,7 @@ def evaluate(
             step=step,
             fresh=fresh,
             devices=devices,
+            shard=shard,
             arguments=arguments,
         ).run(progress, call)
 
@@ -337,6 +345,7 @@ def plan(
     step: int | None = None,
     fresh: bool = False,
     devices: str = "",
+    shard: str = "",
     arguments: Mapping[str, Any] | None = None,
 ) -> Plan:
     """What ``evaluate`` would run. Raises UsageError for whatever can't be run as it is written; a
@@ -347,6 +356,9 @@ def plan(
     bounds()  # a mistyped one is an error of the command, not of every sample
     reading = {"columns": dict(columns or {}), "metric": metric, "prompt": prompt}
     chosen = tasks_of(tasks, protocol, {k: v for k, v in reading.items() if v})
+    part = Shard.read(shard) if shard else None
+    if part and fresh:
+        raise UsageError(f"fresh and shard {part}: shards share a folder; choose a new output")
     limits = Limit.of(limit, None if limit is None and asking.draws else seed, ids)
     # made whole before an adapter is built: one that changes the present folder moves nothing
     shots = {t.full_name: f"{t.name}:{asking.shots_from}" for t in chosen if asking.shots}
@@ -369,7 +381,7 @@ def plan(
             raise
         except EvalkitError as e:
             unable[task.full_name] = str(e)
-    return Plan(tuple(cells), tuple(selections), unable, fresh, executor)
+    return Plan(tuple(cells), tuple(selections), unable, fresh, executor, part)
 
 
 def tasks_of(

@@ -20,7 +20,7 @@ import gc
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from io import FileIO
@@ -178,6 +178,31 @@ def read(path: Path, earlier: Contents | None = None) -> Contents:
     return out
 
 
+def _runs(contents: Contents) -> list[RunInfo]:
+    """What each run said that it was, oldest first, without those before it."""
+    if (run := contents.run) is None:
+        return []
+    return [replace(run, **vars(s), earlier=()) for s in (*run.earlier, run.session())]
+
+
+def merged(parts: Iterable[Contents]) -> Contents:
+    """Several journals of one cell as one: of an id's records the last, but none without a score
+    in the place of one that has it.
+    """
+    out = Contents()
+    for part in parts:
+        out.header = out.header or part.header
+        out.faults += part.faults
+        for run in _runs(part):
+            out.take(run)
+        if part.ending:
+            out.take(part.ending)
+        for record in part.records.values():
+            if record.scored or not ((known := out.records.get(record.id)) and known.scored):
+                out.take(record)
+    return out
+
+
 def unreadable(path: Path, e: OSError) -> DataError:
     return DataError(f"{path}: can't be read ({e.strerror})")
 
@@ -228,17 +253,25 @@ class Journal:
     fsync. A record is in ``contents`` from the moment that it is on disk. Raises EvalkitError when
     another process is writing to the file, or it can't be written, DataError when it is the journal
     of another cell. One that may be read only is read: a finished cell has nothing to write.
+
+    ``beside`` are what other journals of the cell hold, of which ``contents`` has the union.
+    ``wait`` waits for another writer to end.
     """
 
     file: FileIO | None = None
+    contents: Contents
 
-    def __init__(self, path: Path, header: Header) -> None:
+    def __init__(
+        self, path: Path, header: Header, beside: Iterable[Contents] = (), wait: bool = False
+    ) -> None:
         self.path = path
         self.failure: EvalkitError | None = None
         self.told = False
         self.read_only: EvalkitError | None = None
         try:
-            self._open(header)
+            self._open(header, wait)
+            if others := list(beside):
+                self.contents = merged([*others, self.contents])
         except BaseException:
             if self.file:
                 self.file.close()
@@ -247,7 +280,7 @@ class Journal:
         self.writer = threading.Thread(target=self._serve, name="journal", daemon=True)
         self.writer.start()
 
-    def _open(self, header: Header) -> None:
+    def _open(self, header: Header, wait: bool) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.file = self.path.open("a+b", buffering=0)
@@ -260,7 +293,7 @@ class Journal:
             self.read_only = refusal
         try:
             if self.file:
-                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self.file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             self.contents = read(self.path)
             check_owner(self.path, self.contents.header, header.folder)
             if self.file and self.file.seek(0, os.SEEK_END) > self.contents.good_bytes:
@@ -296,6 +329,23 @@ class Journal:
         """Takes an id out, and waits until that is on disk. Raises as ``flush`` does."""
         self._put(Withdrawal(id))
         self.flush()
+
+    def take_in(self, path: Path) -> None:
+        """Adds what another journal of the cell holds, and removes that one once it is on disk.
+        Raises as ``flush`` does, and EvalkitError when it can't be removed.
+        """
+        other = read(path)
+        for run in _runs(other):
+            self._put(run)
+        both = merged([self.contents, other])
+        for id, record in other.records.items():
+            if both.records[id] is record:
+                self._put(record)
+        self.flush()
+        try:
+            path.unlink()
+        except OSError as e:
+            raise EvalkitError(f"{path}: can't be removed ({e.strerror})") from e
 
     def flush(self) -> None:
         """Waits until everything is on disk. Raises EvalkitError when it could not be written."""
@@ -359,18 +409,22 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Writes what waits, and lets the file go."""
         self.waiting.join()
         self.waiting.put(None)
         self.writer.join()
         if self.file:
             with suppress(OSError):  # every line has been waited for
                 self.file.close()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
         if kind is None and not self.told:
             self._raise()
 

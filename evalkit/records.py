@@ -599,6 +599,8 @@ class CellResults:
     """Which samples count here."""
     complete: bool
     """Whether every selected sample was asked; false for a run that was stopped."""
+    missing_shards: tuple[str, ...] = ()
+    """Shards (2/3) of a run in several that have samples without a record."""
     inference_probe: bool = False
     """Whether the weights ran with settings that they were not trained with."""
     switches: Mapping[str, Any] = field(default_factory=dict)
@@ -640,6 +642,7 @@ class CellResults:
         return {
             "schema_version": SCHEMA_VERSION,
             **{f.name: getattr(self, f.name) for f in fields(self)},
+            "missing_shards": list(self.missing_shards),
             "selection": self.selection.to_json(),
             "switches": dict(self.switches),
             "stats": dict(self.stats),
@@ -658,6 +661,7 @@ class CellResults:
             rescored=_typed(value, "rescored", str, None),
             selection=Selection.from_json(_typed(value, "selection", Mapping, {})),
             complete=_typed(value, "complete", bool),
+            missing_shards=tuple(map(str, _typed(value, "missing_shards", list, []))),
             inference_probe=_typed(value, "inference_probe", bool, False),
             switches=masked(_typed(value, "switches", Mapping, {})),
             seconds=_number(value.get("seconds") or 0.0),

@@ -13,11 +13,13 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, get_args
 
 from evalkit.adapter import recordable, with_subtitles
+from evalkit.asking import repetitions
 from evalkit.cell import Cell
 from evalkit.controls import controlled, swapped
 from evalkit.errors import DataError, EvalkitError, ScoringError, UsageError, reason
@@ -55,6 +57,7 @@ from evalkit.types import (
 
 if TYPE_CHECKING:
     from evalkit.executor import LocalExecutor
+    from evalkit.selection import Shard
 
 logger = logging.getLogger(__name__)
 FAULTS_SHOWN = 5
@@ -87,6 +90,7 @@ def run_cell(
     progress: bool = True,
     command: str = "",
     executor: LocalExecutor | None = None,
+    shard: Shard | None = None,
 ) -> Outcome:
     """Runs what is missing of a cell and writes its results. What goes wrong with a sample is
     journaled with it, and the rest goes on. A cell in which nothing was answered is not left
@@ -94,16 +98,19 @@ def run_cell(
 
     ``fresh`` asks everything again: the old journal is set aside under a dated name. ``command``
     repeats the run and is kept with it. ``executor`` has workers answer in the adapter's place,
-    which can't change an answer. Raises UsageError for a selection of ids that are not
-    there, EvalkitError when the journal can't be written; an adapter or a source that breaks ends
-    the cell, and the outcome says so.
+    which can't change an answer. ``shard`` asks a part of the selection, beside other runs that
+    ask the other parts; what all have answered so far is what comes out. Raises UsageError for a
+    selection of ids that are not there, EvalkitError when the journal can't be written; an adapter
+    or a source that breaks ends the cell, and the outcome says so.
     """
     folder = cell.stored
     if fresh:
         folder.set_aside()
     if folder.intact and _has_all(folder, folder.results, selection, cell):
         return Outcome(cell, folder.results, folder.results.n, 0)  # nothing to write
-    with folder.open_journal(cell.name) as journal:
+    with ExitStack() as stack:
+        opened = folder.open_shard(cell.name, str(shard)) if shard else None
+        journal = stack.enter_context(opened or folder.open_journal(cell.name))
         _warn_of_damage(journal)
         folder.mend(journal)
         before = folder.finished()
@@ -112,7 +119,7 @@ def run_cell(
         # The results of a part never take the place of those of everything.
         keep = selection.partial and before is not None and not before.selection.partial
         answering = executor or cell.adapter
-        stream = _Stream(cell, selection, journal, before)
+        stream = _Stream(cell, selection, journal, before, shard)
         stopped: str | None = None
         interrupted: KeyboardInterrupt | None = None
         started = time.perf_counter()
@@ -144,10 +151,14 @@ def run_cell(
                 stopped = reason(e)
         stopped = stopped or stream.why_incomplete()
         seconds = time.perf_counter() - started
+        if shard:
+            journal = stack.enter_context(folder.gathered(cell.name, journal))
+            stream.journal = journal
         stats = answering.stats if stream.made else {}
         results = stream.results(seconds, stopped is None, recordable(cell.adapter, stats))
         failures = tuple(r for r in stream.records() if not r.scored)[:FAULTS_SHOWN]
-        if all(r.failed_in == "row" for r in journal.contents.records.values()):
+        lost = all(r.failed_in == "row" for r in journal.contents.records.values())
+        if lost and not results.missing_shards:
             folder.remove()
         elif journal.read_only is None:
             if not keep and (stream.made or results != before):
@@ -278,9 +289,16 @@ class _Stream:
     """Samples out as requests, completions in as records."""
 
     def __init__(
-        self, cell: Cell, selection: Selection, journal: Journal, before: CellResults | None
+        self,
+        cell: Cell,
+        selection: Selection,
+        journal: Journal,
+        before: CellResults | None,
+        shard: Shard | None = None,
     ) -> None:
         self.cell, self.selection, self.journal, self.before = cell, selection, journal, before
+        self.shard = shard
+        self.elsewhere: dict[str, str] = {}  # records of other shards, and which
         self.pending: dict[str, tuple[Sample, str]] = {}
         self.chosen: dict[str, None] = {}
         self.reused = self.asked = self.made = 0
@@ -306,12 +324,34 @@ class _Stream:
 
     def _requests(self) -> Iterator[Request]:
         done = self.journal.contents.scored
-        for sample in self._selected():
+        for sample in self._own():
             if isinstance(sample, RowError):
                 self.chosen[sample.id] = None
                 self._append(Record.of_row(sample.id, sample.reason))
                 continue
             yield from self._asked(sample, done)
+
+    def _own(self) -> Iterator[Sample | RowError]:
+        """What is selected, without what other shards ask."""
+        if not self.shard:
+            yield from self._selected()
+            return
+        for owner, sample in self.shard.owners(self._selected()):
+            if owner == str(self.shard):
+                yield sample
+            else:
+                for id in repetitions(sample.id, self.cell.asking.repeats):
+                    self.elsewhere[id] = owner
+
+    def _missing_shards(self) -> tuple[str, ...]:
+        """Those of which a sample has no record yet."""
+        there = self.journal.contents.records
+        missing = {
+            owner
+            for id, owner in self.elsewhere.items()
+            if id not in there and id.rpartition("#")[0] not in there
+        }
+        return tuple(sorted(missing, key=lambda owner: int(owner.partition("/")[0])))
 
     def _asked(self, sample: Sample, done: Mapping[str, Record]) -> Iterator[Request]:
         """The requests of a sample, one a repetition, but for those that have their answers."""
@@ -386,7 +426,7 @@ class _Stream:
         if self.pending:
             first = next(iter(self.pending))
             return f"the adapter left {len(self.pending)} requests unanswered, the first {first!r}"
-        if not self.chosen:
+        if not self.chosen and not self.elsewhere:
             if self.selection.first and self.seen:
                 start, stop = self.selection.first
                 return (
@@ -394,7 +434,7 @@ class _Stream:
                     f"are {self.seen}"
                 )
             return f"{cell.task.full_name} has no rows: nothing was asked"
-        if not self.asked and not self.reused:
+        if not self.asked and not self.reused and not self.elsewhere:
             return f"no row could be used: mend {type(cell.task).__name__}.samples or the data"
         return self._why_mixed() if self.made else None
 
@@ -412,7 +452,13 @@ class _Stream:
     def records(self) -> list[Record]:
         """The records that count: all that the journal has, or those that were selected."""
         kept = self.journal.contents.records
-        return [r for id, r in kept.items() if not self.selection.partial or id in self.chosen]
+        if not self.selection.partial:
+            return list(kept.values())
+        return [r for id, r in kept.items() if self._is_selected(id)]
+
+    def _is_selected(self, id: str) -> bool:
+        # a sample that could not be asked has a record of its own, not one a repetition
+        return id in self.chosen or id in self.elsewhere or f"{id}#0" in self.elsewhere
 
     def results(self, seconds: float, complete: bool, stats: Mapping[str, Any]) -> CellResults:
         """What is written to results.json; ``stats`` are those of who answered. A whole run
@@ -420,8 +466,10 @@ class _Stream:
         withdrawn.
         """
         self.journal.flush()
+        missing = self._missing_shards()
+        complete = complete and not missing
         if complete and not self.selection.partial:
-            for id in [id for id in self.journal.contents.records if id not in self.chosen]:
+            for id in [id for id in self.journal.contents.records if not self._is_selected(id)]:
                 self.journal.withdraw(id)
         fingerprint, before = self.cell.identity.fingerprint, self.before
         return CellResults.of(
@@ -431,6 +479,7 @@ class _Stream:
             rescored=before.rescored if before else None,
             selection=self.selection,
             complete=complete,
+            missing_shards=missing,
             inference_probe=bool(fingerprint.get("inference_probe")),
             switches=dict(fingerprint.get("switches", {})),
             seconds=before.seconds if before and not self.made else round(seconds, 3),
@@ -445,7 +494,9 @@ class _Stream:
         else from the number of rows, with as many samples a row as there were so far.
         """
         samples = self._samples()
-        return None if samples is None else samples * self.cell.asking.repeats
+        if samples is None:
+            return None
+        return -(-samples // (self.shard.of if self.shard else 1)) * self.cell.asking.repeats
 
     def _samples(self) -> int | None:
         chosen = self.selection

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import UsageError
 from evalkit.task import RowError, Task, read_samples
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from evalkit.cell import Cell
     from evalkit.store import Selection
 
+RUN = 64
+"""Samples of one picture that follow each other and stay in one shard, at most."""
 SMALL = 2000
 """Rows of a data set that is small enough to be looked through for what a limit leaves out."""
 
@@ -89,6 +91,38 @@ class Limit:
         return Selection(first=first)
 
 
+@dataclass(frozen=True)
+class Shard:
+    """One of several runs that share a cell's samples, such as the tasks of a job array."""
+
+    number: int
+    """From 1."""
+    of: int
+
+    @classmethod
+    def read(cls, text: str) -> Shard:
+        """Of ``2/3``. Raises UsageError."""
+        found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+        if not found or not 1 <= int(found[1]) <= int(found[2]) <= 100_000:
+            raise UsageError(f"shard {text!r}: expected I/N with I from 1 to N, such as 2/3")
+        return cls(int(found[1]), int(found[2]))
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+    def owners(self, samples: Iterable[Sample | RowError]) -> Iterator[tuple[str, Any]]:
+        """Each sample with the shard that asks it. They are dealt out in turn; neighbours of one
+        picture stay together, since a model may read it once for all of them.
+        """
+        turn, alike, cluster = -1, 0, None
+        for sample in samples:
+            own = getattr(sample, "cluster", "")
+            alike = alike + 1 if own and own == cluster and alike < RUN else 1
+            turn += alike == 1
+            cluster = own
+            yield f"{turn % self.of + 1}/{self.of}", sample
+
+
 def describe(cell: Cell, selection: Selection) -> str:
     """How a part of the samples is taken, in words: ``the first 20 of 214 samples, all of tier
     easy``.
@@ -122,19 +156,23 @@ def _common_properties(samples: Sequence[Sample | RowError], start: int, stop: i
     )
 
 
-def selected_ids(cell: Cell, selection: Selection) -> list[str] | None:
+def selected_ids(cell: Cell, selection: Selection, shard: Shard | None = None) -> list[str] | None:
     """The ids of the samples that a run would take, None where data would have to be fetched."""
-    if selection.ids:
+    if selection.ids and not shard:
         return list(selection.ids)
     samples = samples_at_hand(cell)
     if samples is None:
         return None
-    ids = [str(s.id) for s in samples]
-    if selection.drawn is not None:
-        keep = selection.draw(len(ids))
-        return [id for i, id in enumerate(ids) if i in keep]
+    if selection.ids:
+        samples = [s for s in samples if s.id in selection.ids]
+    elif selection.drawn is not None:
+        keep = selection.draw(len(samples))
+        samples = [s for i, s in enumerate(samples) if i in keep]
     start, stop = selection.first or (0, None)
-    return ids[start:stop]
+    taken = samples[start:stop]
+    if not shard:
+        return [s.id for s in taken]
+    return [s.id for owner, s in shard.owners(taken) if owner == str(shard)]
 
 
 def samples_at_hand(cell: Cell, most: int | None = None) -> list[Sample | RowError] | None:

@@ -1,9 +1,10 @@
 """Where cells lie on disk. This module alone knows the names of a cell's folder and files.
 
 ``output/runs/<model>/<task>-<subset>-<digest>/`` holds a journal (one record a sample, appended
-while the cell runs), run.json (what was run) and results.json (what came out). The journal is the
-truth: where one of the other two is lost, damaged or not of this journal, what the journal says
-counts. docs/formats.md describes them for people who read them with other tools.
+while the cell runs), one more for each shard that runs or was cut off, run.json (what was run) and
+results.json (what came out). The journal is the truth: where one of the other two is lost, damaged
+or not of this journal, what the journal says counts. docs/formats.md describes them for people who
+read them with other tools.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ __all__ = [
 ]
 
 JOURNAL, RUN, RESULTS = "journal.jsonl", "run.json", "results.json"
+SHARDS = "shard-*-of-*.jsonl"
 MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 """What reading JSON of another shape than is expected may raise."""
 
@@ -215,12 +217,17 @@ class CellFolder:
         return results if fits and not contents.ending and not contents.faults else None
 
     def _journal_digest(self) -> str:
-        """SHA-256 of the journal. Raises DataError when there is none, or it can't be read."""
-        try:
-            with self.journal_path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as e:
-            raise journal.unreadable(self.journal_path, e) from e
+        """SHA-256 of the journal, and of those of shards after it. Raises DataError when there is
+        none, or one can't be read.
+        """
+        out = hashlib.sha256()
+        for path in (self.journal_path, *self.shard_paths):
+            try:
+                with path.open("rb") as file:
+                    hashlib.file_digest(file, lambda: out)
+            except OSError as e:
+                raise journal.unreadable(path, e) from e
+        return out.hexdigest()
 
     @property
     def task(self) -> str:
@@ -263,11 +270,17 @@ class CellFolder:
         return " ".join(parts)
 
     def contents(self) -> Contents:
-        """All that the journal holds, with what is damaged in it. Raises DataError when it can't
-        be read, or is another cell's.
+        """All that the journal holds, and those of shards, with what is damaged in it. Raises
+        DataError when one can't be read, or is another cell's.
         """
-        contents = journal.read(self.journal_path)
-        journal.check_owner(self.journal_path, contents.header, self.name)
+        # in this order: what a shard's end moves from the one to the other is seen at least once
+        shards = self._of_shards()
+        whole = self._contents_of(self.journal_path)
+        return journal.merged([whole, *shards]) if shards else whole
+
+    def _contents_of(self, path: Path) -> Contents:
+        contents = journal.read(path)
+        journal.check_owner(path, contents.header, self.name)
         return contents
 
     def check(self) -> None:
@@ -291,6 +304,11 @@ class CellFolder:
         return self.path / JOURNAL
 
     @property
+    def shard_paths(self) -> list[Path]:
+        """The journals of shards that run, or did not come to their end."""
+        return sorted(self.path.glob(SHARDS))
+
+    @property
     def run_path(self) -> Path:
         """The file of ``run``."""
         return self.path / RUN
@@ -301,20 +319,56 @@ class CellFolder:
         return self.path / RESULTS
 
     def open_journal(self, task: str) -> Journal:
-        """The journal, open for writing; ``task`` (``name:subset``) goes into its header. Raises
-        EvalkitError when another run is writing to it, DataError when it is another cell's.
+        """The journal, open for writing, with what shards left that did not come to their end;
+        ``task`` (``name:subset``) goes into its header. Raises EvalkitError when another run is
+        writing to one of them, DataError when it is another cell's.
         """
-        opened = Journal(self.journal_path, Header(task, self.name))
+        header = Header(task, self.name)
+        opened = Journal(self.journal_path, header)
         if not opened.read_only:
+            try:
+                for path in self.shard_paths:
+                    with Journal(path, header):
+                        opened.take_in(path)
+            except BaseException:
+                opened.close()
+                raise
             remove_parts(self.path)
         return opened
+
+    def open_shard(self, task: str, shard: str) -> Journal:
+        """The journal of a shard (``2/3``), open for writing; it holds what all of the cell's hold.
+        Raises as ``open_journal`` does.
+        """
+        path = self.path / f"shard-{shard.replace('/', '-of-')}.jsonl"
+        beside = [*self._of_shards(path), self._contents_of(self.journal_path)]
+        return Journal(path, Header(task, self.name), beside)
+
+    def gathered(self, task: str, shard: Journal) -> Journal:
+        """The cell's journal, open for writing, with a shard's in it, whose file is no more. It
+        holds what those of other shards hold. Waits for a run that is writing to it. Raises as
+        ``open_journal`` does.
+        """
+        shard.flush()
+        others = self._of_shards(shard.path)
+        opened = Journal(self.journal_path, Header(task, self.name), others, wait=True)
+        try:
+            opened.take_in(shard.path)
+        except BaseException:
+            opened.close()
+            raise
+        return opened
+
+    def _of_shards(self, but: Path | None = None) -> list[Contents]:
+        """What the journals of shards hold, of all or all but one."""
+        return [self._contents_of(path) for path in self.shard_paths if path != but]
 
     def set_aside(self) -> None:
         """Puts the journal under a name with the present time, and removes what was derived from
         it, so that the next run begins anew. Raises EvalkitError when another run is writing, or
         the journal can't be moved.
         """
-        if not self.journal_path.exists():
+        if not self.journal_path.exists() and not self.shard_paths:
             return
         with self.open_journal(""):
             stem = f"journal.{datetime.now(UTC):%Y%m%dT%H%M%S}"

@@ -104,6 +104,12 @@ def add_parser(verbs: Verbs) -> None:
         metavar="LIST",
         help="cuda:0-3, cpu:2 (two workers), cuda:0,cuda:2, auto; implies --executor local",
     )
+    how.add_argument(
+        "--shard",
+        default="",
+        metavar="I/N",
+        help="ask part I of N, beside runs of the others into the same --output (job arrays)",
+    )
     how.add_argument("--fresh", action="store_true", help="ask again what was answered before")
     how.add_argument("--dry-run", action="store_true", help="say what would run, and stop")
     how.add_argument(
@@ -144,6 +150,7 @@ def main(args: argparse.Namespace) -> int:
         **reading_of(args),
         name=args.name,
         fresh=args.fresh,
+        shard=args.shard,
         devices=args.devices or ("auto" if args.executor else ""),
         arguments=adapter_arguments(args),
     )
@@ -233,6 +240,8 @@ def _show_outcome(o: Outcome) -> None:
     how = f"{o.made} new, {o.reused} reused, {r.seconds:.1f} s"
     did = how if o.made or o.stopped else "reused, nothing to do"
     print(f"{o.cell.name}: {did}; {near(o.cell.folder)}")
+    if r.missing_shards:
+        print(f"{o.cell.name}: not yet whole; still to come: shards {', '.join(r.missing_shards)}")
     if r.inference_probe:
         switches = " ".join(f"{k}={v}" for k, v in r.switches.items())
         print(f"{o.cell.name}: inference probe, {switches}: the weights were not trained this way")

@@ -158,6 +158,8 @@ def partial_text(cell: CellFolder) -> str:
     """Why a cell's score is not to be quoted, in brackets; empty for a whole cell."""
     if chosen := selection_text(cell.results.selection):
         return f" (partial: {chosen}; do not quote)"
+    if missing := cell.results.missing_shards:
+        return f" (partial: without shards {', '.join(missing)}; do not quote)"
     return "" if cell.results.complete else " (partial: stopped early; do not quote)"
 
 

@@ -121,17 +121,24 @@ class Live:
         before = self.known.get(folder.path)
         if before and before.state == state:
             return False
-        earlier = None
-        if before and before.state[0][0] == state[0][0] and before.state[0][1] <= state[0][1]:
-            earlier = before.contents  # the same file, longer
-        contents = journal.read(folder.journal_path, earlier)
-        journal.check_owner(folder.journal_path, contents.header, folder.name)
+        contents = self._contents(folder, before, state)
         ended = contents.ending is not None
         if not folder.intact:  # a run without an end, or one whose derived files were lost
             folder = folder.showing(folder.derived(contents))
         view = CellView(folder, dict(contents.records), ended=ended, written=state[0][2] / 1e9)
         self.known[folder.path] = Known(state, contents, view)
         return True
+
+    def _contents(self, folder: CellFolder, before: Known | None, state: State) -> Contents:
+        """What the journals hold; of one that grew, what was added is read."""
+        if folder.shard_paths or (before and len(before.state) > len(state)):
+            return folder.contents()
+        earlier = None
+        if before and before.state[0][0] == state[0][0] and before.state[0][1] <= state[0][1]:
+            earlier = before.contents  # the same file, longer
+        contents = journal.read(folder.journal_path, earlier)
+        journal.check_owner(folder.journal_path, contents.header, folder.name)
+        return contents
 
     def _arrange(self) -> None:
         places = {part.name: part.known for part in self.parts}
@@ -166,7 +173,12 @@ class Live:
 
 def _state(folder: CellFolder) -> State:
     out = []
-    for path in (folder.journal_path, folder.run_path, folder.results_path):
+    for path in (
+        folder.journal_path,
+        folder.run_path,
+        folder.results_path,
+        *folder.shard_paths,
+    ):
         try:
             status = path.stat()
             out.append((status.st_ino, status.st_size, status.st_mtime_ns))
