@@ -178,10 +178,15 @@ def answer_each(
     """Answers requests one by one, with the time that each took; what one raises is its error, but
     for what makes every further answer impossible.
     """
+    from evalkit.media import noted_frames
+
     for request in requests:
         started = time.perf_counter()
         try:
-            yield replace(answer(request), seconds=time.perf_counter() - started)
+            with noted_frames() as frames:
+                answered = answer(request)
+            seconds = time.perf_counter() - started
+            yield replace(answered, seconds=seconds, frames=answered.frames or tuple(frames))
         except (CheckpointError, UsageError, KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as e:  # also a panic of a native library

@@ -13,6 +13,7 @@ import math
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -38,10 +39,13 @@ Frame = NDArray[np.uint8]
 """[height, width, 3]."""
 ChooseFrames = Callable[[int, float], Sequence[int]]
 """(frames in the clip, its frames per second) -> increasing indices to keep."""
+Times = tuple[float, ...]
+"""When frames are shown, in seconds from the start of the file."""
 Resize = Callable[[Frame, int], Frame]
 """(a frame, how many are kept in all) -> the frame as it is kept."""
 
 logger = logging.getLogger("evalkit")
+_NOTED: ContextVar[list[Times] | None] = ContextVar("frames", default=None)
 
 
 def decode_image(image: Image) -> Any:
@@ -178,6 +182,19 @@ def _by_strips(picture: Any, convert: Callable[[Any], Any]) -> Any:
     return out
 
 
+@contextmanager
+def noted_frames() -> Iterator[list[Times]]:
+    """The times of the frames of every clip that is decoded inside, in that order: what an adapter
+    says of the frames that its model was shown.
+    """
+    noted: list[Times] = []
+    token = _NOTED.set(noted)
+    try:
+        yield noted
+    finally:
+        _NOTED.reset(token)
+
+
 def decode_video(video: Video, choose: ChooseFrames, resize: Resize | None = None) -> Frame:
     """The chosen frames [frames, height, width, 3] of a clip, in order.
 
@@ -212,9 +229,13 @@ def decode_video(video: Video, choose: ChooseFrames, resize: Resize | None = Non
             timeline.expected,
         )
     rows = {i: row for row, i in enumerate(wanted) if i in whole}
+    shown = list(wanted)
     for row, i in enumerate(wanted):
         if i not in whole:
-            frames[row] = frames[rows[max((k for k in rows if k < i), default=min(rows))]]
+            shown[row] = max((k for k in rows if k < i), default=min(rows))
+            frames[row] = frames[rows[shown[row]]]
+    if (noted := _NOTED.get()) is not None:
+        noted.append(tuple(round(timeline.times[i], 3) for i in shown))
     return frames
 
 

@@ -74,6 +74,9 @@ class Record:
     """Summed log-likelihood of each choice, when choices were ranked."""
     box_space: BoxSpace | None = None
     """How the model writes box corners; null for a model that draws none."""
+    frames: tuple[tuple[float, ...], ...] = ()
+    """Of each clip, when the frames that the model was shown are on the screen, in seconds from the
+    start of the file; empty where the adapter doesn't say."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """The metrics' values, before their scale is applied; empty when the sample has no score."""
     parsed: Any = None
@@ -111,6 +114,7 @@ class Record:
             seconds=round(completion.seconds, 4),
             logprobs=tuple(completion.logprobs),
             box_space=completion.box_space,
+            frames=tuple(map(tuple, completion.frames)),
         )
         if completion.error is not None:
             return replace(record, error=completion.error, failed_in="adapter")
@@ -172,6 +176,7 @@ class Record:
             self.seconds,
             tuple(self.logprobs),
             self.box_space,
+            frames=self.frames,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -181,12 +186,15 @@ class Record:
             "choices": list(self.choices),
             "tokens": dict(vars(self.tokens)),
             "logprobs": list(self.logprobs),
+            "frames": list(map(list, self.frames)),
             "scores": dict(self.scores),
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Record:
         """Reads schemas 1 and 2. Raises ValueError or TypeError for what is no record."""
+        if "frames" not in value:  # before evalkit 0.3
+            value = {**value, "frames": []}
         # a journal has a hundred thousand of them, nearly all of the same kinds of values
         try:
             values = _values_of(value)
@@ -202,13 +210,16 @@ class Record:
         for key, names in _NAMES.items():
             if told[key] is not None and told[key] not in names:
                 raise ValueError(f"{key!r} is {told[key]!r:.80}, not one of {', '.join(names)}")
-        tokens, logprobs = told["tokens"], told["logprobs"]
+        tokens, logprobs, frames = told["tokens"], told["logprobs"], told["frames"]
         numbers = [*told["scores"].values(), *tokens.values(), *logprobs, told["seconds"]]
+        for clip in frames:
+            numbers.extend(clip)
         if not (_NUMBERS.issuperset(map(type, numbers)) and all(map(math.isfinite, numbers))):
             raise TypeError(f"{numbers!r:.80} are not all finite numbers")
         told["cluster"] = told["cluster"] or told["id"]
         told["choices"] = tuple(told["choices"])
         told["logprobs"] = tuple(logprobs)
+        told["frames"] = tuple(map(tuple, frames))
         told["tokens"] = _token_counts(*tokens, *tokens.values())
         return _record(told)
 
@@ -220,7 +231,7 @@ _PROVEN: set[tuple[type, ...]] = set()
 _KINDS: Mapping[str, type] = {
     **dict.fromkeys(("id", "cluster", "prompt", "question", "text", "error"), str),
     **dict.fromkeys(("metadata", "tokens", "scores"), dict),
-    **dict.fromkeys(("choices", "logprobs"), list),
+    **dict.fromkeys(("choices", "logprobs", "frames"), list),
     "unparsed": bool,
 }
 """What JSON must have for a field of a record."""
@@ -250,7 +261,7 @@ def _checked(value: Mapping[str, Any]) -> dict[str, Any]:
         lost_in = "adapter" if "text" in told else "row"
         told["failed_in"] = "scoring" if by_scoring else lost_in
     empty: dict[str, Any] = {"metadata": {}, "scores": {}, "tokens": {}, "choices": []}
-    return {**_DEFAULTS, **empty, "logprobs": [], **told}
+    return {**_DEFAULTS, **empty, "logprobs": [], "frames": [], **told}
 
 
 @lru_cache(maxsize=4096)

@@ -619,6 +619,8 @@ def why_unusable(completion: Completion) -> str | None:
         "seconds": number(c.seconds),
         "logprobs": isinstance(c.logprobs, tuple | list) and all(map(number, c.logprobs)),
         "box_space": c.box_space is None or is_box_space(c.box_space),
+        "frames": isinstance(c.frames, tuple | list)
+        and all(isinstance(clip, tuple | list) and all(map(number, clip)) for clip in c.frames),
     }
     for name, fits in checks.items():
         if not fits:

@@ -217,7 +217,9 @@ class Completion:
     ``logprobs`` holds the summed log-likelihood of each choice when the request was ranked,
     ``UNSCORED`` for one that the model has no score for.
     ``seconds`` is the time from the request's entry into the model to its end. ``box_space`` is
-    what the adapter declares, None for one that draws no boxes.
+    what the adapter declares, None for one that draws no boxes. ``frames``: of each clip, when the
+    frames that the model was shown are on the screen, in seconds from the start of its file
+    (``evalkit.media.noted_frames``); empty where the adapter doesn't know.
     """
 
     id: str
@@ -228,6 +230,7 @@ class Completion:
     logprobs: tuple[float, ...] = ()
     box_space: BoxSpace | None = None
     error: str | None = None
+    frames: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True)

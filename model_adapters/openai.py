@@ -40,7 +40,7 @@ from evalkit.model_adapters.openai_tokens import PromptTokens
 
 from evalkit.adapter import ModelAdapter
 from evalkit.errors import EvalkitError, UsageError, reason
-from evalkit.media import frame_times
+from evalkit.media import Times, frame_times, noted_frames
 from evalkit.pace import Again, Pace, Patience, ask_all
 from evalkit.safe_text import digest_of, is_secret
 from evalkit.types import (
@@ -292,7 +292,7 @@ class OpenAIAdapter(ModelAdapter):
     async def _answer(self, request: Request) -> Completion:
         started = time.perf_counter()
         try:
-            sent = await asyncio.to_thread(self._as_sent, request)
+            sent, frames = await asyncio.to_thread(self._as_sent, request)
             body = await asyncio.to_thread(self._body, sent)
         except Exception as e:  # media that can't be read or sent: this request alone
             return _failed(request, reason(e))
@@ -322,14 +322,18 @@ class OpenAIAdapter(ModelAdapter):
             usage,
             time.perf_counter() - started,
             box_space=self.box_space,
+            frames=frames,
         )
 
-    def _as_sent(self, request: Request) -> Request:
-        """The request with its media as the server gets them, and the bounds that it is told of."""
+    def _as_sent(self, request: Request) -> tuple[Request, tuple[Times, ...]]:
+        """The request with its media as the server gets them and the bounds that it is told of; and
+        when the frames of its clips are, where they are chosen here.
+        """
         budget = self._budget(request.budget)
-        messages = prepared(request.messages, self.form, budget)
+        with noted_frames() as frames:
+            messages = prepared(request.messages, self.form, budget)
         told = budget if self.pixels == "send" else MediaBudget()
-        return replace(request, messages=messages, budget=told)
+        return replace(request, messages=messages, budget=told), tuple(frames)
 
     def _body(self, sent: Request) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -361,7 +365,8 @@ class OpenAIAdapter(ModelAdapter):
         if not request.choices:
             return _failed(request, "nothing to rank: the question has no choices")
         try:
-            body = await asyncio.to_thread(lambda: self._body(self._as_sent(request)))
+            sent, frames = await asyncio.to_thread(self._as_sent, request)
+            body = await asyncio.to_thread(self._body, sent)
         except Exception as e:
             return _failed(request, reason(e))
         scores: list[float] = []
@@ -397,6 +402,7 @@ class OpenAIAdapter(ModelAdapter):
             time.perf_counter() - started,
             logprobs=tuple(scores),
             box_space=self.box_space,
+            frames=frames,
         )
 
     def _count(self, usage: TokenCounts, answered_by: str) -> None:

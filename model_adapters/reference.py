@@ -28,7 +28,7 @@ from evalkit.adapter import (
 )
 from evalkit.errors import CheckpointError, UsageError, reason
 from evalkit.malloc import Tidy
-from evalkit.media import decode_image, decode_video, frame_times
+from evalkit.media import Times, decode_image, decode_video, frame_times, noted_frames
 from evalkit.models.registry import FAMILIES, Family, family, family_of, model_type
 from evalkit.models.sampling import Sampling
 from evalkit.models.switch import Switch
@@ -53,8 +53,9 @@ if TYPE_CHECKING:
     from evalkit.engine import Engine, Output, Prompt, Visual
     from evalkit.engine.sequence import RunningSequence
 
-_About = tuple[Sequence[str], TokenCounts, BoxSpace | None]
-"""Of a request under way: its choices, its prompt's tokens, and how boxes in its answer are meant.
+_About = tuple[Sequence[str], TokenCounts, BoxSpace | None, tuple[Times, ...]]
+"""Of a request under way: its choices, its prompt's tokens, how boxes in its answer are meant, and
+the times of its clips' frames.
 """
 TRIM_THRESHOLD = 32 << 20
 """Bytes of freed memory that may lie in the process, for the next tensors, before it is given back
@@ -336,7 +337,8 @@ class ReferenceAdapter(ModelAdapter):
     def _about(self, request: Request, prompt: Prompt) -> _About:
         seen = self.visual_tokens(prompt.ids)
         counts = TokenCounts(len(prompt.ids) - seen, seen)
-        return request.choices, counts, self._box_space(prompt)
+        frames = tuple(v.times for v in prompt.visuals if v.times)
+        return request.choices, counts, self._box_space(prompt), frames
 
     def visual_tokens(self, ids: Sequence[int]) -> int:
         """How many of a prompt's tokens stand for media."""
@@ -366,11 +368,12 @@ class ReferenceAdapter(ModelAdapter):
             samplings.append(Sampling(tuple(chosen), total, fps))
             return chosen
 
-        frames = decode_video(
-            part, choose, lambda frame, total: self.processor.resize_frame(frame, total, task)
-        )
+        with noted_frames() as times:
+            frames = decode_video(
+                part, choose, lambda frame, total: self.processor.resize_frame(frame, total, task)
+            )
         patches, media = self.processor.video_patches(frames, samplings[-1])
-        return Visual(patches, media, key, self.processor.normalise)
+        return Visual(patches, media, key, self.processor.normalise, times[0])
 
     def _box_space(self, prompt: Prompt) -> BoxSpace | None:
         """How boxes in the answer are written; one in pixels of the resized image says its size."""
@@ -384,6 +387,7 @@ class ReferenceAdapter(ModelAdapter):
         choices: Sequence[str],
         tokens: TokenCounts,
         box_space: BoxSpace | None,
+        frames: tuple[Times, ...],
         output: Output,
     ) -> Completion:
         finish_reason: FinishReason
@@ -401,6 +405,7 @@ class ReferenceAdapter(ModelAdapter):
             seconds=output.seconds,
             logprobs=output.logprobs,
             box_space=box_space,
+            frames=frames,
         )
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from evalkit.adapter import ModelAdapter, check_arguments, check_length
 from evalkit.errors import CheckpointError, UsageError, reason
-from evalkit.media import frame_times
+from evalkit.media import Times, frame_times, noted_frames
 from evalkit.models.device import checked_device, without_emulation
 from evalkit.models.qwen2_vl.chat import generation, stop_ids
 from evalkit.models.qwen2_vl.switches import Switches
@@ -41,6 +41,8 @@ from evalkit.types import (
     is_box_space,
 )
 
+Ready = tuple[Request, Inputs, tuple[Times, ...]]
+"""A request with its inputs, and the times of its clips' frames."""
 GREEDY = {
     "do_sample": False,
     "temperature": None,
@@ -186,12 +188,13 @@ class TransformersAdapter(ModelAdapter):
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         source = iter(requests)
         while group := list(islice(source, self.batch_size)):
-            ready: list[tuple[Request, Inputs]] = []
+            ready: list[Ready] = []
             for request in group:
                 try:
-                    inputs = self.inputs.prepare(request)
+                    with noted_frames() as frames:
+                        inputs = self.inputs.prepare(request)
                     check_length(inputs["input_ids"].shape[1], _max_tokens(self.config))
-                    ready.append((request, inputs))
+                    ready.append((request, inputs, tuple(frames)))
                 except (CheckpointError, KeyboardInterrupt, GeneratorExit):
                     raise
                 except BaseException as e:  # also a panic of a native library
@@ -199,7 +202,7 @@ class TransformersAdapter(ModelAdapter):
             if ready:
                 yield from self._answers(ready)
 
-    def _answers(self, ready: list[tuple[Request, Inputs]]) -> list[Completion]:
+    def _answers(self, ready: list[Ready]) -> list[Completion]:
         """The answers of a batch. Where the model fails on it, each request is asked alone, so that
         an error is its own.
         """
@@ -213,19 +216,19 @@ class TransformersAdapter(ModelAdapter):
             return [answer for one in ready for answer in self._answers([one])]
 
     @torch.inference_mode()
-    def _answer(self, ready: list[tuple[Request, Inputs]]) -> Iterator[Completion]:
+    def _answer(self, ready: list[Ready]) -> Iterator[Completion]:
         started = time.perf_counter()
         batch = {
             k: v.to(self.device, self.model.dtype if v.is_floating_point() else v.dtype)
-            for k, v in self.inputs.collate([i for _, i in ready]).items()
+            for k, v in self.inputs.collate([i for _, i, _ in ready]).items()
         }
-        limit = max(r.max_new_tokens for r, _ in ready)
+        limit = max(r.max_new_tokens for r, _, _ in ready)
         out = self.model.generate(**batch, max_new_tokens=limit, **GREEDY)
         out = _new_ids(out, batch["input_ids"], self.model.config.is_encoder_decoder).cpu()
         eos = self.model.generation_config.eos_token_id
         stops = set(eos if isinstance(eos, list) else [eos])
         seconds = time.perf_counter() - started
-        for (request, inputs), ids in zip(ready, out.tolist()):
+        for (request, inputs, frames), ids in zip(ready, out.tolist()):
             end = next((i for i, t in enumerate(ids) if t in stops), None)
             kept = ids[
                 : request.max_new_tokens if end is None else min(end, request.max_new_tokens)
@@ -241,6 +244,7 @@ class TransformersAdapter(ModelAdapter):
                 TokenCounts(inputs["input_ids"].shape[1] - seen, seen, len(kept)),
                 seconds,
                 box_space=self._space(inputs),
+                frames=frames,
             )
 
     def _space(self, inputs: Inputs) -> BoxSpace | None:

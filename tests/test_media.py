@@ -427,7 +427,9 @@ def test_missing_frames_are_counted_in_a_warning(
         return (f for i, f in enumerate(decoded(container, stream)) if i not in lost)
 
     monkeypatch.setattr(media, "_decoded", without_some)
-    assert shown(decode_video(Video(levels(20)), every)) == [*range(7), 6, *range(8, 20)]
+    with media.noted_frames() as noted:
+        assert shown(decode_video(Video(levels(20)), every)) == [*range(7), 6, *range(8, 20)]
+    assert noted[0][6] == noted[0][7] < noted[0][8]  # the times are those of what was shown
     assert "1 of 20 frames can't be decoded; the nearest are shown instead" in caplog.text
     lost |= {8, 9}
     with pytest.raises(DataError, match="truncated video .*frame 7 of 20"):

@@ -109,10 +109,10 @@ def clip(frames: int = 16) -> bytes:
 def test_a_clip_is_sent_as_frames_or_whole(server: ChatServer) -> None:
     budget = MediaBudget(fps=1.0, max_frames=3)
     request = ask("1", Video(clip()), Text("?"), budget=budget)
-    answers(server, request)
+    assert answers(server, request)["1"].frames == ((0.0, 2.0, 3.75),)
     kinds = [p["type"] for p in server.bodies[0]["messages"][0]["content"]]
     assert kinds == ["image_url"] * 3 + ["text"]
-    answers(server, request, videos="url", pixels="send")
+    assert answers(server, request, videos="url", pixels="send")["1"].frames == ()
     assert server.bodies[1]["messages"][0]["content"][0]["type"] == "video_url"
     assert server.bodies[1]["mm_processor_kwargs"] == {"fps": 1.0, "max_frames": 3}
     cut = answers(server, ask("2", Video(clip(), start=1.0), Text("?")), videos="url")["2"]

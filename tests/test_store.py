@@ -64,7 +64,9 @@ SAMPLE = Sample(
     "page",
     {"tier": "easy"},
 )
-ANSWER = Completion("a", "x", "length", TokenCounts(3, 4, 5), 0.25, (-1.0, -2.0), "norm1000")
+ANSWER = Completion(
+    "a", "x", "length", TokenCounts(3, 4, 5), 0.25, (-1.0, -2.0), "norm1000", frames=((0.0, 1.5),)
+)
 
 
 def test_a_record_reads_back_as_it_was_written() -> None:
@@ -102,6 +104,8 @@ def test_a_record_says_where_its_sample_was_lost(
         {"scores": {"acc": True}},
         {"tokens": {"text_in": "many"}},
         {"tokens": [1]},
+        {"frames": [1.5]},
+        {"frames": [["late"]]},
         {"metadata": []},
         {"error": 5},
         {"seconds": "long"},

@@ -22,12 +22,15 @@ class Visual:
     key: identifies the pixels: features are computed once per key.
     normalise: makes of ``patches``, on the model's device, what the model reads; None where they
         are that already. Patches of 8 bits take a quarter of the memory while they wait.
+    times: when the frames of a clip are on the screen, in seconds from the start of its file; what
+        makes a prompt of it reports them, the engine doesn't read them.
     """
 
     patches: Tensor
     media: Media
     key: Hashable
     normalise: Callable[[Tensor], Tensor] | None = None
+    times: tuple[float, ...] = ()
 
     def pixels(self, device: torch.device) -> Tensor:
         """Patches [patches, ...] as the model reads them, on ``device``."""

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from evalkit.adapter import ModelAdapter, media_of
-from evalkit.errors import EvalkitError
+from evalkit.adapter import ModelAdapter, answer_each, media_of
 from evalkit.media import decode_image, decode_video, frame_times
 from evalkit.types import Completion, Image, MediaBudget, Request, Video
 
@@ -30,19 +29,13 @@ class Looker(ModelAdapter):
         return frame_times(clip, spaced)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        for request in requests:
-            try:
-                for part in media_of(request.messages):
-                    seen = (
-                        decode_image(part)
-                        if isinstance(part, Image)
-                        else decode_video(part, spaced)
-                    )
-                    assert np.asarray(seen).size
-            except EvalkitError as e:
-                yield Completion(request.id, finish_reason="error", error=str(e))
-            else:
-                yield Completion(request.id, self.answer)
+        return answer_each(requests, self._answer)
+
+    def _answer(self, request: Request) -> Completion:
+        for part in media_of(request.messages):
+            seen = decode_image(part) if isinstance(part, Image) else decode_video(part, spaced)
+            assert np.asarray(seen).size
+        return Completion(request.id, self.answer)
 
 
 def spaced(total: int, fps: float) -> list[int]:

@@ -16,17 +16,35 @@ function Boxes({ width, height, boxes }) {
 }
 
 // A picture, or a clip: its frames, and the clip itself where a server can play it.
-function Picture({ media, boxes, sources }) {
-  const [large, setLarge] = useState(false);
+function Picture({ media, boxes, sources, marks }) {
+  const [large, setLarge] = useState(false), video = useRef();
   if (media.fault) return html`<${Fault}>no picture: ${media.fault}</${Fault}>`;
   if (!media.src) return html`<p class="note">picture of ${media.width} x ${media.height} pixels, left out</p>`;
   const src = media.src.startsWith("#") ? sources[Number(media.src.slice(1))] : media.src;
   const shown = html`<img src=${src} alt=${media.clip ? "frames of the clip that the model was shown" : "the picture that the model was shown"} />
     ${boxes.length > 0 && !media.clip && html`<${Boxes} width=${media.width} height=${media.height} boxes=${boxes} />`}`;
   return html`<figure><button class="picture" onClick=${() => setLarge(true)} title="enlarge (z)" data-enlarge>${shown}</button>
-    <figcaption>${media.clip ? "evenly spaced frames of the clip" : `${media.width} x ${media.height} pixels`}</figcaption>
-    ${media.play && html`<video src=${media.play} controls preload="metadata" aria-label="the clip"></video>`}
+    <figcaption>${media.clip ? `${media.shown ? "frames that the model was shown" : "evenly spaced frames of the clip"}, at ${(media.times ?? []).map((t) => number(t, 2)).join(", ")} s` : `${media.width} x ${media.height} pixels`}</figcaption>
+    ${media.play && html`<video ref=${video} src=${media.play} controls preload="metadata" aria-label="the clip"></video>`}
+    ${media.clip && html`<${TimeLine} seconds=${media.seconds ?? 0} marks=${marks} video=${media.play ? video : null} />`}
     ${large && html`<${Enlarged} close=${() => setLarge(false)}>${shown}</${Enlarged}>`}</figure>`;
+}
+
+// When the frames stand in a clip that each model was really shown; where the clip plays, they lead to it.
+function TimeLine({ seconds, marks, video }) {
+  const there = marks.filter(({ times }) => times?.length);
+  if (!there.length) return null;
+  const end = Math.max(seconds, ...there.flatMap(({ times }) => times), 1e-3);
+  const seek = (time) => { video.current.pause(); video.current.currentTime = time; };
+  const step = (times, by) => {
+    const now = video.current.currentTime, next = by > 0 ? times.find((t) => t > now + 0.01) : times.findLast((t) => t < now - 0.01);
+    if (next !== undefined) seek(next);
+  };
+  return html`<ul class="timelines">${there.map(({ k, label, times }) => html`<li key=${k}><span><${Swatch} i=${k} />${label}: ${times.length} ${times.length === 1 ? "frame" : "frames"} of ${number(end, 1)} s
+      ${video && html`<button onClick=${() => step(times, -1)} aria-label=${`the frame before that ${label} was shown`}>‹</button><button onClick=${() => step(times, 1)} aria-label=${`the next frame that ${label} was shown`}>›</button>`}</span>
+    <svg class="timeline" viewBox="0 0 1000 16" preserveAspectRatio="none" role="img" aria-label=${`frames shown at ${times.map((t) => number(t, 2)).join(", ")} seconds`}
+      onClick=${video && ((e) => { const box = e.currentTarget.getBoundingClientRect(), at = ((e.clientX - box.left) / box.width) * end; seek(times.reduce((a, b) => (Math.abs(b - at) < Math.abs(a - at) ? b : a))); })}>
+      <line x1="0" x2="1000" y1="8" y2="8" class="grid" />${times.map((t, i) => html`<line key=${i} x1=${(t / end) * 1000} x2=${(t / end) * 1000} y1="1" y2="15" style=${{ stroke: colour(k) }}><title>${number(t, 2)} s</title></line>`)}</svg></li>`)}</ul>`;
 }
 
 // The picture over the page; the wheel, + and - zoom, dragging scrolls.
@@ -117,7 +135,7 @@ function Detail({ columns, at, results, notes, boxesOn, wanted }) {
   const key = cells[0]?.key;
   return html`<article class="detail" aria-label="sample">
     <header><h2 dir="auto">${sample.id}</h2><a href=${addressOf({ view: "samples", part: part.name, cells: cells.map((c) => c.key), id: sample.id })} class="link">link to this sample</a></header>
-    ${media.map((m, i) => html`<${Picture} key=${i} media=${m} boxes=${i === 0 ? boxes : []} sources=${sources.srcs ?? []} />`)}
+    ${media.map((m, i) => html`<${Picture} key=${i} media=${m} boxes=${i === 0 ? boxes : []} sources=${sources.srcs ?? []} marks=${marksOf(media, i, cells, answers)} />`)}
     <h3>Question</h3><${Said} text=${sample.question || "not recorded"} />
     ${sample.choices.length > 0 && html`<h3>Choices</h3><ol class="choices">${sample.choices.map((c, i) => html`<li key=${i} class=${i === sample.target ? "truth" : ""} dir="auto">${c}
       ${answers.map((a, k) => a?.logprobs && html`<span class="count"><${Swatch} i=${k} />${number(a.logprobs[i], 2)}</span>`)}</li>`)}</ol>`}
@@ -129,6 +147,12 @@ function Detail({ columns, at, results, notes, boxesOn, wanted }) {
     <details open=${false}><summary>Metadata</summary><dl>${[["cluster", sample.cluster], ...Object.entries(sample.metadata)].map(([name, value]) => html`<dt key=${name}>${name}</dt><dd dir="auto">${typeof value === "string" ? value : JSON.stringify(value)}</dd>`)}</dl></details>
     ${cells[0]?.command && html`<details><summary>Ask this sample again</summary><pre class="command">${askAgain(cells[0].command, sample.id)}</pre></details>`}
   </article>`;
+}
+
+// The times of the frames that each model was shown of the i-th of a sample's media.
+function marksOf(media, i, cells, answers) {
+  const clip = media.slice(0, i).filter((m) => m.clip).length;
+  return cells.map((cell, k) => ({ k, label: cell.label, times: answers[k]?.frames?.[clip] }));
 }
 
 const quoted = (text) => (/^[\w./:@%+-]+$/.test(text) ? text : `'${text.replace(/'/g, "'\\''")}'`);

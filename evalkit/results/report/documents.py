@@ -20,6 +20,7 @@ from math import exp, isfinite
 from typing import Any
 
 from evalkit.errors import DataError
+from evalkit.media import Times
 from evalkit.results.breakdown import DERIVED, in_order, value_of
 from evalkit.results.cells import (
     Inventory,
@@ -77,6 +78,11 @@ class Part:
         found = next((m for c in self.cells if (m := c.folder.results.metrics)), ())
         plain = (m for m in found if not m.units and not m.weight)
         return next(plain, found[0] if found else None)
+
+    def frames(self, id: str) -> tuple[Times, ...]:
+        """When the frames of a sample's clips stood that the first model with such was shown."""
+        found = (c.records[id].frames for c in self.cells if id in c.records)
+        return next(filter(None, found), ())
 
     def learn(self) -> None:
         """Takes in new samples; the places of those that are known stay."""
@@ -361,6 +367,7 @@ def _answer(record: Record | None) -> dict[str, Any] | None:
         "tokens": [record.tokens.text_in, record.tokens.vision_in, record.tokens.out],
         "seconds": record.seconds,
         "logprobs": list(record.logprobs) or None,
+        "frames": list(map(list, record.frames)) or None,
         "prompt": record.prompt or None,
     }
     return {k: v for k, v in fields.items() if v is not None}

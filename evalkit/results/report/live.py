@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +19,7 @@ from typing import Any
 from evalkit import journal
 from evalkit.errors import DataError, EvalkitError, UsageError, reason
 from evalkit.journal import Contents
-from evalkit.media import preview
+from evalkit.media import Times, preview
 from evalkit.results.cells import task_of
 from evalkit.results.report.documents import (
     CellView,
@@ -31,17 +31,27 @@ from evalkit.results.report.documents import (
     parts_of,
     sample_chunk,
 )
-from evalkit.results.report.media import SIDE, media_of, samples_of, strip, webp
+from evalkit.results.report.media import (
+    SIDE,
+    made,
+    media_of,
+    samples_of,
+    strip,
+    webp,
+    with_frames,
+)
 from evalkit.results.report.notes import load_notes, notes_document
 from evalkit.results.report.page import sweep
 from evalkit.results.sweep_tables import load_findings
 from evalkit.store import CellFolder, cells
-from evalkit.types import Image, Sample, Video
+from evalkit.types import Sample, Video
 
 LARGE_SIDE = 2400
 """Longest side in pixels of a picture that is looked at closely."""
 MOST_SAMPLES = 200
 """Samples whose media are kept at hand."""
+Seen = tuple[Sample, Sequence[Times]]
+"""A sample, and when the frames stood that a model was shown of each of its clips."""
 State = tuple[tuple[int, int, int], ...]
 """(inode, bytes, time of the last change) of a cell's files."""
 
@@ -91,14 +101,14 @@ class Live:
             out |= {cell.doc: partial(_of_cell, part, cell) for cell in part.cells}
         return out
 
-    def sample(self, part: str, place: int) -> Sample:
-        """The sample at a place of a part, with its media. Raises KeyError, IndexError, and what
-        reading its data raises.
+    def sample(self, part: str, place: int) -> Seen:
+        """The sample at a place of a part, with its media and the frames that were shown of its
+        clips. Raises KeyError, IndexError, and what reading its data raises.
         """
         with self.lock:
             found = {p.doc: p for p in self.parts}[part]
             id = list(found.known)[place]
-            return self.media.find(found, id)
+            return self.media.find(found, id), found.frames(id)
 
     def refresh(self) -> None:
         """Reads what changed since the last time."""
@@ -230,38 +240,27 @@ class MediaFinder:
         raise EvalkitError("this sample is no longer in the data")
 
 
-def media_document(sample: Sample, base: str) -> dict[str, Any]:
+def media_document(seen: Seen, base: str) -> dict[str, Any]:
     """What the page shows of a sample's media; ``base`` begins the addresses of the files."""
-    out: list[dict[str, Any]] = []
-    for i, part in enumerate(media_of(sample)):
-        try:
-            if isinstance(part, Video):
-                _, (width, height) = strip(part)
-            elif isinstance(part, Image):
-                _, (width, height) = preview(part, 1)
-            else:
-                raise UsageError(f"{type(part).__name__} is not an Image or a Video")
-        except Exception as e:  # any library may fail on any data; the page is for looking at it
-            out.append({"fault": reason(e)})
-            continue
-        item = {"src": f"pictures/{base}/{i}.webp", "width": width, "height": height}
-        if isinstance(part, Video):
-            item |= {"clip": True, "play": f"clips/{base}/{i}"}
-        out.append(item)
-    return {"media": out}
+    media = []
+    for i, (part, shown) in enumerate(with_frames(*seen)):
+        address = f"pictures/{base}/{i}.webp"
+        item = made(part, shown, lambda _, at=address: at, side=1).to_json()  # type: ignore[misc]
+        media.append(item | ({"play": f"clips/{base}/{i}"} if item.get("clip") else {}))
+    return {"media": media}
 
 
-def picture(sample: Sample, number: int, small: bool = False) -> bytes:
+def picture(seen: Seen, number: int, small: bool = False) -> bytes:
     """A picture, or a strip of a clip's frames, as WebP. Raises IndexError, DataError."""
-    part = media_of(sample)[number]
+    part, shown = list(with_frames(*seen))[number]
     if isinstance(part, Video):
-        return webp(strip(part)[0])
+        return webp(strip(part, shown).picture)
     return webp(preview(part, SIDE // 3 if small else LARGE_SIDE)[0])
 
 
-def clip(sample: Sample, number: int) -> bytes:
+def clip(seen: Seen, number: int) -> bytes:
     """The bytes of a clip. Raises IndexError, UsageError, OSError."""
-    part = media_of(sample)[number]
+    part = media_of(seen[0])[number]
     if not isinstance(part, Video):
         raise UsageError("this is no clip")
     return part.read()

@@ -13,7 +13,6 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -35,7 +34,7 @@ from evalkit.results.report.documents import (
     read_all,
     sample_chunk,
 )
-from evalkit.results.report.media import Gallery, Picture, beside, data_url, none, pictures_of
+from evalkit.results.report.media import Gallery, beside, data_url, none, pictures_of
 from evalkit.results.report.notes import load_notes, notes_document
 from evalkit.results.sweep_tables import PAGE_COLUMNS, load_findings, page_row, sentences
 from evalkit.results.sweep_values import Findings
@@ -119,10 +118,10 @@ def _documents(
     """All documents but the overview; what is missing goes into ``faults``."""
     for part in parts:
         first = part.cells[0].folder
-        asked = {id for id, r in part.known.items() if r.failed_in != "row"}
+        asked = {id: part.frames(id) for id, r in part.known.items() if r.failed_in != "row"}
         pictures, fault = pictures_of(first, asked, gallery, data.get(first.task))
         faults += [fault] if fault else []
-        shown = {id: [picture_json(p) for p in found] for id, found in pictures.items()}
+        shown = {id: [p.to_json() for p in found] for id, found in pictures.items()}
         yield part.doc, part_index(part)
         for n in chunks(part):
             yield f"{part.doc}-samples-{n}", sample_chunk(part, n, shown)
@@ -130,10 +129,6 @@ def _documents(
             yield cell.doc, cell_index(part, cell)
             for n in chunks(part):
                 yield f"{cell.doc}-answers-{n}", answer_chunk(part, cell, n)
-
-
-def picture_json(picture: Picture) -> dict[str, Any]:
-    return {k: v for k, v in asdict(picture).items() if v}
 
 
 def write_script(folder: Path, name: str, value: Mapping[str, Any]) -> None:
