@@ -1,0 +1,50 @@
+"""benchmarks/cpu_peers, without the rivals."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks" / "cpu_peers"
+
+
+@pytest.fixture
+def loads() -> Iterator[Any]:
+    sys.path.insert(0, str(FOLDER))
+    import loads
+
+    yield loads
+    sys.path.remove(str(FOLDER))
+    del sys.modules["loads"]
+
+
+def test_rows_of_a_picture_go_to_one_process_and_processes_get_even_shares(loads: Any) -> None:
+    rows = [
+        {"id": f"{page}-{n}", "image": f"{page}.png", "ids": [0] * length}
+        for page, length in enumerate((100, 60, 50))
+        for n in range(3)
+    ]
+    first, second = loads.parts(rows, 2)
+    assert {r["image"] for r in first} == {"0.png"}
+    assert {r["image"] for r in second} == {"1.png", "2.png"}
+    assert len(first) + len(second) == len(rows)
+
+
+@pytest.mark.slow
+def test_the_small_mode_prints_a_row_for_every_arm_with_equal_answers(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    options = "--loads pages,small --limit 2 --threads 1 --dtypes float32 --arms evalkit,transf"
+    command = [sys.executable, FOLDER, *options.split(), "--work", tmp_path, "--save", page]
+    env = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    subprocess.run(command, check=True, capture_output=True, env=env)
+    rows = [x.split(" | ") for x in page.read_text(encoding="utf-8").splitlines() if "| float" in x]
+    assert [r[1] for r in rows] == 2 * ["evalkit", "transformers, batch 1", "transformers, batch 8"]
+    assert {r[-1] for r in rows} == {"2 of 2 |"}
+    assert json.loads((tmp_path / "loads" / "pages" / "load.json").read_text())[0]["natural"]
