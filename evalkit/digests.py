@@ -1,15 +1,19 @@
 """SHA-256 of files, each read once for as long as it does not change.
 
-What is remembered is keyed by path, size, and the times of the last write and of the last change of
-the inode: an edit that puts the old modification time back is seen by the latter. Digests of large
-files also outlive the process, in ``digests.json`` of the user's cache folder.
+What is remembered is keyed by path, inode, size, and the times of the last write and of the last
+change of the inode: an edit that puts the old modification time back is seen by the latter. The
+clock of a file system ticks in milliseconds, so nothing is remembered of a file that changed just
+now. Digests of large files also outlive the process, in ``digests.json`` of the user's cache
+folder.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,6 +24,8 @@ from evalkit.formats import frame_files
 
 LARGE = 8 * 2**20
 """Bytes from which reading a file again costs more than looking its digest up."""
+SETTLED = 50_000_000
+"""Nanoseconds after which a file's times tell any later change from the last one."""
 
 _memory: dict[str, str] = {}
 
@@ -29,18 +35,23 @@ def file_digest(path: Path) -> str:
     not a regular file (a pipe would never end).
     """
     if not path.is_file():
-        raise OSError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
+        why = "not a regular file" if path.exists() else "no such file"
+        raise OSError(errno.EINVAL if path.exists() else errno.ENOENT, why, str(path))
     stat = path.stat()
-    key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"
-    if key not in _memory:
-        stored = _stored() if stat.st_size >= LARGE else {}
-        if key not in stored:
-            with path.open("rb") as file:
-                stored[key] = hashlib.file_digest(file, "sha256").hexdigest()
-            if stat.st_size >= LARGE:
-                _store(stored)
+    times = f"{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"
+    key = f"{path.resolve()}|{stat.st_ino}|{times}"
+    if key in _memory:
+        return _memory[key]
+    settled = time.time_ns() - stat.st_ctime_ns > SETTLED
+    stored = _stored() if settled and stat.st_size >= LARGE else {}
+    if key not in stored:
+        with path.open("rb") as file:
+            stored[key] = hashlib.file_digest(file, "sha256").hexdigest()
+        if settled and stat.st_size >= LARGE:
+            _store(stored)
+    if settled:
         _memory[key] = stored[key]
-    return _memory[key]
+    return stored[key]
 
 
 def media_digest(path: Path) -> str:

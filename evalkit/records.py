@@ -143,17 +143,12 @@ class Record:
                 "error": score or "no score",
                 "failed_in": "scoring",
             }
-        return _record({**vars(self), **changes})
+        return record_of({**vars(self), **changes})
 
     @property
     def answered(self) -> bool:
         """Whether there is an answer that can be scored (again)."""
         return self.text is not None and self.failed_in in (None, "scoring")
-
-    def seen(self, metric: Metric) -> Seen:
-        """What a metric needs of it."""
-        weight = self.scores.get(metric.weight, 0.0) if metric.weight else 1.0
-        return Seen(self.scores.get(metric.name), self.cluster, self.metadata, weight)
 
     def sample(self) -> Sample:
         """The sample, without its messages: what ``Task.score`` may look at."""
@@ -221,7 +216,7 @@ class Record:
         told["logprobs"] = tuple(logprobs)
         told["frames"] = tuple(map(tuple, frames))
         told["tokens"] = _token_counts(*tokens, *tokens.values())
-        return _record(told)
+        return record_of(told)
 
 
 _DEFAULTS: Mapping[str, Any] = {f.name: f.default for f in fields(Record)}
@@ -271,9 +266,9 @@ def _token_counts(*names_and_numbers: Any) -> TokenCounts:
     return TokenCounts(**dict(zip(names_and_numbers[:half], map(int, names_and_numbers[half:]))))
 
 
-def _record(values: Mapping[str, Any]) -> Record:
-    """A record of checked values, without the constructor of a frozen dataclass: for so many fields
-    that takes as long as reading the line.
+def record_of(values: Mapping[str, Any]) -> Record:
+    """A record of all fields, checked before, without the constructor of a frozen dataclass: for so
+    many fields that takes as long as reading the line.
     """
     record = object.__new__(Record)
     vars(record).update(values)
@@ -508,6 +503,17 @@ class RunInfo(Session):
         )
 
 
+def seen_of(records: Sequence[Record], metric: Metric) -> Seen:
+    """What a metric needs of records."""
+    scores = [r.scores for r in records]
+    return Seen(
+        [s.get(metric.name) for s in scores],
+        [r.cluster for r in records],
+        [r.metadata for r in records] if metric.group or metric.units else None,
+        [s.get(metric.weight, 0.0) for s in scores] if metric.weight else None,
+    )
+
+
 @dataclass(frozen=True)
 class MetricResult:
     """One metric of a cell, as people read it: ``scale`` has been applied."""
@@ -560,11 +566,12 @@ class MetricResult:
         )
 
     @classmethod
-    def of(cls, records: Sequence[Record], metric: Metric) -> MetricResult | None:
-        """A metric over records; None when none of them has it (hidden answers). Those without a
+    def of(cls, samples: Sequence[Record] | Seen, metric: Metric) -> MetricResult | None:
+        """A metric over samples; None when none of them has it (hidden answers). Those without a
         score are left out, with the units that they belong to.
         """
-        counted = Counted.of((r.seen(metric) for r in records), metric)
+        seen = samples if isinstance(samples, Seen) else seen_of(samples, metric)
+        counted = Counted.of(seen, metric)
         if not counted.values:
             return None
         mean, scale = counted.interval, metric.scale * counted.added
@@ -573,7 +580,7 @@ class MetricResult:
             value=mean.value * scale,
             ci_low=None if mean.low is None else mean.low * scale,
             ci_high=None if mean.high is None else mean.high * scale,
-            n=sum(metric.name in r.scores for r in records),
+            n=len(seen.values) - seen.values.count(None),
             clusters=len(set(counted.clusters)),
             group=metric.group,
             higher_is_better=metric.higher_is_better,

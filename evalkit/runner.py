@@ -167,6 +167,7 @@ def run_cell(
                 folder.mend(journal)
             elif not folder.intact or results != before:
                 folder.write_results(results)
+            folder.write_columns(journal)
         if interrupted:
             try:
                 raise interrupted

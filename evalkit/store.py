@@ -1,10 +1,10 @@
 """Where cells lie on disk. This module alone knows the names of a cell's folder and files.
 
 ``output/runs/<model>/<task>-<subset>-<digest>/`` holds a journal (one record a sample, appended
-while the cell runs), one more for each shard that runs or was cut off, run.json (what was run) and
-results.json (what came out). The journal is the truth: where one of the other two is lost, damaged
-or not of this journal, what the journal says counts. docs/formats.md describes them for people who
-read them with other tools.
+while the cell runs), one more for each shard that runs or was cut off, run.json (what was run),
+results.json (what came out) and, with many samples, columns.jsonl (the records by column). The
+journal is the truth: where one of the last three is lost, damaged or not of this journal, what the
+journal says counts. docs/formats.md describes them for people who read them with other tools.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from evalkit import journal
+from evalkit import columns, journal
 from evalkit.adapter import digest
+from evalkit.columns import Columns
+from evalkit.digests import content_hash
 from evalkit.errors import DataError, EvalkitError
 from evalkit.files import remove_parts, replace_json
-from evalkit.journal import Contents, Header, Journal
+from evalkit.journal import CUT, Contents, Header, Journal
 from evalkit.provenance import GitState
 from evalkit.records import (
     READABLE,
@@ -70,6 +72,7 @@ __all__ = [
 
 JOURNAL, RUN, RESULTS = "journal.jsonl", "run.json", "results.json"
 SHARDS = "shard-*-of-*.jsonl"
+COLUMNS = "columns.jsonl"
 MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 """What reading JSON of another shape than is expected may raise."""
 
@@ -217,17 +220,13 @@ class CellFolder:
         return results if fits and not contents.ending and not contents.faults else None
 
     def _journal_digest(self) -> str:
-        """SHA-256 of the journal, and of those of shards after it. Raises DataError when there is
-        none, or one can't be read.
+        """SHA-256 of the journal, or of its digest and those of shards. Raises DataError when there
+        is none, or one can't be read.
         """
-        out = hashlib.sha256()
-        for path in (self.journal_path, *self.shard_paths):
-            try:
-                with path.open("rb") as file:
-                    hashlib.file_digest(file, lambda: out)
-            except OSError as e:
-                raise journal.unreadable(path, e) from e
-        return out.hexdigest()
+        try:
+            return content_hash((self.journal_path, *self.shard_paths))
+        except OSError as e:
+            raise journal.unreadable(Path(e.filename or self.journal_path), e) from e
 
     @property
     def task(self) -> str:
@@ -290,13 +289,49 @@ class CellFolder:
         journal.check_owner(self.journal_path, journal.read_header(self.journal_path), self.name)
         _ = self.run, self.results
 
+    def columns(self) -> Columns:
+        """The records by column: those kept beside the journal, where they are of it as it is now,
+        or made again, and kept where that saves time. Raises DataError as ``contents``.
+        """
+        if kept := self._kept_columns():
+            return kept
+        before = self._journal_digest() if self._is_large else ""
+        contents = self.contents()
+        made = Columns.of(contents.records, len(contents.faults), contents.ending is not None)
+        if before and before == self._journal_digest():  # no run has written to it meanwhile
+            columns.write(self.columns_path, made, before)
+        return made
+
+    @property
+    def _is_large(self) -> bool:
+        """Whether there is so much in the journal that its columns save time."""
+        return self.journal_path.is_file() and self.journal_path.stat().st_size >= columns.LEAST
+
+    def _kept_columns(self) -> Columns | None:
+        """The columns beside the journal; None where there are none, or not of it as it is now."""
+        if not self.columns_path.is_file() or not self.journal_path.is_file():
+            return None
+        header = journal.read_header(self.journal_path)
+        journal.check_owner(self.journal_path, header, self.name)
+        return columns.read(self.columns_path, self._journal_digest())
+
+    def write_columns(self, journal: Journal) -> None:
+        """Keeps the columns of a journal that is open for writing."""
+        if journal.read_only or self.shard_paths or not self._is_large:
+            return
+        contents = journal.contents
+        faults = sum(not f.endswith(CUT) for f in contents.faults)  # which was removed
+        made = Columns.of(contents.records, faults, contents.ending is not None)
+        columns.write(self.columns_path, made, self._journal_digest())
+
     def records(self) -> dict[str, Record]:
         """The last record of each sample, by id, in order of first appearance."""
-        return self.contents().records
+        kept = self._kept_columns()
+        return kept.records() if kept else self.contents().records
 
     def scored(self) -> dict[str, Record]:
         """The records that have a score, by id."""
-        return self.contents().scored
+        return {id: r for id, r in self.records().items() if r.scored}
 
     @property
     def journal_path(self) -> Path:
@@ -317,6 +352,11 @@ class CellFolder:
     def results_path(self) -> Path:
         """The file of ``results``."""
         return self.path / RESULTS
+
+    @property
+    def columns_path(self) -> Path:
+        """The file of ``columns``; there for a journal of some size."""
+        return self.path / COLUMNS
 
     def open_journal(self, task: str) -> Journal:
         """The journal, open for writing, with what shards left that did not come to their end;
@@ -377,6 +417,7 @@ class CellFolder:
             try:
                 self.journal_path.rename(aside)
                 self.results_path.unlink(missing_ok=True)
+                self.columns_path.unlink(missing_ok=True)
             except OSError as e:
                 raise EvalkitError(f"{self.path}: can't be written ({e.strerror})") from e
         self._forget("run", "results")
@@ -386,7 +427,7 @@ class CellFolder:
         journals that were set aside stay.
         """
         with suppress(OSError):  # not empty, or not to be written
-            for path in (self.journal_path, self.run_path, self.results_path):
+            for path in (self.journal_path, self.run_path, self.results_path, self.columns_path):
                 path.unlink(missing_ok=True)
             self.path.rmdir()
             self.path.parent.rmdir()

@@ -9,9 +9,9 @@ work for them as for a mean of samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 from evalkit.stats import (
     Comparison,
@@ -25,19 +25,54 @@ from evalkit.stats import (
 )
 from evalkit.types import Metric
 
+T = TypeVar("T")
 SAMPLE = ""
 """Among a metric's units: each sample by itself."""
 
 
-class Seen(NamedTuple):
-    """What a metric needs to know of one sample: its value here and there, and whose it is. A
-    sample that failed has no value, and its units none either.
+@dataclass(frozen=True)
+class Seen:
+    """What a metric needs to know of samples, by column: their values here and there, and whose
+    they are. A sample that failed has no value, and its units none either.
     """
 
-    value: float | None
-    cluster: str
-    metadata: Mapping[str, Any]
-    weight: float = 1.0
+    values: Sequence[float | None]
+    clusters: Sequence[str]
+    metadata: Sequence[Mapping[str, Any]] | None = None
+    """Absent for a metric without groups and units."""
+    weights: Sequence[float] | None = None
+    """Absent for a metric without weights."""
+
+    def at(self, places: Sequence[int]) -> Seen:
+        """The samples at these places."""
+
+        def chosen(column: Sequence[T]) -> list[T]:
+            return [column[i] for i in places]
+
+        return Seen(
+            chosen(self.values),
+            chosen(self.clusters),
+            None if self.metadata is None else chosen(self.metadata),
+            None if self.weights is None else chosen(self.weights),
+        )
+
+    def groups(self, key: str | None) -> list[str]:
+        """Whose mean each sample enters: its value of a metadata key."""
+        if key and self.metadata is not None:
+            return [str(m.get(key)) for m in self.metadata]
+        return [""] * len(self.values)
+
+    def units(self, key: str) -> list[list[int]]:
+        """Places of samples that share a value of a metadata key, in the order of the first of
+        each; those with a sample without a value are left out: whether they are right is not known.
+        """
+        if key == SAMPLE:
+            return [[i] for i, value in enumerate(self.values) if value is not None]
+        units: dict[str, list[int]] = {}
+        for i, metadata in enumerate(self.metadata or ()):
+            if key in metadata:
+                units.setdefault(str(metadata[key]), []).append(i)
+        return [unit for unit in units.values() if all(self.values[i] is not None for i in unit)]
 
 
 @dataclass(frozen=True)
@@ -46,39 +81,43 @@ class Counted:
     samples, in the cluster of the first.
     """
 
-    values: tuple[float, ...]
-    clusters: tuple[str, ...]
-    groups: tuple[str, ...] | None = None
-    weights: tuple[float, ...] | None = None
+    values: Sequence[float]
+    clusters: Sequence[str]
+    groups: Sequence[str] | None = None
+    weights: Sequence[float] | None = None
     added: int = 1
     """How many groups' means are added up: by so much more than its mean the metric is."""
 
     @classmethod
-    def of(cls, samples: Iterable[Seen], metric: Metric) -> Counted:
+    def of(cls, samples: Seen, metric: Metric) -> Counted:
         """Empty where no sample has a value (or, of a weighted mean, a weight)."""
-        given = list(samples)
-        if not metric.units:
-            mine = [s for s in given if s.value is not None]
-            if metric.weight and not any(s.weight for s in mine):
-                mine = []
-            return cls(
-                tuple(s.value for s in mine if s.value is not None),
-                tuple(s.cluster for s in mine),
-                tuple(_group(s, metric) for s in mine) if metric.group else None,
-                tuple(s.weight for s in mine) if metric.weight else None,
-                len({_group(s, metric) for s in mine}) if metric.total else 1,
-            )
-        units = [(key, unit) for key in metric.units for unit in _units(given, key)]
-        several = len(metric.units) > 1
-        groups = tuple(
-            f"{_group(unit[0], metric)}\n{key}" if several else _group(unit[0], metric)
-            for key, unit in units
-        )
+        if metric.units:
+            return cls._of_units(samples, metric)
+        mine = [i for i, value in enumerate(samples.values) if value is not None]
+        if samples.weights is not None and not any(samples.weights[i] for i in mine):
+            mine = []
+        seen = samples if len(mine) == len(samples.values) else samples.at(mine)
+        groups = seen.groups(metric.group) if metric.group else None
         return cls(
-            tuple(min(s.value for s in unit if s.value is not None) for _, unit in units),
-            tuple(unit[0].cluster for _, unit in units),
-            groups if several or metric.group else None,
-            added=len({_group(unit[0], metric) for _, unit in units}) if metric.total else 1,
+            [v for v in seen.values if v is not None],
+            seen.clusters,
+            groups,
+            seen.weights,
+            _different(groups) if metric.total else 1,
+        )
+
+    @classmethod
+    def _of_units(cls, seen: Seen, metric: Metric) -> Counted:
+        units = [(key, unit) for key in metric.units for unit in seen.units(key)]
+        several = len(metric.units) > 1
+        of_sample = seen.groups(metric.group)
+        groups = [of_sample[unit[0]] for _, unit in units]
+        named = [f"{g}\n{key}" for g, (key, _) in zip(groups, units)] if several else groups
+        return cls(
+            [min(v for i in unit if (v := seen.values[i]) is not None) for _, unit in units],
+            [seen.clusters[unit[0]] for _, unit in units],
+            named if several or metric.group else None,
+            added=_different(groups) if metric.total else 1,
         )
 
     @property
@@ -100,18 +139,6 @@ class Counted:
         return paired, detectable(differences, self.clusters, self.groups)
 
 
-def _group(sample: Seen, metric: Metric) -> str:
-    return str(sample.metadata.get(metric.group)) if metric.group else ""
-
-
-def _units(samples: Sequence[Seen], key: str) -> list[list[Seen]]:
-    """Samples that share a value of a metadata key, in the order of the first of each; those with
-    a sample without a value are left out: whether they are right is not known.
-    """
-    if key == SAMPLE:
-        return [[s] for s in samples if s.value is not None]
-    units: dict[str, list[Seen]] = {}
-    for sample in samples:
-        if key in sample.metadata:
-            units.setdefault(str(sample.metadata[key]), []).append(sample)
-    return [unit for unit in units.values() if all(s.value is not None for s in unit)]
+def _different(groups: Sequence[str] | None) -> int:
+    """How many groups there are; without any, all samples are one."""
+    return 1 if groups is None else len(set(groups))

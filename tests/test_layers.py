@@ -45,7 +45,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("multiple_choice", "yes_no", "submission", "asking", "controls"),
     ),
     ("tasks", "model_adapters", "nano", "pretrained"),
-    ("cell", "store", "journal", "records", "units"),
+    ("cell", "store", "journal", "records", "columns", "units"),
     ("runner", "executor", "selection", "data_check", "lab", "imports"),
     ("results",),
     ("sweeps",),

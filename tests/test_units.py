@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evalkit.columns import Columns
 from evalkit.records import MetricResult, Record, RunInfo
 from evalkit.results.pairs import PairedScores
 from evalkit.stats import Weighted, compare, compare_weighted, detectable, mean_interval
@@ -96,11 +97,11 @@ def test_two_cells_are_compared_on_the_units_that_both_have() -> None:
     a, b = ({r.id: r for r in side} for side in (better, RECORDS))
     result = MetricResult.of(better, FIGURES)
     assert result is not None
-    pair = PairedScores.of(a, b, result)
+    pair = PairedScores.of(Columns.of(a), Columns.of(b), result)
     assert pair is not None
     assert (pair.a, pair.b, pair.n) == (100.0, pytest.approx(100 / 3), 3)
     del b["5"]
-    pair = PairedScores.of(a, b, result)
+    pair = PairedScores.of(Columns.of(a), Columns.of(b), result)
     assert pair is not None
     assert (pair.a, pair.b, pair.n) == (100.0, 50.0, 2)
 

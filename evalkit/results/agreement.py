@@ -82,7 +82,7 @@ class Agreement:
             high=share.high,
             first=statistics.median(d.at for d in told) if told else None,
             of=statistics.median(longest) if told else None,
-            scores=PairedScores.of(a.scored(), b.scored(), metrics[0]) if metrics else None,
+            scores=PairedScores.of(a.columns(), b.columns(), metrics[0]) if metrics else None,
             differences=tuple(told),
         )
 

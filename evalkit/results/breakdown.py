@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from evalkit.columns import Columns
 from evalkit.errors import UsageError
 from evalkit.results.cells import Output, arm, data_kind, model_labels, partial_text, some_cells
 from evalkit.results.tables import aligned, interval_text, value_text
@@ -46,14 +47,20 @@ def value_of(record: Record, field: str) -> str | None:
     """
     if field in DERIVED:
         return DERIVED[field](record)
-    value = record.metadata.get(field)
-    return (
-        ", ".join(map(str, value))
-        if isinstance(value, list)
-        else None
-        if value is None
-        else str(value)
-    )
+    return _words(record.metadata.get(field))
+
+
+def values_of(columns: Columns, field: str) -> list[str | None]:
+    """``value_of`` each record."""
+    if field in DERIVED:
+        return [DERIVED[field](r) for r in columns.records().values()]
+    return [_words(metadata.get(field)) for metadata in columns["metadata"]]
+
+
+def _words(value: Any) -> str | None:
+    if value is None:
+        return None
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _class(value: float, classes: Classes) -> str:
@@ -126,11 +133,11 @@ def load_breakdown(output: Output, field: str) -> pd.DataFrame:
         if not cell.results.metrics:
             continue
         metric = cell.results.metrics[0].definition
-        groups: dict[str, list[Record]] = {}
-        for r in cell.scored().values():
-            if metric.name in r.scores and (value := value_of(r, field)) is not None:
-                groups.setdefault(value, []).append(r)
-        inside = metric_inside(metric, field)
+        columns, inside = cell.columns(), metric_inside(metric, field)
+        seen, groups = columns.seen(inside), dict[str, list[int]]()
+        for i, (score, value) in enumerate(zip(seen.values, values_of(columns, field))):
+            if score is not None and value is not None:
+                groups.setdefault(value, []).append(i)
         about = {
             "task": cell.task,
             "model": models[cell.path],
@@ -142,12 +149,12 @@ def load_breakdown(output: Output, field: str) -> pd.DataFrame:
             "metric": metric.name,
         }
         for name in in_order(groups):
-            result = MetricResult.of(groups[name], inside)
+            result = MetricResult.of(seen.at(groups[name]), inside)
             assert result is not None  # every record of a group has the metric
             numbers = {k: getattr(result, k) for k in ("value", "ci_low", "ci_high", "n")}
             rows.append(about | {field: name} | numbers)
     if not rows:
-        known = {k for cell in cells for r in cell.scored().values() for k in r.metadata}
+        known = {k for cell in cells for m in cell.columns()["metadata"] for k in m}
         fields = f"; there are: {', '.join(sorted(known | DERIVED.keys()))}" if known else ""
         raise UsageError(f"no sample under {there.output / 'runs'} has {field!r}{fields}")
     return pd.DataFrame(rows)

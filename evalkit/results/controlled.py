@@ -66,7 +66,7 @@ def controlled_scores(cells: Sequence[CellFolder]) -> list[ControlledScore]:
         whole = there.get(cell.sibling(replace(identity, control="", code=code)).path)
         if whole is None or not whole.results.metrics:
             continue
-        scores = PairedScores.of(whole.scored(), cell.scored(), whole.results.metrics[0])
+        scores = PairedScores.of(whole.columns(), cell.columns(), whole.results.metrics[0])
         if scores:
             out.append(ControlledScore(cell, whole, scores))
     return out

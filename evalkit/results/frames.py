@@ -12,6 +12,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from evalkit.adapter import digest
+from evalkit.columns import Columns
 from evalkit.protocols import DEFAULT
 from evalkit.results.cells import (
     arm,
@@ -95,7 +96,12 @@ def samples_frame(cells: Sequence[CellFolder], errors: bool = True) -> pd.DataFr
     columns: dict[str, list[Any]] = {}
     rows = 0
     for cell in cells:
-        records = [r for r in cell.records().values() if errors or r.scored]
+        mine = cell.columns()
+        part = _sample_columns(mine)
+        n = mine.rows
+        if not errors:
+            scored = [i for i, error in enumerate(part["error"]) if error is None]
+            part, n = {k: [v[i] for i in scored] for k, v in part.items()}, len(scored)
         about = {
             "cell": str(cell.path),
             "model": models[cell.path],
@@ -106,11 +112,11 @@ def samples_frame(cells: Sequence[CellFolder], errors: bool = True) -> pd.DataFr
             "selection": selection_text(cell.results.selection),
             **_switch_columns(cell),
         }
-        part = {k: [v] * len(records) for k, v in about.items()} | _record_columns(records)
+        part = {k: [v] * n for k, v in about.items()} | part
         columns |= {k: [nan] * rows for k in part if k not in columns}
-        rows += len(records)
+        rows += n
         for name, column in columns.items():
-            column += part[name] if name in part else [nan] * len(records)
+            column += part[name] if name in part else [nan] * n
     columns = {k: v if len(_kinds(v)) < 2 else _as_json(v) for k, v in columns.items()}
     return pd.DataFrame(columns, columns=_with_switches(SAMPLE_COLUMNS, "settings", [columns]))
 
@@ -143,16 +149,17 @@ def _as_json(values: Sequence[Any]) -> list[str | None]:
     ]
 
 
-def _record_columns(records: Sequence[Record]) -> dict[str, list[Any]]:
-    """By column, not by row: pandas takes ten times as long over a dict for each row."""
-    metadata = dict.fromkeys(k for r in records for k in r.metadata)
-    scores = dict.fromkeys(k for r in records for k in r.scores)
-    return (
-        {k: [getattr(r, k) for r in records] for k in RECORD_COLUMNS}
-        | {f"tokens_{k}": [getattr(r.tokens, k) for r in records] for k in TOKEN_COLUMNS}
-        | {f"metadata_{k}": [r.metadata.get(k, nan) for r in records] for k in metadata}
-        | {f"score_{k}": [r.scores.get(k, nan) for r in records] for k in scores}
-    )
+def _sample_columns(columns: Columns) -> dict[str, list[Any]]:
+    """What a frame shows of each record; what a sample lacks is NaN."""
+    out = {name: columns[name] for name in RECORD_COLUMNS}
+    out |= {"choices": list(map(tuple, out["choices"]))}
+    out |= {f"tokens_{k}": columns[f"tokens_{k}"] for k in TOKEN_COLUMNS}
+    metadata = columns["metadata"]
+    keys = dict.fromkeys(k for m in metadata for k in m)
+    out |= {f"metadata_{k}": [m.get(k, nan) for m in metadata] for k in keys}
+    for metric in columns.metrics:
+        out[f"score_{metric}"] = [nan if v is None else v for v in columns.score(metric)]
+    return out
 
 
 def _result_rows(cell: CellFolder, model: str) -> Iterator[dict[str, Any]]:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from evalkit.columns import Columns
 from evalkit.errors import UsageError
 from evalkit.results.cells import data_digest, data_kind, labels, model_labels, partial_text
 from evalkit.results.tables import aligned, interval_text, p_text, value_text
 from evalkit.stats import holm
-from evalkit.store import CellFolder, MetricResult, Record
+from evalkit.store import CellFolder, MetricResult
 from evalkit.types import Metric
 from evalkit.units import Counted, Seen
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
+T = TypeVar("T")
 TEXT_COLUMNS = (
     "task",
     "cell a",
@@ -63,10 +64,8 @@ class PairedScores:
     """Clusters that they fall into."""
 
     @classmethod
-    def of(
-        cls, a: Mapping[str, Record], b: Mapping[str, Record], metric: MetricResult
-    ) -> PairedScores | None:
-        """``a`` and ``b``: records by id. None when no sample has the metric in both."""
+    def of(cls, a: Columns, b: Columns, metric: MetricResult) -> PairedScores | None:
+        """None when no sample has the metric in both."""
         paired = _paired(a, b, metric.definition)
         if not all(side.values for side in paired):
             return None
@@ -92,27 +91,45 @@ class PairedScores:
         return self.difference == 0 and not self.mde
 
 
-def _paired(
-    a: Mapping[str, Record], b: Mapping[str, Record], metric: Metric
-) -> tuple[Counted, Counted]:
+def _paired(a: Columns, b: Columns, metric: Metric) -> tuple[Counted, Counted]:
     """What both sides count, in one order. A sample that either lacks is one without a value, so
     that a unit which it belongs to is left out of both.
     """
-    sides: tuple[list[Seen], list[Seen]] = ([], [])
-    for id in a if not metric.units else dict.fromkeys((*a, *b)):
-        known = a.get(id) or b[id]
-        values = [r.seen(metric) if (r := side.get(id)) else None for side in (a, b)]
-        whole = all(v and v.value is not None for v in values)
-        for side, seen in zip(sides, values):
-            side.append(
-                Seen(
-                    seen.value if whole and seen else None,
-                    known.cluster,
-                    known.metadata,
-                    seen.weight if seen else 0.0,
-                )
-            )
-    return Counted.of(sides[0], metric), Counted.of(sides[1], metric)
+    mine, theirs = a.seen(metric), b.seen(metric)
+    if a["id"] != b["id"]:
+        ids = dict.fromkeys((*a["id"], *b["id"]))
+        mine, theirs = _spread(mine, a["id"], ids), _spread(theirs, b["id"], ids)
+        clusters = [x or y for x, y in zip(mine.clusters, theirs.clusters)]
+        metadata = [x or y for x, y in zip(mine.metadata or (), theirs.metadata or ())] or None
+        mine = replace(mine, clusters=clusters, metadata=metadata)
+    common = [x is not None and y is not None for x, y in zip(mine.values, theirs.values)]
+    sides = (
+        replace(
+            side,
+            values=[v if both else None for v, both in zip(side.values, common)],
+            clusters=mine.clusters,
+            metadata=mine.metadata,
+        )
+        for side in (mine, theirs)
+    )
+    counted = [Counted.of(side, metric) for side in sides]
+    return counted[0], counted[1]
+
+
+def _spread(seen: Seen, own: Sequence[str], ids: Iterable[str]) -> Seen:
+    """Samples at the places of these ids; where it has none, one that says nothing."""
+    where = {id: i for i, id in enumerate(own)}
+    places = [where.get(id) for id in ids]
+
+    def spread(column: Sequence[T], nothing: T) -> list[T]:
+        return [nothing if i is None else column[i] for i in places]
+
+    return Seen(
+        spread(seen.values, None),
+        spread(seen.clusters, ""),
+        None if seen.metadata is None else spread(seen.metadata, {}),
+        None if seen.weights is None else spread(seen.weights, 0.0),
+    )
 
 
 @dataclass(frozen=True)
@@ -253,25 +270,25 @@ def _likeness(cell: CellFolder) -> tuple[str, str, int]:
 
 
 def _compared(a: CellFolder, b: CellFolder) -> list[Pair]:
-    contents = a.contents(), b.contents()
+    columns = a.columns(), b.columns()
     remarks = [
         f"{side}{text}" for side, cell in (("a", a), ("b", b)) if (text := partial_text(cell))
     ]
-    for side, journal in zip("ab", contents):
-        if journal.faults:
-            remarks.append(f"{side}: {len(journal.faults)} damaged lines in its journal")
+    for side, mine in zip("ab", columns):
+        if mine.faults:
+            remarks.append(f"{side}: {mine.faults} damaged lines in its journal")
     if data_digest(a) != data_digest(b):
         remarks.append("other data")
     if a.run.identity.task_version != b.run.identity.task_version:
         remarks.append("other versions of the task")
-    missing = len(contents[0].records.keys() ^ contents[1].records.keys())
+    missing = len(set(columns[0]["id"]) ^ set(columns[1]["id"]))
     if missing and not any("partial" in r for r in remarks):
         remarks.append(f"{missing} samples are in one of the two only")
     theirs = {m.metric for m in b.results.metrics}
     rows = []
     for metric in a.results.metrics:
         if metric.metric in theirs:
-            scores = PairedScores.of(contents[0].records, contents[1].records, metric)
+            scores = PairedScores.of(*columns, metric)
             if scores:
                 rows.append(Pair(a, b, scores, None, tuple(remarks)))
     return rows

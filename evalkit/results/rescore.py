@@ -62,6 +62,7 @@ def rescore(cell: CellFolder, loaded: dict[str, Task] | None = None) -> tuple[Ce
             journal.end(Ending.of(results, [r.id for r in kept]))
         if again or results != cell.results or not target.intact:
             target.write_results(results)
+            target.write_columns(journal)
     return target, changed
 
 

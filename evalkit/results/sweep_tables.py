@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import html
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace as with_changes
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evalkit.columns import Columns
 from evalkit.errors import DataError, UsageError
 from evalkit.files import remove_parts, replace
 from evalkit.results import plots
@@ -37,7 +38,7 @@ from evalkit.results.tables import (
     write_csv,
 )
 from evalkit.stats import holm
-from evalkit.store import CellFolder, CellResults, Record
+from evalkit.store import CellFolder, CellResults
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,15 +74,15 @@ def compare_arms(
     an arm with the same score on every sample has nothing to test. ``quartets``: cells of two
     settings and of both together, for the interactions; their tests are among those corrected for.
     """
-    known: dict[Path, Mapping[str, Record]] = {}
+    known: dict[Path, Columns] = {}
 
-    def records(cell: CellFolder) -> Mapping[str, Record]:
+    def columns(cell: CellFolder) -> Columns:
         if cell.path not in known:
-            known[cell.path] = cell.records()
+            known[cell.path] = cell.columns()
         return known[cell.path]
 
     rows = [
-        _finding(arm, results, records(arm.cell), records(arm.baseline))
+        _finding(arm, results, columns(arm.cell), columns(arm.baseline))
         for arm in arms
         if (results := _results(arm.cell)) and results.metrics
     ]
@@ -113,9 +114,7 @@ def _results(cell: CellFolder) -> CellResults | None:
         return None
 
 
-def _finding(
-    arm: Arm, results: CellResults, records: Mapping[str, Record], base: Mapping[str, Record]
-) -> Finding:
+def _finding(arm: Arm, results: CellResults, samples: Columns, base: Columns) -> Finding:
     metric = results.metrics[0]
     if arm.settings == arm.against:
         kind = Kind.BASELINE
@@ -125,7 +124,7 @@ def _finding(
         kind = Kind.SAME
     else:
         kind = Kind.TRAINED
-    tokens = [r.tokens.vision_in for r in records.values() if r.scored]
+    tokens = [t for t, e in zip(samples["tokens_vision_in"], samples["error"]) if e is None]
     return Finding(
         task=arm.cell.task,
         settings=arm.settings,
@@ -136,7 +135,7 @@ def _finding(
         ci_low=metric.ci_low,
         ci_high=metric.ci_high,
         n=metric.n,
-        scores=None if kind is Kind.BASELINE else PairedScores.of(records, base, metric),
+        scores=None if kind is Kind.BASELINE else PairedScores.of(samples, base, metric),
         p_holm=None,
         mde=None,
         visual_tokens=sum(tokens) / len(tokens) if tokens else None,

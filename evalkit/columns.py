@@ -1,0 +1,161 @@
+"""The records of a cell by column, in a file beside its journal, so that a table of a hundred
+thousand samples reads the columns that it needs and parses no line of the journal.
+
+The first line of ``columns.jsonl`` is a header, every other line one column as a JSON list, in the
+order of the samples' first appearance: the fields of ``records.Record``, its tokens as
+``tokens_<name>`` and its scores as ``score_<metric>`` (null where a sample has none). The file is
+derived: it counts while its header has the digest of the journal as it is now and the checksum of
+its own lines, and is made again otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import from_json
+
+from evalkit.errors import EvalkitError
+from evalkit.files import replace
+from evalkit.records import Record, record_of
+from evalkit.types import Metric, TokenCounts
+from evalkit.units import Seen
+
+SCHEMA_VERSION = 1
+LEAST = 1 << 15
+"""Bytes of a journal from which its columns are worth a file of their own."""
+FIELDS = tuple(f.name for f in fields(Record))
+TOKENS = tuple(f.name for f in fields(TokenCounts))
+PLAIN = tuple(name for name in FIELDS if name not in ("tokens", "scores"))
+"""The fields that are a column each."""
+SCORE = "score_"
+ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
+class Columns:
+    """Records by column. A column is parsed when it is first asked for, and must not be changed."""
+
+    def __init__(
+        self,
+        rows: int,
+        columns: Mapping[str, list[Any] | bytes],
+        faults: int = 0,
+        ended: bool = True,
+    ) -> None:
+        self.rows = rows
+        """How many records there are."""
+        self.faults = faults
+        """Damaged lines of the journal."""
+        self.ended = ended
+        """Whether a run of everything, or the last one, came to its end."""
+        self._columns = dict(columns)
+
+    @classmethod
+    def of(cls, records: Mapping[str, Record], faults: int = 0, ended: bool = True) -> Columns:
+        """The columns of records by id."""
+        rows = [vars(r) for r in records.values()]
+        columns: dict[str, Any] = {name: [r[name] for r in rows] for name in PLAIN}
+        tokens = [vars(r["tokens"]) for r in rows]
+        columns |= {f"tokens_{name}": [t[name] for t in tokens] for name in TOKENS}
+        scores = [r["scores"] for r in rows]
+        metrics = dict.fromkeys(name for s in scores for name in s)
+        columns |= {f"{SCORE}{name}": [s.get(name) for s in scores] for name in metrics}
+        return cls(len(rows), columns, faults, ended)
+
+    def __getitem__(self, name: str) -> list[Any]:
+        """A column by its name. Raises KeyError when there is none."""
+        column = self._columns[name]
+        if not isinstance(column, list):
+            column = self._columns[name] = from_json(column, cache_strings="all")
+        return column
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of all scores, in the order in which they first appear."""
+        return tuple(n.removeprefix(SCORE) for n in self._columns if n.startswith(SCORE))
+
+    def score(self, metric: str) -> list[float | None]:
+        """The samples' values of a metric, None where there is none."""
+        name = f"{SCORE}{metric}"
+        return self[name] if name in self._columns else [None] * self.rows
+
+    def seen(self, metric: Metric) -> Seen:
+        """What a metric needs of the samples."""
+        return Seen(
+            self.score(metric.name),
+            self["cluster"],
+            self["metadata"] if metric.group or metric.units else None,
+            [w or 0.0 for w in self.score(metric.weight)] if metric.weight else None,
+        )
+
+    def records(self) -> dict[str, Record]:
+        """The records by id, in their order."""
+        named = self.metrics
+        values = {name: self[name] for name in PLAIN}
+        values["choices"] = list(map(tuple, values["choices"]))
+        values["logprobs"] = list(map(tuple, values["logprobs"]))
+        values["tokens"] = list(map(_tokens, *(self[f"tokens_{name}"] for name in TOKENS)))
+        scores = zip(*map(self.score, named)) if named else [()] * self.rows
+        values["scores"] = [{k: v for k, v in zip(named, row) if v is not None} for row in scores]
+        rows = zip(*(values[name] for name in FIELDS))
+        return {row[0]: record_of(dict(zip(FIELDS, row))) for row in rows}
+
+    def to_bytes(self, journal: str) -> bytes:
+        """The file's contents; ``journal`` is the digest of the journal that they are of."""
+        lines = [_line(self[name]) for name in self._columns]
+        body = b"".join(lines)
+        header = {
+            "schema_version": SCHEMA_VERSION,
+            "journal": journal,
+            "rows": self.rows,
+            "faults": self.faults,
+            "ended": self.ended,
+            "bytes": {name: len(line) for name, line in zip(self._columns, lines)},
+        }
+        return _line(header | {"checksum": _checksum(header, body)}) + body
+
+
+def read(path: Path, journal: str) -> Columns | None:
+    """The columns in a file; None where there is none, or it is damaged or of another journal than
+    that of this digest.
+    """
+    try:
+        data = path.read_bytes()
+        start = data.index(b"\n") + 1
+        header = from_json(data[: start - 1])
+        known = header["schema_version"] == SCHEMA_VERSION and header["journal"] == journal
+        if not known or header.pop("checksum") != _checksum(header, memoryview(data)[start:]):
+            return None
+        columns = {}
+        for name, size in header["bytes"].items():
+            columns[name] = data[start : start + size]
+            start += size
+        return Columns(header["rows"], columns, header["faults"], header["ended"])
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+        return None
+
+
+def write(path: Path, columns: Columns, journal: str) -> None:
+    """Writes the file as far as that can be done: without it, readers read the journal."""
+    with suppress(EvalkitError):
+        replace(path, columns.to_bytes(journal), durable=False)
+
+
+def _line(value: object) -> bytes:
+    return ENCODER.encode(value).encode("utf-8", "replace") + b"\n"
+
+
+def _checksum(header: Mapping[str, Any], body: bytes | memoryview) -> int:
+    """Of the header, which does not hold it yet, and of all that follows."""
+    return zlib.crc32(body, zlib.crc32(_line(header)))
+
+
+@lru_cache(maxsize=4096)
+def _tokens(*numbers: int) -> TokenCounts:
+    return TokenCounts(*numbers)

@@ -1,0 +1,94 @@
+"""The columns beside a journal say what the journal says, or are not believed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evalkit import columns, journal
+from evalkit.records import Record
+from evalkit.results import load_samples
+from evalkit.store import CellFolder, cells
+from tests.runs import run
+
+
+@pytest.fixture(autouse=True)
+def _any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columns, "LEAST", 0)
+
+
+@pytest.fixture
+def cell(tmp_path: Path) -> CellFolder:
+    return run(tmp_path).cell.stored
+
+
+def parsed(folder: CellFolder) -> dict[str, Record]:
+    """The records by the journal alone."""
+    return journal.read(folder.journal_path).records
+
+
+def test_a_run_leaves_columns_that_say_what_its_journal_says(cell: CellFolder) -> None:
+    written = cell.columns_path.read_bytes()
+    assert cell.columns().records() == cell.records() == parsed(cell) != {}
+    assert cell.columns().metrics == ("exact", "digits")
+    cell.columns_path.unlink()
+    cell.columns()
+    assert cell.columns_path.read_bytes() == written
+
+
+@pytest.mark.parametrize("where", [18, 500])
+@pytest.mark.parametrize("damage", ["cut", "a digit changed", "empty", "a folder", "lost"])
+def test_damaged_columns_are_made_again(cell: CellFolder, damage: str, where: int) -> None:
+    path, expected = cell.columns_path, parsed(cell)
+    whole = path.read_bytes()
+    path.unlink()
+    if damage == "cut":
+        path.write_bytes(whole[:where])
+    elif damage == "a digit changed":
+        at = next(i for i in range(where % len(whole), 0, -1) if chr(whole[i]).isdigit())
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    elif damage == "empty":
+        path.touch()
+    elif damage == "a folder":
+        path.mkdir()
+    assert cell.records() == cell.columns().records() == expected
+    assert damage == "a folder" or path.read_bytes() == whole
+
+
+def test_columns_that_the_journal_has_left_behind_are_not_believed(cell: CellFolder) -> None:
+    stale = cell.columns_path.read_bytes()
+    changed = replace(cell.records()["sum/4"], scores={"exact": 0.0}, text="another")
+    with cell.open_journal("sums:all") as opened:
+        opened.append(changed)
+    cell.columns_path.write_bytes(stale)
+    assert cell.columns().records()["sum/4"] == cell.records()["sum/4"] == changed
+    text = cell.journal_path.read_text()
+    cell.journal_path.write_text(text.replace('"another"', '"another"'[::-1]))  # of equal length
+    assert cell.columns().records() == parsed(cell)
+
+
+def test_columns_that_cannot_be_written_cost_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path, *_: object, **__: object) -> None:
+        raise columns.EvalkitError(f"{path}: can't be written (No space left on device)")
+
+    monkeypatch.setattr(columns, "replace", refused)
+    done = run(tmp_path)
+    assert done.stopped is None and len(done.cell.stored.columns().records()) == 40
+
+
+def test_frames_are_the_same_with_columns_and_without(cell: CellFolder, tmp_path: Path) -> None:
+    lost = Record.of_row("row-9", "no picture")
+    odd = replace(
+        cell.records()["sum/4"], choices=("a", "b"), logprobs=(-1.0, -2.5), metadata={"x": None}
+    )
+    with cell.open_journal("sums:all") as opened:
+        opened.append(lost)
+        opened.append(odd)
+    first = load_samples(tmp_path)  # by the journal, and keeps the columns
+    assert cell.columns_path.is_file() and len(first) == 41
+    assert load_samples(tmp_path).equals(first)
+    assert cells(tmp_path)[0].columns().records()["sum/4"] == odd
