@@ -43,6 +43,8 @@ ANSWER_MAKING = tuple(
 """Modules and packages whose code can change an answer or a score."""
 LAB = "evalkit.lab.trainer"
 """The module whose runs studies keep."""
+STACKED = "evalkit.lab.stacked"
+"""The module that trains them in stacks."""
 OWN = "evalkit.own"
 """The module of the tasks that are given as data."""
 CONTROLS = "evalkit.controls"
@@ -268,7 +270,7 @@ def roots() -> tuple[list[str], dict[str, str]]:
         return {k: v for k, v in sorted(found.items()) if v.startswith("evalkit.")}
 
     adapters = own("evalkit.model_adapters").values()
-    others = [*FAMILIES.values(), LAB, OWN, CONTROLS, LMMS_TASKS]
+    others = [*FAMILIES.values(), LAB, STACKED, OWN, CONTROLS, LMMS_TASKS]
     return list(dict.fromkeys([*adapters, *others])), own("evalkit.tasks")
 
 

@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from evalkit.errors import EvalkitError, UsageError
-from evalkit.lab import analysis, page, phases, schedule, stacked, trainer
+from evalkit.lab import analysis, page, phases, schedule, trainer
 from evalkit.lab.batches import Batch, Condition, Setting, make_batch, token
 from evalkit.lab.schedule import FinishedRun
-from evalkit.lab.study import SIZE, Study, find_study, load_study
+from evalkit.lab.study import Study, find_study, load_study
 from evalkit.lab.trainer import Measurement, Result, Run
 from evalkit.nano.recipe import ModelSize
 from evalkit.nano.train import fresh
@@ -132,7 +132,7 @@ def test_text_is_moved_clamped_and_pushed_away_as_asked() -> None:
 
 
 def test_arms_of_a_seed_share_scenes_and_initialisation_and_other_seeds_do_not() -> None:
-    mrope, rope1d, other = run(), run({"position": "rope1d"}), run(seed=1)
+    mrope, rope1d, other = run(), run({"position": "rope1d"}, text_jitter=9), run(seed=1)
     batches = [
         trainer.training_batch(r, 7, trainer.setting_of(r, fresh(r.recipe)))
         for r in (mrope, rope1d, other)
@@ -304,45 +304,6 @@ def test_a_wrong_study_is_refused_by_file_and_field(
     assert message in str(e.value)
 
 
-def weights_apart(steps: int, batch: int) -> float:
-    """The largest difference of a weight, relative to the largest of its tensor (0.02, the
-    deviation of drawn weights, at least), between a stack of three schemes with two seeds and the
-    same models trained one at a time.
-    """
-    runs = [
-        run(s, seed=seed, model=SIZE, steps=steps, batch=batch)
-        for s in ({}, {"position": "rope1d"}, {"position": "mrope_i", "theta": 10_000.0})
-        for seed in (0, 1)
-    ]
-    worst = 0.0
-    for r, stack in zip(runs, stacked.trained_stack(runs)):
-        alone, _ = trainer.trained(r)
-        for a, b in zip(alone.parameters(), stack.parameters()):
-            size = a.detach().abs().max().clamp(min=0.02)
-            worst = max(worst, float((a - b).detach().abs().max() / size))
-    return worst
-
-
-@pytest.mark.slow
-def test_a_stack_trains_as_one_at_a_time() -> None:
-    assert weights_apart(steps=3, batch=2) < 1e-4
-
-
-@pytest.mark.slow
-def test_a_stack_trains_as_one_at_a_time_for_50_steps() -> None:
-    assert weights_apart(steps=50, batch=8) < 1e-4
-
-
-def test_runs_that_do_not_fit_one_stack_are_refused() -> None:
-    for odd in (run(steps=6), run(start={"steps": 1})):
-        with pytest.raises(UsageError, match=r"differ in (start|steps)"):
-            stacked.trained_stack([run(), odd])
-    with pytest.raises(UsageError, match="no start, no stages"):
-        stacked.trained_stack([run(start={"steps": 1})])
-    with pytest.raises(UsageError, match="asks other questions with every seed"):
-        stacked.trained_stack([run(seed=i, probe="relations", steps=1) for i in range(3)])
-
-
 def test_the_phase_table_says_which_axes_a_scheme_turns() -> None:
     study = load_study(find_study("schemes"))
     arms = {a.name: phases.turns(study, a) for a in study.arms()}
@@ -491,7 +452,7 @@ def test_arms_start_from_one_model_that_read_text_and_adapt_it() -> None:
         run({"position": p}, start={"steps": 2}, learning_rate=1e-12, muon=1e-12)
         for p in ("mrope", "rope1d")
     ]
-    before = [trainer._before(r, r.start) for r in arms]  # type: ignore[arg-type]
+    before = [trainer.begins_with(r, r.start) for r in arms]  # type: ignore[arg-type]
     assert before[0] == before[1] and before[0].switches == {"position": "rope1d"}
     begun = trainer._begun(before[0].model_dump_json(), True)
     torch.manual_seed(0)
@@ -503,7 +464,7 @@ def test_arms_start_from_one_model_that_read_text_and_adapt_it() -> None:
 
 def test_arms_can_start_from_themselves_on_another_probe() -> None:
     r = run({"position": "mrope_i"}, probe="relations", start={"steps": 2, "probe": "where"})
-    before = trainer._before(r, r.start)  # type: ignore[arg-type]
+    before = trainer.begins_with(r, r.start)  # type: ignore[arg-type]
     assert before.probe == "where" and before.switches == r.switches and before.start is None
     assert trainer.train(r, {"trained sizes": Condition(scenes=4)}).conditions
 

@@ -141,4 +141,4 @@ def test_evalkit_study_starts_from_a_checkpoint(
     assert "its vision tower frozen" in page and "How far positions turn" not in page
     assert main([*command, str(random_checkpoint)]) == 0
     assert "nothing to do" in capsys.readouterr().out
-    assert main(["study", str(study), "--device", "cpu"]) == 2
+    assert main(["study", str(study), "--device", "tpu"]) == 2

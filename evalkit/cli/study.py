@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evalkit.cli.options import name_or_path, output_option, talk_options, whole
-from evalkit.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from evalkit.cli.parser import Verbs
     from evalkit.lab.finetune import Checkpoint
+    from evalkit.lab.study import Study
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -22,6 +24,7 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument(
         "study",
+        nargs="+",
         type=name_or_path,
         help="the name of a shipped study (positions, schemes, frames, ...), or a YAML file",
     )
@@ -38,47 +41,88 @@ def add_parser(verbs: Verbs) -> None:
         help="fine-tune this checkpoint with each arm's switches, its vision tower frozen, instead "
         "of training small models: a shipped name, a folder or a hub id",
     )
-    parser.add_argument("--device", help="where a checkpoint is trained (cpu, or cuda if there is)")
+    parser.add_argument(
+        "--device",
+        help="cpu or cuda: where a checkpoint is trained (cuda if there is); without --start, "
+        "where small models of one shape are trained as one stack",
+    )
     parser.add_argument("--dry-run", action="store_true", help="say how many runs are to go")
     talk_options(parser, table=False)
     parser.set_defaults(main=main)
 
 
 def main(args: argparse.Namespace) -> int:
+    from evalkit.lab.schedule import missing
+    from evalkit.lab.study import find_study, load_study
+
+    trainer = trainer_of(args)
+    studies = [load_study(find_study(str(name))) for name in args.study]
+    from_, start = "", ""
+    if args.start:
+        trainer.check([run for study in studies for _, run in study.runs()])
+        from_, start = f"-from-{trainer.folder.name}", f" --start {args.start}"
+    on = " --device cuda" if args.device and args.device != "cpu" and not args.start else ""
+    folders = [args.output / f"{study.name}{from_}" for study in studies]
+    for study, folder in zip(studies, folders):
+        if args.dry_run:
+            total, to_go = len(list(study.runs())), len(missing(study, folder, trainer))
+            print(f"{study.name}: {len(study.arms())} arms, {total} runs, {to_go} to go; {folder}")
+    if not args.dry_run:
+        new = train(list(zip(studies, folders)), trainer, args)
+        for name, study, folder in zip(args.study, studies, folders):
+            command = f"evalkit study {name}{start}{on}"
+            write(study, folder, trainer, command, folder in new, args.start or "")
+    return 0
+
+
+def trainer_of(args: argparse.Namespace) -> Any:
+    """What trains the runs: small models side by side or in stacks, or a checkpoint. Raises
+    UsageError.
+    """
+    from evalkit.lab.schedule import OWN
+    from evalkit.lab.stacked import InStacks
+    from evalkit.models.device import checked_device
+
+    if args.start:
+        return checkpoint(args.start, args.device)
+    return InStacks(checked_device(args.device)) if args.device else OWN
+
+
+def train(studies: list[tuple[Study, Path]], trainer: Any, args: argparse.Namespace) -> set[Path]:
+    """Trains what is missing; returns the folders in which something was."""
     from tqdm import tqdm
 
     from evalkit.lab import page
-    from evalkit.lab.schedule import OWN, Trainer, missing, results, run_missing
-    from evalkit.lab.study import find_study, load_study
+    from evalkit.lab.schedule import missing, run_missing, run_stacked
 
-    trainer: Trainer
-    study = load_study(find_study(str(args.study)))
-    folder, command, trainer = args.output / study.name, f"evalkit study {args.study}", OWN
-    if args.device and not args.start:
-        raise UsageError("--device: only with --start; small models are trained on the CPU")
-    if args.start:
-        trainer = checkpoint(args.start, args.device)
-        trainer.check([run for _, run in study.runs()])
-        folder = args.output / f"{study.name}-from-{trainer.folder.name}"
-        command += f" --start {args.start}"
-    total, to_go = len(list(study.runs())), len(missing(study, folder, trainer))
-    if args.dry_run:
-        print(f"{study.name}: {len(study.arms())} arms, {total} runs, {to_go} to go; {folder}")
-        return 0
-    if to_go == total:
-        page.state_hypotheses(study, folder)
+    to_go = {folder: len(missing(study, folder, trainer)) for study, folder in studies}
+    for study, folder in studies:
+        if to_go[folder] == len(list(study.runs())):
+            page.state_hypotheses(study, folder)
     workers = args.workers or (1 if args.start else os.cpu_count() or 1)
-    with tqdm(total=total, initial=total - to_go, desc=study.name, unit="run") as bar:
-        for done in run_missing(study, folder, workers, trainer):
-            bar.set_postfix_str(f"{done.arm.name}, seed {done.run.seed}", refresh=False)
+    if args.device and not args.start:
+        done = run_stacked(studies, workers, trainer)
+    else:
+        done = ((s, f) for s, to in studies for f in run_missing(s, to, workers, trainer))
+    with tqdm(total=sum(to_go.values()), unit="run") as bar:
+        for study, finished in done:
+            bar.set_description(study.name, refresh=False)
+            bar.set_postfix_str(f"{finished.arm.name}, seed {finished.run.seed}", refresh=False)
             bar.update()
+    return {folder for folder, n in to_go.items() if n}
+
+
+def write(study: Study, folder: Path, trainer: Any, command: str, new: bool, start: str) -> None:
+    """Writes the study's page where it isn't current, and prints what held."""
+    from evalkit.lab import page
+    from evalkit.lab.schedule import results
+
     runs = results(study, folder, trainer)
-    stale = to_go or not page.is_current(study, folder)
+    stale = new or not page.is_current(study, folder)
     if stale:
-        page.write(study, runs, folder, command, args.start or "")
+        page.write(study, runs, folder, command, start)
     print(page.summary(study, runs))
     print(f"{'written' if stale else 'nothing to do'}: {folder / page.PAGE}")
-    return 0
 
 
 def checkpoint(name: str, device: str | None) -> Checkpoint:

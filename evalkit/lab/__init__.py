@@ -4,5 +4,6 @@
 ``batches`` turn the scenes of a probe (``evalkit.probes``) into what a model reads; ``trainer``
 trains and measures one model; ``schedule`` runs what is missing of a study, side by side and
 resumable; ``analysis`` turns runs into effects with intervals, and ``page`` into something to read.
-``stacked`` trains several models in one process.
+``stacked`` trains several models in one process, with the optimisers of ``steps``, on what
+``packed`` has drawn.
 """

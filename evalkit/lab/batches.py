@@ -96,10 +96,7 @@ class Batch:
     @property
     def mask(self) -> Tensor:
         """Who sees whom [scenes, 1, tokens, tokens]: earlier ones, shared or its own question's."""
-        same = (self.owner[:, None, :] == -1) | (self.owner[:, None, :] == self.owner[:, :, None])
-        n = self.owner.shape[1]
-        earlier = torch.ones(n, n, dtype=torch.bool, device=same.device).tril()
-        return ((same & earlier) | torch.eye(n, dtype=torch.bool, device=same.device))[:, None]
+        return sees(self.owner)
 
     @property
     def asked(self) -> Tensor:
@@ -114,9 +111,13 @@ class Batch:
         return Batch(**moved)
 
 
-def with_contents(batch: Batch, ids: Tensor, glyph: Tensor) -> Batch:
-    """The batch with other token ids and cell pictures, in the same places."""
-    return replace(batch, ids=ids, glyph=glyph)
+def sees(owner: Tensor) -> Tensor:
+    """``Batch.mask`` [..., 1, tokens, tokens] of owners [..., tokens]."""
+    same = (owner[..., None, :] == -1) | (owner[..., None, :] == owner[..., :, None])
+    n = owner.shape[-1]
+    earlier = torch.ones(n, n, dtype=torch.bool, device=owner.device).tril()
+    itself = torch.eye(n, dtype=torch.bool, device=owner.device)
+    return ((same & earlier) | itself)[..., None, :, :]
 
 
 @lru_cache(maxsize=256)
@@ -209,15 +210,17 @@ def make_batch(
 ) -> Batch:
     """Scenes of these grids with their questions.
 
-    ``jitter``: the text of each scene starts 0 to so many steps further away, drawn for the scene.
+    ``jitter``: the text of each scene starts 0 to so many steps further away, drawn apart from the
+    contents, so that arms with and without it see the same scenes.
     """
     rows, allowed, patches, shapes = [], [], [], []
     shows = setting.pictures.shows
-    for cells in grids:
+    (apart,) = contents.spawn(1)
+    for cells, moved in zip(grids, apart.integers(0, jitter + 1, len(grids))):
         scene = setting.probe.scene(contents, cells)
         marks = shown(setting.probe, scene, condition.view, contents)
         filler = scene.filler if condition.filler is None else condition.filler
-        shift = condition.moved + (int(contents.integers(0, jitter + 1)) if jitter else 0)
+        shift = condition.moved + int(moved)
         grid = setting.pictures.grid(cells)
         glyphs = [0] * (grid[0] * grid[1] * grid[2])
         if shows.drawn:

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from evalkit.files import remove_parts, replace, replace_json
@@ -144,8 +143,8 @@ def text(
         "",
         f"{len(arms)} arms, {each} seeds each, {study.steps} steps of {study.batch} "
         f"scenes, {parameters / 1e6:.2f} million parameters; initialisation and scenes are those "
-        f"of the seed, the same in all arms. {len(runs)} runs, {seconds / 60:.0f} minutes of "
-        f"processor time, torch {torch.__version__}, {datetime.now(UTC):%Y-%m-%d}.",
+        f"of the seed, the same in all arms. {len(runs)} runs, {_time(seconds)} in all"
+        f"{_where(runs)}, {datetime.now(UTC):%Y-%m-%d}.",
         "",
         f"What it doesn't say: {_limits(study, parameters, start)}",
         "",
@@ -157,6 +156,16 @@ def text(
         "",
     ]
     return "\n".join(lines)
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"
+
+
+def _where(runs: Sequence[FinishedRun]) -> str:
+    """The devices and versions of torch that the runs' results name."""
+    made = sorted({f.result.made for f in runs} - {""})
+    return f" ({'; '.join(made)})" if made else ""
 
 
 def _limits(study: Study, parameters: int, start: str) -> str:

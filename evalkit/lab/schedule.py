@@ -1,4 +1,5 @@
-"""Runs what is missing of a study: twins side by side, one thread each, kept as each ends.
+"""Runs what is missing of a study: models side by side, one thread each, kept as each ends; or in
+stacks on a device, kept as each stack ends.
 
 ``runs.jsonl`` in the study's folder has one line a finished run, by the digest of everything that
 decides it. A killed study loses the runs in hand and nothing else, and gives the same numbers.
@@ -10,8 +11,9 @@ import fcntl
 import json
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
 from io import FileIO
 from multiprocessing import get_context
@@ -20,6 +22,7 @@ from typing import Any, Protocol
 
 from evalkit.errors import DataError, EvalkitError
 from evalkit.lab.batches import Condition
+from evalkit.lab.stacked import InStacks, Job, order, stackable, stacks, train_job
 from evalkit.lab.study import Arm, Study
 from evalkit.lab.trainer import Result, Run, train
 from evalkit.nano.train import begin_worker
@@ -103,24 +106,77 @@ def run_missing(
                 done, _ = wait(under_way, return_when=FIRST_COMPLETED)
                 for future in done:
                     arm, run = under_way.pop(future)
-                    result = future.result()
-                    _append(file, trainer.key(run, study.conditions), arm, run, result)
-                    yield FinishedRun(arm, run, result)
+                    done_run = FinishedRun(arm, run, future.result())
+                    _append(file, [(trainer.key(run, study.conditions), done_run)])
+                    yield done_run
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _append(file: FileIO, key: str, arm: Arm, run: Run, result: Result) -> None:
-    line = {
-        "schema_version": SCHEMA_VERSION,
-        "key": key,
-        "arm": arm.name,
-        "seed": run.seed,
-        "rate": run.rate,
-        "result": result.to_json(),
-    }
+def run_stacked(
+    studies: Sequence[tuple[Study, Path]], workers: int, trainer: InStacks
+) -> Iterator[tuple[Study, FinishedRun]]:
+    """Trains what is missing of several studies in stacks on the trainer's device, one after the
+    other, while ``workers`` processes draw what they read and train the runs that no stack takes.
+
+    Raises EvalkitError as ``run_missing`` does.
+    """
+    with (
+        ExitStack() as files,
+        ProcessPoolExecutor(
+            workers, mp_context=get_context("spawn"), initializer=begin_worker
+        ) as pool,
+    ):
+        jobs: list[tuple[Study, FileIO, list[tuple[Arm, Run]], Job]] = []
+        alone: list[tuple[Study, FileIO, tuple[Arm, Run]]] = []
+        for study, folder in studies:
+            to_go = missing(study, folder, trainer)
+            if not to_go:
+                continue
+            file = files.enter_context(_locked(folder / RUNS))
+            fit = [pair for pair in to_go if stackable(pair[1])]
+            for group in stacks([run for _, run in fit]):
+                members = [fit[i] for i in group]
+                job = order(pool, [run for _, run in members], study.conditions)
+                jobs.append((study, file, members, job))
+            alone += [(study, file, pair) for pair in to_go if not stackable(pair[1])]
+        under_way = {
+            pool.submit(trainer.train, run, study.conditions): (study, file, [(arm, run)])
+            for study, file, (arm, run) in alone
+        }
+
+        def kept(
+            study: Study, file: FileIO, members: list[tuple[Arm, Run]], given: Sequence[Result]
+        ) -> Iterator[tuple[Study, FinishedRun]]:
+            done = [FinishedRun(arm, run, r) for (arm, run), r in zip(members, given)]
+            _append(file, [(trainer.key(f.run, study.conditions), f) for f in done])
+            yield from ((study, f) for f in done)
+
+        try:
+            for study, file, members, job in jobs:
+                yield from kept(study, file, members, train_job(job, trainer.device))
+            for future in as_completed(under_way):
+                yield from kept(*under_way[future], [future.result()])
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _append(file: FileIO, runs: Sequence[tuple[str, FinishedRun]]) -> None:
+    """Keeps finished runs, by their keys, in one write."""
+    lines = [
+        {
+            "schema_version": SCHEMA_VERSION,
+            "key": key,
+            "arm": f.arm.name,
+            "seed": f.run.seed,
+            "rate": f.run.rate,
+            "result": f.result.to_json(),
+        }
+        for key, f in runs
+    ]
     try:
-        rest = memoryview(json.dumps(line, allow_nan=False).encode() + b"\n")
+        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+        rest = memoryview(text.encode())
         while rest:
             rest = rest[file.write(rest) :]
         os.fsync(file.fileno())

@@ -44,6 +44,8 @@ from evalkit.probes.scene import Cells, Probe, Range
 
 LOGGED = 20
 """Steps in a row of the learning curve."""
+MEASURED = 40
+"""Scenes of a batch on which models are measured."""
 START_REACH = 4
 """Text is trained up to so many times further out than a scene's own tokens reach."""
 
@@ -176,14 +178,15 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run left: processor seconds, parameters, its learning curve, and by condition and kind
-    what was measured.
+    """What a run left: processor seconds, parameters, its learning curve, by condition and kind
+    what was measured, and on what (torch and device).
     """
 
     seconds: float
     parameters: int
     curve: tuple[CurvePoint, ...]
     conditions: Mapping[str, Mapping[str, Measurement]]
+    made: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -198,6 +201,7 @@ class Result:
                 c: {k: Measurement(**m) for k, m in kinds.items()}
                 for c, kinds in raw["conditions"].items()
             },
+            raw.get("made", ""),
         )
 
 
@@ -211,6 +215,7 @@ def train(run: Run, conditions: Mapping[str, Condition]) -> Result:
         sum(p.numel() for p in model.parameters()),
         curve,
         measured,
+        f"torch {torch.__version__}, CPU",
     )
 
 
@@ -219,7 +224,7 @@ def trained(run: Run) -> tuple[Any, tuple[CurvePoint, ...]]:
     torch.manual_seed(run.seed)
     model: Any = fresh(run.recipe)
     if run.start:
-        before = _before(run, run.start)
+        before = begins_with(run, run.start)
         model.load_state_dict(_begun(before.model_dump_json(), not run.start.probe))
     setting = setting_of(run, model)
     curve = tuple(fitted(model, run, (training_batch(run, s, setting) for s in range(run.steps))))
@@ -251,7 +256,7 @@ def fitted(model: Any, run: Run, batches: Iterator[Batch]) -> Iterator[CurvePoin
             totals = Totals(totals.kinds)
 
 
-def _before(run: Run, start: Start) -> Run:
+def begins_with(run: Run, start: Start) -> Run:
     """The training that a run starts from. Arms share that of text but for the base of the
     frequencies, which is one of the text model.
     """
@@ -269,12 +274,19 @@ def _begun(run_json: str, words: bool) -> Mapping[str, Tensor]:
     run = Run.model_validate_json(run_json)
     torch.manual_seed(run.seed)
     model: Any = fresh(run.recipe)
-    setting = replace(setting_of(run, model), words=words)
-    jitter = START_REACH * run.trained.most if words else run.text_jitter
-    batches = (training_batch(run, s, setting, "start", jitter) for s in range(run.steps))
-    for _ in fitted(model, run, batches):
+    for _ in fitted(model, run, start_batches(run, setting_of(run, model), words)):
         pass
     return {k: v.detach().clone() for k, v in model.state_dict().items()}
+
+
+def start_batches(run: Run, setting: Setting, words: bool) -> Iterator[Batch]:
+    """The batches of a training that others start from, of scenes of its own; those of text reach
+    far.
+    """
+    setting = replace(setting, words=words)
+    jitter = START_REACH * run.trained.most if words else run.text_jitter
+    for step in range(run.steps):
+        yield training_batch(run, step, setting, "start", jitter)
 
 
 def setting_of(run: Run, model: Any, condition: Condition = Condition()) -> Setting:
@@ -359,18 +371,24 @@ def _decoded(model: Any, x: Tensor, cos: Tensor, sin: Tensor, batch: Batch) -> T
 
 @torch.no_grad()
 def measure(model: Any, name: str, condition: Condition, run: Run) -> dict[str, Measurement]:
-    """Measures one condition, on scenes that all arms of a seed share and other seeds don't."""
-    contents = stream("dev", 1000 + run.seed, zlib.crc32(name.encode()))
-    setting = setting_of(run, model, condition)
-    totals = Totals(setting.probe.kinds)
-    cells = condition.cells or run.trained
-    for start in range(0, condition.scenes, 40):
-        grids = [cells.draw(contents) for _ in range(min(40, condition.scenes - start))]
-        batch = make_batch(grids, contents, setting, condition)
+    """Measures one condition."""
+    totals = Totals(run.asks().kinds)
+    for batch in test_batches(run, name, condition, setting_of(run, model, condition)):
         logits, labels, kinds = answer_logits(model, batch)
         nll = F.cross_entropy(logits, labels, reduction="none")
         totals.add(nll, logits, labels, kinds, batch.allowed)
     return totals.measured()
+
+
+def test_batches(run: Run, name: str, condition: Condition, setting: Setting) -> Iterator[Batch]:
+    """What a condition is measured on: scenes that all arms of a seed share and other seeds
+    don't.
+    """
+    contents = stream("dev", 1000 + run.seed, zlib.crc32(name.encode()))
+    cells = condition.cells or run.trained
+    for start in range(0, condition.scenes, MEASURED):
+        grids = [cells.draw(contents) for _ in range(min(MEASURED, condition.scenes - start))]
+        yield make_batch(grids, contents, setting, condition)
 
 
 class Totals:

@@ -123,7 +123,7 @@ class MaskedProduct:
     """
 
     def __init__(self, mask: Tensor) -> None:
-        self.bias = torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, float("-inf"))
+        self.bias = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, float("-inf"))
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         groups = q.shape[2] // k.shape[2]
@@ -244,16 +244,21 @@ def optimisers_of(recipe: Recipe, model: Qwen2VL) -> list[torch.optim.Optimizer]
     return out
 
 
-def set_rates(recipe: Recipe, step: int, optimisers: list[torch.optim.Optimizer]) -> None:
-    """Sets learning rates for a step. Parameter groups whose factor is 0 in this stage are frozen
-    (``requires_grad=False``).
-    """
-    stage, now = recipe.stage(step), rate(recipe, step)
-    factor = {
+def factors(recipe: Recipe, step: int) -> dict[str, float]:
+    """The factor on the rates of each half of the model in the stage that a step belongs to."""
+    stage = recipe.stage(step)
+    return {
         "vision": stage.vision,
         "language": stage.language,
         "merger": max(stage.vision, stage.language),
     }
+
+
+def set_rates(recipe: Recipe, step: int, optimisers: list[torch.optim.Optimizer]) -> None:
+    """Sets learning rates for a step. Parameter groups whose factor is 0 in this stage are frozen
+    (``requires_grad=False``).
+    """
+    now, factor = rate(recipe, step), factors(recipe, step)
     for optimiser in optimisers:
         for group in optimiser.param_groups:
             group["lr"] = group["rate"] * now * factor[group["half"]]

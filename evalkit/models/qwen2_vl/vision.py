@@ -134,9 +134,15 @@ class VisionTransformer(nn.Module):
         """Features [sum of t * h * w / 4, output] of packed patches [sum of t * h * w, 1176],
         items in the order of grids.
         """
+        device = patches.device
+        cos, sin = rotations(grids, self.config, self.switches, device)
+        return self.read(patches, cos, sin, scopes(grids, self.switches, device))
+
+    def read(self, patches: Tensor, cos: Tensor, sin: Tensor, segments: Segments) -> Tensor:
+        """``forward`` with what follows from the grids given: rotations [patches, head_dim], and
+        which patches see each other.
+        """
         x = self.patch_embed(patches)  # [patches, width]
-        cos, sin = rotations(grids, self.config, self.switches, x.device)
-        segments = scopes(grids, self.switches, x.device)
         for block in self.blocks:
             x = block(x, cos, sin, segments)
         return self.merger(x)
