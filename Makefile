@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PIP := install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all test-browser test-lmms test-oldest test-newest check audit fuzz docs nano twins clean
+.PHONY: demo test test-all test-browser test-lmms test-ray test-oldest test-newest check audit fuzz docs nano twins clean
 
 $(STAMP): pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv .venv
@@ -21,7 +21,7 @@ test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-all: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'not browser and not lmms'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'not browser and not lmms and not ray'
 
 # The report in headless Chromium: Debian's package, installed when there is none (CHROMIUM=path names another).
 test-browser: $(STAMP)
@@ -37,6 +37,11 @@ test-lmms:
 	# Nothing that is tested here needs it.
 	build/lmms/bin/python -c 'import torchvision' 2> /dev/null || build/lmms/bin/pip uninstall -q -y torchvision
 	build/lmms/bin/python -m pytest -m lmms
+
+# Runs over a Ray cluster of three nodes on this machine, one of which is killed.
+test-ray: $(STAMP)
+	$(BIN)/pip $(PIP) -c constraints.txt -e '.[ray]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ray
 
 # The lowest releases that pyproject.toml allows, and the newest ones, each in an environment of its own.
 test-oldest:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from evalkit.cell import Cell
-    from evalkit.executor import LocalExecutor
+    from evalkit.executor import Executor
     from evalkit.results.agreement import Agreement
     from evalkit.results.report.server import Server
     from evalkit.results.sweep_values import Findings
@@ -161,7 +161,7 @@ class Plan:
     selections: tuple[Selection, ...]
     unable: Mapping[str, str]
     fresh: bool = False
-    executor: LocalExecutor | None = None
+    executor: Executor | None = None
     shard: Shard | None = None
 
     def run(self, progress: bool = True, command: str = "") -> Evaluation:
@@ -255,6 +255,7 @@ def evaluate(
     name: str | None = None,
     step: int | None = None,
     fresh: bool = False,
+    executor: str = "",
     devices: str = "",
     shard: str = "",
     progress: bool = True,
@@ -292,6 +293,9 @@ def evaluate(
     fresh: asks again what was answered before; the old answers are set aside, not deleted.
     devices: a worker process for each: ``"cuda:0-3"``, ``"cpu:2"``, ``"auto"``; answers are those
         of one process.
+    executor: ``"local"`` for those workers; ``"ray"``, ``"ray:HOST:PORT"`` for the nodes of a Ray
+        cluster, of which ``devices`` says what one worker takes: ``"cuda"``, ``"cpu"``, or
+        ``"cpu:8"`` for eight at most.
     shard: ``"2/3"``: asks the second of three parts, beside runs of the others into the same
         ``output``; the last of them to end completes the results.
     arguments: switches and the adapter's own settings, ``position="rope1d"``, ``dtype="bfloat16"``.
@@ -319,6 +323,7 @@ def evaluate(
             name=name,
             step=step,
             fresh=fresh,
+            executor=executor,
             devices=devices,
             shard=shard,
             arguments=arguments,
@@ -344,6 +349,7 @@ def plan(
     name: str | None = None,
     step: int | None = None,
     fresh: bool = False,
+    executor: str = "",
     devices: str = "",
     shard: str = "",
     arguments: Mapping[str, Any] | None = None,
@@ -364,8 +370,8 @@ def plan(
     shots = {t.full_name: f"{t.name}:{asking.shots_from}" for t in chosen if asking.shots}
     paths = check_data(data or {}, [*(t.full_name for t in chosen), *shots.values()])
     folder = _path(output).absolute()
-    executor = executor_of(adapter, model, arguments or {}, devices) if devices else None
-    built = build_adapter(adapter, model, executor.arguments if executor else arguments or {})
+    workers = executor_of(adapter, model, arguments or {}, devices, executor)
+    built = build_adapter(adapter, model, workers.arguments if workers else arguments or {})
     title = "in memory" if _module(model) is not None else _expanded(cast("str | Path", model))
     cells, selections, unable = [], [], {}
     for task in chosen:
@@ -381,7 +387,7 @@ def plan(
             raise
         except EvalkitError as e:
             unable[task.full_name] = str(e)
-    return Plan(tuple(cells), tuple(selections), unable, fresh, executor, part)
+    return Plan(tuple(cells), tuple(selections), unable, fresh, workers, part)
 
 
 def tasks_of(
@@ -629,17 +635,32 @@ def executor_of(
     adapter: str | type[ModelAdapter] | ModelAdapter,
     model: str | Path | nn.Module,
     arguments: Mapping[str, Any],
-    devices: str,
-) -> LocalExecutor:
-    """Workers that answer as the adapter would. Raises UsageError for what can't be spread."""
-    from evalkit.executor import LocalExecutor, devices_of
+    devices: str = "",
+    executor: str = "",
+) -> Executor | None:
+    """Workers that answer as the adapter would; None for none. Raises UsageError for what can't be
+    spread.
+    """
+    if not devices and not executor:
+        return None
+    from evalkit.executor import devices_of, replicas_of
 
     if isinstance(adapter, ModelAdapter) or not isinstance(model, str | Path):
         raise UsageError("devices: workers build adapter and model themselves; give their names")
     if "device" in arguments:
         raise UsageError("give device or devices, not both")
     name = _expanded(adapter) if isinstance(adapter, str) else adapter
-    return LocalExecutor(name, _expanded(model), arguments, devices_of(devices))
+    kind, _, address = executor.partition(":")
+    if kind == "ray":
+        from evalkit.executor.cluster import ClusterExecutor
+
+        device, most = replicas_of(devices or "auto")
+        return ClusterExecutor(name, _expanded(model), arguments, address, device, most)
+    if executor not in ("", "local"):
+        raise UsageError(f"executor {executor!r}: expected local, ray or ray:HOST:PORT")
+    from evalkit.executor.local import LocalExecutor
+
+    return LocalExecutor(name, _expanded(model), arguments, devices_of(devices or "auto"))
 
 
 def check_data(data: Mapping[str, str | Path], names: Sequence[str]) -> dict[str, Path]:

@@ -56,7 +56,7 @@ from evalkit.types import (
 )
 
 if TYPE_CHECKING:
-    from evalkit.executor import LocalExecutor
+    from evalkit.executor import Executor
     from evalkit.selection import Shard
 
 logger = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ def run_cell(
     fresh: bool = False,
     progress: bool = True,
     command: str = "",
-    executor: LocalExecutor | None = None,
+    executor: Executor | None = None,
     shard: Shard | None = None,
 ) -> Outcome:
     """Runs what is missing of a cell and writes its results. What goes wrong with a sample is

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 import evalkit
-from evalkit.errors import UsageError
-from evalkit.executor import BATCH, LocalExecutor, _Source, devices_of
+from evalkit.errors import EvalkitError, UsageError
+from evalkit.executor import devices_of, replicas_of
+from evalkit.executor.backlog import BATCH, Backlog
+from evalkit.executor.local import LocalExecutor
 from evalkit.store import cells
 from evalkit.types import Image, Message, Request, Text
 
@@ -42,13 +44,26 @@ def test_devices_that_are_none_are_refused(text: str) -> None:
         devices_of(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "replicas"), [("cuda", ("cuda", 0)), ("cpu:8", ("cpu", 8)), ("auto", ("auto", 0))]
+)
+def test_what_a_replica_takes_is_read(text: str, replicas: tuple[str, int]) -> None:
+    assert replicas_of(text) == replicas
+
+
+@pytest.mark.parametrize("text", ["cuda:0-3", "cuda:1", "cpu:0", "", "4"])
+def test_what_no_replica_can_take_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="on a Ray cluster"):
+        replicas_of(text)
+
+
 def request(i: int, picture: int) -> Request:
     parts = (Image(f"p{picture}".encode()), Text(str(i)))
     return Request(str(i), (Message("user", parts),))
 
 
 def test_batches_keep_pictures_together_and_shrink_at_the_end() -> None:
-    source = _Source(iter([request(i, i // 3) for i in range(200)]))
+    source = Backlog(iter([request(i, i // 3) for i in range(200)]))
     batches = []
     while not source.done:
         batches.append([int(r.id) for r in source.take(2)])
@@ -60,7 +75,7 @@ def test_batches_keep_pictures_together_and_shrink_at_the_end() -> None:
 def test_questions_without_pictures_or_all_of_one_are_shared_out_too() -> None:
     text = Request("1", (Message("user", (Text("1"),)),))
     for requests in ([text] * 200, [request(i, 0) for i in range(200)]):
-        source, sizes = _Source(iter(requests)), []
+        source, sizes = Backlog(iter(requests)), []
         while not source.done:
             sizes.append(len(source.take(2)))
         assert sum(sizes) == 200 and max(sizes) <= 2 * BATCH and len(sizes) > 3
@@ -121,9 +136,21 @@ def test_a_worker_that_can_not_start_is_said(tmp_path: Path) -> None:
     assert any("worker on cpu: " in e and "no such weights" in e for e in done.errors)
 
 
+def test_devices_whose_workers_never_come_up_are_given_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    executor = LocalExecutor(FRAIL, "dies loading", {}, ["cpu"])
+    with pytest.raises(EvalkitError, match="no worker is left; the last, on cpu, ended with exit"):
+        list(executor.generate([request(1, 1)]))
+    executor.close()
+    assert executor.deaths == 3 and "while it loaded the model" in caplog.text
+
+
 def test_what_can_not_be_spread_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="takes no device"):
         evalkit.evaluate(SUMS, "m", adapter=FRAIL, output=tmp_path, devices="cuda:0-1")
+    with pytest.raises(UsageError, match="expected local, ray"):
+        evalkit.evaluate(SUMS, "m", adapter=FRAIL, output=tmp_path, executor="dask")
     with pytest.raises(UsageError, match="not both"):
         evalkit.evaluate("docvqa", output=tmp_path, devices="cpu:2", device="cpu")
 

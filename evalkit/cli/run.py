@@ -95,8 +95,10 @@ def add_parser(verbs: Verbs) -> None:
     how.add_argument("--name", metavar="LABEL", help="what tables call the model")
     how.add_argument(
         "--executor",
-        choices=("local",),
-        help="worker processes on this machine, one for each of --devices",
+        default="",
+        metavar="local|ray[:HOST:PORT]",
+        help="workers: processes on this machine, one for each of --devices; or the nodes of a Ray "
+        "cluster, one of --devices (cpu, cuda) each",
     )
     how.add_argument(
         "--devices",
@@ -151,7 +153,8 @@ def main(args: argparse.Namespace) -> int:
         name=args.name,
         fresh=args.fresh,
         shard=args.shard,
-        devices=args.devices or ("auto" if args.executor else ""),
+        executor=args.executor,
+        devices=args.devices,
         arguments=adapter_arguments(args),
     )
     if args.dry_run:
@@ -186,7 +189,7 @@ def _dry_run(plan: Plan, as_json: bool) -> int:
             to_go = "" if o.total is None else f" of {o.total}; {o.total - o.scored} to go"
             print(f"{o.task}: {o.scored}{to_go}; {near(o.cell)}")
         if plan.executor:
-            print(f"workers: {', '.join(plan.executor.devices)}")
+            print(f"workers: {plan.executor.outlook}")
         for cell in plan.cells:
             if cell.task.file:
                 print("\n\n".join([f"\n{cell.name}:", *shown_samples(cell.task, cell.data)]))

@@ -15,7 +15,7 @@ from evalkit.errors import CheckpointError
 
 class Frail(ModelAdapter):
     """Answers each request with its id. ``killed by N`` dies at the request N, ``slow`` takes its
-    time, ``never ready`` can't be built in a worker.
+    time, ``never ready`` can't be built in a worker, ``dies loading`` ends its process.
     """
 
     name = "frail"
@@ -24,6 +24,8 @@ class Frail(ModelAdapter):
         self.model = model
         if model == "never ready" and parent_process() is not None:
             raise CheckpointError("no such weights")
+        if model == "dies loading":
+            os._exit(9)
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:
