@@ -155,6 +155,8 @@ class Decode:
             seen = span if together == len(lengths) else int(lengths[block].max()) + 1
             # [rows of the block, 1, 1, seen]: True at what the row holds and at the new token
             mask = (torch.arange(seen, device=cache.device) <= lengths[block, None])[:, None, None]
+            if cache.device.type == "cuda":  # kernels add a mask, and convert a boolean one anew
+                mask = torch.zeros_like(mask, dtype=cache.dtype).masked_fill_(~mask, -torch.inf)
             self.blocks.append((block, seen, mask))
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from evalkit.engine.budget import raises_out_of_memory
 from evalkit.engine.cache import KVCache, Prefill
 from evalkit.engine.decode import DecodeRunner, argmax_tokens
 from evalkit.engine.features import FeatureCache
-from evalkit.engine.interface import EngineModel
+from evalkit.engine.interface import Attend, EngineModel
+from evalkit.engine.packed import PackedPrefill, can_pack
 from evalkit.engine.sampling import drawn
 from evalkit.engine.sequence import Group, RunningSequence, Stats
 
@@ -119,7 +120,14 @@ class ModelRunner:
         x = model.embed(ids, features)  # [1, tokens, hidden]
         # [components, tokens] -> [components, 1 (batch), tokens]
         cos, sin = model.rotary(torch.cat(packed_positions, dim=1)[:, None].to(model.device))
-        return model.decode(x, cos, sin, Prefill(pack, cache, model.device), ids)[0], positions
+        return model.decode(x, cos, sin, self._attend(pack, cache), ids)[0], positions
+
+    def _attend(self, pack: list[Group], cache: KVCache | None) -> Attend:
+        """How the prompts of a pack attend; the packed kernel wants keys as wide as values."""
+        model, shape = self.model, self.model.cache_shape
+        if shape.key_dim == shape.value_dim and can_pack(model.device, model.dtype):
+            return PackedPrefill(pack, cache, model.device)
+        return Prefill(pack, cache, model.device)
 
 
 def _chosen(running: list[RunningSequence], likeliest: list[int], logits: Tensor) -> list[int]:

@@ -8,16 +8,16 @@ The vision tower's is ``Segments`` over packed patches [patches, heads, head_dim
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from functools import cached_property, lru_cache
-from itertools import accumulate, groupby
-from typing import Any
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import groupby
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from evalkit.engine.interface import Attend
+from evalkit.engine.packed import Lengths, can_pack, packed_attention
 
 
 def causal(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -94,23 +94,20 @@ class Segments:
     """
 
     def __init__(self, lengths: Sequence[int], device: torch.device | str) -> None:
-        self.lengths, self.device, self.longest = lengths, device, max(lengths)
+        self.lengths, self.device = lengths, device
         self.equal = [(n, sum(1 for _ in same)) for n, same in groupby(lengths)]
 
     @cached_property
-    def ends(self) -> Tensor:
-        """[segments + 1]: where each begins, and the end (``cu_seqlens``)."""
-        return torch.tensor([0, *accumulate(self.lengths)], dtype=torch.int32).to(self.device)
+    def packed(self) -> Lengths:
+        """The segments as the variable-length kernel wants them."""
+        return Lengths(self.lengths, self.device)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Full attention inside each segment; q, k, v and the result are [patches, heads,
         head_dim].
         """
-        half_on_gpu = q.is_cuda and q.dtype != torch.float32
-        if half_on_gpu and len(self.equal) > 1 and (varlen := _varlen_attention()):
-            attended = varlen(q, k, v, self.ends, self.ends, self.longest, self.longest)
-            assert isinstance(attended, Tensor)
-            return attended
+        if len(self.equal) > 1 and can_pack(q.device, q.dtype):
+            return packed_attention(q, k, v, self.packed, self.packed)
         out, start = [], 0
         for n, count in self.equal:
             rows = slice(start, start := start + n * count)
@@ -118,15 +115,6 @@ class Segments:
             parts = [x[rows].unflatten(0, (count, n)).transpose(1, 2) for x in (q, k, v)]
             out.append(full_attention(*parts).transpose(1, 2).flatten(0, 1))
         return torch.cat(out) if len(out) > 1 else out[0]
-
-
-@lru_cache(maxsize=1)
-def _varlen_attention() -> Callable[..., Any] | None:
-    try:
-        from torch.nn.attention.varlen import varlen_attn  # takes more than a second
-    except ImportError:  # torch before 2.10
-        return None
-    return varlen_attn
 
 
 def full_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
