@@ -1,10 +1,9 @@
 """The engine measured: items and tokens a second, time by stage, fraction of the roofline, beside
 `transformers` in the same run, in turn.
 
-The roofline is that of the linear layers: the time that they alone would take, each image and
-shared prefix once, at the rate that a 2048-cubed product (8192 on a GPU) reaches on this device in
-the same run. Pixels and prompts are random; both sides get the same patches, the same ids and the
-same number of new tokens, and the answers are compared.
+The roofline (``evalkit.roofline``) is counted at the rates that a 2048-cubed product (8192 on a
+GPU) and a copy reach on this device in the same run. Pixels and prompts are random; both sides get
+the same patches, the same ids and the same number of new tokens, and the answers are compared.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import platform
 import resource
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -29,13 +29,22 @@ from evalkit.engine import Engine, EngineModel, Prompt, Visual
 from evalkit.errors import UsageError
 from evalkit.models.device import DTYPES
 from evalkit.models.limits import Limits
-from evalkit.models.registry import FAMILIES, Bench, LinearWeights, family, family_of
+from evalkit.models.registry import FAMILIES, Bench, family, family_of
+from evalkit.roofline import Floor, Work, floor, work
 
 Answers = dict[str, tuple[int, ...]]
-PAGES = {"documents": (1092, 1372, 10), "questions": (448, 616, 10), "decode": (224, 224, 256)}
+PAGES = {
+    "documents": (1092, 1372, 10),
+    "questions": (448, 616, 10),
+    "decode": (224, 224, 256),
+    "video": (364, 448, 10),
+}
 """Height and width in pixels of the pages of a load, and new tokens a question."""
+FRAMES = 64
+"""Of a clip, in the load of videos."""
 QUESTIONS = 4
 """Questions a page, in the load of that name."""
+OURS, FLOAT32, COMPILED = "evalkit", "evalkit, float32", "evalkit, compiled"
 FIRST = "evalkit, the first question of every page"
 """A side of that load, timed in turn with the others."""
 
@@ -45,7 +54,8 @@ class Load:
     """``images``: one question an image of 224 to 800 by 224 to 600 pixels, 4 to 48 new tokens.
     ``documents``: one question a page of 1,911 visual tokens, 10 new tokens, as in DocVQA.
     ``questions``: four questions a page of 352 visual tokens, 10 new tokens. ``decode``: one
-    question a picture of 64 visual tokens, 256 new tokens."""
+    question a picture of 64 visual tokens, 256 new tokens. ``video``: one question a clip of 64
+    frames and 6,656 visual tokens, 10 new tokens."""
 
     name: str
     items: int
@@ -62,7 +72,8 @@ class Load:
                 out.append(_ask(family, config, rng, page, len(out), new))
                 continue
             height, width, new = PAGES[self.name]
-            page = _page(family, rng, height, width, len(out))
+            show = _clip if self.name == "video" else _page
+            page = show(family, rng, height, width, len(out))
             head = _text(rng, 20)
             questions = QUESTIONS if self.name == "questions" else 1
             for _ in range(min(questions, self.items - len(out))):
@@ -75,6 +86,13 @@ def _page(family: Bench, rng: np.random.Generator, height: int, width: int, key:
     processor = family.processor()
     image = Image.fromarray(small).resize((width, height))
     patches, media = processor.image_patches(image, Limits())
+    return Visual(patches, media, key, processor.normalise)
+
+
+def _clip(family: Bench, rng: np.random.Generator, height: int, width: int, key: int) -> Visual:
+    small = rng.integers(0, 256, (FRAMES, height // 28, width // 28, 3), dtype=np.uint8)
+    processor = family.processor()
+    patches, media = processor.video_patches(small.repeat(28, axis=1).repeat(28, axis=2), None)
     return Visual(patches, media, key, processor.normalise)
 
 
@@ -114,45 +132,26 @@ def model_of(name: str, dtype: str, device: str) -> tuple[Any, Bench]:
     return own.load(Path(name), dtype, device), own
 
 
-def linear_flop(weights: LinearWeights, prompts: list[Prompt], shared: bool) -> float:
-    """Floating-point operations of the linear layers, logits only where a token is chosen;
-    ``shared``: each image and prefix once.
-    """
-    seen: set[Any] = set()
-    patches = tokens = 0
-    for p in prompts:
-        for v in p.visuals:
-            tokens += len(p.ids) + p.max_new_tokens - 1
-            if shared and v.key in seen:
-                tokens -= p.prefix
-            else:
-                patches += len(v.patches)
-            seen.add(v.key)
-    new = sum(p.max_new_tokens for p in prompts)
-    return 2.0 * (
-        weights.per_patch * patches + weights.per_token * tokens + weights.per_new_token * new
-    )
-
-
 def product_rate(dtype: torch.dtype, device: str) -> float:
     """Operations per second of a large product, the best of five."""
     n = 2048 if device == "cpu" else 8192
     a = torch.randn(n, n, dtype=dtype, device=device)
-    return 2 * n**3 / _best(lambda: (a @ a)[0, 0].item())
+    return 2 * n**3 / _best(lambda: (a @ a)[0, 0].item(), 6)
 
 
 def copy_rate(device: str) -> float:
     """Bytes per second read and written by a copy of 256 MiB, the best of five."""
     a = torch.ones(1 << 28, dtype=torch.uint8, device=device)
     b = torch.empty_like(a)
-    return 2 * len(a) / _best(lambda: b.copy_(a)[0].item())
+    return 2 * len(a) / _best(lambda: b.copy_(a)[0].item(), 6)
 
 
-def _best(work: Callable[[], object]) -> float:
+def _best(run: Callable[[], object], times: int) -> float:
+    """Seconds of the fastest of so many runs."""
     best = float("inf")
-    for _ in range(6):
+    for _ in range(times):
         started = time.perf_counter()
-        work()
+        run()
         best = min(best, time.perf_counter() - started)
     return best
 
@@ -169,56 +168,76 @@ class Measured:
     """One benchmark's numbers.
 
     times: seconds of every round, and answers of the last, by side.
-    engine: evalkit's, after its last round.
+    engines: of evalkit's sides, after the last round; kernels: of these on a GPU, what ran on it.
     rate, copied: operations and bytes a second that this device reaches.
-    flop: of the linear layers, with every image and shared prefix once, and without sharing.
+    work: with every image and shared prefix once; unshared: without sharing.
     peak: bytes of memory before a peer ran.
+    compiling: seconds of the first compiled round beyond the next.
     """
 
     prompts: list[Prompt]
     firsts: list[Prompt]
     times: dict[str, list[float]]
     answers: dict[str, Answers]
-    engine: Engine
+    engines: dict[str, Engine]
+    kernels: dict[str, Kernels]
     rate: float
     copied: float
-    flop: tuple[float, float]
-    weights: LinearWeights
+    work: Work
+    unshared: Work
+    itemsize: int
     peak: int
     visual_tokens: int
+    compiling: float
 
     def seconds(self, side: str) -> float:
         return statistics.median(self.times[side])
 
+    def floor(self, side: str = OURS) -> Floor:
+        """The roofline, with the decoding steps that a side of evalkit took."""
+        steps = self.engines.get(side, self.engines[OURS]).stats.decode_steps
+        return floor(self.work, steps, self.itemsize, self.rate, self.copied)
+
 
 def measure(
-    name: str, load_: Load, dtype: str, device: str, rounds: int, sizes: Sequence[int]
+    name: str,
+    load_: Load,
+    dtype: str,
+    device: str,
+    rounds: int,
+    sizes: Sequence[int],
+    compiled: bool = False,
 ) -> Measured:
     """Runs every side ``rounds`` times, in turn. ``sizes``: batch sizes of `transformers`; with
-    none it is left out.
+    none it is left out. ``compiled``: evalkit once more, with compiled layers.
     """
     model, family = model_of(name, dtype, device)
     prompts = load_.prompts(family, model.config)
     firsts = prompts[::QUESTIONS] if load_.name == "questions" else prompts
     peer = family.peer(model) if sizes else None
-    weights = family.linear_weights(model)
+    cost = partial(work, family, model.config, family.linear_weights(model), model.cache_shape)
     family.fuse(model)
-    last: list[Engine] = []
+    engines: dict[str, Engine] = {}
 
-    def ours(model: EngineModel, prompts: list[Prompt]) -> Answers:
-        last[:] = [Engine(model, frozenset())]
-        return {o.id: o.ids for o in last[0].generate(prompts)}
+    def ours(side: str, model: EngineModel, prompts: list[Prompt]) -> Answers:
+        engines[side] = Engine(model, frozenset())
+        return {o.id: o.ids for o in engines[side].generate(prompts)}
 
     sides: dict[str, Callable[[], Answers]] = {}
     if dtype != "float32" and device == "cpu" and Path(name).is_dir():
         single = family.fuse(model_of(name, "float32", device)[0])
-        sides["evalkit, float32"] = partial(ours, single, prompts)
+        sides[FLOAT32] = partial(ours, FLOAT32, single, prompts)
     if len(firsts) < len(prompts):
-        sides[FIRST] = partial(ours, model, firsts)
-    # the last of ours: its engine is the one that is looked into
-    sides["evalkit"] = partial(ours, model, prompts)
+        sides[FIRST] = partial(ours, FIRST, model, firsts)
+    sides[OURS] = partial(ours, OURS, model, prompts)
+    compiling = 0.0
     with torch.inference_mode():
-        ours(model, prompts)
+        sides[OURS]()
+        if compiled:
+            other = family.fuse(model_of(name, dtype, device)[0])
+            family.compile_parts(other)
+            sides[COMPILED] = partial(ours, COMPILED, other, prompts)
+            compiling = -_best(sides[COMPILED], 1) + _best(sides[COMPILED], 1)
     peak = peak_memory(device)
     if peer:
         ready = [replace(p, visuals=tuple(map(_normalised, p.visuals))) for p in prompts]
@@ -229,22 +248,28 @@ def measure(
     with torch.inference_mode():
         for _ in range(rounds):
             rates.append(product_rate(DTYPES[dtype], device))
-            for side, work in sides.items():
-                started = time.perf_counter()
-                answers[side] = work()
-                times[side].append(time.perf_counter() - started)
+            for side, run in sides.items():
+                times[side].append(_best(lambda: answers.update({side: run()}), 1))  # noqa: B023
+        kernels = (
+            {side: profiled(sides[side]) for side in (OURS, COMPILED) if side in sides}
+            if device != "cpu"
+            else {}
+        )
     return Measured(
         prompts=prompts,
         firsts=firsts,
         times=times,
         answers=answers,
-        engine=last[0],
+        engines=engines,
+        kernels=kernels,
         rate=statistics.median(rates),
         copied=copy_rate(device),
-        flop=(linear_flop(weights, prompts, True), linear_flop(weights, prompts, False)),
-        weights=weights,
+        work=cost(prompts),
+        unshared=cost(prompts, shared=False),
+        itemsize=DTYPES[dtype].itemsize,
         peak=peak,
         visual_tokens=sum(family.visual_tokens(m) for p in prompts for m in p.media),
+        compiling=compiling,
     )
 
 
@@ -252,12 +277,66 @@ def _normalised(visual: Visual) -> Visual:
     return replace(visual, patches=visual.pixels(torch.device("cpu")), normalise=None)
 
 
+@dataclass(frozen=True)
+class Kernels:
+    """Seconds that a GPU spent in kernels, by kind, of ``wall`` seconds of a profiled run."""
+
+    wall: float
+    products: float
+    attention: float
+    copies: float
+    other: float
+    longest: tuple[tuple[str, float], ...]
+
+    @property
+    def busy(self) -> float:
+        return (self.products + self.attention + self.copies + self.other) / self.wall
+
+
+KINDS = {
+    "attention": ("flash", "fmha", "attention", "sdp"),
+    "products": ("gemm", "nvjet", "cutlass", "cublas", "splitk", "gemv"),
+    "copies": ("memcpy", "memset"),
+}
+"""Words in the names of a GPU's kernels that tell what they are, asked in this order."""
+
+
+def profiled(run: Callable[[], object]) -> Kernels:
+    """What ran on the GPU while ``run`` did."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        wall = _best(run, 1)
+    kinds, names = Counter[str](), Counter[str]()
+    for event in seen.key_averages():
+        seconds = event.self_device_time_total / 1e6
+        kind = next(
+            (k for k, words in KINDS.items() if any(w in event.key.lower() for w in words)), "other"
+        )
+        kinds[kind] += seconds
+        names[event.key] += seconds
+    return Kernels(
+        wall,
+        kinds["products"],
+        kinds["attention"],
+        kinds["copies"],
+        kinds["other"],
+        tuple(names.most_common(12)),
+    )
+
+
 def bench(
-    name: str, load_: Load, dtype: str, device: str, rounds: int, sizes: Sequence[int]
+    name: str,
+    load_: Load,
+    dtype: str,
+    device: str,
+    rounds: int,
+    sizes: Sequence[int],
+    compiled: bool = False,
 ) -> str:
     """``measure`` as a page of markdown."""
-    m = measure(name, load_, dtype, device, rounds, sizes)
-    prompts, roofline = m.prompts, m.flop[0] / m.rate
+    m = measure(name, load_, dtype, device, rounds, sizes, compiled)
+    prompts = m.prompts
     new = sum(p.max_new_tokens for p in prompts)
     tokens_in = sum(len(p.ids) for p in prompts)
     chip = (
@@ -265,6 +344,7 @@ def bench(
         if device != "cpu"
         else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
     )
+    attention = m.work.vision_attention + m.work.prefill_attention
     page = [
         f"# {Path(name).name}, {dtype}, load {load_.name}: {len(prompts)} questions, "
         f"{m.visual_tokens:,} visual tokens, {new:,} new tokens",
@@ -272,49 +352,75 @@ def bench(
         f"{datetime.now(UTC):%Y-%m-%d}, {chip}, torch {torch.__version__}, transformers "
         f"{version('transformers')}; median of {rounds} rounds in turn.",
         "",
-        f"{m.flop[0] / 1e12:.2f} TFLOP in linear layers with every image and shared prefix "
-        f"once ({m.flop[1] / 1e12:.2f} without",
-        f"sharing); a large product reaches {m.rate / 1e9:,.0f} GFLOP/s, a copy "
-        f"{m.copied / 1e9:.1f} GB/s: roofline {roofline:.3g} s.",
+        f"{m.work.linear / 1e12:.2f} TFLOP in linear layers with every image and shared prefix "
+        f"once ({m.unshared.linear / 1e12:.2f} without",
+        f"sharing), {attention / 1e12:.2f} in attention before decoding; a large product reaches "
+        f"{m.rate / 1e9:,.0f} GFLOP/s, a copy",
+        f"{m.copied / 1e9:.1f} GB/s: roofline {m.floor().seconds:.3g} s.",
         "",
-        "| | seconds | items/s | tokens in/s | tokens out/s | fraction of roofline | answers as "
-        "evalkit's |",
-        "|---|---|---|---|---|---|---|",
+        "| | seconds | items/s | visual tokens/s | tokens in/s | tokens out/s | fraction of "
+        "roofline | answers as evalkit's |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for side in m.times:
         if side == FIRST:
             continue
         t = m.seconds(side)
-        same = sum(m.answers[side][p.id] == m.answers["evalkit"][p.id] for p in prompts)
+        same = sum(m.answers[side][p.id] == m.answers[OURS][p.id] for p in prompts)
         page.append(
-            f"| {side} | {t:.2f} | {len(prompts) / t:.1f} | {tokens_in / t:,.0f} | "
-            f"{new / t:,.0f} | {roofline / t:.0%} | {same} of {len(prompts)} |"
+            f"| {side} | {t:.2f} | {len(prompts) / t:.1f} | {m.visual_tokens / t:,.0f} | "
+            f"{tokens_in / t:,.0f} | {new / t:,.0f} | {m.floor(side).seconds / t:.0%} | "
+            f"{same} of {len(prompts)} |"
         )
     if FIRST in m.times:
-        one, every = m.seconds(FIRST), m.seconds("evalkit")
+        one, every = m.seconds(FIRST), m.seconds(OURS)
         further = (every - one) / (len(prompts) - len(m.firsts)) / (one / len(m.firsts))
         page += [
             "",
             f"The first question of every page alone takes {one:.2f} s: a further question "
             f"of a page costs {further:.0%} of the first.",
         ]
-    return "\n".join([*page, "", *_stages(m, DTYPES[dtype], device), ""])
-
-
-def _stages(m: Measured, dtype: torch.dtype, device: str) -> list[str]:
-    s = m.engine.stats
-    steps = max(s.decode_steps, 1)
-    read = dtype.itemsize * (m.weights.per_token + m.weights.per_new_token)
-    return [
-        "| stage of evalkit | seconds | |",
-        "|---|---|---|",
-        f"| vision | {s.vision_seconds:.2f} | {s.visuals} images, {s.visuals_reused} reused |",
-        f"| rest of prefill | {s.prefill_seconds - s.vision_seconds:.2f} | {s.tokens_in:,} tokens "
-        f"in {s.packs} packs, {s.tokens_reused:,} more saved by shared prefixes |",
-        f"| decode | {s.decode_seconds:.2f} | {s.decode_steps} steps of "
-        f"{s.rows_decoded / steps:.1f} rows, {1e3 * s.decode_seconds / steps:.1f} ms each; "
-        f"reading the weights once takes {2e3 * read / m.copied:.1f} ms |",
+    for side in (OURS, COMPILED):
+        if side in m.times:
+            page += ["", *_stages(m, side)]
+    if m.compiling:
+        page.append(f"Compiling took {m.compiling:.0f} s of the first run.")
+    page += [
         "",
         f"Peak memory before a peer ran: {m.peak / 2**20:,.0f} MiB "
         f"{'on the device' if device != 'cpu' else 'resident'}.",
     ]
+    return "\n".join([*page, ""])
+
+
+def _stages(m: Measured, side: str) -> list[str]:
+    s, least = m.engines[side].stats, m.floor(side)
+    steps = max(s.decode_steps, 1)
+    rest = s.prefill_seconds - s.vision_seconds
+    lines = [
+        f"| stage of {side} | seconds | fraction of roofline | |",
+        "|---|---|---|---|",
+        f"| vision | {s.vision_seconds:.2f} | {_share(least.vision, s.vision_seconds)} | "
+        f"{s.visuals} images, {s.visuals_reused} reused |",
+        f"| rest of prefill | {rest:.2f} | {_share(least.prefill, rest)} | {s.tokens_in:,} tokens "
+        f"in {s.packs} packs, {s.tokens_reused:,} more saved by shared prefixes |",
+        f"| decode | {s.decode_seconds:.2f} | {_share(least.decode, s.decode_seconds)} | "
+        f"{s.decode_steps} steps of {s.rows_decoded / steps:.1f} rows, "
+        f"{1e3 * s.decode_seconds / steps:.1f} ms each; at the roofline "
+        f"{1e3 * least.decode / steps:.1f} ms |",
+        "",
+    ]
+    if k := m.kernels.get(side):
+        linear, attention = m.work.linear, m.work.vision_attention + m.work.prefill_attention
+        lines += [
+            f"Profiled once: the GPU was busy for {k.busy:.0%} of {k.wall:.2f} s; products "
+            f"{k.products:.2f} s ({linear / max(k.products, 1e-9) / 1e12:.0f} TFLOP/s), attention "
+            f"{k.attention:.2f} s ({attention / max(k.attention, 1e-9) / 1e12:.0f} TFLOP/s, "
+            f"decoding's aside), copies {k.copies:.2f} s, the rest {k.other:.2f} s.",
+            "",
+        ]
+    return lines
+
+
+def _share(least: float, seconds: float) -> str:
+    return f"{least / seconds:.0%}" if seconds else ""

@@ -7,8 +7,9 @@ from types import ModuleType
 
 import pytest
 
-from evalkit.bench import Load, bench, linear_flop, model_of
+from evalkit.bench import Load, bench, model_of
 from evalkit.errors import UsageError
+from evalkit.roofline import floor, work
 from tests import test_qwen2_5_vl, test_qwen3_vl
 from tests.tiny import write_tiny
 
@@ -17,8 +18,10 @@ from tests.tiny import write_tiny
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages of a few tokens, and no large products: many CPUs emulate bfloat16."""
     monkeypatch.setattr(
-        "evalkit.bench.PAGES", {"documents": (112, 84, 3), "questions": (224, 308, 3)}
+        "evalkit.bench.PAGES",
+        {"documents": (112, 84, 3), "questions": (224, 308, 3), "video": (56, 84, 3)},
     )
+    monkeypatch.setattr("evalkit.bench.FRAMES", 4)
     monkeypatch.setattr("evalkit.bench.product_rate", lambda dtype, device: 1e11)
     monkeypatch.setattr("evalkit.bench.copy_rate", lambda device: 1e10)
 
@@ -28,7 +31,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(write_tiny(tmp_path_factory.mktemp("tiny")))
 
 
-@pytest.mark.parametrize("load", ["documents", "questions"])
+@pytest.mark.parametrize("load", ["documents", "questions", "video"])
 def test_a_page_has_both_sides_with_equal_answers(tiny: str, load: str) -> None:
     page = bench(tiny, Load(load, 4), "float32", "cpu", 1, [2])
     rows = [line for line in page.splitlines() if line.startswith(("| evalkit", "| transformers"))]
@@ -37,12 +40,31 @@ def test_a_page_has_both_sides_with_equal_answers(tiny: str, load: str) -> None:
     assert "Peak memory" in page and "| decode |" in page
 
 
-def test_a_shared_page_costs_its_product_once(tiny: str) -> None:
+def test_a_shared_page_costs_its_work_once(tiny: str) -> None:
     model, family = model_of(tiny, "float32", "cpu")
-    weights = family.linear_weights(model)
+    known = family, model.config, family.linear_weights(model), model.cache_shape
     one, four = (Load("questions", n).prompts(family, model.config) for n in (1, 4))
-    assert linear_flop(weights, four, shared=False) > 3.9 * linear_flop(weights, one, shared=False)
-    assert linear_flop(weights, four, shared=True) < 1.7 * linear_flop(weights, one, shared=True)
+    alone, together, apart = work(*known, one), work(*known, four), work(*known, four, shared=False)
+    assert apart.linear > 3.9 * alone.linear and together.linear < 1.7 * alone.linear
+    assert together.vision_attention == alone.vision_attention == apart.vision_attention / 4
+    assert together.prefill_attention < apart.prefill_attention
+
+
+def test_the_roofline_counts_attention_and_what_decoding_reads(tiny: str) -> None:
+    model, family = model_of(tiny, "float32", "cpu")
+    weights, cache, config = family.linear_weights(model), model.cache_shape, model.config
+    (question,) = Load("questions", 1).prompts(family, config)
+    done = work(family, config, weights, cache, [question])
+    (t, h, w), n, steps = question.media[0].grid, len(question.ids), question.max_new_tokens - 1
+    vision, text = config.vision, config.text
+    # a query and a key of width d cost 2 d operations, a weight and a value as many
+    assert done.vision_attention == 4 * vision.embed_dim * vision.depth * t * (h * w) ** 2
+    width = text.num_attention_heads * text.head_dim * text.num_hidden_layers
+    assert done.prefill_attention == 4 * width * n * (n + 1) / 2
+    assert done.read == sum(n + k + 1 for k in range(steps)) * cache.numbers
+    slow_memory = floor(done, steps, 4, rate=1e30, read_rate=1.0)
+    assert slow_memory.decode == 4 * (steps * done.weights + done.read)
+    assert slow_memory.vision < 1e-9
 
 
 def test_a_released_size_is_measured_with_random_weights(

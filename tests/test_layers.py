@@ -50,7 +50,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("results",),
     ("sweeps",),
     ("api", ""),
-    ("cli", "serve", "__main__", "bench", "integrations"),
+    ("cli", "serve", "__main__", "bench", "roofline", "integrations"),
 )
 
 # What else a package must not import, whatever the layers allow, and why.

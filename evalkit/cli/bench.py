@@ -27,7 +27,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--load",
         default="images",
-        choices=("images", "documents", "questions", "decode"),
+        choices=("images", "documents", "questions", "decode", "video"),
         help="what is asked (images)",
     )
     parser.add_argument("--items", type=whole, default=32, metavar="N", help="questions (32)")
@@ -42,6 +42,9 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("--device", help="cpu or cuda; a GPU if there is one")
     parser.add_argument(
         "--dtype", type=dtype, default="float32", choices=("float32", "bfloat16", "float16")
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="measure evalkit with compiled layers, too"
     )
     parser.add_argument("--save", type=path, metavar="FILE", help="write the table there too")
     talk_options(parser, table=False)
@@ -75,7 +78,8 @@ def main(args: argparse.Namespace) -> int:
     if args.save and not args.save.absolute().parent.is_dir():
         raise UsageError(f"--save {args.save}: no such folder")
     name = str(shipped().get(args.model, args.model))
-    page = measure(name, Load(args.load, args.items), args.dtype, device, args.rounds, sizes)
+    load = Load(args.load, args.items)
+    page = measure(name, load, args.dtype, device, args.rounds, sizes, args.compile)
     print(page)
     if args.save:
         replace(args.save, page)

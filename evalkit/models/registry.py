@@ -162,6 +162,9 @@ class Bench(Protocol):
     def fuse(self, model: Any) -> Any:
         """Makes a model ready for inference, in place."""
 
+    def compile_parts(self, model: Any) -> Any:
+        """Compiles what the family compiles of a model made ready by ``fuse``, in place."""
+
     def processor(self) -> Processor:
         """With the settings of the release."""
 
@@ -173,6 +176,12 @@ class Bench(Protocol):
 
     def linear_weights(self, model: Any) -> LinearWeights:
         """What the linear layers cost."""
+
+    def tower_attention(self, config: Any, media: Media) -> float:
+        """Floating-point operations of the vision tower's attention over an image or video."""
+
+    def decoder_attention(self, config: Any) -> float:
+        """Those of the decoder's attention for one query that sees one key, over all layers."""
 
     def peer(self, model: Any) -> Callable[[Sequence[Prompt], int], dict[str, tuple[int, ...]]]:
         """The same weights in `transformers`: a function from prompts with normalised patches and a

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from evalkit.engine.interface import Media
 from evalkit.models.qwen2_5_vl.config import RELEASED, Qwen2_5VLConfig
 from evalkit.models.qwen2_5_vl.model import Qwen2_5VL
 from evalkit.models.qwen2_5_vl.processing import Processor
+from evalkit.models.qwen2_5_vl.vision import windows
 from evalkit.models.qwen2_vl.bench import (
+    compile_parts,
+    decoder_attention,
     fuse,
     linear_weights,
     peer,
@@ -18,6 +22,8 @@ from evalkit.models.qwen2_vl.bench import (
 from evalkit.models.qwen2_vl.checkpoint import load_as
 
 __all__ = [
+    "compile_parts",
+    "decoder_attention",
     "fuse",
     "linear_weights",
     "load",
@@ -26,6 +32,7 @@ __all__ = [
     "processor",
     "random_model",
     "sizes",
+    "tower_attention",
     "visual_tokens",
 ]
 
@@ -45,3 +52,15 @@ def random_model(config: Qwen2_5VLConfig, dtype: str, device: str) -> Qwen2_5VL:
 def processor() -> Processor:
     """With the settings of the release."""
     return Processor()
+
+
+def tower_attention(config: Qwen2_5VLConfig, media: Media) -> float:
+    """Operations of the tower's attention over an image or video: in windows, but for the blocks
+    that see whole frame pairs.
+    """
+    v, (t, h, w) = config.vision, media.grid
+    whole = len(v.fullatt_block_indexes)
+    side = v.window_size // (v.patch_size * v.spatial_merge_size)
+    _, tokens = windows([media.grid], side)
+    parts = sum((n * v.spatial_merge_size**2) ** 2 for n in tokens)
+    return 4.0 * v.width * (whole * t * (h * w) ** 2 + (v.depth - whole) * parts)

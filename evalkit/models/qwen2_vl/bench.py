@@ -17,13 +17,15 @@ from evalkit.models.device import DTYPES
 from evalkit.models.qwen2_vl.checkpoint import load as load_released
 from evalkit.models.qwen2_vl.checkpoint import transformers_state
 from evalkit.models.qwen2_vl.config import RELEASED, Qwen2VLConfig
-from evalkit.models.qwen2_vl.fused import fuse
+from evalkit.models.qwen2_vl.fused import compile_parts, fuse
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen2_vl.processing import Processor
 from evalkit.models.qwen2_vl.rope import MERGE, grid_tokens
 from evalkit.models.registry import LinearWeights
 
 __all__ = [
+    "compile_parts",
+    "decoder_attention",
     "fuse",
     "linear_weights",
     "load",
@@ -32,6 +34,7 @@ __all__ = [
     "processor",
     "random_model",
     "sizes",
+    "tower_attention",
     "visual_tokens",
 ]
 
@@ -92,6 +95,18 @@ def linear_weights(model: Qwen2VL) -> LinearWeights:
     )
 
 
+def tower_attention(config: Any, media: Media) -> float:
+    """Operations of the tower's attention over an image or video: each frame pair by itself."""
+    t, h, w = media.grid
+    return 4.0 * config.vision.width * config.vision.depth * t * (h * w) ** 2
+
+
+def decoder_attention(config: Any) -> float:
+    """Operations of the decoder's attention for one query and key, over all layers."""
+    text = config.text
+    return 4.0 * text.num_attention_heads * text.head_dim * text.num_hidden_layers
+
+
 def matrices(module: nn.Module) -> int:
     """Numbers in the matrices of a module's linear layers."""
     return sum(p.numel() for p in module.parameters() if p.ndim == 2)
@@ -117,13 +132,12 @@ def peer(
             ids = [[pad] * n + list(p.ids) for n, p in zip(padding, batch)]
             mask = [[0] * n + [1] * len(p.ids) for n, p in zip(padding, batch)]
             tokens = torch.tensor(ids, device=hf.device)  # [batch, longest]
-            grids = [m.grid for p in batch for m in p.media]
             new = hf.generate(
                 input_ids=tokens,
                 attention_mask=torch.tensor(mask, device=hf.device),
-                mm_token_type_ids=(tokens == hf.config.image_token_id).int(),
-                pixel_values=torch.cat([v.patches for p in batch for v in p.visuals]).to(hf.device),
-                image_grid_thw=torch.tensor(grids, device=hf.device),
+                mm_token_type_ids=(tokens == hf.config.image_token_id).int()
+                + 2 * (tokens == hf.config.video_token_id).int(),
+                **_media(batch, hf.device),
                 max_new_tokens=max(p.max_new_tokens for p in batch),
                 do_sample=False,
             )[:, longest:].tolist()
@@ -131,6 +145,19 @@ def peer(
         return out
 
     return answers
+
+
+def _media(batch: Sequence[Prompt], device: torch.device) -> dict[str, torch.Tensor]:
+    """The images and videos of a batch as `transformers` names them."""
+    out = {}
+    for is_video, pixels, grid in (
+        (False, "pixel_values", "image_grid_thw"),
+        (True, "pixel_values_videos", "video_grid_thw"),
+    ):
+        if visuals := [v for p in batch for v in p.visuals if v.media.is_video == is_video]:
+            out[pixels] = torch.cat([v.patches for v in visuals]).to(device)
+            out[grid] = torch.tensor([v.media.grid for v in visuals], device=device)
+    return out
 
 
 def in_transformers(model: Qwen2VL) -> Any:

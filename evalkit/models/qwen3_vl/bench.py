@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from evalkit.models.qwen2_vl.bench import (
+    compile_parts,
+    decoder_attention,
     fuse,
     matrices,
     peer,
     placeholders,
     randomised,
+    tower_attention,
     visual_tokens,
 )
 from evalkit.models.qwen2_vl.checkpoint import load_as
@@ -20,6 +23,8 @@ from evalkit.models.qwen3_vl.processing import Processor
 from evalkit.models.registry import LinearWeights
 
 __all__ = [
+    "compile_parts",
+    "decoder_attention",
     "fuse",
     "linear_weights",
     "load",
@@ -28,6 +33,7 @@ __all__ = [
     "processor",
     "random_model",
     "sizes",
+    "tower_attention",
     "visual_tokens",
 ]
 
