@@ -104,6 +104,20 @@ def test_packed_answers_are_those_without_the_kernel(
     assert calls
 
 
+def test_a_kernel_that_says_something_else_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, calls: list[int]
+) -> None:
+    assert packed.kernel_agrees("cpu", torch.float32) and calls
+    kernel = packed.varlen_kernel()
+    assert kernel
+    # all keys seen, which is what a kernel does that knows no ``window_size``
+    for wrong in ({"causal": False}, {"grouped": True, "causal": False}):
+        monkeypatch.setattr(
+            packed, "varlen_kernel", lambda w=wrong: lambda *x, **how: kernel(*x, **how | w)
+        )
+        assert not packed.kernel_agrees("cpu", torch.float32)
+
+
 def test_one_prompt_without_numbers_spoils_no_other(model: Qwen2VL, calls: list[int]) -> None:
     prompts = questions(model)
     expected = {o.id: o.ids for o in Engine(model, frozenset()).generate(prompts)}

@@ -17,15 +17,40 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evalkit.engine.cache import KVCache
+from evalkit.engine.cache import KVCache, attention
 from evalkit.engine.sequence import Group
 
 Kernel = Callable[..., Any]
 
 
+@cache
 def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether this device has the kernel for that dtype: in half precision on a GPU, torch 2.10."""
-    return device.type == "cuda" and dtype != torch.float32 and varlen_kernel() is not None
+    """Whether this device has the kernel for that dtype, in half precision on a GPU, and it says
+    the same as plain attention.
+    """
+    if device.type != "cuda" or dtype == torch.float32 or varlen_kernel() is None:
+        return False
+    try:
+        return kernel_agrees(device, dtype)
+    except RuntimeError:  # this build of torch has no such kernel for this card
+        return False
+
+
+def kernel_agrees(device: torch.device | str, dtype: torch.dtype) -> bool:
+    """Whether the kernel says of a small pack what plain attention says: causal, with fewer queries
+    than keys and fewer heads of keys. torch's releases differ in what they take.
+    """
+    random = torch.Generator().manual_seed(0)
+    q, k, v = (
+        torch.randn(tokens, heads, 64, generator=random).to(device, dtype)
+        for tokens, heads in ((4, 4), (8, 2), (8, 2))
+    )
+    got = packed_attention(q, k, v, Lengths([1, 3], device), Lengths([2, 6], device), causal=True)
+    mask = torch.zeros(4, 8, dtype=torch.bool, device=device)
+    mask[0, :2] = True
+    mask[1:, 2:] = torch.ones(3, 6, dtype=torch.bool, device=device).tril(3)
+    expected = attention(q[None], k[None], v[None], mask)[0]
+    return torch.allclose(got.float(), expected.float(), atol=0.05)
 
 
 @cache
@@ -41,7 +66,7 @@ def varlen_kernel() -> Kernel | None:
         how: dict[str, Any] = {}
         if causal:  # torch 2.10 has a flag, later ones say it by the window
             how |= {"window_size": (-1, 0)} if "window_size" in known else {"is_causal": True}
-        if grouped and "enable_gqa" in known:  # torch 2.10 takes fewer heads of keys unasked
+        if grouped and "enable_gqa" in known:
             how["enable_gqa"] = True
         return varlen_attn(*tensors_and_lengths, **how)
 
