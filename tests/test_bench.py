@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 from types import ModuleType
 
@@ -100,3 +101,15 @@ def test_bf16_is_measured_beside_fp32_with_answers_compared(tiny: str) -> None:
 def test_what_is_no_model_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="neither a checkpoint folder nor one of 2B, 7B, 72B"):
         model_of(str(tmp_path / "none"), "float32", "cpu")
+
+
+def test_the_script_for_a_card_runs(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = model_of(tiny, "float32", "cpu")[0].config
+    monkeypatch.setattr("evalkit.models.qwen2_vl.bench.sizes", {"2B": small})
+    script = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "gpu.py"))
+    script["main"](["--small", "--save", str(tmp_path / "gpu.md")])
+    page = (tmp_path / "gpu.md").read_text()
+    assert page.strip() == capsys.readouterr().out.strip()
+    assert page.count("| pages, ") == 3 and "| transformers, batch 1 |" in page
