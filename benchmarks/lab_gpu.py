@@ -2,7 +2,8 @@
 
     python benchmarks/lab_gpu.py OUT [STUDY ...] [--device cuda] [--seconds 240] [--workers 14]
 
-Studies in order of value; what has ended when the time is up is kept. OUT gets ``lab.tar.gz`` with
+Studies in order of value; what has ended when the time is up is kept, and a study that fails is
+left out. OUT gets ``lab.tar.gz`` with
 a folder a study (``runs.jsonl``, from which ``evalkit study NAME --device cuda`` writes the page
 without training anything) and ``lab.txt``, what was printed. Needs neither pandas nor matplotlib.
 """
@@ -15,14 +16,16 @@ import tarfile
 import tempfile
 import threading
 import time
+import traceback
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 
-from evalkit.lab.schedule import run_stacked
-from evalkit.lab.stacked import InStacks, name_of
-from evalkit.lab.study import find_study, load_study
+from evalkit.lab.schedule import missing, results, run_stacked
+from evalkit.lab.stacked import InStacks, name_of, stackable
+from evalkit.lab.study import Study, find_study, load_study
 
 STUDIES = (
     "positions sizes schemes frames stages needle relations lookup aspect events fading reading "
@@ -63,17 +66,33 @@ def main() -> None:
     say(f"{datetime.now(UTC):%Y-%m-%d}, torch {torch.__version__}, {name_of(args.device)}")
     studies = [load_study(find_study(name)) for name in args.studies]
     places = [(study, folder / study.name) for study in studies]
-    steps = {s.name: s.steps for s in studies}
-    since: dict[str, list[float]] = {}
-    for study, done in run_stacked(places, args.workers, InStacks(args.device)):
-        each = done.result.seconds / (steps[study.name] or 1)
-        total = since.setdefault(study.name, [0, 0.0])
-        total[0] += 1
-        total[1] += each
-        if total[0] == len(list(study.runs())):
-            now, mean = time.perf_counter() - began, total[1] / total[0]
-            say(f"{study.name}: {total[0]:.0f} runs at {now:.0f} s, {mean:.5f} s a model and step")
+    trainer, ended = InStacks(args.device), set()
+    while places:
+        try:
+            for study, _ in run_stacked(places, args.workers, trainer):
+                folder_of = folder / study.name
+                if study.name not in ended and not missing(study, folder_of, trainer):
+                    ended.add(study.name)
+                    each = sum(f.result.seconds for f in results(study, folder_of, trainer))
+                    say(
+                        f"{study.name}: {len(list(study.runs()))} runs at "
+                        f"{time.perf_counter() - began:.0f} s, {each:.1f} s of them its own"
+                    )
+            break
+        except Exception:
+            say(traceback.format_exc())
+            places = without_failed(places, trainer)
     end()
+
+
+def without_failed(
+    places: Sequence[tuple[Study, Path]], trainer: InStacks
+) -> list[tuple[Study, Path]]:
+    """The studies but for the first that lacks runs of stacks."""
+    for i, (study, folder) in enumerate(places):
+        if any(stackable(run) for _, run in missing(study, folder, trainer)):
+            return [*places[:i], *places[i + 1 :]]
+    return []
 
 
 if __name__ == "__main__":

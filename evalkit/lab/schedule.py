@@ -155,6 +155,8 @@ def run_stacked(
         try:
             for study, file, members, job in jobs:
                 yield from kept(study, file, members, train_job(job, trainer.device))
+                for future in [f for f in under_way if f.done()]:
+                    yield from kept(*under_way.pop(future), [future.result()])
             for future in as_completed(under_way):
                 yield from kept(*under_way[future], [future.result()])
         finally:

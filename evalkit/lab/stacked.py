@@ -17,7 +17,7 @@ import hashlib
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,8 +135,9 @@ def order(
 
 def train_job(job: Job, device: str) -> list[Result]:
     """``trainer.train`` of every run of the job, in one stack. Seconds are each one's share of the
-    stack's.
+    stack's, without the wait for what is drawn.
     """
+    wait([*job.drawn, *(job.begins[0].drawn if job.begins else ())])
     began = time.perf_counter()
     stack, curves = trained_job(job, device)
     with torch.no_grad():
