@@ -353,11 +353,43 @@ def test_the_page_says_what_held_and_what_the_controls_showed(tmp_path: Path) ->
     study = load_study(write_study(tmp_path))
     runs = [FinishedRun(a, r, trainer.train(r, study.conditions)) for a, r in study.runs()]
     text = page.write(study, runs, tmp_path / "out", "evalkit study tiny.yaml").read_text()
+    assert text.index("It does. Right about the when") < text.index("| H1 | It does. |")
     assert ("| H1 | It does. |" in text and "undecided" in text) or "refuted" in text
     assert "*shuffled*:" in text
     assert "| contiguous | " in text and "knows indices and the number of tokens" in text
     for name in ("forest.png", "heat.png", "curves.png", "scores.csv", "effects.csv"):
         assert (tmp_path / "out" / name).stat().st_size > 0
+
+
+def test_a_study_of_sizes_shows_effects_against_size(tmp_path: Path) -> None:
+    """Each size against the baseline of that size; the sign must be clear at three sizes."""
+    sizes = {f"{n} M": SMALL.model_copy(update={"depth": n}).model_dump() for n in (1, 2, 3)}
+    study = Study.model_validate(
+        {
+            "name": "sizes",
+            "question": "",
+            "probe": "needle",
+            "seeds": 4,
+            "factors": {
+                "scheme": {"1D": {"switches": {"position": "rope1d"}}, "3D": {}},
+                "size": {name: {"model": model} for name, model in sizes.items()},
+            },
+            "grid": ["scheme", "size"],
+            "conditions": {"trained sizes": {}},
+        }
+    )
+    rng, runs = np.random.default_rng(0), []
+    for arm, r in study.runs():
+        nll = 1 - dict(arm.levels)["scheme"].startswith("3D") + 0.01 * rng.standard_normal()
+        measured = {"trained sizes": {"needle": Measurement(nll, 0.5, 1.0, 0.5, 8)}}
+        runs.append(FinishedRun(arm, r, Result(1.0, 10 * r.model.depth, (), measured)))
+    (name,) = by_size = analysis.effects_by_size(study, runs, "trained sizes", "needle")
+    assert name == "3D" and [p for p, _ in by_size[name]] == [10, 20, 30]
+    assert all(e.high < -0.9 for _, e in by_size[name])
+    text = page.write(study, runs, tmp_path, "evalkit study sizes").read_text()
+    assert (tmp_path / "sizes.png").stat().st_size > 0
+    row = text.partition("## Effect against size")[2].partition("| 3D | needle")[2]
+    assert row.partition("\n")[0].endswith("| yes |")
 
 
 @pytest.mark.slow

@@ -89,6 +89,32 @@ def _mde(noise: float, n: int) -> float:
     return float(quantiles) * noise / math.sqrt(n)
 
 
+def size_factor(study: Study) -> str | None:
+    """The factor whose levels are sizes of the model, if the grid has one."""
+    return next(
+        (f for f in study.grid if any(level.model for level in study.factors[f].values())), None
+    )
+
+
+def effects_by_size(
+    study: Study, runs: Sequence[FinishedRun], condition: str, kind: str
+) -> dict[str, list[tuple[int, Effect]]]:
+    """Of each arm, but for its size: parameters, smallest first, and its effect against the
+    baseline of that size.
+    """
+    out: dict[str, list[tuple[int, Effect]]] = {}
+    factor, base = size_factor(study), study.arm(study.baseline)
+    for arm in study.arms():
+        levels = dict(arm.levels)
+        of_size = study.arm(dict(base.levels) | {factor: levels[factor]}) if factor else base
+        e = effect(runs, arm, of_size, condition, kind) if arm != of_size else None
+        if e:
+            name = ", ".join(v for f, v in arm.levels if f != factor and f in study.grid)
+            parameters = next(f.result.parameters for f in runs if f.arm == arm)
+            out.setdefault(name, []).append((parameters, e))
+    return {name: sorted(effects, key=lambda p: p[0]) for name, effects in out.items()}
+
+
 @dataclass(frozen=True)
 class HypothesisTest:
     """A hypothesis, its effect with an interval at the corrected level, and what came of it."""

@@ -1,4 +1,6 @@
-"""A study's figures: effects as a forest plot, shares right as a heat map, learning curves."""
+"""A study's figures: effects as a forest plot, shares right as a heat map, learning curves, and
+effects against size where arms differ in it.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.files import replace
-from evalkit.lab.analysis import effect, mean_scores
+from evalkit.lab.analysis import effect, effects_by_size, mean_scores, size_factor
 from evalkit.lab.schedule import FinishedRun
 from evalkit.lab.study import Study
 from evalkit.palette import BLUE
 
 
 def write_figures(study: Study, runs: Sequence[FinishedRun], folder: Path) -> list[Path]:
-    """Writes ``forest.png``, ``heat.png`` and ``curves.png``; returns their paths."""
+    """Writes ``forest.png``, ``heat.png``, ``curves.png`` and, of a study of sizes,
+    ``sizes.png``; returns their paths.
+    """
     from matplotlib.figure import Figure
 
     out = []
-    for name, draw in (("forest", _forest), ("heat", _heat), ("curves", _curves)):
+    draws = [("forest", _forest), ("heat", _heat), ("curves", _curves)]
+    if size_factor(study):
+        draws.append(("sizes", _sizes))
+    for name, draw in draws:
         figure = Figure(figsize=(9, 5), layout="constrained")
         draw(figure, study, runs)
         path = folder / f"{name}.png"
@@ -32,7 +39,7 @@ def write_figures(study: Study, runs: Sequence[FinishedRun], folder: Path) -> li
 
 def _forest(figure: Any, study: Study, runs: Sequence[FinishedRun]) -> None:
     base, condition = study.arm(study.baseline), study.first_condition
-    axes = figure.subplots(1, len(study.kinds), sharey=True)
+    axes = figure.subplots(1, len(study.kinds), sharey=True, squeeze=False)[0]
     arms = [a for a in study.arms() if a != base]
     for ax, kind in zip(axes, study.kinds):
         for y, arm in enumerate(reversed(arms)):
@@ -71,7 +78,7 @@ def _heat(figure: Any, study: Study, runs: Sequence[FinishedRun]) -> None:
 
 
 def _curves(figure: Any, study: Study, runs: Sequence[FinishedRun]) -> None:
-    axes = figure.subplots(1, len(study.kinds), sharey=True)
+    axes = figure.subplots(1, len(study.kinds), sharey=True, squeeze=False)[0]
     for ax, kind in zip(axes, study.kinds):
         for i, arm in enumerate(study.arms()):
             curves = [f.result.curve for f in runs if f.arm == arm and f.run.rate == 1]
@@ -90,3 +97,22 @@ def _curves(figure: Any, study: Study, runs: Sequence[FinishedRun]) -> None:
     figure.legend(
         *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7
     )
+
+
+def _sizes(figure: Any, study: Study, runs: Sequence[FinishedRun]) -> None:
+    axes = figure.subplots(1, len(study.kinds), sharey=True, squeeze=False)[0]
+    for ax, kind in zip(axes, study.kinds):
+        for name, effects in effects_by_size(study, runs, study.first_condition, kind).items():
+            sizes = [parameters / 1e6 for parameters, _ in effects]
+            means = [e.difference for _, e in effects]
+            reach = [[m - e.low for m, (_, e) in zip(means, effects)]]
+            reach.append([e.high - m for m, (_, e) in zip(means, effects)])
+            ax.errorbar(sizes, means, yerr=reach, fmt="o-", ms=4, lw=1.2, capsize=3, label=name)
+        ax.axhline(0, color="0.4", lw=0.8)
+        ax.set_xscale("log")
+        ax.set_title(kind, fontsize=10)
+        ax.set_xlabel("million parameters", fontsize=8)
+        ax.tick_params(labelsize=8)
+    axes[0].set_ylabel("NLL minus the baseline's of that size, nats", fontsize=8)
+    handles = axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=3, fontsize=7)

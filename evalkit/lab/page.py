@@ -16,7 +16,8 @@ import yaml
 
 from evalkit.files import remove_parts, replace, replace_json
 from evalkit.lab import analysis, phases
-from evalkit.lab.analysis import HypothesisTest, MeanScores, effect, mean_scores
+from evalkit.lab.analysis import HypothesisTest, MeanScores, mean_scores
+from evalkit.lab.csv_files import effects_csv, scores_csv
 from evalkit.lab.figures import write_figures
 from evalkit.lab.schedule import FinishedRun
 from evalkit.lab.study import Study
@@ -113,6 +114,7 @@ def text(
         study.question.strip(),
         "",
         *([f"**Incomplete: {len(runs)} of {total} runs.**", ""] if len(runs) < total else []),
+        *in_short(study, runs, tested),
         "## Hypotheses, stated before the run"
         if as_stated
         else "## Hypotheses, CHANGED after the run",
@@ -132,6 +134,7 @@ def text(
         "",
         *answers_table(study, runs, study.first_condition),
         shown.get("heat", ""),
+        *size_section(study, runs, shown.get("sizes", "")),
         *([] if start else phase_section(study)),
         *beyond_section(study, runs),
         shown.get("curves", ""),
@@ -156,6 +159,52 @@ def text(
         "",
     ]
     return "\n".join(lines)
+
+
+def in_short(
+    study: Study, runs: Sequence[FinishedRun], tested: Sequence[HypothesisTest]
+) -> list[str]:
+    """A line a hypothesis: what came of it, in shares right, for one who reads no further."""
+    lines = []
+    for t in tested:
+        h = t.hypothesis
+        sides = []
+        for arm in (study.arm(h.a), study.arm(h.b)):
+            scores = mean_scores(runs, arm, h.condition, h.kind)
+            sides.append(f"{arm.name} {100 * scores.right:.0f} %" if scores else f"{arm.name} –")
+        verdict = VERDICTS[t.verdict].strip("*").capitalize()
+        lines.append(
+            f"- **{verdict}**: {h.claim} Right about the {h.kind} ({h.condition}): "
+            f"{'; '.join(sides)}."
+        )
+    return [*lines, ""] if lines else []
+
+
+def size_section(study: Study, runs: Sequence[FinishedRun], picture: str) -> list[str]:
+    """Effects against size; nothing where arms don't differ in it."""
+    if not analysis.size_factor(study):
+        return []
+    lines = [
+        "## Effect against size",
+        "",
+        "NLL minus that of the baseline of the same size, in nats, at the trained sizes of scenes, "
+        "with 95 % intervals. An effect carries over where its sign is clear and the same at "
+        "three sizes.",
+        picture,
+        "| arm | kind | " + "effect (million parameters) | same sign |",
+        "|---" * 4 + "|",
+    ]
+    for kind in study.kinds:
+        by_arm = analysis.effects_by_size(study, runs, study.first_condition, kind)
+        for name, effects in by_arm.items():
+            said = "; ".join(
+                f"{e.difference:+.2f} [{e.low:+.2f}, {e.high:+.2f}] ({parameters / 1e6:.1f})"
+                for parameters, e in effects
+            )
+            signs = {e.difference > 0 for _, e in effects}
+            clear = len(effects) > 2 and len(signs) == 1 and all(e.significant for _, e in effects)
+            lines.append(f"| {name} | {kind} | {said} | {'yes' if clear else 'no'} |")
+    return [*lines, ""]
 
 
 def _time(seconds: float) -> str:
@@ -415,36 +464,3 @@ def learning_table(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
             "study's rates.",
         ]
     return lines
-
-
-def scores_csv(study: Study, runs: Sequence[FinishedRun]) -> str:
-    """One row a run, condition and kind."""
-    lines = ["schema_version,arm,seed,rate,condition,kind,nll,right,valid,choice,n"]
-    for f in runs:
-        for condition, kinds in f.result.conditions.items():
-            for kind, m in kinds.items():
-                lines.append(
-                    f'2,"{f.arm.name}",{f.run.seed},{f.run.rate:g},"{condition}",{kind},'
-                    f"{m.nll},{m.right},{m.valid},{m.choice},{m.n}"
-                )
-    return "\n".join([*lines, ""])
-
-
-def effects_csv(study: Study, runs: Sequence[FinishedRun]) -> str:
-    """Every arm against the baseline, every condition and kind, intervals at 95 % each."""
-    base = study.arm(study.baseline)
-    lines = [
-        "schema_version,arm,baseline,condition,kind,difference,ci_low,ci_high,noise,"
-        "effect_over_noise,mde,right_points,seeds"
-    ]
-    for arm in study.arms():
-        for condition in study.conditions:
-            for kind in study.kinds:
-                e = effect(runs, arm, base, condition, kind) if arm != base else None
-                if e:
-                    values = (e.difference, e.low, e.high, e.noise, e.over_noise, e.mde, e.right)
-                    numbers = ",".join(f"{v:.4f}" for v in values)
-                    lines.append(
-                        f'1,"{arm.name}","{base.name}","{condition}",{kind},{numbers},{e.seeds}'
-                    )
-    return "\n".join([*lines, ""])
