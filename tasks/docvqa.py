@@ -2,10 +2,10 @@
 
 Data: `lmms-lab/DocVQA` on the hub, configurations DocVQA (val 5,349 questions; test 5,188, answers
 hidden) and InfographicVQA (val 2,801; test 3,288, answers hidden). ``mini``: about 200 questions on
-forms, receipts and tables drawn by evalkit, in the columns of DocVQA. Papers: Mathew et al.,
-"DocVQA" (WACV 2021); Mathew et al., "InfographicVQA" (WACV 2022). Metric: ANLS with threshold 0.5;
-exact match beside it. Prompt and pixel limits of the official subsets: VLMEvalKit's for Qwen2-VL. A
-question whose answers are hidden is answered and gets no score.
+forms, receipts and tables drawn by evalkit, in the columns of DocVQA; ``mini_large``: some 1,300.
+Papers: Mathew et al., "DocVQA" (WACV 2021); Mathew et al., "InfographicVQA" (WACV 2022). Metric:
+ANLS with threshold 0.5; exact match beside it. Prompt and pixel limits of the official subsets:
+VLMEvalKit's for Qwen2-VL. A question whose answers are hidden is answered and gets no score.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from evalkit.protocols import (
     words,
 )
 from evalkit.rows import identifier, image, sides, string, strings, tier
-from evalkit.sources import Embedded, Hub
+from evalkit.sources import Drawn, Embedded, Hub
 from evalkit.submission import Submission
 from evalkit.task import Metric, Row, Subset, Task
 from evalkit.types import Completion, Sample, Score
@@ -77,6 +77,11 @@ class DocVQA(Task):
     subsets: ClassVar = {
         "mini": Subset(
             Embedded(folder="docvqa", split="validation", columns=COLUMNS), protocols=PROTOCOLS
+        ),
+        "mini_large": Subset(
+            Drawn(folder="docvqa", split="validation", columns=COLUMNS),
+            protocols=PROTOCOLS,
+            size=1273,
         ),
         "val": official("DocVQA", "validation", COLUMNS, 5349),
         "test": official("DocVQA", "test", COLUMNS, 5188),

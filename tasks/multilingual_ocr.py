@@ -2,7 +2,8 @@
 Devanagari, Chinese, Japanese, Korean.
 
 Data: `ByteDance/MTVQA` on the hub (test, 2,116 images in nine languages, several questions on
-each). ``mini``: about 200 questions on lines of text drawn by evalkit, in the same columns. Paper:
+each). ``mini``: some 340 questions on lines of text drawn by evalkit, in the same columns;
+``mini_large``: some 1,000, Devanagari (Hindi) among them, which ``mini`` does not have. Paper:
 Tang et al., "MTVQA: Benchmarking Multilingual Text-Centric Visual Question Answering" (2024).
 Metrics: ``mini`` has exact match after NFC (headline: mean of the languages' means; and over all
 questions) and character error rate. ``mtvqa`` has the containment metric of the official script
@@ -22,7 +23,7 @@ from evalkit.errors import DataError
 from evalkit.metrics.ocr import character_error_rate, exact_match, mtvqa
 from evalkit.protocols import QWEN2_VL_PIXELS, Protocol, lmms_eval, words
 from evalkit.rows import identifier, image, sides, string, tier
-from evalkit.sources import Embedded, Hub
+from evalkit.sources import Drawn, Embedded, Hub
 from evalkit.task import Metric, Row, Subset, Task
 from evalkit.types import Completion, Sample, Score
 
@@ -77,6 +78,11 @@ class MultilingualOCR(Task):
     subsets: ClassVar = {
         "mini": Subset(
             Embedded(folder="multilingual_ocr", split="test", columns=COLUMNS), protocols=PROTOCOLS
+        ),
+        "mini_large": Subset(
+            Drawn(folder="multilingual_ocr", split="test", columns=COLUMNS),
+            protocols=PROTOCOLS,
+            size=600,
         ),
         "mtvqa": Subset(
             Hub(repository="ByteDance/MTVQA", split="test", columns=COLUMNS),

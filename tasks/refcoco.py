@@ -5,11 +5,11 @@ object with a box and several expressions. RefCOCO+ forbids words of place, RefC
 sentences. By their cards, ``val`` of RefCOCO and RefCOCOg there are the UNC and UMD splits with
 5,000 rows of another split behind them; only the first 3,811 and 2,573 rows are used, those that
 papers report. ``mini``: about 200 expressions for scenes of coloured shapes drawn by evalkit, in
-the same columns. Papers: Yu et al., "Modeling Context in Referring Expressions" (ECCV 2016); Mao et
-al., "Generation and Comprehension of Unambiguous Object Descriptions" (CVPR 2016). Metric: share of
-expressions whose first predicted box has an IoU of at least 0.5 with the true one; also at 0.75 and
-0.9, and the mean IoU. The prompt is that of the Qwen2-VL paper's figure; the prompt behind its
-published scores is not known.
+the same columns; ``mini_large``: some 2,000. Papers: Yu et al., "Modeling Context in Referring
+Expressions" (ECCV 2016); Mao et al., "Generation and Comprehension of Unambiguous Object
+Descriptions" (CVPR 2016). Metric: share of expressions whose first predicted box has an IoU of at
+least 0.5 with the true one; also at 0.75 and 0.9, and the mean IoU. The prompt is that of the
+Qwen2-VL paper's figure; the prompt behind its published scores is not known.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from evalkit.metrics import lmms_eval as of_lmms_eval
 from evalkit.metrics.boxes import from_xywh, iou, parse_box
 from evalkit.protocols import DEFAULT, QWEN2_VL_BOX, QWEN2_VL_PIXELS, lmms_eval
 from evalkit.rows import identifier, image, image_size, string, strings, tier
-from evalkit.sources import Embedded, Hub
+from evalkit.sources import Drawn, Embedded, Hub
 from evalkit.task import Metric, Row, Subset, Task
 from evalkit.types import Completion, Sample, Score
 
@@ -50,13 +50,14 @@ PROTOCOLS = {
 
 
 def subsets(
-    folder: str, repository: str, splits: Mapping[str, tuple[int, int] | None]
+    folder: str, large: int, repository: str, splits: Mapping[str, tuple[int, int] | None]
 ) -> Mapping[str, Subset]:
     """``splits``: names, and where the hub has more than the official split, rows there and rows
-    that are official.
+    that are official; ``large``: rows of the large drawn set.
     """
     mini = Subset(Embedded(folder=folder, split="val", columns=COLUMNS), protocols=PROTOCOLS)
-    return {"mini": mini} | {
+    drawn = Drawn(folder=folder, split="val", columns=COLUMNS)
+    return {"mini": mini, "mini_large": Subset(drawn, protocols=PROTOCOLS, size=large)} | {
         split: Subset(
             Hub(repository=repository, split=split, columns=COLUMNS, official=official),
             budget=QWEN2_VL_PIXELS,
@@ -85,7 +86,7 @@ class RefCOCO(Task):
     description = "boxes for referring expressions (accuracy at IoU 0.5)"
     metrics = (*(Metric(f"acc@{t}") for t in THRESHOLDS), Metric("iou"))
     subsets = subsets(
-        "refcoco", "lmms-lab/RefCOCO", {"val": (8811, 3811), "testA": None, "testB": None}
+        "refcoco", 2073, "lmms-lab/RefCOCO", {"val": (8811, 3811), "testA": None, "testB": None}
     )
 
     def samples(self, row: Row) -> Iterable[Sample | DataError]:
@@ -160,7 +161,7 @@ class RefCOCOPlus(RefCOCO):
 
     name = "refcoco+"
     subsets = subsets(
-        "refcoco_plus", "lmms-lab/RefCOCOplus", {"val": None, "testA": None, "testB": None}
+        "refcoco_plus", 1982, "lmms-lab/RefCOCOplus", {"val": None, "testA": None, "testB": None}
     )
 
 
@@ -168,4 +169,4 @@ class RefCOCOg(RefCOCO):
     """As RefCOCO, with whole sentences."""
 
     name = "refcocog"
-    subsets = subsets("refcocog", "lmms-lab/RefCOCOg", {"val": (7573, 2573), "test": None})
+    subsets = subsets("refcocog", 1649, "lmms-lab/RefCOCOg", {"val": (7573, 2573), "test": None})

@@ -4,14 +4,14 @@ Data: `lmms-lab/NExTQA` (configuration MC, test, 8.56k questions) and `lmms-lab/
 2,700 questions on 900 videos), with their clips in zip files. ``videomme`` is asked without
 subtitles, ``videomme_sub`` with those that are spoken while a frame that the model sees is shown
 (744 of the videos have some; for the others the list is empty); ``--by duration`` shows short,
-medium and long videos, as the paper's table does. ``mini``:
-about 200 questions on clips of 2 to 8 seconds drawn by evalkit, in the columns of NExT-QA; chance
-is 20 %. Papers: Xiao et al., "NExT-QA" (CVPR 2021); Fu et al., "Video-MME" (CVPR 2025). Metric:
-accuracy. An answer that names no option, or more than one, is wrong and counted as unparsed; no
-option is drawn by chance. Prompts: VLMEvalKit's for Video-MME; for NExT-QA evalkit's own, the
-question and options as lmms-eval lists them and the suffix of its other multiple-choice tasks
-(lmms-eval asks NExT-QA without one). Video is read at 2 frames per second, as in the Qwen2-VL
-paper.
+medium and long videos, as the paper's table does. ``mini``: about 200 questions on clips of 2 to 8
+seconds drawn by evalkit, in the columns of NExT-QA; chance is 20 %; ``mini_large``: some 1,000,
+whose answers the first frame does not tell. Papers: Xiao et al., "NExT-QA" (CVPR 2021); Fu et al.,
+"Video-MME" (CVPR 2025). Metric: accuracy. An answer that names no option, or more than one, is
+wrong and counted as unparsed; no option is drawn by chance. Prompts: VLMEvalKit's for Video-MME;
+for NExT-QA evalkit's own, the question and options as lmms-eval lists them and the suffix of its
+other multiple-choice tasks (lmms-eval asks NExT-QA without one). Video is read at 2 frames per
+second, as in the Qwen2-VL paper.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from evalkit.metrics import lmms_eval as of_lmms_eval
 from evalkit.metrics.choice import LETTERS, parse_choice
 from evalkit.protocols import DEFAULT, LETTER_ANSWER, LETTERED, VIDEO_BUDGET, Protocol, lmms_eval
 from evalkit.rows import identifier, string, strings, tier, video
-from evalkit.sources import Embedded, Hub
+from evalkit.sources import Drawn, Embedded, Hub
 from evalkit.subtitles import Cue, read_srt
 from evalkit.task import Metric, Row, Subset, Task
 from evalkit.types import Completion, Message, Sample, Score, Subtitles, Text
@@ -118,6 +118,14 @@ class VideoQA(Task):
             ),
             budget=MINI_BUDGET,
             protocols=NEXTQA_PROTOCOLS,
+        ),
+        "mini_large": Subset(
+            Drawn(
+                folder="video_qa", config="MC", split="test", columns=NEXTQA_COLUMNS, clips="video"
+            ),
+            budget=MINI_BUDGET,
+            protocols=NEXTQA_PROTOCOLS,
+            size=1020,
         ),
         "nextqa": Subset(
             Hub(

@@ -53,7 +53,7 @@ def test_shipped_files_are_those_of_the_manifest() -> None:
 
 def test_shipped_rows_are_drawn_again_from_their_seed() -> None:
     stored = pq.read_table(mini.HERE / "docvqa" / "validation-00000-of-00001.parquet").to_pylist()
-    for row, again in zip(stored[:8], mini.docvqa_rows()):
+    for row, again in zip(stored[:8], mini.docvqa_rows(mini.drawn("docvqa", 1))):
         assert {k: v for k, v in row.items() if k != "image"} == {
             k: v for k, v in again.items() if k != "image"
         }
@@ -106,8 +106,11 @@ def test_larger_sets_hold_the_embedded_scenes(monkeypatch: pytest.MonkeyPatch) -
     for subset in ("docvqa", "multilingual_ocr"):
         key, _, make = mini.SUBSETS[subset]
         monkeypatch.setitem(mini.SUBSETS, subset, (key, 2, make))
-    for rows, id in ((mini.docvqa_rows, "questionId"), (mini.word_rows, "id")):
-        small, large = ({r[id]: r for r in rows(factor)} for factor in (1, 3))
+    for subset, rows, id in (
+        ("docvqa", mini.docvqa_rows, "questionId"),
+        ("multilingual_ocr", mini.word_rows, "id"),
+    ):
+        small, large = ({r[id]: r for r in rows(mini.drawn(subset, n))} for n in (1, 3))
         assert len(large) == 3 * len(small)
         assert all(large[name] == row for name, row in small.items())
     with pytest.raises(UsageError, match="factor 15: expected 1 to 14"):

@@ -234,7 +234,8 @@ def _show(evaluation: Evaluation) -> None:
         _show_outcome(o)
         if o.cell.task.subset.hidden:
             print(f"a server scores {o.cell.name}: evalkit submission {o.cell.folder}")
-    if any(o.cell.task.subset_name == "mini" and not o.cell.data for o in evaluation.outcomes):
+    minis = [o for o in evaluation.outcomes if o.cell.task.subset_name.startswith("mini")]
+    if any(not o.cell.data for o in minis):
         print("mini scores are evalkit's own data: never set them beside official ones")
 
 

@@ -4,6 +4,9 @@ one of them right.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -22,8 +25,19 @@ NUMBERS = ("one", "two", "three", "four", "five")
 NAMES = tuple(f"the {c} {s}" for c in COLOURS for s in SHAPES)
 
 
-def draw(difficulty: float, rng: np.random.Generator, seconds: float | None = None) -> Scene:
-    """``seconds``: the clip's length, instead of one that goes with the difficulty."""
+def draw(
+    difficulty: float,
+    rng: np.random.Generator,
+    seconds: float | None = None,
+    unfolding: bool = False,
+) -> Scene:
+    """``seconds``: the clip's length, instead of one that goes with the difficulty.
+
+    ``unfolding``: clips whose first frame does not tell the answer. What moves starts in the
+    middle, what is counted or comes first is not there yet, and beside the object that disappears
+    another one appears. Which way, which first and which vanished then need the order of frames:
+    the same frames in another order are another answer.
+    """
     known = 1 if difficulty <= 0.05 else 2 if difficulty <= 0.12 else 4
     kind = str(rng.choice(["direction", "count", "order", "vanish"][:known]))
     usual = 2.0 if difficulty <= 0.12 else float(rng.integers(2, 3 + int(6 * min(1.0, difficulty))))
@@ -31,8 +45,11 @@ def draw(difficulty: float, rng: np.random.Generator, seconds: float | None = No
     width = height = side * CELL
     if difficulty > 0.5:
         width = int(rng.integers(side, 2 * side)) * CELL
-    make = {"direction": _direction, "count": _count, "order": _events, "vanish": _events}[kind]
-    return make(kind, difficulty, seconds or usual, width, height, rng)
+    makers = {"direction": _direction, "count": _count, "order": _events, "vanish": _events}
+    if unfolding:
+        usual = max(usual, 3.0)  # an object's second is seen in two frames
+        makers = {"direction": _from_middle, "count": _count_up, "order": _turns, "vanish": _change}
+    return makers[kind](kind, difficulty, seconds or usual, width, height, rng)
 
 
 def _things(n: int, width: int, height: int, rng: np.random.Generator) -> list[Thing]:
@@ -88,36 +105,48 @@ def _direction(
     side = int(min(width, height) * rng.uniform(0.25, 0.4))
     start = [rng.uniform(0, width - side), rng.uniform(0, height - side)]
     path = rng.uniform(0.6, 0.95)
-    frames = []
     span = (width - side, height - side)
     for axis, d in enumerate((dx, dy)):
         if d:
             rest = span[axis] * (1 - path) * rng.uniform(0, 1)
             start[axis] = rest if d > 0 else span[axis] - rest
-    for i in range(n):
-        at = i / (n - 1) * path
-        frames.append(
-            [
-                Thing(
-                    colour,
-                    shape,
-                    int(start[0] + dx * at * span[0]),
-                    int(start[1] + dy * at * span[1]),
-                    side,
-                )
-            ]
-        )
-    return _scene(
-        f"Which way does {name} move?",
-        answer,
-        kind,
-        list(DIRECTIONS),
-        frames,
-        width,
-        height,
-        difficulty,
-        rng,
-    )
+    frames = _moving(Thing(colour, shape, 0, 0, side), start, (dx * path, dy * path), span, n)
+    return _which_way(name, answer, frames, width, height, difficulty, rng)
+
+
+def _moving(
+    thing: Thing,
+    start: Sequence[float],
+    path: tuple[float, float],
+    span: tuple[int, int],
+    n: int,
+) -> list[list[Thing]]:
+    """n frames of a thing that goes the path, in parts of the span, at an even speed."""
+    at = [i / (n - 1) for i in range(n)]
+    return [
+        [
+            replace(
+                thing,
+                x=int(start[0] + path[0] * t * span[0]),
+                y=int(start[1] + path[1] * t * span[1]),
+            )
+        ]
+        for t in at
+    ]
+
+
+def _which_way(
+    name: str,
+    answer: str,
+    frames: list[list[Thing]],
+    width: int,
+    height: int,
+    difficulty: float,
+    rng: np.random.Generator,
+) -> Scene:
+    question = f"Which way does {name} move?"
+    pool = list(DIRECTIONS)
+    return _scene(question, answer, "direction", pool, frames, width, height, difficulty, rng)
 
 
 def _count(
@@ -164,6 +193,76 @@ def _events(
             rng,
         )
     frames = [things if i < n * 0.5 else things[1:] for i in range(n)]
+    return _scene(
+        "Which object disappears?", names[0], kind, pool, frames, width, height, difficulty, rng
+    )
+
+
+def _from_middle(
+    kind: str, difficulty: float, seconds: float, width: int, height: int, rng: np.random.Generator
+) -> Scene:
+    """As ``_direction``, from a place in the middle that is the same for all directions."""
+    name = NAMES[int(rng.integers(len(NAMES)))]
+    colour, shape = name.split()[1:]
+    side = int(min(width, height) * rng.uniform(0.2, 0.35))
+    span = (width - side, height - side)
+    start = [part * rng.uniform(0.42, 0.58) for part in span]
+    path = rng.uniform(0.3, 0.42)
+    answer = str(rng.choice(list(DIRECTIONS)))
+    dx, dy = DIRECTIONS[answer]
+    thing = Thing(colour, shape, 0, 0, side)
+    frames = _moving(thing, start, (dx * path, dy * path), span, int(seconds * FPS))
+    return _which_way(name, answer, frames, width, height, difficulty, rng)
+
+
+def _count_up(
+    kind: str, difficulty: float, seconds: float, width: int, height: int, rng: np.random.Generator
+) -> Scene:
+    """As ``_count``, with objects that appear one after another, the first not at once."""
+    things = _things(int(rng.integers(1, 6)), width, height, rng)
+    n = int(seconds * FPS)
+    starts = np.linspace(n * 0.1, n * 0.7, len(things))
+    frames = [[t for t, s in zip(things, starts) if i >= s] for i in range(n)]
+    answer, pool = NUMBERS[len(things) - 1], list(NUMBERS)
+    return _scene(
+        "How many objects are there?", answer, kind, pool, frames, width, height, difficulty, rng
+    )
+
+
+def _turns(
+    kind: str, difficulty: float, seconds: float, width: int, height: int, rng: np.random.Generator
+) -> Scene:
+    """Objects that are there one at a time, between an empty beginning and an empty end."""
+    things = _things(2 if difficulty < 0.5 else 3, width, height, rng)
+    n = int(seconds * FPS)
+    turn = [(i / n - 0.12) / 0.76 * len(things) for i in range(n)]
+    frames = [[t for k, t in enumerate(things) if k <= at < k + 1] for at in turn]
+    names = [f"the {t.name}" for t in things]
+    pool = [*names, *(str(x) for x in rng.permutation(NAMES)[:6])]
+    return _scene(
+        "Which object appears first?",
+        names[0],
+        kind,
+        pool,
+        frames,
+        width,
+        height,
+        difficulty,
+        rng,
+    )
+
+
+def _change(
+    kind: str, difficulty: float, seconds: float, width: int, height: int, rng: np.random.Generator
+) -> Scene:
+    """The first object leaves, the second one comes, the others stay."""
+    things = _things(3 if difficulty < 0.5 else 4, width, height, rng)
+    n = int(seconds * FPS)
+    goes, comes = (n * float(part) for part in rng.uniform(0.35, 0.65, 2))
+    gone, new, *rest = things
+    frames = [[*rest, *([gone] * (i < goes)), *([new] * (i >= comes))] for i in range(n)]
+    names = [f"the {t.name}" for t in things]
+    pool = [*names, *(str(x) for x in rng.permutation(NAMES)[:6])]
     return _scene(
         "Which object disappears?", names[0], kind, pool, frames, width, height, difficulty, rng
     )

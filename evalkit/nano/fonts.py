@@ -9,6 +9,7 @@ from PIL import ImageFont, features
 
 FOLDER = Path(__file__).parent / "fonts"
 SANS, BOLD, SERIF, CJK = "DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "wqy-microhei"
+DEVANAGARI = "NotoSansDevanagari-Regular"
 LATIN = (SANS, BOLD, SERIF)
 
 
@@ -19,8 +20,8 @@ def font(name: str, size: int) -> ImageFont.FreeTypeFont:
     """
     if not features.check("raqm"):
         raise RuntimeError(
-            "Pillow finds no raqm: Arabic can't be shaped; install a Pillow wheel from PyPI, and "
-            "the system's libfribidi0"
+            "Pillow finds no raqm: Arabic and Devanagari can't be shaped; install a Pillow wheel "
+            "from PyPI, and the system's libfribidi0"
         )
     return ImageFont.truetype(
         str(FOLDER / f"{name}.ttf"), size, layout_engine=ImageFont.Layout.RAQM
@@ -28,8 +29,8 @@ def font(name: str, size: int) -> ImageFont.FreeTypeFont:
 
 
 def subset_fonts(source: Path) -> None:
-    """Makes the shipped files from Debian's fonts-dejavu-core and fonts-wqy-microhei, unpacked
-    under ``source`` (needs fonttools).
+    """Makes the shipped files from Debian's fonts-dejavu-core, fonts-wqy-microhei and
+    fonts-noto-core, unpacked under ``source`` (needs fonttools).
     """
     from fontTools import subset
     from fontTools.ttLib import TTFont
@@ -53,6 +54,7 @@ def subset_fonts(source: Path) -> None:
         "DejaVuSans-Bold.ttf": latin,
         "DejaVuSerif.ttf": [*latin, *other],
         "wqy-microhei.ttc": [*letters, *range(0x30, 0x3A)],
+        "NotoSansDevanagari-Regular.ttf": {ord(c) for word in WORDS["hi"] for c in word},
     }
     for file, codes in parts.items():
         face = TTFont(next(source.rglob(file)), fontNumber=0)

@@ -1,5 +1,5 @@
 """The embedded ``mini`` subsets, written as parquet in the official schemas: ``python -m
-evalkit.nano.mini [FOLDER [FACTOR]]``.
+evalkit.nano.mini [FOLDER [FACTOR]]``. (``evalkit.nano.large`` draws those of ``mini_large``.)
 
 A third of each subset is drawn at each tier; the tier is the first word of an identifier that the
 official schema has (``easy-0012``). The random stream is one that training never uses. Images are
@@ -13,7 +13,8 @@ import hashlib
 import io
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -29,6 +30,10 @@ HERE = Path(__file__).parent.parent / "data" / "mini"
 SEED = 2026
 TIERS: tuple[Tier, ...] = get_args(Tier)
 Row = dict[str, Any]
+Scenes = Iterable[tuple[Tier, int, Scene]]
+"""Scenes with their tier and their number in it."""
+Encode = Callable[[Path, "np.ndarray[Any, Any]", float], None]
+"""Writes frames at so many a second to a file."""
 
 
 SUBSETS: dict[str, tuple[int, int, Draw]] = {
@@ -77,9 +82,9 @@ def drawn(subset: str, factor: int) -> Iterator[tuple[Tier, int, Scene]]:
     return scenes(key, factor * count, make)
 
 
-def docvqa_rows(factor: int = 1) -> Iterator[Row]:
+def docvqa_rows(scenes: Scenes) -> Iterator[Row]:
     """Three questions a page, in the columns of `lmms-lab/DocVQA`."""
-    for tier, i, scene in drawn("docvqa", factor):
+    for tier, i, scene in scenes:
         picture, page = png(scene), TIERS.index(tier) * 1000 + i
         for k, q in enumerate(scene.questions[:3]):
             yield {
@@ -95,9 +100,9 @@ def docvqa_rows(factor: int = 1) -> Iterator[Row]:
             }
 
 
-def refcoco_rows(subset: str, factor: int = 1) -> Iterator[Row]:
+def refcoco_rows(scenes: Scenes) -> Iterator[Row]:
     """A row an object with its expressions, in the columns of `lmms-lab/RefCOCO`."""
-    for tier, i, scene in drawn(subset, factor):
+    for tier, i, scene in scenes:
         picture = png(scene)
         by_box: dict[tuple[int, int, int, int], list[str]] = {}
         for q in scene.questions:
@@ -117,12 +122,12 @@ def refcoco_rows(subset: str, factor: int = 1) -> Iterator[Row]:
             }
 
 
-def clip_rows(folder: Path, factor: int = 1) -> Iterator[Row]:
+def clip_rows(scenes: Scenes, folder: Path, encode: Encode) -> Iterator[Row]:
     """A question a clip, in the columns of `lmms-lab/NExTQA`; writes the clips to ``folder``."""
-    for tier, i, scene in drawn("video_qa", factor):
+    for tier, i, scene in scenes:
         name = f"{tier}-{i:04d}"
         assert scene.frames is not None
-        write_clip(folder / f"{name}.mp4", scene.frames, scene.fps)
+        encode(folder / f"{name}.mp4", scene.frames, scene.fps)
         q = scene.questions[0]
         yield {
             "video": name,
@@ -137,9 +142,9 @@ def clip_rows(folder: Path, factor: int = 1) -> Iterator[Row]:
         }
 
 
-def word_rows(factor: int = 1) -> Iterator[Row]:
+def word_rows(scenes: Scenes) -> Iterator[Row]:
     """A row an image with two questions, in the columns of multilingual_ocr."""
-    for tier, i, scene in drawn("multilingual_ocr", factor):
+    for tier, i, scene in scenes:
         asked = scene.questions[:2]
         yield {
             "image": png(scene),
@@ -147,6 +152,99 @@ def word_rows(factor: int = 1) -> Iterator[Row]:
             "lang": asked[0].kind.upper(),
             "id": f"{tier}-{i:04d}",
         }
+
+
+@dataclass(frozen=True)
+class Table:
+    """A subset in its official schema: where its parquet file lies below the data set's folder, its
+    columns by the names of ``datasets`` types, and how scenes become rows.
+    """
+
+    file: str
+    columns: Mapping[str, str]
+    rows: Callable[[Scenes, Path, Encode], Iterator[Row]]
+
+    def write(self, folder: Path, rows: Iterable[Row]) -> tuple[Path, int]:
+        """Writes the rows' parquet file below the folder; the file and the number of rows."""
+        import datasets
+        from datasets import Features, Image, List, Value
+
+        kinds = {
+            "text": Value("string"),
+            "whole": Value("int64"),
+            "image": Image(),
+            "texts": List(Value("string")),
+            "reals": List(Value("float64")),
+        }
+        columns = Features({name: kinds[kind] for name, kind in self.columns.items()})
+        path = folder / f"{self.file}-00000-of-00001.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = datasets.Dataset.from_list(list(rows), features=columns)
+        shown = not datasets.are_progress_bars_disabled()
+        datasets.disable_progress_bars()
+        try:
+            table.to_parquet(path)
+        finally:
+            if shown:
+                datasets.enable_progress_bars()
+        return path, len(table)
+
+
+def _pictures(rows: Callable[[Scenes], Iterator[Row]]) -> Callable[..., Iterator[Row]]:
+    return lambda scenes, folder, encode: rows(scenes)
+
+
+REFCOCO = {
+    "question_id": "text",
+    "image": "image",
+    "question": "text",
+    "answer": "texts",
+    "segmentation": "reals",
+    "bbox": "reals",
+    "iscrowd": "whole",
+    "file_name": "text",
+}
+TABLES: Mapping[str, Table] = {
+    "docvqa": Table(
+        "validation",
+        {
+            "questionId": "text",
+            "question": "text",
+            "question_types": "texts",
+            "image": "image",
+            "docId": "whole",
+            "ucsf_document_id": "text",
+            "ucsf_document_page_no": "text",
+            "answers": "texts",
+            "data_split": "text",
+        },
+        _pictures(docvqa_rows),
+    ),
+    **{
+        name: Table("val", REFCOCO, _pictures(refcoco_rows))
+        for name in ("refcoco", "refcoco_plus", "refcocog")
+    },
+    "video_qa": Table(
+        "MC/test",
+        {
+            "video": "text",
+            "frame_count": "whole",
+            "width": "whole",
+            "height": "whole",
+            "question": "text",
+            "answer": "whole",
+            "qid": "whole",
+            "type": "text",
+            **{f"a{k}": "text" for k in range(5)},
+        },
+        lambda scenes, folder, encode: clip_rows(scenes, folder / "videos", encode),
+    ),
+    "multilingual_ocr": Table(
+        "test",
+        {"image": "image", "qa_pairs": "text", "lang": "text", "id": "text"},
+        _pictures(word_rows),
+    ),
+}
 
 
 def write_clip(path: Path, frames: np.ndarray[Any, Any], fps: float) -> None:
@@ -179,57 +277,11 @@ def write(folder: Path = HERE, factor: int = 1) -> None:
     """
     if not 1 <= factor <= 14:
         raise UsageError(f"factor {factor}: expected 1 to 14")
-    import datasets
-    from datasets import Features, Image, List, Value
-
-    text, whole, real = Value("string"), Value("int64"), Value("float64")
-    docvqa = {
-        "questionId": text,
-        "question": text,
-        "question_types": List(text),
-        "image": Image(),
-        "docId": whole,
-    }
-    docvqa |= {
-        "ucsf_document_id": text,
-        "ucsf_document_page_no": text,
-        "answers": List(text),
-        "data_split": text,
-    }
-    refcoco = {
-        "question_id": text,
-        "image": Image(),
-        "question": text,
-        "answer": List(text),
-        "segmentation": List(real),
-    }
-    refcoco |= {"bbox": List(real), "iscrowd": whole, "file_name": text}
-    nextqa = {
-        "video": text,
-        "frame_count": whole,
-        "width": whole,
-        "height": whole,
-        "question": text,
-        "answer": whole,
-        "qid": whole,
-    }
-    nextqa |= {"type": text, **{f"a{k}": text for k in range(5)}}
-    mtvqa = {"image": Image(), "qa_pairs": text, "lang": text, "id": text}
-    parts = (
-        ("docvqa/validation", docvqa, docvqa_rows(factor)),
-        ("refcoco/val", refcoco, refcoco_rows("refcoco", factor)),
-        ("refcoco_plus/val", refcoco, refcoco_rows("refcoco_plus", factor)),
-        ("refcocog/val", refcoco, refcoco_rows("refcocog", factor)),
-        ("video_qa/MC/test", nextqa, clip_rows(folder / "video_qa" / "videos", factor)),
-        ("multilingual_ocr/test", mtvqa, word_rows(factor)),
-    )
     rows_of = {}
-    for name, columns, rows in parts:
-        path = folder / f"{name}-00000-of-00001.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        table = datasets.Dataset.from_list(list(rows), features=Features(columns))
-        table.to_parquet(path)
-        rows_of[str(path.relative_to(folder))] = len(table)
+    for name, table in TABLES.items():
+        rows = table.rows(drawn(name, factor), folder / name, write_clip)
+        path, count = table.write(folder / name, rows)
+        rows_of[str(path.relative_to(folder))] = count
     files = sorted(p for p in folder.rglob("*") if p.suffix in (".parquet", ".mp4"))
     digests = {
         str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files

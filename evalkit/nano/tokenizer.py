@@ -46,6 +46,11 @@ PHRASES = (SHORT_ANSWER, LETTER_ANSWER)
 Other wordings are read word by word.
 """
 
+UNTRAINED = ("hi",)
+"""Languages that came after the shipped weights, whose vocabulary is as it was: nano has never seen
+them, and reads and writes their letters byte by byte.
+"""
+
 
 def build() -> Tokenizer:
     """The tokenizer, the same on every call."""
@@ -59,7 +64,7 @@ def build() -> Tokenizer:
     vocabulary = {c: i for i, c in enumerate(sorted(byte.values()))}
     merges: list[tuple[str, str]] = []
     letters = sorted(
-        set("".join(w for words in WORDS.values() for w in words))
+        set("".join(w for lang, words in WORDS.items() if lang not in UNTRAINED for w in words))
         | {chr(c) for c in range(0xC0, 0x180)}
     )
     for letter in letters:

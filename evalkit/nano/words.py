@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from evalkit.nano.fonts import CJK, LATIN, SANS, SERIF, font
+from evalkit.nano.fonts import CJK, DEVANAGARI, LATIN, SANS, SERIF, font
 from evalkit.nano.scene import CELL, Question, Scene
 from evalkit.nano.wordlists import WORDS
 
@@ -23,15 +23,18 @@ ALPHABETS = {
 }
 LOOKALIKES = frozenset("авеорсухіАВЕКМНОРСТУХ" + "οόνυύικίΑΒΕΖΗΙΚΜΝΟΡΤΥΧ")
 """Cyrillic and Greek letters that look like Latin ones: no line consists of them alone."""
-SHAPED = ("ar",)
-"""Scripts whose letters join: always drawn as whole words."""
+SHAPED = ("ar", "hi")
+"""Scripts whose letters join or change places: always drawn as whole words."""
+LANGUAGES = ("num", *WORDS)
 
 
 def fonts_for(lang: str) -> tuple[str, ...]:
     if lang in ("zh", "ja", "ko"):
         return (CJK,)
-    if lang in ("ar",):
+    if lang == "ar":
         return (SANS,)
+    if lang == "hi":
+        return (DEVANAGARI,)
     return (SANS, SERIF) if lang in ("ru", "el") else LATIN
 
 
@@ -67,11 +70,15 @@ def text(lang: str, difficulty: float, rng: np.random.Generator) -> str:
             return drawn
 
 
-def draw(difficulty: float, rng: np.random.Generator) -> Scene:
-    """One to five lines in one language; a question asks for one of them."""
+def draw(difficulty: float, rng: np.random.Generator, evenly: bool = False) -> Scene:
+    """One to five lines in one language; a question asks for one of them.
+
+    ``evenly``: each language is as likely as the others (among the easiest scenes, digits and
+    English), and Hindi is one of them, which training never shows.
+    """
     most = 1 if difficulty < 0.06 else 2 if difficulty <= 0.15 else 5
     n = int(rng.integers(1, most + 1))
-    lang = language(difficulty, rng)
+    lang = str(rng.choice(LANGUAGES)) if evenly and difficulty > 0.2 else language(difficulty, rng)
     lines = [text(lang, difficulty, rng) for _ in range(n)]
     image = page([(line, lang) for line in lines], difficulty, rng)
     if n == 1:

@@ -10,6 +10,7 @@ first asked for.
 from evalkit.sources.files import Folder as Folder
 from evalkit.sources.files import JsonLines as JsonLines
 from evalkit.sources.hub import EMBEDDED as EMBEDDED
+from evalkit.sources.hub import Drawn as Drawn
 from evalkit.sources.hub import Embedded as Embedded
 from evalkit.sources.hub import Hub as Hub
 from evalkit.sources.hub import Joined as Joined

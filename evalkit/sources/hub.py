@@ -11,9 +11,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from evalkit.clips import ClipIndex
 from evalkit.digests import content_hash
@@ -21,6 +22,8 @@ from evalkit.errors import DataError
 from evalkit.sources.tables import Columns, dataset_rows, local_table, with_paths
 
 EMBEDDED = Path(__file__).parents[1] / "data" / "mini"
+DRAWER = "evalkit.nano.large"
+"""What draws the larger sets; named here, since it builds on what is above this layer."""
 ORGANISATIONS = {"lmms-lab": ("lmms-lab-encoder", "lmms-eval")}
 """Organisations whose datasets moved, and where to; tried in this order after the first."""
 
@@ -120,10 +123,8 @@ class TableSource(ABC):
             description["media"] = content_hash(pictures)
         return description
 
-    def _described(self, kind: Mapping[str, Any], override: Path | None) -> Mapping[str, Any]:
-        """The description of a local copy, or of the shipped files that ``kind`` names."""
-        if override is None:
-            return {**kind, **self._local_description(EMBEDDED / str(kind["name"]))}
+    def _described(self, override: Path) -> Mapping[str, Any]:
+        """The description of a local copy."""
         description = self._local_description(override)
         del description["files"]  # names, like places, are no part of what data are
         return {"kind": "local", **description}
@@ -161,18 +162,46 @@ class Embedded(TableSource):
 
     folder: str
 
+    @property
+    def root(self) -> Path:
+        return EMBEDDED / self.folder
+
     def table_rows(self, override: Path | None) -> Iterator[Columns]:
-        return self._local_rows(override or EMBEDDED / self.folder)
+        return self._local_rows(override or self.root)
 
     def describe_table(self, override: Path | None) -> Mapping[str, Any]:
-        return self._described({"kind": "embedded", "name": self.folder}, override)
+        if override:
+            return self._described(override)
+        return {"kind": "embedded", "name": self.folder, **self._local_description(self.root)}
 
     def clip_folder_of(self, override: Path | None) -> Path:
-        return self._local_clip_folder(override or EMBEDDED / self.folder)
+        return self._local_clip_folder(override or self.root)
 
     def count(self, override: Path | None = None) -> int | None:
-        root = override or EMBEDDED / self.folder
+        root = override or self.root
         return self._taken(local_table(root, self.config, self.split).count())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn(Embedded):
+    """An embedded dataset that is drawn when it is first asked for, by ``evalkit.nano.large``."""
+
+    place: ClassVar[str] = "drawn when first used"
+
+    @property
+    def root(self) -> Path:
+        return self._drawn()[0]
+
+    def describe(self, override: Path | None = None) -> Mapping[str, Any]:
+        if override:
+            return super().describe(override)
+        name = f"{self.folder}/mini_large"
+        return {"kind": "embedded", "name": name, "sha256": self._drawn()[1]}
+
+    def _drawn(self) -> tuple[Path, str]:
+        """The folder where it lies, and what identifies its rows and all their pixels."""
+        found: tuple[Path, str] = import_module(DRAWER).drawn(self.folder)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +229,7 @@ class Hub(TableSource):
 
     def describe_table(self, override: Path | None) -> Mapping[str, Any]:
         if override:
-            return self._described({}, override)
+            return self._described(override)
         name, table = self._table()
         description = {
             "kind": "hub",
