@@ -16,7 +16,13 @@ from typing import Any, ClassVar
 from evalkit.errors import DataError
 from evalkit.metrics.choice import LETTERS
 from evalkit.metrics.readers import READERS
-from evalkit.protocols import DEFAULT, LETTER_ANSWER, Protocol
+from evalkit.protocols import (
+    DEFAULT,
+    LETTER_ANSWER,
+    LMMS_EVAL_STOP,
+    LMMS_EVAL_TOKENS,
+    Protocol,
+)
 from evalkit.task import Metric, Row, Task
 from evalkit.types import Completion, Media, MediaBudget, Sample, Score
 
@@ -43,6 +49,8 @@ LMMS_CHOICE = Protocol(
     origin="lmms-eval 0.7, the task's YAML and utils.py",
     prompt="{question}\n{options}" + LETTER_ANSWER,
     budget=LMMS_PIXELS,
+    max_new_tokens=LMMS_EVAL_TOKENS,
+    stop=LMMS_EVAL_STOP,
     reader="lmms-eval",
 )
 EVALSCOPE_CHOICE = Protocol(

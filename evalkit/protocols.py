@@ -174,23 +174,28 @@ def words(**others: Protocol) -> dict[str, Protocol]:
     }
 
 
+LMMS_EVAL_STOP = ("\n\n",)
+"""Where an answer ends in lmms-eval unless the task file says otherwise."""
+LMMS_EVAL_TOKENS = 128
+"""The length of an answer in its Qwen2-VL wrapper unless the task file says otherwise."""
+
+
 def lmms_eval(
     task: str,
     prompt: str,
-    max_new_tokens: int = 128,
-    stop: tuple[str, ...] = ("\n\n",),
+    max_new_tokens: int = LMMS_EVAL_TOKENS,
+    stop: tuple[str, ...] = LMMS_EVAL_STOP,
+    reader: str = "lmms-eval",
     **settings: Any,
 ) -> Protocol:
-    """A protocol of lmms-eval: its reader, its wrapper's pixels and frames; where the task file
-    says nothing, 128 tokens and an end at an empty line.
-    """
+    """A protocol of lmms-eval: its reader, its wrapper's pixels and frames."""
     return Protocol(
         origin=f"lmms-eval 0.7.3, tasks/{task}, models/simple/qwen2_vl.py",
         prompt=prompt,
         budget=LMMS_EVAL_BUDGET,
         max_new_tokens=max_new_tokens,
         stop=stop,
-        reader="lmms-eval",
+        reader=reader,
         **settings,
     )
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from evalkit.errors import DataError
 from evalkit.metrics.choice import LETTERS
 from evalkit.multiple_choice import MultipleChoice, Question
-from evalkit.protocols import DEFAULT, LETTERED, VIDEO_BUDGET, Protocol
+from evalkit.protocols import DEFAULT, LETTERED, VIDEO_BUDGET, lmms_eval
 from evalkit.rows import identifier, index, string, strings, video
 from evalkit.sources import Hub
 from evalkit.submission import Submission
@@ -26,12 +26,7 @@ from evalkit.types import Sample
 COLUMNS = ("question_idx", "question", "video_idx", "option")
 PROTOCOLS = {
     DEFAULT: LETTERED,
-    "lmms-eval": Protocol(
-        origin="lmms-eval 0.7, lmms_eval/tasks/egoschema/utils.py",
-        prompt=LETTERED.prompt,
-        max_new_tokens=16,
-        reader="egoschema",
-    ),
+    "lmms-eval": lmms_eval("egoschema", LETTERED.prompt, 16, reader="egoschema"),
 }
 
 

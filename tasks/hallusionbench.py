@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 from evalkit.multiple_choice import LMMS_PIXELS
-from evalkit.protocols import DEFAULT, QWEN2_VL_PIXELS, Protocol
+from evalkit.protocols import DEFAULT, LMMS_EVAL_STOP, QWEN2_VL_PIXELS, Protocol
 from evalkit.rows import identifier, image, sides, string
 from evalkit.sources import Hub
 from evalkit.task import Metric, Row, Subset
@@ -39,6 +39,7 @@ PROTOCOLS = {
     "lmms-eval": Protocol(
         origin="lmms-eval 0.7, tasks/hallusion_bench",
         budget=LMMS_PIXELS,
+        stop=LMMS_EVAL_STOP,
         max_new_tokens=128,
         reader="says-yes",
         note="published with GPT-4 as a judge; this is its rule without one (evaluate_hb.py, "

@@ -27,7 +27,7 @@ from evalkit.multiple_choice import (
     letter_answer,
     texts,
 )
-from evalkit.protocols import DEFAULT, QWEN2_VL_PIXELS, SHORT_ANSWER, Protocol
+from evalkit.protocols import DEFAULT, LMMS_EVAL_STOP, QWEN2_VL_PIXELS, SHORT_ANSWER, Protocol
 from evalkit.rows import identifier, image, sides, string, strings
 from evalkit.sources import Hub
 from evalkit.task import Row, Subset
@@ -50,6 +50,7 @@ PROTOCOLS = {
         prompt=BOXED + "{question}\nChoices: {options}\n"
         "Answer the question with the option's letter from the given choices directly.",
         budget=LMMS_PIXELS,
+        stop=LMMS_EVAL_STOP,
         max_new_tokens=16384,
     ),
     "evalscope": replace(EVALSCOPE_CHOICE, origin="EvalScope 1.x, benchmarks/math_vision"),
@@ -60,6 +61,7 @@ class MathVision(MultipleChoice):
     """Problems with the same figure are one cluster; the target of a free-form one is a formula."""
 
     name = "mathvision"
+    version = 2  # 1 did not read "the final answer is"
     description = "competition mathematics with figures (accuracy, answers extracted by rule)"
     max_new_tokens = 1024
     subsets: ClassVar = {

@@ -26,7 +26,7 @@ from evalkit.multiple_choice import (
     Question,
     texts,
 )
-from evalkit.protocols import DEFAULT, QWEN2_VL_PIXELS, SHORT_ANSWER, Protocol
+from evalkit.protocols import DEFAULT, LMMS_EVAL_STOP, QWEN2_VL_PIXELS, SHORT_ANSWER, Protocol
 from evalkit.rows import identifier, image, sides, string, strings
 from evalkit.sources import Hub
 from evalkit.submission import Submission
@@ -42,6 +42,7 @@ LMMS = Protocol(
     origin="lmms-eval 0.7, tasks/mathvista/mathvista_testmini_format.yaml",
     prompt="{asked}\n{options}\n{form}",
     budget=LMMS_PIXELS,
+    stop=LMMS_EVAL_STOP,
     max_new_tokens=16384,
     reader="nearest",
     note=JUDGED,
@@ -88,6 +89,7 @@ class MathVista(MultipleChoice):
     """
 
     name = "mathvista"
+    version = 2  # 1 did not read "the final answer is"
     description = "mathematics in pictures (accuracy, answers extracted by rule)"
     max_new_tokens = 1024
     subsets: ClassVar = {

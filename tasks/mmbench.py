@@ -26,7 +26,7 @@ from evalkit.multiple_choice import (
     letter_columns,
     texts,
 )
-from evalkit.protocols import QWEN2_VL_PIXELS
+from evalkit.protocols import LMMS_EVAL_STOP, QWEN2_VL_PIXELS
 from evalkit.rows import image, sides, string
 from evalkit.sources import Hub
 from evalkit.submission import Submission
@@ -43,6 +43,7 @@ ENGLISH = replace(
     hint="{hint} ",
     reader="mmbench",
     max_new_tokens=1024,
+    stop=("ASSISTANT:",),
     note="published with GPT as a judge; this is mmbench_en_dev_static, which has none",
 )
 CHINESE = replace(
@@ -50,6 +51,7 @@ CHINESE = replace(
     prompt="{hint}{question} There are several options:\n{options}\n"
     "\n请直接使用所提供的选项字母作为答案回答。",
     max_new_tokens=256,
+    stop=LMMS_EVAL_STOP,
 )
 
 

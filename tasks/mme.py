@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from evalkit.errors import DataError
 from evalkit.multiple_choice import LMMS_PIXELS
-from evalkit.protocols import DEFAULT, QWEN2_VL_PIXELS, Protocol
+from evalkit.protocols import DEFAULT, LMMS_EVAL_STOP, QWEN2_VL_PIXELS, Protocol
 from evalkit.rows import identifier, image, sides, string
 from evalkit.sources import Hub
 from evalkit.task import Metric, Row, Subset
@@ -42,6 +42,7 @@ PROTOCOLS = {
         origin="lmms-eval 0.7, tasks/mme",
         prompt="{bare}\nAnswer the question using a single word or phrase.",
         budget=LMMS_PIXELS,
+        stop=LMMS_EVAL_STOP,
         max_new_tokens=16,
         reader="beginning",
     ),

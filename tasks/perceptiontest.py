@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from evalkit.errors import DataError
 from evalkit.metrics.choice import LETTERS
 from evalkit.multiple_choice import MultipleChoice, Question, texts
-from evalkit.protocols import DEFAULT, LETTERED, VIDEO_BUDGET, Protocol
+from evalkit.protocols import DEFAULT, LETTERED, VIDEO_BUDGET, lmms_eval
 from evalkit.rows import identifier, index, string, strings, video
 from evalkit.sources import Hub
 from evalkit.submission import Submission
@@ -26,12 +26,7 @@ from evalkit.types import Sample
 COLUMNS = ("video_name", "question", "question_id", "options", "area", "reasoning", "tag")
 PROTOCOLS = {
     DEFAULT: LETTERED,
-    "lmms-eval": Protocol(
-        origin="lmms-eval 0.7, lmms_eval/tasks/perceptiontest/val/utils.py",
-        prompt=LETTERED.prompt,
-        max_new_tokens=16,
-        reader="perceptiontest",
-    ),
+    "lmms-eval": lmms_eval("perceptiontest", LETTERED.prompt, reader="perceptiontest"),
 }
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from evalkit.multiple_choice import LMMS_PIXELS
-from evalkit.protocols import DEFAULT, QWEN2_VL_PIXELS, Protocol
+from evalkit.protocols import DEFAULT, LMMS_EVAL_STOP, QWEN2_VL_PIXELS, Protocol
 from evalkit.rows import identifier, image, sides, string
 from evalkit.sources import Hub
 from evalkit.task import Metric, Row, Subset
@@ -36,6 +36,7 @@ PROTOCOLS = {
         origin="lmms-eval 0.7, tasks/pope",
         prompt="{question}\nAnswer the question using a single word or phrase.",
         budget=LMMS_PIXELS,
+        stop=LMMS_EVAL_STOP,
         reader="exact",
         max_new_tokens=128,
     ),

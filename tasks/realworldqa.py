@@ -22,7 +22,7 @@ from evalkit.multiple_choice import (
     MultipleChoice,
     Question,
 )
-from evalkit.protocols import DEFAULT, QWEN2_VL_PIXELS, Protocol
+from evalkit.protocols import DEFAULT, LMMS_EVAL_STOP, QWEN2_VL_PIXELS, Protocol
 from evalkit.rows import image, sides, string
 from evalkit.sources import Hub
 from evalkit.task import Row, Subset
@@ -49,6 +49,7 @@ PROTOCOLS = {
         AS_IS,
         origin="lmms-eval 0.7, tasks/realworldqa",
         budget=LMMS_PIXELS,
+        stop=LMMS_EVAL_STOP,
         max_new_tokens=16,
         reader="lmms-eval",
     ),

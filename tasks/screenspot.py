@@ -1,14 +1,15 @@
 """ScreenSpot: find the element of a screenshot that an instruction means.
 
 Data: `rootsautomation/ScreenSpot` (test, 1,272 instructions, Apache-2.0 by its card) and, with
-mended labels, `HongxinLi/ScreenSpot_v2` (test, 1,272), columns image, bbox (corners, as parts of
-width and height), instruction, data_type (text or icon), data_source (ios, windows, shop, ...);
-the first also file_name. Papers: Cheng et al., "SeeClick" (ACL 2024); Wu et al., "OS-ATLAS" (ICLR
-2025) for v2. Metric: share of answers whose point, or whose box's centre, lies in the element's
-box, edges included, as in the authors' script; ``--by platform`` or ``--by data_type`` shows the
-columns of their table. Prompts: SeeClick's, in its form for boxes; lmms-eval's; VLMEvalKit's.
-Coordinates are read in the space that the model declares; the harnesses' prompts name another, in
-which their answers are read under their protocols.
+mended labels, `HongxinLi/ScreenSpot_v2` (test, 1,272; the authors' own release of these is
+Apache-2.0), columns image, bbox (corners, as parts of width and height), instruction, data_type
+(text or icon), data_source (ios, windows, shop, ...); the first also file_name. Papers: Cheng et
+al., "SeeClick" (ACL 2024); Wu et al., "OS-ATLAS" (ICLR 2025) for v2. Metric: share of answers whose
+point, or whose box's centre, lies in the element's box, edges included, as in the authors' script;
+``--by platform`` or ``--by data_type`` shows the columns of their table. Prompts: SeeClick's, in
+its form for boxes; lmms-eval's; VLMEvalKit's. Coordinates are read in the space that the model
+declares; the harnesses' prompts name another, in which their answers are read under their
+protocols.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import ClassVar
 from evalkit.errors import DataError, UsageError
 from evalkit.metrics.boxes import Box, Point, centre, parse_box, parse_point
 from evalkit.metrics.clicks import lmms_eval_box, lmms_eval_point, vlmevalkit_click
-from evalkit.protocols import DEFAULT, QWEN2_VL_PIXELS, Protocol
+from evalkit.protocols import DEFAULT, QWEN2_VL_PIXELS, Protocol, lmms_eval
 from evalkit.rows import image, image_size, string
 from evalkit.sources import Hub
 from evalkit.task import Metric, Row, Subset, Task
@@ -48,21 +49,22 @@ CLICK = Protocol(
 V1 = {
     DEFAULT: SEECLICK,
     "vlmevalkit": CLICK,
-    "lmms-eval": Protocol(
-        origin="lmms-eval 0.7, lmms_eval/tasks/screenspot/utils_rec.py (Center_ACC)",
-        prompt="Bounding box coordinates are specified in the format (top-left x, top-left y, "
+    "lmms-eval": lmms_eval(
+        "screenspot, utils_rec.py (Center_ACC)",
+        "Bounding box coordinates are specified in the format (top-left x, top-left y, "
         "bottom-right x, bottom-right y). All values are floating point numbers bounded between 0 "
         "and 1 with two decimal places of precision (e.g., 0.15). Please provide the bounding box "
         "coordinates of the region that corresponds to the command: {instruction}",
+        stop=("ASSISTANT:",),
         reader="lmms-eval box",
     ),
 }
 V2 = {
     DEFAULT: SEECLICK,
     "vlmevalkit": CLICK,
-    "lmms-eval": Protocol(
-        origin="lmms-eval 0.7, lmms_eval/tasks/screenspot_v2/utils.py",
-        prompt="Identify the UI element for the instruction and output exactly one click point as "
+    "lmms-eval": lmms_eval(
+        "screenspot_v2",
+        "Identify the UI element for the instruction and output exactly one click point as "
         "[x, y] in normalized coordinates within [0, 1]. Do not output a bounding box.\n"
         "Instruction: {instruction}",
         reader="lmms-eval point",

@@ -16,7 +16,7 @@ from typing import ClassVar
 from evalkit.errors import DataError
 from evalkit.metrics.vcr import Language, restored, tokens
 from evalkit.multiple_choice import LMMS_PIXELS
-from evalkit.protocols import DEFAULT, QWEN2_VL_PIXELS, SHORT_ANSWER, Protocol
+from evalkit.protocols import DEFAULT, LMMS_EVAL_STOP, QWEN2_VL_PIXELS, SHORT_ANSWER, Protocol
 from evalkit.rows import identifier, image, sides, strings
 from evalkit.sources import Hub
 from evalkit.task import Metric, Row, Subset, Task
@@ -38,6 +38,7 @@ PROTOCOLS = {
         origin="lmms-eval 0.7, tasks/vcr_wiki",
         prompt=ENGLISH,
         budget=LMMS_PIXELS,
+        stop=LMMS_EVAL_STOP,
         max_new_tokens=120,
     ),
 }

@@ -15,7 +15,7 @@ from evalkit.protocols import Protocol
 from evalkit.results.leaderboard import Leaderboard
 from evalkit.results.published import comparable
 from evalkit.runner import Outcome, run_cell
-from evalkit.task import load_task, read_samples
+from evalkit.task import load_task, read_samples, registered, task_class
 from evalkit.types import Completion, Image, MediaBudget, Message, Metric, Request, Sample, Text
 from tests.plugins.adder import Adder
 from tests.plugins.sums import Sums
@@ -138,6 +138,25 @@ def test_a_protocol_reads_as_its_harness_does() -> None:
     assert right("refcoco:val", "lmms-eval", [10, 10, 50, 50], "[0.1, 0.2, 0.5, 1.0]", **box) == 1
     evalscope = [right("docvqa:val", p, ["5"], "It is\nANSWER: 5") for p in ("", "evalscope")]
     assert evalscope == [0, 1]
+
+
+def test_lmms_eval_ends_an_answer_where_its_task_files_or_its_defaults_say() -> None:
+    """And shows what its wrapper of Qwen2-VL shows."""
+    marked = {"refcoco", "refcoco+", "refcocog", "textvqa", "mmbench:dev_en", "screenspot:v1"}
+    seen = 0
+    for name in registered():
+        for subset_name, subset in task_class(name).subsets.items():
+            protocol = subset.protocols.get("lmms-eval")
+            if protocol is None or name == "card_games":
+                continue
+            seen += 1
+            whole = f"{name}:{subset_name}"
+            english = name == "mmbench" and subset_name.endswith("_en")
+            has_mark = name in marked or whole in marked or english
+            assert protocol.stop == (("ASSISTANT:",) if has_mark else ("\n\n",)), whole
+            assert protocol.max_new_tokens, whole
+            assert protocol.budget and protocol.budget.max_pixels == 768 * 28 * 28, whole
+    assert seen > 50
 
 
 def test_the_leaderboard_keeps_protocols_apart(tmp_path: Path) -> None:

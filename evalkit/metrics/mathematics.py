@@ -21,7 +21,9 @@ from collections.abc import Sequence
 from evalkit.metrics.readers import Reader
 
 _NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
-_LEAD = re.compile(r"(?:answer|result|value)\s*(?:is|are|:|=)\s*|final answer\s*:?\s*", re.I)
+_LEAD = re.compile(
+    r"(?:answer|result|value)\s*(?:is|are|:|=)\s*|final answer(?!\s*(?:is|are|=))\s*:?\s*", re.I
+)
 
 
 def extracted(text: str) -> str:
@@ -37,16 +39,19 @@ def extracted(text: str) -> str:
 
 
 def boxed(text: str) -> list[str]:
-    """The contents of each ``\\boxed{...}``, braces inside them matched."""
-    found = []
-    for mark in re.finditer(r"\\boxed\s*\{", text):
-        depth, start = 1, mark.end()
-        for end in range(start, len(text)):
-            depth += {"{": 1, "}": -1}.get(text[end], 0)
-            if not depth:
-                found.append(text[start:end])
-                break
-    return found
+    """The contents of each ``\\boxed{...}``, braces inside them matched; in one pass, since a
+    model may open boxes without end.
+    """
+    found: list[tuple[int, str]] = []
+    opened: list[tuple[int, bool]] = []
+    for brace in re.finditer(r"(\\boxed\s{0,9})?\{|\}", text):
+        if brace[0] != "}":
+            opened.append((brace.end(), bool(brace[1])))
+        elif opened:
+            start, is_box = opened.pop()
+            if is_box:
+                found.append((start, text[start : brace.start()]))
+    return [content for _, content in sorted(found)]
 
 
 def mathvista_value(text: str, answer_type: str, precision: int) -> str | None:
@@ -201,14 +206,16 @@ class _Parser:
 
 
 def mathvision_answer(text: str) -> str:
-    """What an answer to MATH-Vision states: a lone letter in its usual forms, what is boxed, or
-    what follows "answer is"; else all of it.
+    """What an answer to MATH-Vision states: a lone letter in its usual forms, what is boxed, what
+    follows "answer is", or a number behind the last "is"; else all of it.
     """
     answer = text.strip()
     if letter := re.search(r"(?:^|\s)\(?([A-E])\)?\.?$", answer) or re.match(
         r"\(?([A-E])\)?\s*\n", answer
     ):
         return letter[1]
+    if number := re.search(r"\bis ([-+]?(?:\d+\.?\d*|\.\d+))\.*$", answer):
+        return number[1]
     said = extracted(answer)
     single = re.fullmatch(r"[({]?([A-Ea-e])[)}]?\.?", said)
     return single[1] if single else said
