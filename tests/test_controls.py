@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
+from evalkit import evaluate
 from evalkit.cell import Cell
 from evalkit.controls import CONTROLS, controlled, swapped
 from evalkit.errors import DataError, UsageError
@@ -156,6 +157,22 @@ def test_the_leaderboard_says_how_much_needs_the_picture(tmp_path: Path) -> None
     assert "How much needs the picture" in board.markdown() and "needs the picture" in board.text()
     assert [row[2] for row in board.overview().rows] == ["", "control=blind"]
     assert sorted(row[4] for row in board.long()) == ["", "control=blind"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("control", CONTROLS)
+def test_every_control_gives_equal_answers_through_the_transformers_adapter(
+    control: str, tmp_path: Path
+) -> None:
+    texts = {}
+    for adapter in ("reference", "transformers"):
+        evaluation = evaluate(
+            "video_qa", adapter=adapter, limit=6, control=control, output=tmp_path, progress=False
+        )
+        (outcome,) = evaluation.outcomes
+        assert (outcome.results.n, outcome.results.errors) == (6, 0)
+        texts[adapter] = {id: r.text for id, r in outcome.cell.stored.records().items()}
+    assert texts["reference"] == texts["transformers"]
 
 
 def test_an_unknown_control_names_those_that_there_are(tmp_path: Path) -> None:
