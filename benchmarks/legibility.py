@@ -1,8 +1,8 @@
-"""Whether the embedded text can be read by others: `python benchmarks/legibility.py [N]` looks at
-every Nth question (all if not given).
+"""Whether the embedded text can be read by others: `python benchmarks/legibility.py [N [SUBSET]]`
+looks at every Nth question (all if not given) of a subset, mini or mini_large.
 
 Tesseract, an OCR engine that knows nothing of evalkit, reads each drawn picture of
-multilingual_ocr:mini and docvqa:mini, enlarged to four times its size, with the model of its
+multilingual_ocr and docvqa, enlarged to four times its size, with the model of its
 language. A right answer counts as legible where it is in what Tesseract reads, blanks and case
 apart. What it misses may be illegible, or beyond Tesseract: the numbers are lower bounds. Needs the
 program `tesseract` (Debian: tesseract-ocr and tesseract-ocr-LANGUAGE).
@@ -32,6 +32,7 @@ MODELS = {
     "EL": "ell",
     "EN": "eng",
     "FR": "fra",
+    "HI": "hin",
     "JA": "jpn",
     "KO": "kor",
     "NUM": "eng",
@@ -85,20 +86,22 @@ def main() -> None:
     if not PROGRAM:
         sys.exit("benchmarks/legibility.py needs tesseract: apt-get install tesseract-ocr")
     every = int(sys.argv[1]) if len(sys.argv) > 1 else 1
+    subset = sys.argv[2] if len(sys.argv) > 2 else "mini"
+    words, documents = f"multilingual_ocr:{subset}", f"docvqa:{subset}"
     languages: dict[str, list[bool]] = {}
     pages: dict[str, list[bool]] = {}
-    for sample in islice(read_samples(load_task("multilingual_ocr:mini")), 0, None, every):
+    for sample in islice(read_samples(load_task(words)), 0, None, every):
         assert isinstance(sample, Sample)
         lang = str(sample.metadata["lang"]).upper()
         languages.setdefault(lang, []).append(legible(sample, MODELS[lang]))
-    for sample in islice(read_samples(load_task("docvqa:mini")), 0, None, every):
+    for sample in islice(read_samples(load_task(documents)), 0, None, every):
         assert isinstance(sample, Sample)
         if "arithmetic" not in sample.metadata["question_types"]:  # such answers are not written
             pages.setdefault(str(sample.metadata["tier"]), []).append(legible(sample, "eng"))
     version = subprocess.run([PROGRAM, "--version"], capture_output=True, check=True).stdout
     print(f"{version.decode().splitlines()[0]}\n")
-    print("\n".join(table("multilingual_ocr:mini", languages)), end="\n\n")
-    print("\n".join(table("docvqa:mini", pages)))
+    print("\n".join(table(words, languages)), end="\n\n")
+    print("\n".join(table(documents, pages)))
 
 
 if __name__ == "__main__":
