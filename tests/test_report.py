@@ -190,7 +190,8 @@ def test_scores_beyond_nought_and_one_have_their_own_best_and_worst(tmp_path: Pa
     )
     cell(tmp_path, [record(0, 1.0)], task="other:all")
     write_report(tmp_path, tmp_path / "page.html")
-    ranges = [p["range"] for p in contents(tmp_path / "page.html")["overview"]["parts"]]
+    page = contents(tmp_path / "page.html")
+    ranges = [page[p["doc"]]["range"] for p in page["overview"]["parts"]]
     assert ranges == [[0.0, 1.0], [3.0, 0.0]]  # worst, best
 
 

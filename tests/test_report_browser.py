@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from evalkit.results import write_report
 from evalkit.results.report.live import Live
 from evalkit.results.report.notes import load_notes
 from evalkit.results.report.server import Server
+from evalkit.types import Metric
+from evalkit.units import Counted
 from tests.report_data import ATTACKS, HOSTILE, write_hostile_results, write_results
 from tests.stored import cell, record
 
@@ -312,6 +315,103 @@ def test_a_clip_shows_its_frames_and_plays(browser: Any, tmp_path: Path) -> None
     until(page, "Math.abs(document.querySelector('video').currentTime - 1.25) < 0.01")
     page.close()
     server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        Metric("right", weight="weight"),
+        Metric("right", units=("question",)),
+        Metric("right", group="kind", scale=200.0, units=("", "question"), total=True),
+    ],
+    ids=["weighted", "units", "sum of groups"],
+)
+def test_numbers_over_filters_are_those_of_the_metric(
+    browser: Any, tmp_path: Path, metric: Metric
+) -> None:
+    records = [
+        record(
+            i,
+            0,
+            scores={"right": float(i * 7 % 5 > 1), "weight": 1.0 + i % 3},
+            metadata={"question": i // 2, "kind": "abc"[i // 2 % 3]},
+        )
+        for i in range(60)
+    ]
+    made = cell(tmp_path, records, metrics=(metric,))
+    write_report(tmp_path, tmp_path / "page.html")
+    page = opened(browser, (tmp_path / "page.html").as_uri() + "#samples")
+    page.wait_for_selector(".mean strong")
+    (whole,) = made.results.metrics
+    assert page.locator(".mean strong").inner_text() == f"{whole.value:.1f}"
+    page.locator(".filters summary", has_text="kind").click()
+    page.locator(".filters label", has_text="b").last.click()
+    until(page, "document.getElementById('count').textContent === '20 of 60'")
+    of_kind = Counted.of((r.seen(metric) for r in records if r.metadata["kind"] == "b"), metric)
+    value = of_kind.mean * of_kind.added * metric.scale
+    assert page.locator(".mean strong").inner_text() == f"{value:.1f}"
+    assert page.faults == []
+    page.close()
+
+
+def test_five_questions_of_someone_who_sees_the_page_for_the_first_time(page: Any) -> None:
+    """By visible names alone; each comment says how many clicks it takes."""
+    link, button = partial(page.get_by_role, "link"), partial(page.get_by_role, "button")
+    # Which language is worst? Two: the view, and the property (when it is not the first one).
+    link(name="Groups").click()
+    page.get_by_role("combobox", name="by", exact=True).select_option("lang")
+    worst = page.locator("td.worst").first.inner_text()
+    assert re.fullmatch(r".+ [\d.]+", worst)
+    # How long did it take? One: a column of the overview.
+    link(name="Overview").click()
+    assert button(name="seconds of the run").is_visible()
+    # Why are these unparsed? One: the number leads to them, the detail says what was not read.
+    page.get_by_role("region", name="All cells").get_by_role("link", name="1").last.click()
+    page.get_by_text("could not be read (unparsed)").wait_for()
+    # What do both models miss? Three: a score, the other model, the field where neither is right.
+    link(name="Overview").click()
+    page.locator("a.score").first.click()
+    page.get_by_role("combobox", name="beside").select_option(index=1)
+    button(name="first not right, second not right").click()
+    until(page, "!document.getElementById('count').textContent.startsWith('300 ')")
+    # Send me that sample. One: all that there is of it, as a text.
+    page.evaluate("navigator.clipboard.writeText = (text) => { window.sent = text; }")
+    button(name="copy as text").click()
+    until(page, "window.sent?.includes('target: ') && window.sent.includes('#samples?')")
+
+
+def test_dragging_over_bars_filters(page: Any) -> None:
+    page.evaluate("location.hash = '#charts?task=boxes:all'")
+    page.wait_for_selector("svg.brushed")
+    svg = page.locator("figure", has_text="IoU of the answers").locator("svg")
+    svg.scroll_into_view_if_needed()
+    box = svg.bounding_box()
+    slot, y = (box["width"] - 58) / 10, box["y"] + 60
+    page.mouse.move(box["x"] + 46 + 2.5 * slot, y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 46 + 4.5 * slot, y)
+    page.mouse.up()
+    page.wait_for_selector("article.detail")
+    assert "filter=0%7Eiou%7E0.2..0.4999" in page.url.replace("~", "%7E")
+
+
+def test_a_sweeps_differences_lead_to_their_samples(browser: Any, tmp_path: Path) -> None:
+    from evalkit.results import sweep_tables
+    from evalkit.results.sweep_values import Arm
+
+    base, other = (
+        cell(tmp_path, [record(i, float(i % k > 0)) for i in range(40)], model=f"m{k}")
+        for k in (2, 3)
+    )
+    arms = [Arm("m2", "m2", base, base), Arm("m3", "m2", other, base)]
+    found = sweep_tables.compare_arms("models", "which?", "x", arms)
+    sweep_tables.write(found, arms, tmp_path)
+    write_report(tmp_path, tmp_path / "page.html")
+    page = opened(browser, (tmp_path / "page.html").as_uri() + "#sweeps")
+    page.get_by_role("link", name="quiz:all, m3: ").click()
+    page.wait_for_selector("table.two")
+    assert page.locator(".chosen-cell").count() == 2 and page.faults == []
+    page.close()
 
 
 @pytest.mark.parametrize("view", ["overview", "groups", "samples", "charts", "notes"])

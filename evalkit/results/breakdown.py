@@ -68,14 +68,17 @@ def _class(value: float, classes: Classes) -> str:
 
 
 def _sides(record: Record) -> tuple[float, float] | None:
-    sides = [record.metadata.get(k) for k in ("width", "height")]
-    width, height = (v if isinstance(v, int | float) and v > 0 else None for v in sides)
-    return None if width is None or height is None else (width, height)
+    width, height = record.metadata.get("width"), record.metadata.get("height")
+    if not (isinstance(width, int | float) and isinstance(height, int | float)):
+        return None
+    return (width, height) if width > 0 and height > 0 else None
 
 
 def _object_size(record: Record) -> str | None:
+    if "iou" not in record.scores:
+        return None
     sides, box = _sides(record), record.target
-    if "iou" not in record.scores or sides is None or not isinstance(box, list) or len(box) != 4:
+    if sides is None or not isinstance(box, list) or len(box) != 4:
         return None
     return _class((box[2] - box[0]) * (box[3] - box[1]) / (sides[0] * sides[1]), OBJECT_SIZES)
 

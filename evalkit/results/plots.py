@@ -365,14 +365,3 @@ def save(figure: Any, path: Path) -> Path:
     figure.savefig(picture, format=form, dpi=130, metadata=undated)
     replace(path, picture.getvalue(), durable=False)
     return path
-
-
-def svg(figure: Any) -> str:
-    """The figure as an ``<svg>`` element."""
-    from matplotlib import rc_context
-
-    buffer = io.StringIO()
-    with rc_context({"svg.hashsalt": "evalkit", "svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]

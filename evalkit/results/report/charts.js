@@ -10,14 +10,23 @@ function axisSteps(low, high, most = 5) {
 }
 
 // Bars in groups: items [{name, bars: [{value, low, high, n, href}|null]}], a bar for each cell.
-function Bars({ title, label, items, cells, high }) {
+// Dragging from one group to another leads to the samples of all between them, by `brush(first, last)`.
+function Bars({ title, label, items, cells, high, brush }) {
+  const [drag, setDrag] = useState(null);
   const wide = Math.max(W, LEFT + RIGHT + items.length * Math.max(34, cells.length * 16 + 12));
   const values = items.flatMap((item) => item.bars.flatMap((b) => (b ? [b.value, b.high ?? b.value, b.low ?? b.value] : [])));
   const top = Math.max(high ?? 0, ...values, 1e-9), bottom = Math.min(0, ...values);
   const y = (v) => TOP + (H - TOP - BOTTOM) * (1 - (v - bottom) / (top - bottom));
   const slot = (wide - LEFT - RIGHT) / Math.max(items.length, 1), bar = Math.min(28, (slot - 8) / cells.length);
+  const at = (e) => Math.max(0, Math.min(items.length - 1, Math.floor((e.clientX - e.currentTarget.getBoundingClientRect().left - LEFT) / slot)));
+  const end = (e) => {
+    if (drag && drag[0] !== at(e)) location.hash = brush(Math.min(drag[0], at(e)), Math.max(drag[0], at(e)));
+    setDrag(null);
+  };
   return html`<figure class="chart"><figcaption>${title}</figcaption><div class="wide" tabindex="0" role="region" aria-label=${title}>
-    <svg width=${wide} height=${H} role="group" aria-label=${title}>
+    <svg width=${wide} height=${H} role="group" aria-label=${title} class=${brush ? "brushed" : ""} onDragStart=${(e) => e.preventDefault()}
+      onPointerDown=${brush && ((e) => setDrag([at(e), at(e)]))} onPointerMove=${drag && ((e) => setDrag([drag[0], at(e)]))} onPointerUp=${drag && end} onPointerLeave=${drag && (() => setDrag(null))}>
+      ${drag && drag[0] !== drag[1] && html`<rect class="brush" x=${LEFT + slot * Math.min(...drag)} y=${TOP} width=${slot * (Math.abs(drag[1] - drag[0]) + 1)} height=${H - TOP - BOTTOM} />`}
       ${axisSteps(bottom, top).map((v) => html`<g key=${v}><line x1=${LEFT} x2=${wide - RIGHT} y1=${y(v)} y2=${y(v)} class="grid" /><text x=${LEFT - 6} y=${y(v) + 4} text-anchor="end">${v}</text></g>`)}
       <text x="4" y="11">${label}</text>
       ${items.map((item, i) => html`<g key=${item.name}>
@@ -66,20 +75,20 @@ function Charts({ results, state, change, notes }) {
       <fieldset><legend>cells</legend>${mine.map((cell) => html`<label key=${cell.key}><input type="checkbox" checked=${cells.includes(cell)} disabled=${!cells.includes(cell) && cells.length >= COLOURS.length}
         onChange=${() => change({ cells: cells.includes(cell) ? cells.filter((c) => c !== cell).map((c) => c.key) : [...cells.map((c) => c.key), cell.key] })} /> ${cell.label}</label>`)}</fieldset></div>
     <${Legend} cells=${cells} />
+    <p class="note">A bar leads to its samples; dragging over several bars to those of all of them.</p>
     ${mine.length > cells.length && html`<p class="note">${cells.length} of ${mine.length} cells are shown.</p>`}
-    <${PartCharts} part=${part} cells=${cells} columns=${columns} notes=${notes} />
-    <${Costs} cells=${mine} part=${part} /></section>`;
+    <${PartCharts} part=${columns.part} cells=${cells} columns=${columns} notes=${notes} />
+    <${Costs} columns=${columns} /></section>`;
 }
 
 function PartCharts({ part, cells, columns, notes }) {
   const m = part.metric;
   const fields = useMemo(() => fieldsOf(columns, notes), [columns]);
   if (!m) return html`<p class="note">No sample of this task has a score.</p>`;
-  const scores = columns.answers.map((a) => a.scores[m.name] ?? []);
   const link = (scope, name, wanted) => addressOf({ view: "samples", part: part.name, cells: cells.map((c) => c.key), filters: [[scope, name, wanted]] });
   const places = all(columns.count);
   const barOf = (k, inside, href) => {
-    const mean = within(meanOf(inside, (i) => scores[k][i], columns.clusters, null), part.range);
+    const mean = meanOf(inside, columns, m, k);
     return mean && { value: mean.mean * m.scale, low: mean.low === null ? null : mean.low * m.scale, high: mean.high === null ? null : mean.high * m.scale, n: mean.n, href };
   };
   const most = m.scale * Math.max(...part.range);
@@ -88,7 +97,7 @@ function PartCharts({ part, cells, columns, notes }) {
     const inside = field.names.map(() => []);
     for (const i of places) if (field.code(i) >= 0) inside[field.code(i)].push(i);
     const items = field.names.map((name, code) => ({ name, note: `n ${inside[code].length}`, bars: cells.map((_, k) => barOf(k, inside[code], link("", field.name, name))) }));
-    charts.push(html`<${Bars} key=${field.name} title=${`${m.name} by ${field.name}`} label=${m.name} items=${items} cells=${cells} high=${most} />`);
+    charts.push(html`<${Bars} key=${field.name} title=${`${m.name} by ${field.name}`} label=${m.name} items=${items} cells=${cells} high=${most} brush=${(a, b) => link("", field.name, field.names.slice(a, b + 1).join("|"))} />`);
   }
   for (const name of ["visual tokens", "output tokens"]) {
     const theirs = fields.filter((f) => f.kind === "number" && f.name === name);
@@ -98,7 +107,7 @@ function PartCharts({ part, cells, columns, notes }) {
       const bars = theirs.map((f, k) => barOf(k, places.filter((i) => { const v = f.value(i); return v !== null && v >= low && v <= high; }), link(f.scope, name, `${low}..${high}`)));
       return { name: low === high ? String(low) : `${Number(low.toPrecision(3))}–${Number(high.toPrecision(3))}`, note: `n ${bars.map((b) => b?.n ?? 0).join(", ")}`, bars };
     });
-    charts.push(html`<${Bars} key=${name} title=${`${m.name} by ${name}`} label=${m.name} items=${items} cells=${cells} high=${most} />`);
+    charts.push(html`<${Bars} key=${name} title=${`${m.name} by ${name}`} label=${m.name} items=${items} cells=${cells} high=${most} brush=${(a, b) => link(theirs[0].scope, name, `${bins[a][0]}..${bins[b][1]}`)} />`);
   }
   if (columns.answers.some((a) => a.scores.iou)) charts.push(html`<${Histogram} key="iou" title="IoU of the answers with their targets" name="iou" bins=${Array.from({ length: 10 }, (_, i) => [i / 10, i === 9 ? 1 : (i + 1) / 10 - 1e-9])} values=${columns.answers.map((a) => a.scores.iou ?? [])} places=${places} cells=${cells} link=${link} />`);
   charts.push(html`<${Histogram} key="length" title="Length of the answers in tokens" name="output tokens" bins=${binsOf(columns.answers.flatMap((a) => a.tokens))} values=${columns.answers.map((a) => a.tokens)} places=${places} cells=${cells} link=${link} />`);
@@ -108,7 +117,7 @@ function PartCharts({ part, cells, columns, notes }) {
       const bars = columns.answers.map((a, k) => a.confidence && barOf(k, places.filter((i) => a.confidence[i] !== null && a.confidence[i] >= low && a.confidence[i] <= high), link(String(k), "confidence", `${low}..${high}`)));
       return { name: `${n * 10}–${n * 10 + 10} %`, note: `n ${bars.map((b) => b?.n ?? 0).join(", ")}`, bars };
     });
-    charts.push(html`<${Bars} key="calibration" title="Calibration: score by the probability of the chosen option" label=${m.name} items=${items} cells=${cells} high=${most} />`);
+    charts.push(html`<${Bars} key="calibration" title="Calibration: score by the probability of the chosen option" label=${m.name} items=${items} cells=${cells} high=${most} brush=${(a, b) => link("0", "confidence", `${bins[a][0]}..${bins[b][1]}`)} />`);
   }
   return html`<div class="charts">${charts}</div>`;
 }
@@ -119,13 +128,15 @@ function Histogram({ title, name, bins, values, places, cells, link }) {
     name: low === high ? String(low) : `${Number(low.toPrecision(3))}–${Number(high.toPrecision(3))}`, note: "",
     bars: values.map((v, k) => { const n = places.reduce((sum, i) => sum + (v[i] !== null && v[i] !== undefined && v[i] >= low && v[i] <= high ? 1 : 0), 0); return { value: n, low: null, high: null, n, href: link(String(k), name, `${low}..${high}`) }; }),
   }));
-  return html`<${Bars} title=${title} label="answers" items=${items} cells=${cells} />`;
+  return html`<${Bars} title=${title} label="answers" items=${items} cells=${cells} brush=${(a, b) => link("0", name, `${bins[a][0]}..${bins[b][1]}`)} />`;
 }
 
 // Score against what a sample costs; a point for each cell.
-function Costs({ cells, part }) {
+function Costs({ columns }) {
+  const { part, cells, answers } = columns;
   const [by, setBy] = useState("seconds");
-  const cost = (c) => (by === "seconds" ? c.latency : (c.tokens[0] + c.tokens[1] + c.tokens[2]) / Math.max(c.asked, 1)) ;
+  const seconds = useMemo(() => answers.map((a) => { const there = a.seconds.filter((s) => s !== null); return there.reduce((sum, s) => sum + s, 0) / Math.max(there.length, 1); }), [answers]);
+  const cost = (c) => (by === "seconds" ? seconds[cells.indexOf(c)] : (c.tokens[0] + c.tokens[1] + c.tokens[2]) / Math.max(c.asked, 1));
   const points = cells.filter((c) => c.metrics.length && cost(c) > 0);
   if (points.length < 2) return null;
   const xs = points.map(cost), most = Math.max(...xs), values = points.map((c) => c.metrics[0].value);
@@ -141,6 +152,28 @@ function Costs({ cells, part }) {
     </svg></figure>`;
 }
 
+// A sweep's differences to its baselines, with their intervals: a row for each setting and task.
+function Forest({ rows, results }) {
+  const there = rows.filter((r) => r.difference !== null);
+  if (!there.length) return null;
+  const keyOf = (folder) => results.cells.find((c) => c.key.endsWith(`/${folder}`));
+  const ends = there.flatMap((r) => [r.low ?? r.difference, r.high ?? r.difference, 0]);
+  const low = Math.min(...ends), high = Math.max(...ends), TALL = 24, NAMES = 330;
+  const x = (v) => NAMES + 10 + (W - 30) * ((v - low) / (high - low || 1)), tall = TOP + there.length * TALL;
+  return html`<figure class="chart"><figcaption>Differences to the baseline in points, with 95 % intervals; filled where they stand after correction</figcaption><div class="wide" tabindex="0" role="region" aria-label="differences to the baseline">
+    <svg width=${NAMES + W} height=${tall + BOTTOM} role="group" aria-label="differences to the baseline">
+      ${axisSteps(low, high).map((v) => html`<g key=${v}><line x1=${x(v)} x2=${x(v)} y1=${TOP - 8} y2=${tall} class="grid" /><text x=${x(v)} y=${tall + 16} text-anchor="middle">${v}</text></g>`)}
+      <line x1=${x(0)} x2=${x(0)} y1=${TOP - 8} y2=${tall} class="error-bar" />
+      ${there.map((r, i) => {
+        const y = TOP + i * TALL + TALL / 2, words = `${r.task}, ${r.settings}: ${signed(r.difference)} (${interval(r)}), n ${r.n}, ${r.verdict}`;
+        const [cell, base] = [keyOf(r.cell), keyOf(r.base)];
+        const mark = html`<title>${words}</title>${r.low !== null && html`<line x1=${x(r.low)} x2=${x(r.high)} y1=${y} y2=${y} class="error-bar" />`}<circle cx=${x(r.difference)} cy=${y} r="5" class=${r.significant ? "found" : "open"} />`;
+        return html`<g key=${i}><text x=${NAMES} y=${y + 4} text-anchor="end">${`${r.task}: ${r.settings}`.slice(0, 56)}<title>${words}</title></text>
+          ${cell ? html`<a href=${addressOf({ view: "samples", part: results.part[cell.part].name, cells: [cell, base].filter(Boolean).map((c) => c.key) })} aria-label=${words}>${mark}</a>` : mark}</g>`;
+      })}
+    </svg></div></figure>`;
+}
+
 // Scores by group as a heat table: cells down, values of a field across.
 function Groups({ results, state, change, notes }) {
   const part = results.parts.find((p) => p.name === state.part) ?? results.parts[0];
@@ -154,22 +187,24 @@ function Groups({ results, state, change, notes }) {
   return html`<section><div class="controls">
       <${Choice} id="task" label="task" value=${part.name} options=${results.parts.map((p) => [p.name, p.name])} onChange=${(name) => change({ part: name, by: "", cells: [], filters: [] })} />
       ${names.length > 0 && html`<${Choice} id="by" label="by" value=${by} options=${names.map((n) => [n, n])} onChange=${(name) => change({ by: name })} />`}</div>
-    ${!m || !by ? html`<p class="note">The samples of this task have no property to group by.</p>` : html`<${Heat} part=${part} mine=${mine} columns=${columns} by=${by} m=${m} />`}</section>`;
+    ${!m || !by ? html`<p class="note">The samples of this task have no property to group by.</p>` : html`<${Heat} part=${columns.part} mine=${mine} columns=${columns} by=${by} m=${m} />`}</section>`;
 }
 
 function Heat({ part, mine, columns, by, m }) {
   const column = columns.fields[by];
   const inside = column.names.map(() => []);
   column.codes.forEach((code, i) => code >= 0 && inside[code].push(i));
-  const [worst, best] = part.range;
-  const rows = mine.map((cell, k) => ({ key: cell.doc, cells: [{ text: cell.label }, ...inside.map((places, code) => {
-    const scores = columns.answers[k].scores[m.name] ?? [];
-    const mean = within(meanOf(places, (i) => scores[i], columns.clusters, null), part.range);
+  const rows = mine.map((cell, k) => {
+    const means = inside.map((places) => meanOf(places, columns, m, k));
+    const worst = means.reduce((w, mean, code) => (mean && (w < 0 || (m.higher ? mean.mean < means[w].mean : mean.mean > means[w].mean)) ? code : w), -1);
+    return { key: cell.doc, cells: [{ text: cell.label }, worst < 0 ? { text: "–", sort: null } : { text: `${column.names[worst]} ${number(means[worst].mean * m.scale)}`, sort: means[worst].mean, mark: "worst" }, ...means.map((mean, code) => {
     if (!mean) return { text: "–", sort: null };
+    const [worst, best] = part.range.map((v) => v * mean.added);
     const share = Math.max(0, Math.min(1, (mean.mean - worst) / (best - worst || 1)));
     const href = addressOf({ view: "samples", part: part.name, cells: [cell.key], filters: [["", by, column.names[code]]] });
     return { text: number(mean.mean * m.scale), sort: mean.mean, mark: "number heat", style: { "--share": `${Math.round(share * 55)}%` },
       node: html`<a href=${href} title=${`95 % interval ${interval(mean, m.scale)}, n ${mean.n}`}>${number(mean.mean * m.scale)}<small>${mean.low === null ? "" : `±${number(((mean.high - mean.low) / 2) * m.scale)}`} n ${mean.n}</small></a>` };
-  })] }));
-  return html`<${SortableTable} caption=${`${m.name} by ${by}`} columns=${["cell", ...column.names]} rows=${rows} /><p class="note">${m.name}; under each score half of its 95 % interval and the number of samples. Darker is better.</p>`;
+  })] };
+  });
+  return html`<${SortableTable} caption=${`${m.name} by ${by}`} columns=${["cell", "worst", ...column.names]} rows=${rows} /><p class="note">${m.name}; under each score half of its 95 % interval and the number of samples. Darker is better.</p>`;
 }

@@ -65,7 +65,7 @@ async function columnsOf(part, cells) {
     documentOf(part.doc, part.count),
     ...cells.map((cell) => documentOf(cell.doc, `${part.count}/${cell.asked}/${cell.written}`)),
   ]);
-  return { part, cells, count: own.ids.length, ids: own.ids, clusters: own.clusters, fields: own.fields, numbers: own.numbers, answers: theirs };
+  return { part: { ...part, range: own.range }, cells, count: own.ids.length, ids: own.ids, clusters: own.clusters, spread: own.clusters.reduce((most, c) => Math.max(most, c + 1), 0), group: own.group, units: own.units, fields: own.fields, numbers: own.numbers, answers: theirs };
 }
 
 async function textsOf(part, cells, at) {

@@ -13,8 +13,9 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib.metadata import version
 from math import exp, isfinite
 from typing import Any
@@ -34,7 +35,7 @@ from evalkit.results.cells import (
 from evalkit.safe_text import mask
 from evalkit.store import CellFolder, MetricResult, Record
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 CHUNK = 500
 """Samples in a document of texts."""
 MOST_OWN_CLASSES = 12
@@ -45,16 +46,28 @@ MOST_CLASSES = 200
 
 @dataclass
 class CellView:
-    """A cell with what its journal holds."""
+    """A cell, and what its journal holds: read when it is first asked for, since an overview of
+    finished cells needs none.
+    """
 
     folder: CellFolder
-    records: Mapping[str, Record]
     doc: str = ""
     """Name of its documents."""
     ended: bool = True
     """Whether its last run came to an end."""
     written: float = 0.0
     """When its journal was last written, in seconds since 1970."""
+
+    @cached_property
+    def records(self) -> Mapping[str, Record]:
+        return self.folder.contents().records
+
+    @classmethod
+    def of(cls, folder: CellFolder, records: Mapping[str, Record], ended: bool) -> CellView:
+        """With a journal that was read."""
+        view = cls(folder, ended=ended)
+        view.records = records
+        return view
 
 
 @dataclass
@@ -67,29 +80,37 @@ class Part:
     doc: str = ""
     total: int | None = None
     """Rows of the data, where that is known without reading them."""
-    known: dict[str, Record] = field(default_factory=dict)
-    """One record of each sample, in the order of their places: the page knows samples by these."""
+    places: Sequence[str] = ()
+    """Ids of samples whose places are known already."""
+
+    @cached_property
+    def known(self) -> dict[str, Record]:
+        """One record of each sample, in the order of their places: the page knows samples by these.
+        New samples come after those of ``places``.
+        """
+        found: dict[str, Record] = {}
+        for cell in self.cells:
+            for id, record in cell.records.items():
+                if id not in found or found[id].failed_in == "row":
+                    found[id] = record
+        return {id: found[id] for id in self.places if id in found} | found
+
+    @property
+    def count(self) -> int:
+        """Samples, as far as is known without reading a journal."""
+        if "known" in vars(self) or all("records" in vars(c) for c in self.cells):
+            return len(self.known)
+        return max(c.folder.results.n_total for c in self.cells)
 
     @property
     def metric(self) -> MetricResult | None:
-        """The first metric that is a mean of single samples, which the page can take over a part
-        of them; the headline where none is.
-        """
-        found = next((m for c in self.cells if (m := c.folder.results.metrics)), ())
-        plain = (m for m in found if not m.units and not m.weight)
-        return next(plain, found[0] if found else None)
+        """The headline; None where no cell has a score."""
+        return next((m[0] for c in self.cells if (m := c.folder.results.metrics)), None)
 
     def frames(self, id: str) -> tuple[Times, ...]:
         """When the frames of a sample's clips stood that the first model with such was shown."""
         found = (c.records[id].frames for c in self.cells if id in c.records)
         return next(filter(None, found), ())
-
-    def learn(self) -> None:
-        """Takes in new samples; the places of those that are known stay."""
-        for cell in self.cells:
-            for id, record in cell.records.items():
-                if id not in self.known or self.known[id].failed_in == "row":
-                    self.known[id] = record
 
 
 def parts_of(cells: Iterable[CellView]) -> list[Part]:
@@ -103,9 +124,7 @@ def parts_of(cells: Iterable[CellView]) -> list[Part]:
     for (task, digest), mine in groups.items():
         kind = data_kind(mine[0].folder)
         where = f" ({kind} data {digest[:6]})" if tasks[task] > 1 else ""
-        part = Part(f"{task}{where}", mine)
-        part.learn()
-        parts.append(part)
+        parts.append(Part(f"{task}{where}", mine))
     return parts
 
 
@@ -126,7 +145,7 @@ def read_all(inventory: Inventory) -> tuple[list[Part], list[str]]:
             continue
         if journal.faults:
             faults.append(f"{folder.journal_path}: {len(journal.faults)} damaged lines")
-        views.append(CellView(folder, journal.records, ended=journal.ending is not None))
+        views.append(CellView.of(folder, journal.records, journal.ending is not None))
     parts = parts_of(views)
     for i, part in enumerate(parts):
         part.doc = f"p{i}"
@@ -153,10 +172,9 @@ def overview(
                 "name": part.name,
                 "task": part.cells[0].folder.task,
                 "data": data_digest(part.cells[0].folder),
-                "count": len(part.known),
+                "count": part.count,
                 "total": part.total,
                 "metric": _metric(part.metric),
-                "range": _range(part),
             }
             for part in parts
         ],
@@ -172,7 +190,6 @@ def overview(
 def _cell(cell: CellView, part: Part, label: str, model: str, live: bool) -> dict[str, Any]:
     folder, run = cell.folder, cell.folder.run
     results = folder.results
-    errors = [r.error for r in cell.records.values() if r.error is not None]
     return {
         "doc": cell.doc,
         "part": part.doc,
@@ -187,20 +204,21 @@ def _cell(cell: CellView, part: Part, label: str, model: str, live: bool) -> dic
         "partial": partial_text(folder).strip(" ()").removeprefix("partial: "),
         "metrics": [_metric(m) for m in results.metrics],
         "n": results.n,
-        "asked": len(cell.records),
-        "errors": len(errors),
-        "error_kinds": Counter(error_kind(e) for e in errors),
+        "asked": results.n_total,
+        "errors": results.errors,
         "unparsed": results.unparsed,
         "tokens": [results.tokens.text_in, results.tokens.vision_in, results.tokens.out],
-        "latency": round(
-            sum(r.seconds for r in cell.records.values()) / (len(cell.records) or 1), 4
-        ),
         "wall": round(results.seconds, 1),
         "created": run.created,
         "command": run.command,
         "running": live and not cell.ended,
+        **({} if cell.ended else {"error_kinds": _error_kinds(cell)}),
         "written": cell.written,
     }
+
+
+def _error_kinds(cell: CellView) -> Counter[str]:
+    return Counter(error_kind(r.error) for r in cell.records.values() if r.error is not None)
 
 
 def _metric(metric: MetricResult | None) -> dict[str, Any] | None:
@@ -215,6 +233,9 @@ def _metric(metric: MetricResult | None) -> dict[str, Any] | None:
         "group": metric.group,
         "higher": metric.higher_is_better,
         "scale": metric.scale,
+        "units": list(metric.units),
+        "weight": metric.weight,
+        "total": metric.total,
     }
 
 
@@ -256,9 +277,21 @@ def part_index(part: Part) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "ids": [r.id for r in records],
         "clusters": [clusters.setdefault(r.cluster, len(clusters)) for r in records],
+        "range": _range(part),
         "fields": {k: column for k, column in fields.items() if column},
         "numbers": numbers,
+        "group": _codes(records, part.metric.group) if part.metric and part.metric.group else None,
+        "units": {key: _codes(records, key) for key in (part.metric.units if part.metric else ())},
     }
+
+
+def _codes(records: Sequence[Record], key: str) -> list[int]:
+    """A metadata field as numbers, equal ones for equal values; -1 where a sample has none."""
+    seen: dict[str, int] = {}
+    return [
+        seen.setdefault(str(r.metadata[key]), len(seen)) if key in r.metadata else -1
+        for r in records
+    ]
 
 
 def _numbers(records: Sequence[Record], key: str) -> list[float | None] | None:

@@ -1,8 +1,9 @@
 """What ``evalkit view`` shows: the documents of an output folder while its journals grow, and the
 media of its samples from the tasks' data.
 
-A cell is read again when one of its files changed; of a journal that grew only the new lines are.
-Names of documents stay what they were, so that an open page keeps its place.
+A cell is read again when one of its files changed; of a journal that grew only the new lines are,
+and that of a finished cell is read when its samples are asked for. Names of documents stay what
+they were, so that an open page keeps its place.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 from evalkit import journal
 from evalkit.errors import DataError, EvalkitError, UsageError, reason
-from evalkit.journal import Contents
+from evalkit.journal import Contents, uncollected
 from evalkit.media import Times, preview
 from evalkit.results.cells import task_of
 from evalkit.results.report.documents import (
@@ -61,7 +62,8 @@ class Known:
     """A cell as it was last read."""
 
     state: State
-    contents: Contents
+    contents: Contents | None
+    """What the journal holds; None while that was not asked for."""
     view: CellView
 
 
@@ -85,7 +87,7 @@ class Live:
 
     def document(self, name: str) -> dict[str, Any]:
         """Raises KeyError for a name that no document has."""
-        with self.lock:
+        with self.lock, uncollected():
             if name == "overview":
                 self.refresh()
                 sweeps, damaged = load_findings(self.output)
@@ -93,6 +95,12 @@ class Live:
             if name == "notes":
                 return notes_document(load_notes(self.output))
             return self._documents()[name.partition("-")[0]](name)
+
+    def warm(self) -> None:
+        """Reads all journals, so that nobody has to wait for them who has seen the overview."""
+        for part in list(self.parts):
+            with self.lock, uncollected(), suppress(DataError):
+                _ = part.known
 
     def _documents(self) -> dict[str, Callable[[str], dict[str, Any]]]:
         out: dict[str, Callable[[str], dict[str, Any]]] = {}
@@ -131,11 +139,14 @@ class Live:
         before = self.known.get(folder.path)
         if before and before.state == state:
             return False
-        contents = self._contents(folder, before, state)
-        ended = contents.ending is not None
-        if not folder.intact:  # a run without an end, or one whose derived files were lost
+        contents = None
+        if folder.intact:
+            view = CellView(folder)
+        else:  # a run without an end, or one whose derived files were lost
+            contents = self._contents(folder, before, state)
             folder = folder.showing(folder.derived(contents))
-        view = CellView(folder, dict(contents.records), ended=ended, written=state[0][2] / 1e9)
+            view = CellView.of(folder, dict(contents.records), contents.ending is not None)
+        view.written = state[0][2] / 1e9
         self.known[folder.path] = Known(state, contents, view)
         return True
 
@@ -151,13 +162,10 @@ class Live:
         return contents
 
     def _arrange(self) -> None:
-        places = {part.name: part.known for part in self.parts}
+        places = {p.name: list(p.known) for p in self.parts if "known" in vars(p)}
         self.parts = parts_of(known.view for known in self.known.values())
         for part in self.parts:
-            if part.name in places:  # samples keep their places
-                new = part.known
-                part.known = {id: new[id] for id in places[part.name] if id in new}
-                part.known |= new
+            part.places = places.get(part.name, ())
             part.doc = self._name("p", part.name)
             part.total = self._total(part)
             for cell in part.cells:

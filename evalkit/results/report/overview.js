@@ -67,9 +67,7 @@ function ScoreLink({ cell, best, base, part }) {
   const [difference] = usePromise(async () => {
     if (!base || base === cell || !m) return null;
     const columns = await columnsOf(part, [cell, base]);
-    const scores = columns.answers.map((a) => a.scores[m.name] ?? []);
-    const groups = m.group ? columns.fields[m.group]?.codes : null;
-    return differenceOf(all(columns.count), (i) => scores[0][i], (i) => scores[1][i], columns.clusters, groups);
+    return differenceOf(all(columns.count), columns, m, 0, 1);
   }, [cell.doc, base?.doc, part.count]);
   const address = addressOf({ view: "samples", part: part.name, cells: base && base !== cell ? [cell.key, base.key] : [cell.key] });
   const marks = [cell.partial && "partial", cell.running && "running", cell.arm].filter(Boolean).join(", ");

@@ -51,8 +51,8 @@ function Notes({ results, notes }) {
 function Sweeps({ results }) {
   if (!results.sweeps.length) return html`<section><h2>Sweeps</h2><p class="note">No sweep's tables lie in this folder. <code>evalkit sweep</code> writes them.</p></section>`;
   return html`${results.sweeps.map((s) => html`<section key=${s.name}><h2>${s.name}</h2><p>${s.question}</p><ul>${s.sentences.map((text, i) => html`<li key=${i}>${text}</li>`)}</ul>
-    <${SortableTable} caption=${`All differences of ${s.name}`} columns=${s.columns} rows=${s.rows.map((row, i) => ({ key: i, cells: row.map((text) => ({ text })) }))} />
-    <div class="charts">${s.figures.map((src, i) => html`<figure key=${i} class="chart paper"><img src=${src} alt=${`figure ${i + 1} of ${s.name}; its numbers are in the table`} /></figure>`)}</div></section>`)}`;
+    <${Forest} rows=${s.points} results=${results} />
+    <${SortableTable} caption=${`All differences of ${s.name}`} columns=${s.columns} rows=${s.rows.map((row, i) => ({ key: i, cells: row.map((text) => ({ text })) }))} /></section>`)}`;
 }
 
 function Page() {

@@ -15,14 +15,12 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote
 
 from PIL import Image as PILImage
 
-from evalkit.errors import EvalkitError, UsageError
+from evalkit.errors import EvalkitError
 from evalkit.files import remove_parts, replace
 from evalkit.journal import uncollected
-from evalkit.results import plots
 from evalkit.results.cells import Output, some_cells
 from evalkit.results.report.documents import (
     Part,
@@ -37,7 +35,7 @@ from evalkit.results.report.documents import (
 from evalkit.results.report.media import Gallery, beside, data_url, none, pictures_of
 from evalkit.results.report.notes import load_notes, notes_document
 from evalkit.results.sweep_tables import PAGE_COLUMNS, load_findings, page_row, sentences
-from evalkit.results.sweep_values import Findings
+from evalkit.results.sweep_values import Findings, Kind
 from evalkit.safe_text import without_keys
 
 EMBEDDED_SAMPLES = 2000
@@ -148,20 +146,29 @@ def packed(value: Any) -> str:
 
 
 def sweep(findings: Findings) -> dict[str, Any]:
-    """A sweep whose tables lie under the output folder, with its figures drawn anew."""
-    figures = []
-    try:
-        drawn = (plots.differences(findings.rows), plots.score_by_tokens(findings.rows))
-        figures = [f"data:image/svg+xml,{quote(plots.svg(f))}" for f in drawn if f]
-    except UsageError:
-        pass  # no matplotlib: the table says the same
+    """A sweep whose tables lie under the output folder."""
+    bases = {(f.task, f.settings): f.cell for f in findings.rows if f.kind is Kind.BASELINE}
     return {
         "name": findings.name,
         "question": findings.question,
         "sentences": sentences(findings),
         "columns": list(PAGE_COLUMNS),
         "rows": [list(map(str, page_row(f))) for f in findings.rows],
-        "figures": figures,
+        "points": [
+            {
+                "task": f.task,
+                "settings": f.settings,
+                "difference": f.scores and f.scores.difference,
+                "low": f.scores and f.scores.ci_low,
+                "high": f.scores and f.scores.ci_high,
+                "n": f.scores and f.scores.n,
+                "verdict": f"{f.verdict} {f.task}",
+                "significant": f.significant,
+                "cell": f.cell,
+                "base": bases.get((f.task, f.against)),
+            }
+            for f in findings.compared
+        ],
     }
 
 

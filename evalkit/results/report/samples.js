@@ -68,14 +68,18 @@ function Browser({ results, columns, state, change, notes, keys }) {
 function Summary({ columns, found, counts, fields, state, change }) {
   const m = columns.part.metric;
   if (!m) return null;
-  const groups = m.group ? columns.fields[m.group]?.codes : null;
-  const scores = columns.answers.map((a) => a.scores[m.name] ?? []);
-  const means = useMemo(() => scores.map((s) => within(meanOf(found, (i) => s[i], columns.clusters, groups), columns.part.range)), [found]);
-  const difference = useMemo(() => (scores.length > 1 ? differenceOf(found, (i) => scores[0][i], (i) => scores[1][i], columns.clusters, groups) : null), [found]);
+  const means = useMemo(() => columns.answers.map((_, k) => meanOf(found, columns, m, k)), [found]);
+  const difference = useMemo(() => (columns.answers.length > 1 ? differenceOf(found, columns, m, 0, 1) : null), [found]);
   return html`<div class="summary">
-    <p>${m.name}${m.group ? ` (mean over ${m.group})` : ""}: ${means.map((mean, k) => html`<span key=${k} class="mean"><${Swatch} i=${k} /><strong>${mean ? number(mean.mean * m.scale) : "–"}</strong> <small>${mean ? `${interval(mean, m.scale)}, n ${thousands(mean.n)}` : "no score"}</small></span>`)}
+    <p>${m.name}${howAveraged(m)}: ${means.map((mean, k) => html`<span key=${k} class="mean"><${Swatch} i=${k} /><strong>${mean ? number(mean.mean * m.scale) : "–"}</strong> <small>${mean ? `${interval(mean, m.scale)}, n ${thousands(mean.n)}` : "no score"}</small></span>`)}
       ${difference && html`<span class="mean">difference <strong>${signed(difference.mean * m.scale)}</strong> <small>${interval(difference, m.scale)}, n ${thousands(difference.n)}: ${verdict(difference, m.higher) || "no interval"}</small></span>`}</p>
     ${columns.cells.length > 1 && html`<${TwoByTwo} columns=${columns} found=${found} fields=${fields} state=${state} change=${change} />`}</div>`;
+}
+
+// What one number of a metric is, where it is no plain mean of samples.
+function howAveraged(m) {
+  const words = [m.units.length && `each ${m.units.map((key) => key || "sample").join(" and each ")} counted as its worst answer`, m.group && `${m.total ? "sum" : "mean"} over ${m.group}`, m.weight && `weighted by ${m.weight}`].filter(Boolean);
+  return words.length ? ` (${words.join(", ")})` : "";
 }
 
 function TwoByTwo({ columns, found, fields, state, change }) {

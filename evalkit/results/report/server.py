@@ -50,7 +50,7 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, live: Live, port: int = 0) -> None:
-        self.live = live
+        self.live, self.warm = live, False
         try:
             super().__init__((HOST, port), Handler)
         except OSError as e:
@@ -64,6 +64,12 @@ class Server(ThreadingHTTPServer):
         """Serves in a thread, until the process ends or ``shutdown`` is called."""
         threading.Thread(target=self.serve_forever, daemon=True).start()
         return self
+
+    def warm_up(self) -> None:
+        """Once, after the first document went out."""
+        if not self.warm:
+            self.warm = True
+            threading.Thread(target=self.live.warm, daemon=True).start()
 
     def _repr_html_(self) -> str:
         """The page inside a notebook."""
@@ -96,7 +102,8 @@ class Handler(BaseHTTPRequestHandler):
         if path in ("/", "/index.html"):
             return self._send(render({}, live=True).encode(), "text/html; charset=utf-8")
         if m := DOCUMENT.fullmatch(path):
-            return self._json(live.document(m[1]))
+            self._json(live.document(m[1]))
+            return self.server.warm_up()
         if m := MEDIA.fullmatch(path):
             return self._json(media_document(live.sample(m[1], int(m[2])), f"{m[1]}/{m[2]}"))
         if m := PICTURE.fullmatch(path):
