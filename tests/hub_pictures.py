@@ -104,7 +104,11 @@ def efficientnet(folder: Path) -> Path:
     )
     side = {"height": 32, "width": 32}
     images = pil("efficientnet", "EfficientNetImageProcessorPil", size=side, **MEAN)
-    return write(folder, tf.EfficientNetForImageClassification(config), images, gain=12.0)
+    model = tf.EfficientNetForImageClassification(config)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):  # transformers draws them near 0: no signal
+            torch.nn.init.ones_(module.weight)
+    return write(folder, model, images)
 
 
 def convnet(kind: str) -> Callable[[Path], Path]:
