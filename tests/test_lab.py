@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from evalkit.cli.main import main
 from evalkit.errors import EvalkitError, UsageError
 from evalkit.lab import analysis, page, phases, schedule, trainer
 from evalkit.lab.batches import Batch, Condition, Setting, make_batch, token
@@ -338,6 +339,16 @@ def test_a_killed_study_goes_on_and_gives_the_same_numbers(tmp_path: Path) -> No
     before = runs.read_bytes()
     assert list(schedule.run_missing(study, runs.parent, workers=1)) == []
     assert runs.read_bytes() == before
+
+
+def test_a_study_can_be_asked_for_other_seeds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(write_study(tmp_path))
+    assert main(["study", path, "--seeds", "3", "--dry-run"]) == 0
+    assert "2 arms, 6 runs" in capsys.readouterr().out
+    assert main(["study", path, "--seeds", "1", "--dry-run"]) == 2
+    assert "expected 2 to 64; intervals are over seeds" in capsys.readouterr().err
 
 
 def test_two_processes_do_not_train_one_study_at_once(tmp_path: Path) -> None:

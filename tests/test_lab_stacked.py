@@ -25,9 +25,11 @@ SCHEMES: tuple[dict[str, Any], ...] = (
 
 
 def difference(runs: Sequence[Run], conditions: Mapping[str, Condition] | None = None) -> float:
-    """The largest difference of a weight, relative to the largest of its tensor (0.02, the
-    deviation of drawn weights, at least), between stacks of these runs and the same models trained
+    """The largest difference of a weight between stacks of these runs and the same models trained
     one at a time. Learning curves and measurements must agree.
+
+    Weights are 0.02 to 1 in size. It is largest in the biases of keys, whose gradient is little but
+    rounding, which AdamW makes as large as any.
     """
     worst = 0.0
     for group in stacked.stacks(runs):
@@ -37,8 +39,7 @@ def difference(runs: Sequence[Run], conditions: Mapping[str, Condition] | None =
         for i, r in enumerate(job.runs):
             alone, curve = trainer.trained(r)
             for name, p in alone.named_parameters():
-                size = p.detach().abs().max().clamp(min=0.02)
-                worst = max(worst, float((p - stack.params[name][i]).detach().abs().max() / size))
+                worst = max(worst, float((p - stack.params[name][i]).detach().abs().max()))
             assert [(p.step, p.nll.keys()) for p in curve] == [
                 (p.step, p.nll.keys()) for p in curves[i]
             ]
@@ -62,7 +63,7 @@ def test_a_stack_trains_and_measures_as_one_at_a_time() -> None:
         run(steps=2, stages=frozen),
     ]
     assert len(stacked.stacks(runs)) == 1
-    assert difference(runs, {"moved": Condition(scenes=6, moved=3)}) < 1e-4
+    assert difference(runs, {"moved": Condition(scenes=6, moved=3)}) < 1e-5
 
 
 def test_models_of_another_shape_or_mathematics_get_a_stack_of_their_own() -> None:
@@ -88,13 +89,13 @@ def test_models_of_another_shape_or_mathematics_get_a_stack_of_their_own() -> No
 )
 def test_whatever_is_asked_or_shown_stacks_train_as_one_at_a_time(fields: dict[str, Any]) -> None:
     runs = [run(s, seed=seed, **fields) for seed in (0, 1) for s in SCHEMES]
-    assert difference(runs, {"all": Condition(scenes=42)}) < 1e-4
+    assert difference(runs, {"all": Condition(scenes=42)}) < 1e-5
 
 
 @pytest.mark.slow
 def test_a_stack_trains_as_one_at_a_time_for_50_steps() -> None:
     runs = [run(s, seed=seed, model=SIZE, steps=50, batch=8) for s in SCHEMES for seed in (0, 1)]
-    assert difference(runs) < 1e-4
+    assert difference(runs) < 1e-5
 
 
 def test_a_study_in_stacks_gets_its_page_and_is_not_trained_twice(

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from evalkit.cli.options import name_or_path, output_option, talk_options, whole
+from evalkit.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +37,12 @@ def add_parser(verbs: Verbs) -> None:
         help="models that train at once, a thread each (one for each core)",
     )
     parser.add_argument(
+        "--seeds",
+        type=whole,
+        metavar="N",
+        help="so many seeds instead of the study's: the more, the smaller an effect shows",
+    )
+    parser.add_argument(
         "--start",
         metavar="CHECKPOINT",
         help="fine-tune this checkpoint with each arm's switches, its vision tower frozen, instead "
@@ -56,7 +63,7 @@ def main(args: argparse.Namespace) -> int:
     from evalkit.lab.study import find_study, load_study
 
     trainer = trainer_of(args)
-    studies = [load_study(find_study(str(name))) for name in args.study]
+    studies = [seeded(load_study(find_study(str(name))), args.seeds) for name in args.study]
     from_, start = "", ""
     if args.start:
         trainer.check([run for study in studies for _, run in study.runs()])
@@ -70,9 +77,21 @@ def main(args: argparse.Namespace) -> int:
     if not args.dry_run:
         new = train(list(zip(studies, folders)), trainer, args)
         for name, study, folder in zip(args.study, studies, folders):
-            command = f"evalkit study {name}{start}{on}"
+            seeds = f" --seeds {args.seeds}" if args.seeds else ""
+            command = f"evalkit study {name}{seeds}{start}{on}"
             write(study, folder, trainer, command, folder in new, args.start or "")
     return 0
+
+
+def seeded(study: Study, seeds: int | None) -> Study:
+    """The study with so many seeds, where a number is given. Raises UsageError for less than 2,
+    which no interval comes from, and more than 64.
+    """
+    if seeds is None:
+        return study
+    if not 2 <= seeds <= 64:
+        raise UsageError(f"--seeds {seeds}: expected 2 to 64; intervals are over seeds")
+    return study.model_copy(update={"seeds": seeds})
 
 
 def trainer_of(args: argparse.Namespace) -> Any:
