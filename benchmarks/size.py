@@ -194,6 +194,17 @@ def many(scratch: Path, number: int, wanted: str) -> Iterator[Timing]:
             yield Timing(verb, *used, 3, 200 * (2 * SUBSETS if verb == "compare" else number))
 
 
+def overhead(run: Timing, small: Timing) -> str:
+    """What a sample costs beyond its process and its model."""
+    more = run.n - small.n
+    each = 1000 * (run.seconds - small.seconds) / more
+    kib = 1024 * (run.mebibytes - small.mebibytes) / more
+    return (
+        f"Each further sample of a run: {each:.3f} ms (goal 0.5) to read, ask, score and journal, "
+        f"with its line on disk (fsync) before it counts, and {kib:.2f} KiB of memory."
+    )
+
+
 def earlier(file: Path | None) -> Iterator[dict[str, str]]:
     """Processor seconds by verb, one dictionary for each part of a saved table."""
     for part in file.read_text(encoding="utf-8").split("\n## ")[1:] if file else ():
@@ -220,13 +231,17 @@ def main() -> None:
     ):
         columns = "| | CPU s | before | goal | ms a sample | MiB |"
         lines = [f"## {title}", "", columns, "|---|---|---|---|---|---|"]
-        before = next(saved, {})
+        before, took = next(saved, {}), dict[str, Timing]()
         for t in timings:
+            took[t.what] = t
             each = 1000 * t.seconds / t.n
             told = f"{t.seconds:.1f} | {before.get(t.what, '')} | {t.goal:g} | {each:.3f}"
             line = f"| {t.what} | {told} | {t.mebibytes:.0f} |"
             print(line, flush=True)
             lines.append(line)
+        if {"run", "run of 200"} <= took.keys():
+            lines += ["", overhead(took["run"], took["run of 200"])]
+            print(lines[-1])
         parts.append("\n".join(lines))
     head = (
         f"# Size\n\n{datetime.now(UTC):%Y-%m-%d}, {platform.machine()} CPU, one thread, an adapter "

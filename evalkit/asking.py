@@ -112,7 +112,8 @@ class Asking:
         told = [m for m in sample.messages if m.role == "system"]
         if self.system:
             told = [Message("system", (Text(self.system),))]
-        asked = replace(sample, messages=(*told, *examples.before(sample), *own))
+        messages = (*told, *examples.before(sample), *own)
+        asked = sample if messages == sample.messages else replace(sample, messages=messages)
         if self.repeats == 1:
             yield asked
             return

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import fields
 from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,11 @@ class Columns:
     @classmethod
     def of(cls, records: Mapping[str, Record], faults: int = 0, ended: bool = True) -> Columns:
         """The columns of records by id."""
-        rows = [vars(r) for r in records.values()]
-        columns: dict[str, Any] = {name: [r[name] for r in rows] for name in PLAIN}
-        tokens = [vars(r["tokens"]) for r in rows]
-        columns |= {f"tokens_{name}": [t[name] for t in tokens] for name in TOKENS}
-        scores = [r["scores"] for r in rows]
+        rows = list(records.values())
+        columns: dict[str, Any] = {name: list(map(attrgetter(name), rows)) for name in PLAIN}
+        for name in TOKENS:
+            columns[f"tokens_{name}"] = list(map(attrgetter(f"tokens.{name}"), rows))
+        scores = [r.scores for r in rows]
         metrics = dict.fromkeys(name for s in scores for name in s)
         columns |= {f"{SCORE}{name}": [s.get(name) for s in scores] for name in metrics}
         return cls(len(rows), columns, faults, ended)
@@ -98,8 +99,9 @@ class Columns:
         """The records by id, in their order."""
         named = self.metrics
         values = {name: self[name] for name in PLAIN}
-        values["choices"] = list(map(tuple, values["choices"]))
-        values["logprobs"] = list(map(tuple, values["logprobs"]))
+        for name in ("choices", "logprobs"):
+            values[name] = list(map(tuple, values[name]))
+        values["frames"] = [tuple(map(tuple, clips)) for clips in values["frames"]]
         values["tokens"] = list(map(_tokens, *(self[f"tokens_{name}"] for name in TOKENS)))
         scores = zip(*map(self.score, named)) if named else [()] * self.rows
         values["scores"] = [{k: v for k, v in zip(named, row) if v is not None} for row in scores]

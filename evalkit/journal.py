@@ -25,7 +25,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from io import FileIO
 from pathlib import Path
-from queue import Queue
 from types import TracebackType
 from typing import Any
 
@@ -276,7 +275,9 @@ class Journal:
             if self.file:
                 self.file.close()
             raise
-        self.waiting: Queue[tuple[bytes, Line] | None] = Queue()
+        self.waiting: list[tuple[bytes, Line]] = []
+        self.change = threading.Condition()
+        self.writing = self.closed = False
         self.writer = threading.Thread(target=self._serve, name="journal", daemon=True)
         self.writer.start()
 
@@ -349,14 +350,21 @@ class Journal:
 
     def flush(self) -> None:
         """Waits until everything is on disk. Raises EvalkitError when it could not be written."""
-        self.waiting.join()
+        self._wait()
         self._raise()
+
+    def _wait(self) -> None:
+        with self.change:
+            self.change.wait_for(lambda: not self.waiting and not self.writing)
 
     def _put(self, line: Line) -> None:
         self._raise()
         if self.read_only:
             raise self.read_only
-        self.waiting.put((_line(_json(line)), line))
+        text = _line(_json(line))
+        with self.change:
+            self.waiting.append((text, line))
+            self.change.notify_all()
 
     def _raise(self) -> None:
         if self.failure:
@@ -364,17 +372,10 @@ class Journal:
             raise self.failure
 
     def _serve(self) -> None:
-        """Writes what waits until None comes. An fsync takes milliseconds, an answer of a small
-        model less: so all lines that came in during one fsync share the next.
+        """Writes what waits until the journal is closed. An fsync takes milliseconds, an answer of
+        a small model less: so all lines that came in during one fsync share the next.
         """
-        while (first := self.waiting.get()) is not None:
-            batch = [first]
-            while (
-                not self.waiting.empty()
-                and len(batch) < BATCH
-                and (item := self.waiting.get()) is not None
-            ):
-                batch.append(item)
+        while batch := self._next():
             try:
                 if not self.failure:
                     self._write(b"".join(text for text, _ in batch))
@@ -382,8 +383,17 @@ class Journal:
                         self.contents.take(line)
             except BaseException as e:  # whoever waits for the lines must hear of it
                 self.failure = e if isinstance(e, EvalkitError) else EvalkitError(reason(e))
-            for _ in batch:
-                self.waiting.task_done()
+            with self.change:
+                self.writing = False
+                self.change.notify_all()
+
+    def _next(self) -> list[tuple[bytes, Line]]:
+        """The lines that are written next; none once the journal is closed."""
+        with self.change:
+            self.change.wait_for(lambda: self.waiting or self.closed)
+            batch, self.waiting = self.waiting[:BATCH], self.waiting[BATCH:]
+            self.writing = bool(batch)
+        return batch
 
     def _write(self, lines: bytes) -> None:
         assert self.file
@@ -411,8 +421,10 @@ class Journal:
 
     def close(self) -> None:
         """Writes what waits, and lets the file go."""
-        self.waiting.join()
-        self.waiting.put(None)
+        self._wait()
+        with self.change:
+            self.closed = True
+            self.change.notify_all()
         self.writer.join()
         if self.file:
             with suppress(OSError):  # every line has been waited for

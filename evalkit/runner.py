@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from evalkit.selection import Shard
 
 logger = logging.getLogger(__name__)
+FINISH_REASONS = get_args(FinishReason)
 FAULTS_SHOWN = 5
 """Damaged lines of a journal, and failed samples of an outcome, that are named one by one."""
 
@@ -218,7 +219,15 @@ def prompt_hash(sample: Sample) -> str:
         others = {k: v for k, v in vars(part).items() if k not in ("source", "digest") and v}
         return type(part).__name__, digest, sorted(others.items())
 
-    parts = [[m.role, *map(part_of, m.content)] for m in sample.messages]
+    return _prompt_digest([[m.role, *map(part_of, m.content)] for m in sample.messages])
+
+
+def is_text_alone(record: Record) -> bool:
+    """Whether a sample is known to have been asked by its question alone, nothing being shown."""
+    return record.prompt == _prompt_digest([["user", record.question]])
+
+
+def _prompt_digest(parts: list[list[object]]) -> str:
     return hashlib.sha256(repr(parts).encode("utf-8", "replace")).hexdigest()[:16]
 
 
@@ -615,7 +624,7 @@ def why_unusable(completion: Completion) -> str | None:
         return "the adapter gave no answer, and no reason"
     checks = {
         "text": isinstance(c.text, str),
-        "finish_reason": c.finish_reason in get_args(FinishReason),
+        "finish_reason": c.finish_reason in FINISH_REASONS,
         "tokens": isinstance(c.tokens, TokenCounts) and all(map(number, vars(c.tokens).values())),
         "seconds": number(c.seconds),
         "logprobs": isinstance(c.logprobs, tuple | list) and all(map(number, c.logprobs)),

@@ -250,9 +250,10 @@ def _known() -> re.Pattern[str] | None:
     global _state
     # Decoding all variables for each text would take longer than all else that is done with it.
     raw = vars(os.environ).get("_data")
-    now = dict(os.environ if raw is None else raw)
+    now = os.environ if raw is None else raw
     if now == _state[0]:
         return _state[1]
+    now = dict(now)
     for name, value in os.environ.items():
         _SEEN.update(_values(name, value))
     forms = {form for value in _SEEN for form in _forms(value)}

@@ -52,6 +52,7 @@ __all__ = [
 ]
 
 
+ROLES = get_args(Role)
 YAML = (".yaml", ".yml")
 """Suffixes of a task of lmms-eval that only names local data."""
 
@@ -406,7 +407,7 @@ def why_invalid(sample: object) -> str | None:
     if not item.messages:
         return f"{where}: no messages"
     for message in item.messages:
-        if not isinstance(message, Message) or message.role not in get_args(Role):
+        if not isinstance(message, Message) or message.role not in ROLES:
             return f"{where}: {message!r:.200} is not a Message with role system, user or assistant"
         for part in message.content:
             if not isinstance(part, Media) and not (isinstance(part, Text) and _is_text(part.text)):
@@ -419,7 +420,7 @@ def _is_text(value: object) -> bool:
     if not isinstance(value, str):
         return False
     try:
-        value.encode()
+        _ = value.isascii() or value.encode()
     except UnicodeEncodeError:
         return False
     return True

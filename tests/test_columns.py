@@ -9,7 +9,8 @@ import pytest
 
 from evalkit import columns, journal
 from evalkit.records import Record
-from evalkit.results import load_samples
+from evalkit.results import load_samples, write_report
+from evalkit.results.report import media
 from evalkit.store import CellFolder, cells
 from tests.runs import run
 
@@ -85,6 +86,7 @@ def test_frames_are_the_same_with_columns_and_without(cell: CellFolder, tmp_path
     odd = replace(
         cell.records()["sum/4"], choices=("a", "b"), logprobs=(-1.0, -2.5), metadata={"x": None}
     )
+    odd = replace(odd, frames=((0.5, 1.0), ()))
     with cell.open_journal("sums:all") as opened:
         opened.append(lost)
         opened.append(odd)
@@ -92,3 +94,17 @@ def test_frames_are_the_same_with_columns_and_without(cell: CellFolder, tmp_path
     assert cell.columns_path.is_file() and len(first) == 41
     assert load_samples(tmp_path).equals(first)
     assert cells(tmp_path)[0].columns().records()["sum/4"] == odd
+
+
+def test_what_was_asked_in_words_alone_is_not_looked_for_in_the_data(
+    cell: CellFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise AssertionError("the data were read")
+
+    monkeypatch.setattr(media, "read_samples", refused)
+    assert write_report(tmp_path, tmp_path / "page.html") == []
+    with cell.open_journal("sums:all") as opened:  # a prompt that may have held a picture
+        opened.append(replace(cell.records()["sum/4"], prompt="0" * 16))
+    (fault,) = write_report(tmp_path, tmp_path / "page.html")
+    assert "the data were read" in fault

@@ -64,7 +64,10 @@ def _words(value: Any) -> str | None:
 
 
 def _class(value: float, classes: Classes) -> str:
-    return next(name for bound, name in classes if value < bound)
+    for bound, name in classes:
+        if value < bound:
+            return name
+    raise ValueError(f"{value} is over the last bound")
 
 
 def _sides(record: Record) -> tuple[float, float] | None:
@@ -75,10 +78,10 @@ def _sides(record: Record) -> tuple[float, float] | None:
 
 
 def _object_size(record: Record) -> str | None:
-    if "iou" not in record.scores:
+    box = record.target
+    if "iou" not in record.scores or not isinstance(box, list) or len(box) != 4:
         return None
-    sides, box = _sides(record), record.target
-    if sides is None or not isinstance(box, list) or len(box) != 4:
+    if (sides := _sides(record)) is None:
         return None
     return _class((box[2] - box[0]) * (box[3] - box[1]) / (sides[0] * sides[1]), OBJECT_SIZES)
 

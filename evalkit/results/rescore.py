@@ -44,10 +44,10 @@ def rescore(cell: CellFolder, loaded: dict[str, Task] | None = None) -> tuple[Ce
         for id, record in new.items():
             # In another cell, a record that is there already comes from a run of the task as it
             # is now; in the same cell, only what changed is worth a line.
-            if (record != old[id]) if target is cell else (id not in there):
+            if (record is not old[id]) if target is cell else (id not in there):
                 journal.append(record)
         journal.flush()
-        changed = sum(_score(new[id]) != _score(record) for id, record in old.items())
+        changed = sum(_score(new[id]) != _score(old[id]) for id in old if new[id] is not old[id])
         again = changed or target is not cell
         results = replace(cell.results, rescored=now() if again else cell.results.rescored)
         # a part of the samples stays one: those of the run count, or all where it does not say
@@ -72,13 +72,20 @@ def _code_now(identity: Identity, task: Task) -> Mapping[str, str]:
 
 
 def _rescored(task: Task, record: Record) -> Record:
-    """A record with the score that its answer has now; one without an answer as it is."""
+    """A record with the score that its answer has now; the same one where nothing changes, or
+    there is no answer.
+    """
     if not record.answered:
         return record
     try:
-        return record.rescored(checked_score(task, record.sample(), record.completion()))
+        score = checked_score(task, record.sample(), record.completion())
     except ScoringError as e:
-        return record.rescored(str(e))
+        new = record.rescored(str(e))
+        return record if new == record else new
+    said = score.values, score.parsed, score.unparsed
+    if record.scored and said == (record.scores, record.parsed, record.unparsed):
+        return record
+    return record.rescored(score)
 
 
 def _score(record: Record) -> tuple[Mapping[str, float], str | None]:

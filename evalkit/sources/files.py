@@ -40,7 +40,7 @@ class JsonLines:
                     raise ValueError(f"{line:.60} is not an object")
             except (ValueError, RecursionError) as e:
                 raise DataError(f"{file}, line {number}: {e}") from e
-            yield {**row, **{c: below(root, row[c]) for c in self.media if c in row}}
+            yield row | {c: below(root, row[c]) for c in self.media if c in row}
 
     def describe(self, override: Path | None = None) -> Mapping[str, Any]:
         """The hashes of the file and of all media that it names."""

@@ -60,7 +60,7 @@ class CellView:
 
     @cached_property
     def records(self) -> Mapping[str, Record]:
-        return self.folder.contents().records
+        return self.folder.records()
 
     @classmethod
     def of(cls, folder: CellFolder, records: Mapping[str, Record], ended: bool) -> CellView:
@@ -139,13 +139,13 @@ def read_all(inventory: Inventory) -> tuple[list[Part], list[str]]:
     views, faults = [], [f"left out: {why}" for why in inventory.damaged]
     for folder in inventory.cells:
         try:
-            journal = folder.contents()
+            columns = folder.columns()
         except DataError as e:
             faults.append(f"left out: {e}")
             continue
-        if journal.faults:
-            faults.append(f"{folder.journal_path}: {len(journal.faults)} damaged lines")
-        views.append(CellView.of(folder, journal.records, journal.ending is not None))
+        if columns.faults:
+            faults.append(f"{folder.journal_path}: {columns.faults} damaged lines")
+        views.append(CellView.of(folder, columns.records(), columns.ended))
     parts = parts_of(views)
     for i, part in enumerate(parts):
         part.doc = f"p{i}"

@@ -203,6 +203,8 @@ def pictures_of(
     more.
     """
     shown: dict[str, list[Picture]] = {}
+    if not asked:
+        return shown, ""
     try:
         for sample in samples_of(cell, data):
             if sample.id in asked:

@@ -36,6 +36,7 @@ from evalkit.results.report.media import Gallery, beside, data_url, none, pictur
 from evalkit.results.report.notes import load_notes, notes_document
 from evalkit.results.sweep_tables import PAGE_COLUMNS, load_findings, page_row, sentences
 from evalkit.results.sweep_values import Findings, Kind
+from evalkit.runner import is_text_alone
 from evalkit.safe_text import without_keys
 
 EMBEDDED_SAMPLES = 2000
@@ -116,7 +117,11 @@ def _documents(
     """All documents but the overview; what is missing goes into ``faults``."""
     for part in parts:
         first = part.cells[0].folder
-        asked = {id: part.frames(id) for id, r in part.known.items() if r.failed_in != "row"}
+        asked = {
+            id: part.frames(id)
+            for id, r in part.known.items()
+            if r.failed_in != "row" and not is_text_alone(r)
+        }
         pictures, fault = pictures_of(first, asked, gallery, data.get(first.task))
         faults += [fault] if fault else []
         shown = {id: [p.to_json() for p in found] for id, found in pictures.items()}
