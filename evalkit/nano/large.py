@@ -45,7 +45,7 @@ SETS: dict[str, tuple[int, int, Draw]] = {
     "refcoco": (12, 260, partial(grounding.draw, style="free")),
     "refcoco_plus": (13, 300, partial(grounding.draw, style="attribute")),
     "refcocog": (14, 230, partial(grounding.draw, style="sentence")),
-    "video_qa": (15, 340, partial(clips.draw, unfolding=True)),
+    "video_qa": (15, 370, partial(clips.draw, unfolding=True)),
     "multilingual_ocr": (16, 200, partial(words.draw, evenly=True)),
 }
 """Stream key, scenes a tier, and how a scene is drawn."""
