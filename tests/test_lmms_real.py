@@ -238,11 +238,36 @@ def test_answers_score_as_lmms_eval_scores_them(
     assert compared >= 200
 
 
-def test_prompts_and_limits_are_those_of_the_task_files() -> None:
+OTHERS = {
+    "ai2d": "ai2d",
+    "egoschema:subset": "egoschema_subset",
+    "hallusionbench": "hallusion_bench_image",
+    "mathvision:test": "mathvision_test",
+    "mathvista:testmini": "mathvista_testmini_format",
+    "mmbench:dev_cn": "mmbench_cn_dev",
+    "mmbench:dev_en": "mmbench_en_dev",
+    "mmbench:test_cc": "mmbench_cn_cc",
+    "mme": "mme",
+    "mmmu:val": "mmmu_val",
+    "mmmu_pro:standard_10": "mmmu_pro_standard",
+    "mmstar": "mmstar",
+    "mmt_bench:val": "mmt_val",
+    "perceptiontest:val": "perceptiontest_val_mc",
+    "pope:test": "pope",
+    "realworldqa": "realworldqa",
+    "screenspot:v1": "screenspot_rec_test",
+    "screenspot:v2": "screenspot_v2",
+    "vcr:en_easy": "vcr_wiki_en_easy",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"), [*((b.task, b.theirs) for b in BESIDE), *OTHERS.items()]
+)
+def test_limits_are_those_of_the_task_files(name: str, theirs: str) -> None:
     from evalkit.integrations.lmms_tasks import config_of
 
-    for one in BESIDE:
-        task = load_task(one.task, "lmms-eval")
-        given = config_of(one.theirs).get("generation_kwargs") or {}
-        assert task.max_new_tokens == given.get("max_new_tokens", 128), one.task
-        assert list(task.protocol.stop) == given.get("until", ["\n\n"]), one.task
+    task = load_task(name, "lmms-eval")
+    given = config_of(theirs).get("generation_kwargs") or {}
+    assert task.max_new_tokens == given.get("max_new_tokens", 128)
+    assert list(task.protocol.stop) == given.get("until", ["\n\n"])
