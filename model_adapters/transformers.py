@@ -7,6 +7,7 @@ their own processor (``evalkit.pretrained.processor_inputs``).
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evalkit.adapter import ModelAdapter, check_arguments, check_length
-from evalkit.errors import CheckpointError, UsageError, reason
+from evalkit.adapter import ModelAdapter, answer_each, check_arguments, check_length
+from evalkit.errors import CheckpointError, DataError, UsageError, reason
 from evalkit.media import Times, frame_times, noted_frames
 from evalkit.models.device import checked_device, without_emulation
 from evalkit.models.qwen2_vl.chat import generation, stop_ids
@@ -218,10 +219,7 @@ class TransformersAdapter(ModelAdapter):
     @torch.inference_mode()
     def _answer(self, ready: list[Ready]) -> Iterator[Completion]:
         started = time.perf_counter()
-        batch = {
-            k: v.to(self.device, self.model.dtype if v.is_floating_point() else v.dtype)
-            for k, v in self.inputs.collate([i for _, i, _ in ready]).items()
-        }
+        batch = self._on_device(self.inputs.collate([i for _, i, _ in ready]))
         limit = max(r.max_new_tokens for r, _, _ in ready)
         out = self.model.generate(**batch, max_new_tokens=limit, **GREEDY)
         out = _new_ids(out, batch["input_ids"], self.model.config.is_encoder_decoder).cpu()
@@ -246,6 +244,53 @@ class TransformersAdapter(ModelAdapter):
                 box_space=self._space(inputs),
                 frames=frames,
             )
+
+    def rank(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        return answer_each(requests, self._ranked)
+
+    def _ranked(self, request: Request) -> Completion:
+        if not request.choices:
+            raise DataError("nothing to rank: the question has no choices")
+        inputs, tokenizer = self.inputs.prepare(request), self.inputs.tokenizer
+        choices = [tokenizer(c, add_special_tokens=False)["input_ids"] for c in request.choices]
+        length = inputs["input_ids"].shape[1]
+        check_length(length + max(map(len, choices)), _max_tokens(self.config))
+        batch = self._on_device(self.inputs.collate([inputs]))
+        scores = tuple(self._likelihood(batch, choice) for choice in choices)
+        seen = self.inputs.visual_tokens(inputs)
+        return Completion(
+            request.id,
+            request.choices[max(range(len(scores)), key=scores.__getitem__)],
+            "rank",
+            TokenCounts(length - seen, seen),
+            logprobs=scores,
+            box_space=self._space(inputs),
+        )
+
+    @torch.inference_mode()
+    def _likelihood(self, batch: Inputs, choice: Sequence[int]) -> float:
+        """Summed log-probability of a choice's tokens as the answer. The model's own ``generate``
+        takes them as if it had chosen them, so that positions and masks are those of every family.
+        """
+        forced = iter(choice)
+        out = self.model.generate(
+            **batch,
+            max_new_tokens=len(choice),
+            prefix_allowed_tokens_fn=lambda *_: [next(forced)],
+            output_logits=True,
+            return_dict_in_generate=True,
+            **GREEDY,
+        )
+        if len(out.logits) < len(choice):
+            raise DataError("a choice holds a token that ends an answer")
+        steps = zip(out.logits, choice)
+        return math.fsum(float(step[0].float().log_softmax(-1)[token]) for step, token in steps)
+
+    def _on_device(self, inputs: Inputs) -> Inputs:
+        return {
+            k: v.to(self.device, self.model.dtype if v.is_floating_point() else v.dtype)
+            for k, v in inputs.items()
+        }
 
     def _space(self, inputs: Inputs) -> BoxSpace | None:
         """The space of an answer's boxes: with the size that the model saw, if they count on it."""

@@ -203,6 +203,9 @@ def test_ranking_takes_the_likeliest_choice(tiny: str) -> None:
     out = next(iter(ReferenceAdapter(tiny).rank([request])))
     assert len(out.logprobs) == 3
     assert out.text == request.choices[out.logprobs.index(max(out.logprobs))]
+    theirs = next(iter(TransformersAdapter(tiny).rank([request])))
+    assert theirs.logprobs == pytest.approx(out.logprobs, abs=1e-3) and theirs.text == out.text
+    assert theirs.tokens == out.tokens and theirs.finish_reason == "rank"
 
 
 @pytest.mark.parametrize(

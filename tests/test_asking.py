@@ -16,6 +16,7 @@ from evalkit.asking import Asking
 from evalkit.cell import Cell
 from evalkit.errors import UsageError
 from evalkit.records import Record
+from evalkit.results.leaderboard import Leaderboard
 from evalkit.results.repeats import majority, pass_at, repeated
 from evalkit.results.report.media import samples_of
 from evalkit.store import cells
@@ -148,7 +149,7 @@ def test_the_report_finds_the_media_of_each_repetition(tmp_path: Path) -> None:
 
 def test_pass_at_k_and_the_majority_are_those_of_the_samples(tmp_path: Path) -> None:
     (cell,) = evaluate(tmp_path, temperature=1.0, repeats=4).cells
-    found = {r.name: r for r in repeated(cell)}
+    found = {m.metric.removeprefix("exact, "): m for m in repeated(cell)}
     assert list(found) == ["pass@1", "pass@2", "pass@4", "majority@4"]
     by_sample: dict[str, list[float]] = {}
     for record in cell.records().values():
@@ -156,8 +157,11 @@ def test_pass_at_k_and_the_majority_are_those_of_the_samples(tmp_path: Path) -> 
     assert found["pass@1"].value == pytest.approx(cell.results.metrics[0].value)
     any_right = [max(scores) for scores in by_sample.values()]
     assert found["pass@4"].value == pytest.approx(100 * sum(any_right) / 40)
+    frame = evalkit.load_results(tmp_path)
+    assert "exact, pass@4" in set(frame["metric"]) and not frame["headline"].iloc[-1]
+    assert "exact, majority@4" in Leaderboard.of(tmp_path).markdown()
     assert found["pass@1"].value <= found["pass@2"].value <= found["pass@4"].value
-    assert found["pass@2"].low is not None and found["pass@2"].n == 40
+    assert found["pass@2"].ci_low is not None and found["pass@2"].n == 40
 
 
 @pytest.mark.parametrize("right", range(6))

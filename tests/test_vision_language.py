@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,18 @@ def test_every_family_runs_the_embedded_tasks(folder: str, tmp_path: Path) -> No
     for cell in done.cells:
         assert cell.results.n + cell.results.errors == 1
         assert cell.results.errors == (1 if boxless and "refcoco" in str(cell.task) else 0)
+
+
+@pytest.mark.parametrize("folder", families(), indirect=True)
+def test_every_family_ranks_choices_by_what_it_sees(folder: str) -> None:
+    adapter = TransformersAdapter(folder)
+    words = {"choices": ("a cat", "two dogs here", "b")}
+    asked = [replace(ask(str(i), picture(60, 60, i), Text("What?")), **words) for i in (1, 2)]
+    one, other = adapter.rank(asked)
+    assert one.error is None and one.finish_reason == "rank"
+    assert all(math.isfinite(p) and p < 0 for p in one.logprobs)
+    assert one.text == asked[0].choices[one.logprobs.index(max(one.logprobs))]
+    assert one.logprobs != other.logprobs
 
 
 @pytest.mark.parametrize("folder", ["llava"], indirect=True)

@@ -221,10 +221,9 @@ def _show(evaluation: Evaluation) -> None:
         for m in o.results.metrics:
             interval = interval_text(m.ci_low, m.ci_high)
             rows.append((o.cell.name, m.metric, f"{m.value:.1f}", interval, *counts))
-        for r in repeated(o.cell.stored) if o.cell.asking.repeats > 1 else ():
-            interval = interval_text(r.low, r.high)
-            name = f"{r.metric}, {r.name}"
-            rows.append((o.cell.name, name, f"{r.value:.1f}", interval, str(r.n), *counts[1:]))
+        for m in repeated(o.cell.stored):
+            interval = interval_text(m.ci_low, m.ci_high)
+            rows.append((o.cell.name, m.metric, f"{m.value:.1f}", interval, str(m.n), *counts[1:]))
         if not o.results.metrics:
             rows.append((o.cell.name, "no score", "–", "–", *counts))
     if rows:

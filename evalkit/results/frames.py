@@ -22,6 +22,7 @@ from evalkit.results.cells import (
     selection_text,
     take_inventory,
 )
+from evalkit.results.repeats import repeated
 from evalkit.store import SCHEMA_VERSION, CellFolder, Record
 from evalkit.types import TokenCounts
 
@@ -46,7 +47,8 @@ TOKEN_COLUMNS = tuple(TokenCounts.__dataclass_fields__)
 
 
 def load_results(output: str | Path = "results") -> pd.DataFrame:
-    """One row per cell and metric.
+    """One row per cell and metric; of cells with repetitions pass@k and the majority's score are
+    metrics, too.
 
     Columns: model, adapter, task (``name:subset``), metric, value, ci_low, ci_high (95 %, over
     clusters; empty when there is none), n (scored), n_total, errors, unparsed, clusters, complete
@@ -198,7 +200,7 @@ def _result_rows(cell: CellFolder, model: str) -> Iterator[dict[str, Any]]:
         "cell": str(cell.path),
         "schema_version": SCHEMA_VERSION,
     }
-    for i, metric in enumerate(results.metrics):
+    for i, metric in enumerate((*results.metrics, *repeated(cell))):
         scores = {
             k: v
             for k, v in asdict(metric).items()

@@ -24,6 +24,7 @@ from evalkit.results.cells import (
 from evalkit.results.controlled import COLUMNS as CONTROL_COLUMNS
 from evalkit.results.controlled import ControlledScore, controlled_scores
 from evalkit.results.frames import results_frame
+from evalkit.results.repeats import repeated
 from evalkit.results.tables import (
     aligned,
     bold,
@@ -187,8 +188,12 @@ class Leaderboard:
         return Overview([*("model", "adapter", "settings")[:width], *heads], body, marked)
 
     def long(self) -> list[tuple[Any, ...]]:
-        """One row per cell, tasks together, the best first; columns LONG."""
+        """One row per cell, tasks together, the best first, and one for each number that is over
+        its repetitions; columns LONG.
+        """
+        drawn = [Entry(e.cell, e.model, m) for e in self.entries for m in repeated(e.cell)]
         ordered = sorted(self.entries, key=lambda e: (e.cell.task, -e.goodness))
+        ordered = sorted([*ordered, *drawn], key=lambda e: e.cell.task)
         return [
             (
                 e.cell.task,

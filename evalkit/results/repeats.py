@@ -13,29 +13,16 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from evalkit.records import MetricResult, Record
 from evalkit.stats import mean_interval
 from evalkit.store import CellFolder
 
 
-@dataclass(frozen=True)
-class Repeated:
-    """A value over samples of several answers, as people read it (scale applied). ``name``:
-    ``pass@4``, ``majority@8``.
-    """
-
-    name: str
-    metric: str
-    value: float
-    low: float | None
-    high: float | None
-    n: int
-
-
-def repeated(cell: CellFolder) -> list[Repeated]:
-    """pass@k for k = 1, 2, 4, ... where answers are right or wrong, and the majority's score, by
+def repeated(cell: CellFolder) -> list[MetricResult]:
+    """Metrics over samples of several answers (``accuracy, pass@4``; ``accuracy, majority@8``):
+    pass@k for k = 1, 2, 4, ... where answers are right or wrong, and the majority's score, by
     the cell's headline metric; nothing for a cell without repetitions. Samples of which an answer
     is missing are left out.
     """
@@ -86,9 +73,16 @@ def majority(records: Sequence[Record], metric: str) -> float:
 
 def _value(
     name: str, metric: MetricResult, values: Sequence[float], samples: Sequence[Sequence[Record]]
-) -> Repeated:
+) -> MetricResult:
     first = [records[0] for records in samples]
     groups = [str(r.metadata.get(metric.group)) for r in first] if metric.group else None
     mean = mean_interval(values, [r.cluster for r in first], groups)
     low, high = (None if v is None else v * metric.scale for v in (mean.low, mean.high))
-    return Repeated(name, metric.metric, mean.value * metric.scale, low, high, len(values))
+    return replace(
+        metric,
+        metric=f"{metric.metric}, {name}",
+        value=mean.value * metric.scale,
+        ci_low=low,
+        ci_high=high,
+        n=len(values),
+    )
