@@ -26,7 +26,15 @@ from evalkit.bounds import bounds, over
 from evalkit.cache_dir import cache_dir
 from evalkit.digests import media_digest
 from evalkit.errors import DataError
-from evalkit.formats import HEAD, frame_files, frame_order, is_frame, media_type
+from evalkit.formats import (
+    HEAD,
+    POINTER,
+    frame_files,
+    frame_order,
+    is_frame,
+    is_pointer,
+    media_type,
+)
 
 SUFFIXES = frozenset(
     ".mp4 .m4v .mov .3gp .webm .mkv .avi .flv .wmv .asf .mpg .mpeg .ts .m2ts .ogv .gif".split()
@@ -226,7 +234,8 @@ class ClipIndex:
                     elif self.kind == "clips and frames" and is_frame(name) and not _hidden(name):
                         frames.setdefault(name.parent, []).append(member)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as e:
-            self.damaged.append(f"{archive.name} ({e})")
+            why = POINTER if is_pointer(archive) else e
+            self.damaged.append(f"{archive.name} ({why})")
             logger.warning("%s: not a readable zip file (%s); fetch it again", archive, e)
         for parent, members in frames.items():
             members.sort(key=lambda m: frame_order(PurePosixPath(m.filename)))

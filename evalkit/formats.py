@@ -61,6 +61,19 @@ def frame_order(name: PurePath) -> tuple[int, str]:
     return (int(numbers[-1]) if numbers else -1, name.name)
 
 
+POINTER = "a pointer of Git LFS, not the file itself: fetch it with `git lfs pull` or `hf download`"
+
+
+def is_pointer(file: Path) -> bool:
+    """Whether a clone without Git LFS left its pointer in the place of a file."""
+    mark = b"version https://git-lfs.github.com/spec/"
+    try:
+        with file.open("rb") as opened:
+            return opened.read(len(mark)) == mark
+    except OSError:
+        return False
+
+
 def is_frame(name: PurePath) -> bool:
     return name.suffix.lower() in FRAME_SUFFIXES and not name.name.startswith(".")
 

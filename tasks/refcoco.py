@@ -63,6 +63,7 @@ def subsets(
             budget=QWEN2_VL_PIXELS,
             protocols=PROTOCOLS,
             version=2,  # 1 took every object for a cluster of its own
+            size=official[1] if official else None,
         )
         for split, official in splits.items()
     }

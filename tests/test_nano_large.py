@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -46,6 +47,22 @@ def test_what_was_changed_is_drawn_again_and_is_the_same_data(small: Path) -> No
     assert table.stat().st_size == whole.st_size and table.stat().st_ino != whole.st_ino
     assert large.drawn("multilingual_ocr")[1] == identity
     assert [p.name for p in small.iterdir()] == [folder.name]
+
+
+def test_two_that_want_a_set_at_once_draw_it_once(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    write = large.write
+
+    def counted(name: str, folder: Path) -> str:
+        written.append(name)
+        return write(name, folder)
+
+    monkeypatch.setattr(large, "write", counted)
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(large.drawn, ["multilingual_ocr"] * 2)
+    assert one == other and written == ["multilingual_ocr"]
 
 
 def test_where_nothing_can_be_written_the_reason_is_told(

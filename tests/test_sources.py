@@ -180,6 +180,16 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
         list(source().rows(whole))
 
 
+def test_a_pointer_of_git_lfs_is_not_called_damaged(tmp_path: Path) -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    for name in ("val.parquet", "clips.zip"):
+        (tmp_path / name).write_bytes(pointer)
+    with pytest.raises(DataError, match=r"val\.parquet: a pointer of Git LFS.*git lfs pull"):
+        list(source().rows(tmp_path / "val.parquet"))
+    with pytest.raises(DataError, match=r"clips\.zip \(a pointer of Git LFS"):
+        ClipIndex([tmp_path], "clips").path("a")
+
+
 def test_a_moved_repository_is_found_under_its_new_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

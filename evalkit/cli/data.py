@@ -67,7 +67,7 @@ def _row(task: Task) -> dict[str, Any]:
 
     source: Any = task.source
     table = source.first if isinstance(source, Joined) else source
-    where = "in the package"
+    where = getattr(source, "place", "in the package")
     if isinstance(table, Hub):
         config = "" if isinstance(source, Joined) or not table.config else f" {table.config}"
         where = f"{table.repository}{config} {table.split}"

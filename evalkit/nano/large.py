@@ -32,7 +32,7 @@ import numpy as np
 from evalkit.cache_dir import cache_dir
 from evalkit.digests import content_hash
 from evalkit.errors import DataError
-from evalkit.files import part_of, remove_parts, replace_json
+from evalkit.files import locked, part_of, remove_parts, replace_json
 from evalkit.nano import clips, documents, grounding, words
 from evalkit.nano.families import Draw, tier_difficulty
 from evalkit.nano.mini import HERE, SEED, TABLES, TIERS, Scenes
@@ -72,31 +72,33 @@ def scenes(name: str, count: int | None = None) -> Scenes:
 
 def drawn(name: str) -> tuple[Path, str]:
     """The folder of a set, in the official layout, and what identifies its rows, 64 hex digits;
-    drawn first where it is not there whole. Raises DataError when it can't be written.
+    drawn first where it is not there whole, by one process at a time. Raises DataError when it
+    can't be written.
     """
     folder = cache_dir() / "drawn" / f"{name}-{_maker()}"
-    if (identity := _identity(folder)) is None:
-        identity = _draw(name, folder)
-    return folder, identity
+    if identity := _identity(folder):
+        return folder, identity
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder.parent):  # another process may have drawn it in the meantime
+            return folder, _identity(folder) or _draw(name, folder)
+    except OSError as e:
+        raise DataError(
+            f"{folder}: {name}:mini_large can't be drawn there ({e.strerror}); XDG_CACHE_HOME "
+            "names another folder"
+        ) from e
 
 
 def _draw(name: str, folder: Path) -> str:
     logger.info("drawing %s:mini_large, once: kept in %s", name.replace("_plus", "+"), folder)
     begun, part = time.monotonic(), part_of(folder)
+    remove_parts(folder.parent)  # of processes that were killed
     try:
-        part.mkdir(parents=True)
         identity = write(name, part)
         shutil.rmtree(folder, ignore_errors=True)  # one that was changed
         part.rename(folder)
-    except OSError as e:
+    finally:
         shutil.rmtree(part, ignore_errors=True)
-        if there := _identity(folder):  # another process was faster
-            return there
-        raise DataError(
-            f"{folder}: {name}:mini_large can't be drawn there ({e.strerror}); XDG_CACHE_HOME "
-            "names another folder"
-        ) from e
-    remove_parts(folder.parent)
     logger.info("drawn in %.0f s", time.monotonic() - begun)
     return identity
 

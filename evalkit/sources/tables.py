@@ -17,6 +17,7 @@ from typing import Any
 from evalkit.bounds import bounds, over
 from evalkit.clips import SMALL
 from evalkit.errors import DataError
+from evalkit.formats import POINTER, is_pointer
 from evalkit.sources.media import below
 
 Columns = Mapping[str, Any]
@@ -102,6 +103,8 @@ class _Parquet(Table):
         try:
             return pq.ParquetFile(file)
         except (pa.ArrowException, OSError) as e:
+            if is_pointer(file):
+                raise DataError(f"{file}: {POINTER}") from e
             raise DataError(f"{file}: unreadable parquet ({e})") from e
 
 
