@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from evalkit.engine import Engine, EngineModel, Prompt, Visual
+from evalkit.engine import EngineModel, Prompt, Replicas, Visual
 from evalkit.errors import UsageError
 from evalkit.models.device import DTYPES
 from evalkit.models.limits import Limits
@@ -179,7 +179,7 @@ class Measured:
     firsts: list[Prompt]
     times: dict[str, list[float]]
     answers: dict[str, Answers]
-    engines: dict[str, Engine]
+    engines: dict[str, Replicas]
     kernels: dict[str, Kernels]
     rate: float
     copied: float
@@ -217,10 +217,10 @@ def measure(
     peer = family.peer(model) if sizes else None
     cost = partial(work, family, model.config, family.linear_weights(model), model.cache_shape)
     family.fuse(model)
-    engines: dict[str, Engine] = {}
+    engines: dict[str, Replicas] = {}
 
     def ours(side: str, model: EngineModel, prompts: list[Prompt]) -> Answers:
-        engines[side] = Engine(model, frozenset())
+        engines[side] = Replicas(model, frozenset())
         return {o.id: o.ids for o in engines[side].generate(prompts)}
 
     sides: dict[str, Callable[[], Answers]] = {}
@@ -344,6 +344,8 @@ def bench(
         if device != "cpu"
         else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
     )
+    if cores := m.engines[OURS].cores:
+        chip += f" (evalkit: engines side by side {cores.engines}, threads of each {cores.threads})"
     attention = m.work.vision_attention + m.work.prefill_attention
     page = [
         f"# {Path(name).name}, {dtype}, load {load_.name}: {len(prompts)} questions, "

@@ -50,7 +50,7 @@ from evalkit.types import (
 if TYPE_CHECKING:
     from torch import nn
 
-    from evalkit.engine import Engine, Output, Prompt, Visual
+    from evalkit.engine import Engine, Output, Prompt, Replicas, Visual
     from evalkit.engine.sequence import RunningSequence
 
 _About = tuple[Sequence[str], TokenCounts, BoxSpace | None, tuple[Times, ...]]
@@ -188,9 +188,14 @@ class ReferenceAdapter(ModelAdapter):
             "max_pixels": self.processor.limits.max_pixels,
         }
 
-    @cached_property
+    @property
     def engine(self) -> Engine:
-        from evalkit.engine import Engine
+        """The one that answers alone."""
+        return self.replicas.single
+
+    @cached_property
+    def replicas(self) -> Replicas:
+        from evalkit.engine import Replicas
         from evalkit.engine.budget import choose
 
         model = self.live
@@ -198,14 +203,21 @@ class ReferenceAdapter(ModelAdapter):
             model = self.family.load(self.folder, self.dtype, self.device, self.switched)
         if self.compile:
             self.family.compile_parts(model)
-        return Engine(model, self.chat.stop_ids, choose(model, self.batch_size, self.batch_tokens))
+        budget = choose(model, self.batch_size, self.batch_tokens)
+        return Replicas(model, self.chat.stop_ids, budget)
 
     def close(self) -> None:
-        self.__dict__.pop("engine", None)
+        self.__dict__.pop("replicas", None)
 
     @property
     def stats(self) -> Mapping[str, Any]:
-        return asdict(self.engine.stats) | asdict(self.engine.budget)
+        """What the engines did and were given, and how they share a CPU once that was measured."""
+        cores = self.replicas.cores
+        return {
+            **asdict(self.replicas.stats),
+            **asdict(self.replicas.budget),
+            **(asdict(cores) if cores else {}),
+        }
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         return self._run(requests, ranked=False)
@@ -214,7 +226,7 @@ class ReferenceAdapter(ModelAdapter):
         return self._run(requests, ranked=True)
 
     def _run(self, requests: Iterable[Request], ranked: bool) -> Iterator[Completion]:
-        self.engine.stats.reset()
+        self.replicas.reset()
         under_way: dict[str, _About] = {}
         failed: list[Completion] = []
 
@@ -239,7 +251,7 @@ class ReferenceAdapter(ModelAdapter):
         tidy = Tidy(TRIM_THRESHOLD)
         # An interrupt's traceback would keep the generator open, and its threads waiting for ever.
         with closing(prompts()) as source:
-            for output in (self.engine.rank if ranked else self.engine.generate)(source):
+            for output in (self.replicas.rank if ranked else self.replicas.generate)(source):
                 if output.error:  # of a repeated id: the first one's answer is still to come
                     yield Completion(output.id, finish_reason="error", error=output.error)
                 else:

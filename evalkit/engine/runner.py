@@ -38,7 +38,7 @@ class ModelRunner:
         started = time.perf_counter()
         prompts = [p for g in pack for p in g.prompts]
         self.cache.reserve(len(self.cache.lengths) + len(prompts), max(p.longest for p in prompts))
-        hidden, positions = self._forward(pack, self.cache)
+        hidden, positions = self.forward(pack, self.cache)
         # where each prompt's last token lies: a group's tokens are its shared prefix once, then
         # what each prompt adds
         ends, end = [], 0
@@ -79,7 +79,7 @@ class ModelRunner:
             Group([replace(p, ids=p.ids + c[:-1]) for c in p.choices], shared=len(p.ids))
             for p in prompts
         ]
-        hidden, _ = self._forward(choices, None)
+        hidden, _ = self.forward(choices, None)
         scores, start = [], 0
         for prompt in prompts:
             start += len(prompt.ids)
@@ -100,7 +100,7 @@ class ModelRunner:
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _forward(self, pack: list[Group], cache: KVCache | None) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, pack: list[Group], cache: KVCache | None) -> tuple[Tensor, list[Tensor]]:
         """Hidden states [tokens, hidden] of a pack, and the position ids [components, tokens + 1]
         of each prompt and of the token after it.
         """

@@ -49,7 +49,7 @@ class Waiting:
         """The next prompt, which goes on waiting; None when there is none (now)."""
         while not self.front and (prompt := next(self.source, None)) is not None:
             if prompt.id in self.ids:
-                error: str | None = f"the id {prompt.id!r} names an earlier prompt"
+                error: str | None = repeated(prompt.id)
             else:
                 error = self.why_invalid(prompt)
             if error:
@@ -66,6 +66,11 @@ class Waiting:
     def put_back(self, prompts: list[Prompt]) -> None:
         """Has prompts that were taken wait again, before all others."""
         self.front.extendleft(reversed(prompts))
+
+
+def repeated(id_: str) -> str:
+    """Why a prompt with an id that was there before is refused."""
+    return f"the id {id_!r} names an earlier prompt"
 
 
 class Scheduler:
