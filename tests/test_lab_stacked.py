@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from evalkit.cli.main import main
 from evalkit.lab import schedule, stacked, trainer
@@ -64,6 +65,30 @@ def test_a_stack_trains_and_measures_as_one_at_a_time() -> None:
     ]
     assert len(stacked.stacks(runs)) == 1
     assert difference(runs, {"moved": Condition(scenes=6, moved=3)}) < 1e-5
+
+
+def test_a_step_can_be_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads nothing back, makes no tensor of Python's numbers, and looks nothing up by index,
+    whose backward pass sorts: none of this may be in a CUDA graph.
+    """
+    seen = set()
+
+    class Operators(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            seen.add(func.overloadpacket._qualified_op_name.removeprefix("aten::"))
+            return func(*args, **(kwargs or {}))
+
+    def call(self: stacked.Recorded) -> None:
+        with Operators():
+            self.function()
+
+    monkeypatch.setattr(stacked.Recorded, "__call__", call)
+    stacked.trained_job(stacked.order(Here(), [run(steps=1), run(SCHEMES[2], steps=1)], {}), "cpu")
+    assert {"bmm", "_softmax", "baddbmm"} <= seen
+    refused = "_local_scalar_dense item nonzero lift_fresh index index_put embedding sort unique"
+    assert not seen & {*refused.split(), "embedding_dense_backward", "index_put_", "masked_select"}
 
 
 def test_models_of_another_shape_or_mathematics_get_a_stack_of_their_own() -> None:
