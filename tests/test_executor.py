@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import random
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image as PIL
 
 import evalkit
+from evalkit import api
 from evalkit.errors import EvalkitError, UsageError
 from evalkit.executor import devices_of, replicas_of
 from evalkit.executor.backlog import BATCH, Backlog
 from evalkit.executor.local import LocalExecutor
+from evalkit.results import write_leaderboard
 from evalkit.store import cells
 from evalkit.types import Image, Message, Request, Text
 
@@ -172,3 +178,55 @@ def test_nano_spread_over_two_workers_gives_the_same_tables(tmp_path: Path) -> N
     assert json.dumps(one, default=str, sort_keys=True) == json.dumps(
         two, default=str, sort_keys=True
     )
+
+
+def same_cell(output: Path) -> tuple[list[str], list[str]]:
+    """Records but for their order and seconds; the leaderboard but for dates, seconds, command."""
+    (cell,) = cells(output)
+    records = [json.dumps(replace(r, seconds=0.0).to_json()) for r in cell.records().values()]
+    with write_leaderboard(output)[0].open() as file:
+        rows = list(csv.DictReader(file))
+    changing = "created", "seconds", "command"
+    told = [json.dumps({k: v for k, v in r.items() if k not in changing}) for r in rows]
+    return sorted(records), told
+
+
+@pytest.mark.slow
+def test_one_four_and_three_processes_and_twenty_kills_are_one_cell(tmp_path: Path) -> None:
+    data = tmp_path / "numbers.jsonl"
+    for n in range(100):
+        PIL.new("RGB", (28, 28), (n, n, n)).save(tmp_path / f"{n}.png")
+    rows = ({"image": f"{i // 6}.png", "question": f"{i}?", "answer": str(i)} for i in range(600))
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def run(name: str, **how: str) -> tuple[list[str], list[str]]:
+        evalkit.evaluate(
+            str(data), "slow", adapter=FRAIL, output=tmp_path / name, progress=False, **how
+        )
+        return same_cell(tmp_path / name)
+
+    one = run("one")
+    assert len(one[0]) == 600 and run("four", devices="cpu:4") == one
+    for shard in ("3/3", "1/3", "2/3"):
+        three = run("three", shard=shard)
+    assert three == one
+    rng = random.Random(1)
+    executor = LocalExecutor(FRAIL, "slow", {}, ["cpu"] * 3)
+    plan = api.plan(str(data), "slow", adapter=FRAIL, output=tmp_path / "killed")
+    stop, kills = threading.Event(), []
+
+    def kill() -> None:
+        while not stop.is_set() and len(kills) < 20:
+            time.sleep(rng.uniform(0.0, 0.2))
+            if busy := [w for w in list(executor.workers) if w.in_hand]:
+                kills.append(rng.choice(busy).process.kill())
+
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    replace(plan, executor=executor).run(progress=False)
+    stop.set()
+    thread.join()
+    assert (
+        len(kills) == 20 and executor.deaths >= 15
+    )  # one may be killed twice before it is noticed
+    assert same_cell(tmp_path / "killed") == one
