@@ -76,7 +76,8 @@ class ReferenceAdapter(ModelAdapter):
     emulate it; ``device`` None takes a GPU when there is one. ``batch_size`` sequences run at once
     in packs of at most ``batch_tokens`` prompt tokens, both chosen from free memory if None; in
     float32 neither changes an answer. ``compile`` fuses element-wise operations, which pays on long
-    runs only. ``chat_template`` is a file whose Jinja template takes the place of the checkpoint's.
+    runs only. ``tensor_parallel`` processes hold the model together, which ``devices`` are given
+    for. ``chat_template`` is a file whose Jinja template takes the place of the checkpoint's.
     All further arguments are switches of the family (``switches``).
     """
 
@@ -93,6 +94,7 @@ class ReferenceAdapter(ModelAdapter):
         batch_tokens: int | None = None,
         workers: int = 2,
         compile: bool = False,
+        tensor_parallel: int = 1,
         companions: str | None = None,
         chat_template: str | None = None,
         **switches: Any,
@@ -105,6 +107,7 @@ class ReferenceAdapter(ModelAdapter):
             ("batch_size", batch_size),
             ("batch_tokens", batch_tokens),
             ("workers", workers),
+            ("tensor_parallel", tensor_parallel),
         ):
             whole = isinstance(value, int) and not isinstance(value, bool)
             if value is not None and not (whole and value > 0):
@@ -113,6 +116,9 @@ class ReferenceAdapter(ModelAdapter):
         self.family = _family(model)
         self.batch_size, self.batch_tokens = batch_size, batch_tokens
         self.workers, self.compile = workers, compile
+        self.tensor_parallel = tensor_parallel
+        if tensor_parallel > 1 and not hasattr(self.family, "load_parallel"):
+            raise UsageError(f"tensor_parallel={tensor_parallel}: this family can't be shared out")
         self.live: Any = None
         if isinstance(model, str):
             if companions is not None:
@@ -184,6 +190,7 @@ class ReferenceAdapter(ModelAdapter):
             "device": self.device,
             "batch_size": self.batch_size or "chosen",
             "batch_tokens": self.batch_tokens or "chosen",
+            **({"tensor_parallel": n} if (n := self.tensor_parallel) > 1 else {}),
             "min_pixels": self.processor.limits.min_pixels,
             "max_pixels": self.processor.limits.max_pixels,
         }
@@ -198,6 +205,8 @@ class ReferenceAdapter(ModelAdapter):
         from evalkit.engine import Replicas
         from evalkit.engine.budget import choose
 
+        if self.tensor_parallel > 1:
+            return self._shared()
         model = self.live
         if model is None:
             model = self.family.load(self.folder, self.dtype, self.device, self.switched)
@@ -205,6 +214,29 @@ class ReferenceAdapter(ModelAdapter):
             self.family.compile_parts(model)
         budget = choose(model, self.batch_size, self.batch_tokens)
         return Replicas(model, self.chat.stop_ids, budget)
+
+    def _shared(self) -> Replicas:
+        """One engine on this process's share of the model. Raises UsageError outside of a group of
+        processes.
+        """
+        import torch
+        import torch.distributed as dist
+
+        from evalkit.engine import Replicas
+        from evalkit.engine.budget import choose
+        from evalkit.engine.replicas import Cores
+        from evalkit.models.qwen2_vl.parallel import agreed
+
+        if not dist.is_initialized() or dist.get_world_size() != self.tensor_parallel:
+            raise UsageError(
+                f"tensor_parallel={self.tensor_parallel}: name as many devices, such as "
+                f"--devices cuda:0-{self.tensor_parallel - 1} or cpu:{self.tensor_parallel}"
+            )
+        model = self.family.load_parallel(self.folder, self.dtype, self.device, self.switched)  # type: ignore[attr-defined]
+        budget = agreed(choose(model, self.batch_size, self.batch_tokens))
+        out = Replicas(model, self.chat.stop_ids, budget)
+        out.cores = Cores(1, torch.get_num_threads())  # sums over all ranks come in one order
+        return out
 
     def close(self) -> None:
         self.__dict__.pop("replicas", None)

@@ -402,7 +402,7 @@ def test_shapes_are_checked_before_any_weight_is_read(
 ) -> None:
     from evalkit.models.qwen2_vl import checkpoint
 
-    monkeypatch.setattr(checkpoint, "tensors", lambda _: pytest.fail("weights were read"))
+    monkeypatch.setattr(checkpoint, "slices", lambda _: pytest.fail("weights were read"))
     with pytest.raises(CheckpointError, match=r"the config says \[1099511627776|no model has the"):
         load(copy(tiny, tmp_path, **claim))
 

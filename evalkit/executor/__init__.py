@@ -92,6 +92,14 @@ def replicas_of(text: str) -> tuple[str, int]:
     return m["kind"], int(m["first"] or 0)
 
 
+def ranks_of(arguments: Mapping[str, Any]) -> int:
+    """Processes that hold one model together. Raises UsageError for no number of them."""
+    ranks = arguments.get("tensor_parallel", 1)
+    if not isinstance(ranks, int) or ranks < 1:
+        raise UsageError(f"tensor_parallel={ranks!r}: expected a whole number above 0")
+    return ranks
+
+
 def on_device(
     adapter: str | type[ModelAdapter], arguments: Mapping[str, Any], device: str
 ) -> dict[str, Any]:

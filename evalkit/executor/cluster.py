@@ -19,8 +19,9 @@ from typing import Any
 
 from evalkit.adapter import ModelAdapter, make_adapter
 from evalkit.errors import EvalkitError, UsageError, reason
-from evalkit.executor import Recipe, on_device
+from evalkit.executor import Recipe, on_device, ranks_of
 from evalkit.executor.backlog import MOST_DEATHS, Backlog
+from evalkit.executor.local import LocalExecutor
 from evalkit.types import Completion, Request
 
 logger = logging.getLogger("evalkit")
@@ -37,14 +38,21 @@ class Answerer:
 
     def __init__(self, recipe: Recipe, folder: str) -> None:
         self.recipe, self.folder = recipe, folder
-        self.adapter: ModelAdapter | None = None
+        self.adapter: ModelAdapter | LocalExecutor | None = None
 
     def load(self) -> str:
         """Builds the adapter; why it can't be, or empty."""
         with suppress(OSError):  # paths are often relative to where the run was started
             os.chdir(self.folder)
         try:
-            self.adapter = make_adapter(*self.recipe)
+            adapter, model, arguments = self.recipe
+            if (ranks := ranks_of(arguments)) > 1:
+                given = dict(arguments)
+                device = given.pop("device")
+                devices = [f"{device}:{i}" if device == "cuda" else device for i in range(ranks)]
+                self.adapter = LocalExecutor(adapter, model, given, devices)
+            else:
+                self.adapter = make_adapter(adapter, model, arguments)
         except Exception as e:
             return reason(e)
         return ""
@@ -100,6 +108,7 @@ class ClusterExecutor:
             device = "cuda" if ray.cluster_resources().get("GPU") else "cpu"
         self.device, self.most = device, most
         self.recipe: Recipe = adapter, model, on_device(adapter, arguments, device)
+        self.ranks = ranks_of(arguments)
         self.replicas: list[Replica] = []
         self.deaths = self.tries = 0
         self.looked = 0.0
@@ -263,11 +272,14 @@ class ClusterExecutor:
 
     def _rooms(self) -> list[int]:
         """Replicas that each node can hold."""
-        kind = "GPU" if self.device.startswith("cuda") else "CPU"
-        return [int(n["Resources"].get(kind, 0)) for n in self.ray.nodes() if n["Alive"]]
+        kind = "GPU" if self.device == "cuda" else "CPU"
+        alive = [n["Resources"] for n in self.ray.nodes() if n["Alive"]]
+        return [int(resources.get(kind, 0)) // self.ranks for resources in alive]
 
     def _actor_class(self) -> Any:
-        gpu = self.device.startswith("cuda")
-        return self.ray.remote(
-            num_cpus=0 if gpu else 1, num_gpus=int(gpu), max_restarts=0, max_task_retries=0
-        )(Answerer)
+        takes = {
+            "num_cpus": 0,
+            "num_gpus": 0,
+            "num_gpus" if self.device == "cuda" else "num_cpus": self.ranks,
+        }
+        return self.ray.remote(**takes, max_restarts=0, max_task_retries=0)(Answerer)

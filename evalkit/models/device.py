@@ -33,6 +33,18 @@ def checked_device(name: str | None) -> str:
     return str(device)
 
 
+def join_ranks(device: str, rank: int, ranks: int, meeting: str) -> None:
+    """Makes this process one of several that hold a model together; they meet at an address."""
+    import torch.distributed as dist
+
+    kind = torch.device(device).type
+    if kind == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group(
+        "nccl" if kind == "cuda" else "gloo", init_method=meeting, rank=rank, world_size=ranks
+    )
+
+
 def without_emulation(dtype: str, device: str) -> str:
     """``dtype``, or float32 on a CPU that only emulates it: bfloat16 products were 150 times slower
     there than float32's.

@@ -220,10 +220,18 @@ def tensors(files: list[Path]) -> Iterator[tuple[str, Tensor]]:
     """Names and tensors (on the CPU) in safetensors files, one after the other. Raises
     CheckpointError, with the file, for one that is damaged.
     """
+    for key, stored in slices(files):
+        yield key, stored[...]
+
+
+def slices(files: list[Path]) -> Iterator[tuple[str, Any]]:
+    """Names and tensors that are read when they are indexed, and no more of them than is asked for.
+    Raises as ``tensors`` does.
+    """
     for file in files:
         with _opened(file) as f:
             for key in f.keys():  # noqa: SIM118 - a safetensors handle is not a dict
-                yield key, f.get_tensor(key)
+                yield key, f.get_slice(key)
 
 
 @contextmanager

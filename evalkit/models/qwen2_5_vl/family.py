@@ -48,6 +48,21 @@ def load(
     return fuse(load_as(Qwen2_5VL, folder, dtype, device, switches))
 
 
+def load_parallel(
+    folder: Path,
+    dtype: str | None = None,
+    device: str = "cpu",
+    switches: Switches | None = None,
+) -> Qwen2_5VL:
+    """This rank's share of the model, in the default process group. Raises CheckpointError, and
+    UsageError for what can't be shared.
+    """
+    from evalkit.models.qwen2_5_vl.model import Qwen2_5VL
+    from evalkit.models.qwen2_vl.parallel import load_parallel as load_share
+
+    return load_share(Qwen2_5VL, folder, dtype, device, switches)
+
+
 LATE = {
     "Chat": "evalkit.models.qwen2_vl.chat.Chat",
     "Model": "evalkit.models.qwen2_5_vl.model.Qwen2_5VL",

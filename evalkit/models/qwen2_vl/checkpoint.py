@@ -13,7 +13,7 @@ import logging
 import math
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from evalkit.errors import CheckpointError
@@ -37,7 +37,7 @@ from evalkit.models.weights import (
     Header,
     companion_files,
     headers,
-    tensors,
+    slices,
     weight_files,
 )
 
@@ -90,9 +90,11 @@ def load_as(
     dtype: str | None = None,
     device: str = "cpu",
     switches: Switches | None = None,
+    part: Callable[[str, tuple[int, ...]], Any] | None = None,
 ) -> Model:
     """The model of a checkpoint folder, of one generation, in evaluation mode. ``dtype`` None keeps
     the one that ``config.json`` names, ``switches`` None runs the weights as they were trained.
+    ``part`` says of a tensor, by name and shape, which part of it is read (``parallel.Part``).
 
     Raises CheckpointError with the names of missing, surplus and misshapen tensors.
     """
@@ -112,9 +114,11 @@ def load_as(
     wanted = {k: tuple(v.shape) for k, v in model.state_dict().items()}
     _check_headers(folder, there, wanted, config.tie_word_embeddings)
     state: dict[str, Tensor] = {}
-    for name_in_file, tensor in tensors(files):
+    for name_in_file, stored in slices(files):
         key = _hub_name(name_in_file)
-        state[key] = tensor.reshape(wanted[key]).to(device=device, dtype=DTYPES[name])
+        cut = part(key, wanted[key]) if part else None
+        tensor = cut.of(stored) if cut else stored[...].reshape(wanted[key])
+        state[key] = tensor.to(device=device, dtype=DTYPES[name])
     tied = config.tie_word_embeddings
     if tied and HEAD in state and EMBEDDING in state:
         # Training may have untied them (LoRA with lm_head in modules_to_save, a larger vocabulary)
@@ -129,7 +133,12 @@ def load_as(
             )
     if tied and EMBEDDING in state:
         state[HEAD] = state[EMBEDDING]
-    model.load_state_dict(state, assign=True)
+    if part:  # shapes are not those of the whole model
+        for key, tensor in state.items():
+            owner, _, leaf = key.rpartition(".")
+            model.get_submodule(owner).register_parameter(leaf, nn.Parameter(tensor, False))
+    else:
+        model.load_state_dict(state, assign=True)
     if tied:
         model.lm_head.weight = model.model.embed_tokens.weight
     model.config = replace(config, tie_word_embeddings=tied)

@@ -46,6 +46,21 @@ def load(
     return fuse(load_released(folder, dtype, device, switches))
 
 
+def load_parallel(
+    folder: Path,
+    dtype: str | None = None,
+    device: str = "cpu",
+    switches: Switches | None = None,
+) -> Qwen2VL:
+    """This rank's share of the model, in the default process group. Raises CheckpointError, and
+    UsageError for what can't be shared.
+    """
+    from evalkit.models.qwen2_vl.model import Qwen2VL
+    from evalkit.models.qwen2_vl.parallel import load_parallel as load_share
+
+    return load_share(Qwen2VL, folder, dtype, device, switches)
+
+
 def compile_parts(model: Qwen2VL) -> None:
     """Compiles norms and MLPs of a loaded model in place."""
     from evalkit.models.qwen2_vl.fused import compile_parts as compile_

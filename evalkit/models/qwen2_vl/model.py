@@ -40,6 +40,7 @@ class Qwen2VL(nn.Module):
         self.config = config
         self.switches = config.trained if switches is None else switches
         self.folder: Path | None = None  # of the checkpoint that it was loaded from
+        self.kv_heads = config.text.num_key_value_heads  # this rank's, under tensor parallelism
         self.scheme = POSITIONS[self.switches.position]
         self.visual, self.model = self.parts()
         self.lm_head = nn.Linear(config.text.hidden_size, config.text.vocab_size, bias=False)
@@ -69,7 +70,7 @@ class Qwen2VL(nn.Module):
         key_dim = t.head_dim
         if (form := self.switches.cross_modal.form) != "off":
             key_dim = CrossModal.key_dim(form, t.head_dim)
-        return CacheShape(t.num_hidden_layers, t.num_key_value_heads, key_dim, t.head_dim)
+        return CacheShape(t.num_hidden_layers, self.kv_heads, key_dim, t.head_dim)
 
     @property
     def activation_bytes(self) -> int:

@@ -48,6 +48,21 @@ def load(
     return fuse(load_as(Qwen3VL, folder, dtype, device, switches))
 
 
+def load_parallel(
+    folder: Path,
+    dtype: str | None = None,
+    device: str = "cpu",
+    switches: Switches | None = None,
+) -> Qwen3VL:
+    """This rank's share of the model, in the default process group. Raises CheckpointError, and
+    UsageError for what can't be shared.
+    """
+    from evalkit.models.qwen2_vl.parallel import load_parallel as load_share
+    from evalkit.models.qwen3_vl.model import Qwen3VL
+
+    return load_share(Qwen3VL, folder, dtype, device, switches)
+
+
 LATE = {
     "Chat": "evalkit.models.qwen3_vl.chat.Chat",
     "Model": "evalkit.models.qwen3_vl.model.Qwen3VL",
