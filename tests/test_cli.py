@@ -4,6 +4,7 @@ light verbs.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -325,7 +326,7 @@ def test_ask_answers_one_question_about_a_picture(
 
 
 def test_ask_takes_several_files_none_and_goes_by_their_content(
-    evalkit: Evalkit, tiny: str
+    evalkit: Evalkit, tiny: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from PIL import Image
 
@@ -334,6 +335,11 @@ def test_ask_takes_several_files_none_and_goes_by_their_content(
     settings = ("--model", tiny, "--max-new-tokens", "4")
     assert evalkit("ask", "one.gif", "png.mp4", "Which is red?", *settings).code == 0
     assert evalkit("ask", "What is two and two?", *settings).code == 0
+    with Path("png.mp4").open("rb") as file:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(file))
+        assert evalkit("ask", "-", "What colour?", *settings).code == 0
+    Path("a.pdf").write_bytes(b"%PDF-1.7")
+    assert "pictures of its pages" in evalkit("ask", "a.pdf", "What?", *settings).err
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def add_parser(verbs: Verbs) -> None:
         "words",
         nargs="+",
         metavar="[FILE ...] QUESTION",
-        help="images and videos, in order, and the question last",
+        help="images and videos, in order (-: one from standard input), and the question last",
     )
     parser.add_argument(
         "--save",
@@ -76,36 +76,45 @@ def _media(files: Sequence[str], question: str) -> list[Image | Video]:
         raise UsageError(f"ask about {question} what? The question comes last")
     for file in files:
         if "://" in file:
-            raise UsageError(f"{file}: addresses are not fetched; download the file first")
-        if not path(file).is_file():
+            raise UsageError(
+                f"{file}: addresses are not fetched; download the file first (or: curl -L {file} | "
+                "evalkit ask - ...)"
+            )
+        if file != "-" and not path(file).is_file():
             raise UsageError(f"{file}: no such file (a question of several words needs quotes)")
-    return [_medium(path(file)) for file in files]
+    return [_medium(file) for file in files]
 
 
-def _medium(file: Path) -> Image | Video:
+def _medium(file: str) -> Image | Video:
     """An image or a video by what the file holds, not by its name; a GIF of one frame is an image.
     Raises EvalkitError for what is neither.
     """
+    import io
+
     from PIL import Image as Pillow
 
     from evalkit.formats import HEAD, media_type
     from evalkit.types import Image, Video
 
+    source: Path | bytes = sys.stdin.buffer.read() if file == "-" else path(file)
     try:
-        with file.open("rb") as opened:
-            kind = media_type(opened.read(HEAD))
+        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as opened:
+            head = opened.read(HEAD)
     except OSError as e:
         raise EvalkitError(f"{file}: can't be read ({e.strerror})") from e
+    kind = media_type(head)
+    if head.startswith(b"%PDF"):
+        raise EvalkitError(f"{file}: a PDF; make pictures of its pages (pdftoppm -png {file} page)")
     if kind is None:
         raise EvalkitError(f"{file}: neither an image nor a video in a known format")
     if kind == "video":
-        return Video(file)
+        return Video(source)
     try:
-        with Pillow.open(file) as picture:
+        with Pillow.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
             moves = picture.format in ANIMATED and getattr(picture, "n_frames", 1) > 1
     except Exception:  # damaged: decoding says how
         moves = False
-    return Video(file) if moves else Image(file)
+    return Video(source) if moves else Image(source)
 
 
 def _check_save(save: Path, media: Sequence[Image | Video]) -> None:

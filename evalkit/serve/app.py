@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -19,6 +19,7 @@ import uvicorn
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from evalkit.adapter import ModelAdapter, digest, recordable
 from evalkit.errors import EvalkitError, reason
@@ -38,6 +39,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 OF_THE_SERVER = re.compile(
     r"[A-Z]\w*(Error|Exception|Exit|Interrupt)\b|the model computed|the adapter"
 )
@@ -85,17 +87,27 @@ def make_app(adapter: ModelAdapter, settings: Settings) -> FastAPI:
     app.add_exception_handler(HTTPException, _not_found)
     app.add_exception_handler(Exception, _broken)
 
-    async def counted(
-        request: Request, call_next: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
-        response = await call_next(request)
-        response.headers.update(HEADERS)
-        if request.url.path.startswith("/v1/"):
-            service.statuses[response.status_code] += 1
-        return response
-
-    app.middleware("http")(counted)
+    app.add_middleware(_Counted, statuses=service.statuses)
     return app
+
+
+class _Counted:
+    """Counts replies by their status, and adds the headers that each has. Without Starlette's class
+    for such, which takes as long as reading a request.
+    """
+
+    def __init__(self, app: ASGIApp, statuses: Counter[int]) -> None:
+        self.app, self.statuses = app, statuses
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def sent(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *RAW_HEADERS]
+                if scope["path"].startswith("/v1/"):
+                    self.statuses[message["status"]] += 1
+            await send(message)
+
+        await self.app(scope, receive, sent)
 
 
 async def _refused(request: Request, error: Exception) -> Response:
