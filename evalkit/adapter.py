@@ -95,6 +95,13 @@ class ModelAdapter(ABC):
         return (type(self).__module__,)
 
     @property
+    def weight_bytes(self) -> int | None:
+        """Bytes of the weights that a process with this adapter holds; None where that is not
+        known before they are loaded.
+        """
+        return None
+
+    @property
     def details(self) -> Mapping[str, Any]:
         """JSON of what people want to read beside a result and what does not change it (device,
         batch size, parameters).

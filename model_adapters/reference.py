@@ -8,6 +8,7 @@ It knows no family: what a checkpoint is, and how images and text become its pro
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -33,7 +34,7 @@ from evalkit.models.registry import FAMILIES, Family, family, family_of, model_t
 from evalkit.models.sampling import Sampling
 from evalkit.models.switch import Switch
 from evalkit.models.template import Template
-from evalkit.models.weights import tensors_digest, weights_digest
+from evalkit.models.weights import headers, tensors_digest, weight_files, weights_digest
 from evalkit.nano import checkpoint_folder
 from evalkit.prefetch import prefetch
 from evalkit.types import (
@@ -183,6 +184,12 @@ class ReferenceAdapter(ModelAdapter):
         """Of the weights as they are now: a model in memory may have been trained since."""
         about = repr(self.config), self._folder_digest
         return tensors_digest(self.live.state_dict(), *about)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of this process's weights as they lie in memory; none is read."""
+        numbers = sum(math.prod(h.shape) for h in headers(weight_files(self.folder)))
+        return numbers * (4 if self.dtype == "float32" else 2) // self.tensor_parallel
 
     @property
     def details(self) -> Mapping[str, Any]:

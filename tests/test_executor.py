@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -18,6 +19,7 @@ from PIL import Image as PIL
 
 import evalkit
 from evalkit import api
+from evalkit.cli.main import main
 from evalkit.errors import EvalkitError, UsageError
 from evalkit.executor import devices_of, replicas_of
 from evalkit.executor.backlog import BATCH, Backlog
@@ -150,6 +152,14 @@ def test_devices_whose_workers_never_come_up_are_given_up(
         list(executor.generate([request(1, 1)]))
     executor.close()
     assert executor.deaths == 3 and "while it loaded the model" in caplog.text
+
+
+def test_a_dry_run_says_what_goes_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["run", "docvqa", "--limit", "4", "--output", str(tmp_path), "--dry-run"]
+    main([*command, "--devices", "cpu:4", "--model-args", "tensor_parallel=2"])
+    said = capsys.readouterr().out
+    assert "0 of 4; 4 to go" in said
+    assert re.search(r"workers: 2 x cpu\+cpu; 0\.0 GB of weights in each process", said)
 
 
 def test_what_can_not_be_spread_is_refused(tmp_path: Path) -> None:

@@ -189,7 +189,9 @@ def _dry_run(plan: Plan, as_json: bool) -> int:
             to_go = "" if o.total is None else f" of {o.total}; {o.total - o.scored} to go"
             print(f"{o.task}: {o.scored}{to_go}; {near(o.cell)}")
         if plan.executor:
-            print(f"workers: {plan.executor.outlook}")
+            each = plan.cells[0].adapter.weight_bytes if plan.cells else None
+            held = f"; {each / 1e9:.1f} GB of weights in each process" if each else ""
+            print(f"workers: {plan.executor.outlook}{held}")
         for cell in plan.cells:
             if cell.task.file:
                 print("\n\n".join([f"\n{cell.name}:", *shown_samples(cell.task, cell.data)]))
