@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalkit.engine import Budget, Engine, Prompt, decode
-from evalkit.engine.cache import KVCache
+from evalkit.engine.cache import Block, KVCache
+from evalkit.engine.sequence import room
 from evalkit.models.qwen2_vl.attention import Segments
 from evalkit.models.qwen2_vl.checkpoint import load
 from evalkit.models.qwen2_vl.fused import compile_parts, fuse
@@ -74,21 +75,27 @@ class NotCaptured:
     capacity.
     """
 
-    made: list[int] = []
+    made: list[tuple[int, ...]] = []
 
-    def __init__(self, model: Qwen2VL, cache: KVCache, inputs: decode.Inputs) -> None:
-        self.model, self.cache, self.rows, self.keys = model, cache, len(inputs[0]), cache.keys
-        self.made.append(self.rows)
+    def __init__(
+        self, model: Qwen2VL, blocks: list[tuple[Block, int]], inputs: decode.Inputs
+    ) -> None:
+        self.model, self.blocks = model, blocks
+        self.keys = [block.keys for block, _ in blocks]
+        self.made.append(tuple(n for _, n in blocks))
 
-    def __call__(self, inputs: decode.Inputs) -> torch.Tensor:
-        assert len(inputs[0]) == self.rows and self.cache.keys is self.keys
-        return decode.step(self.model, self.cache, *inputs, self.keys.shape[3])
+    def __call__(self, inputs: decode.Inputs) -> tuple[torch.Tensor, torch.Tensor]:
+        assert len(inputs[0]) == sum(n for _, n in self.blocks)
+        assert all(block.keys is keys for (block, _), keys in zip(self.blocks, self.keys))
+        return decode.step(self.model, self.blocks, *inputs, whole=True)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8])
+@pytest.mark.parametrize("short", [1024, 8])
 def test_steps_with_spare_rows_give_the_same_answers(
-    model: Qwen2VL, monkeypatch: pytest.MonkeyPatch, rows: int
+    model: Qwen2VL, monkeypatch: pytest.MonkeyPatch, rows: int, short: int
 ) -> None:
+    monkeypatch.setattr("evalkit.engine.sequence.SHORT", short)
     prompts = [
         prompt(model, i, k, limit=3 + 5 * (i % 4))
         for i, k in enumerate(["", "i", "v", "", "iv", "i", "", "ii"])
@@ -100,7 +107,8 @@ def test_steps_with_spare_rows_give_the_same_answers(
     engine.runner.decoder.replays = True
     NotCaptured.made.clear()
     assert answers(engine, prompts) == alone
-    assert NotCaptured.made and max(NotCaptured.made) <= rows
+    assert NotCaptured.made and max(map(max, NotCaptured.made)) <= rows
+    assert (max(map(len, NotCaptured.made)) > 1) == (short == 8 and rows > 1)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -264,21 +272,121 @@ def test_when_memory_runs_out_packs_are_halved_and_the_run_goes_on(
     assert engine.budget.pack_tokens < 4096
 
 
-def test_a_prompt_that_does_not_fit_alone_fails_and_the_others_are_answered(
+def test_a_prompt_that_does_not_fit_alone_is_answered_step_by_step(
     model: Qwen2VL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts = [prompt(model, i, k) for i, k in enumerate(["", "iiii", ""])]
     expected = answers(Engine(model, STOP), prompts)
     choices = [replace(p, choices=((7,), (8, 9))) for p in prompts]
     likelihoods = {o.id: o.logprobs for o in Engine(model, STOP).rank(choices)}
-    Cramped(monkeypatch, model, len(prompts[1].ids) - 1)
-    outputs = {o.id: o for o in Engine(model, STOP).generate(prompts)}
-    assert "out of memory" in str(outputs["1"].error) and "--" not in str(outputs["1"].error)
-    assert [outputs[i].ids for i in ("0", "2")] == [expected[i] for i in ("0", "2")]
-    ranked = {o.id: o for o in Engine(model, STOP).rank(choices)}
-    assert ranked["1"].error and [ranked[i].logprobs for i in ("0", "2")] == [
+    cramped = Cramped(monkeypatch, model, len(prompts[1].ids) - 1)
+    assert answers(Engine(model, STOP), prompts) == expected
+    assert max(cramped.packs) < len(prompts[1].ids)
+    ranked = {o.id: o for o in Engine(model, STOP).rank(choices)}  # ranking knows no steps
+    assert "out of memory" in str(ranked["1"].error) and "--" not in str(ranked["1"].error)
+    assert [ranked[i].logprobs for i in ("0", "2")] == [
         pytest.approx(likelihoods[i], abs=1e-5) for i in ("0", "2")
     ]
+
+
+def test_a_prompt_that_fits_in_no_steps_fails_and_the_others_are_answered(
+    model: Qwen2VL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [prompt(model, i, k) for i, k in enumerate(["", "iiii", ""])]
+    expected = answers(Engine(model, STOP), prompts)
+
+    def no_memory(*_: object) -> None:
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(type(model.visual), "forward", no_memory)
+    engine = Engine(model, STOP, Budget(1, 4096, 1 << 20))
+    outputs = {o.id: o for o in engine.generate(prompts)}
+    assert "out of memory" in str(outputs["1"].error)
+    assert [outputs[i].ids for i in ("0", "2")] == [expected[i] for i in ("0", "2")]
+    assert engine.budget.pack_tokens == 4096  # as before the one that nothing could be done for
+
+
+def test_a_long_prompt_beside_short_ones_takes_no_room_for_them(
+    model: Qwen2VL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evalkit.engine.sequence.SHORT", 16)
+    short = [prompt(model, i, "", limit=3 + i % 5) for i in range(12)]
+    long = prompt(model, 99, "iiii", limit=9)
+    asked = [*short[:5], long, *short[5:]]
+    expected = {}
+    for p in asked:
+        expected |= answers(Engine(model, STOP, Budget(1, 4096, 1 << 20)), [p])
+    engine, most = Engine(model, STOP, Budget(8, 4096, 1 << 20)), 0
+    got = {}
+    for output in engine.generate(asked):
+        got[output.id] = output.ids
+        most = max(most, sum(block.tokens for block in engine.runner.cache.blocks.values()))
+    assert got == expected
+    rooms = 8 * room(max(p.longest for p in short)) + room(long.longest)
+    assert long.longest <= most <= rooms < 8 * room(long.longest)
+
+
+def test_rows_that_nobody_uses_are_given_up_within_the_budget(
+    model: Qwen2VL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evalkit.engine.sequence.SHORT", 16)
+    short = [prompt(model, i, "", limit=2) for i in range(8)]
+    long = [prompt(model, 20 + i, "iiii", limit=3) for i in range(4)]
+    expected = answers(Engine(model, STOP), [*short, *long])
+    limit = 4 * room(max(p.longest for p in long))
+    engine = Engine(model, STOP, Budget(8, 4096, limit))
+    got = {}
+    for output in engine.generate([*short, *long, *(replace(p, id=f"{p.id}b") for p in short)]):
+        got[output.id] = output.ids
+        assert sum(block.tokens for block in engine.runner.cache.blocks.values()) <= limit
+    assert {i: got[i] for i in expected} == expected
+    assert all(got[f"{p.id}b"] == expected[p.id] for p in short)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.data())
+def test_long_prompts_go_step_by_step_to_the_same_answers(
+    model: Qwen2VL, data: st.DataObject
+) -> None:
+    first = prompt(model, 0, data.draw(st.sampled_from(["", "i", "v", "iv"])), limit=5)
+    more = data.draw(st.lists(st.lists(st.integers(0, 255), min_size=1, max_size=9), max_size=2))
+    head = first.ids[: first.prefix or 1]
+    prompts = [first, *(replace(first, id=str(i), ids=(*head, *m)) for i, m in enumerate(more, 1))]
+    prompts.append(prompt(model, 9, "v", limit=4))
+    steps = data.draw(st.integers(1, 40))
+    whole = Engine(model, STOP, Budget(4, 4096, 1 << 20))
+    stepping = Engine(model, STOP, Budget(4, steps, 1 << 20))
+    assert answers(stepping, prompts) == answers(whole, prompts)
+
+
+def test_questions_about_a_long_clip_share_it(model: Qwen2VL) -> None:
+    base = prompt(model, 5, "v")
+    asked = [replace(base, id=str(i), ids=(*base.ids, 65 + i), max_new_tokens=2) for i in range(3)]
+    engine = Engine(model, STOP, Budget(8, len(base.ids) - 4, 1 << 20))
+    assert answers(engine, asked) == answers(Engine(model, STOP), asked)
+    assert engine.stats.tokens_reused == 2 * base.prefix
+
+
+def test_a_long_clip_is_encoded_a_few_steps_at_a_time(
+    model: Qwen2VL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (clip,) = prompt(model, 5, "v").visuals
+    t, h, w = clip.media.grid
+    assert t > 1
+    cache = Engine(model, STOP).runner.features
+    (whole,) = (cache.of([clip], 1 << 20),)
+    seen: list[int] = []
+    vision = type(model.visual).forward
+    monkeypatch.setattr(
+        type(model.visual), "forward", lambda self, p, g: seen.append(len(p)) or vision(self, p, g)
+    )
+    cache.features.clear()
+    assert whole is not None and torch.allclose(whole, cache.of([clip], h * w), atol=1e-5)  # type: ignore[arg-type]
+    assert seen == [h * w] * t
+    seen.clear()
+    one = load(model.folder, switches=Switches(vision_scope="clip"))  # type: ignore[arg-type]
+    Engine(one, STOP).runner.features.of([clip], h * w)
+    assert seen == [t * h * w]  # its steps see each other
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(
@@ -367,11 +475,11 @@ def test_out_of_memory_while_decoding_costs_half_of_what_runs(
     expected = answers(Engine(model, frozenset()), prompts)
     engine, whole, rows = Engine(model, frozenset(), Budget(8, 4096, 1 << 20)), decode.step, []
 
-    def step(model: Qwen2VL, cache: KVCache, ids: torch.Tensor, *rest: object) -> torch.Tensor:
+    def step(model: Qwen2VL, blocks: object, ids: torch.Tensor, *rest: object) -> torch.Tensor:
         if len(ids) > 4:
             raise torch.OutOfMemoryError("no memory")
         rows.append(len(ids))
-        return whole(model, cache, ids, *rest)  # type: ignore[arg-type]
+        return whole(model, blocks, ids, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(decode, "step", step)
     outputs = {o.id: o for o in engine.generate(prompts)}
@@ -454,8 +562,9 @@ def test_places_of_the_cache_that_no_sequence_holds_are_zero(model: Qwen2VL) -> 
     def used(cache: KVCache) -> list[bool]:
         return [
             bool(stored[:, row, :, n:].any())
-            for stored in (cache.keys, cache.values)
-            for row, n in enumerate(cache.lengths + [0] * (stored.shape[1] - len(cache.lengths)))
+            for block in cache.blocks.values()
+            for stored in (block.keys, block.values)
+            for row, n in enumerate(block.lengths + [0] * (block.rows - len(block.lengths)))
         ]
 
     prompts = [prompt(model, i, k, limit=2 + 3 * i) for i, k in enumerate(["i", "", "ii", "i", ""])]

@@ -92,6 +92,7 @@ class Processor:
 
 class Model(nn.Module):
     vocab_size, activation_bytes, heads = 258, 4096, 2
+    steps_apart = True
     device = property(lambda self: self.eye.weight.device)
     dtype = property(lambda self: self.eye.weight.dtype)
 

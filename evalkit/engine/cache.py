@@ -1,7 +1,9 @@
 """Keys and values of the sequences under way, written in place.
 
-Row i of the cache belongs to the i-th sequence; rows are kept dense by moving the last one into a
-gap. Prefill packs sequences end to end without padding; decoding feeds one token of every row.
+Sequences of like length share a block of rows, each as long as the longest of them, so that one of
+16,000 tokens beside sixty short ones does not make sixty rows of 16,000. Rows of a block are kept
+dense by moving the last one into a gap. Prefill packs sequences end to end without padding;
+decoding feeds one token of every sequence.
 """
 
 from __future__ import annotations
@@ -13,61 +15,143 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from evalkit.engine.interface import CacheShape
-from evalkit.engine.sequence import Group
+from evalkit.engine.sequence import Group, room, size_class
 
 NEIGHBOURS = 8
 """Rows that a decoding step on a CPU attends as one batch, padded to the longest of them."""
 
 
-class KVCache:
-    """[layers, rows, kv_heads, capacity, key_dim] for keys, [..., value_dim] for values; grows
-    when needed, never shrinks.
+class Block:
+    """Rows of one capacity: ``keys`` [layers, rows, kv_heads, capacity, key_dim] and ``values``
+    [..., value_dim].
 
-    ``lengths`` [rows]: tokens that each row in use holds. All places beyond them are zero, also
-    those that a finished sequence has left: a decoding step reads them under a mask, and there a
-    weight of 0 times a NaN or an infinity would still be NaN.
+    ``lengths``: tokens that each row in use holds. ``owners``: the numbers of their sequences.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        self.keys, self.values = keys, values
+        self.lengths: list[int] = []
+        self.owners: list[int] = []
+
+    @property
+    def rows(self) -> int:
+        """Rows that there are, in use or not."""
+        return self.keys.shape[1]
+
+    @property
+    def capacity(self) -> int:
+        return self.keys.shape[3]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that its rows have room for."""
+        return self.rows * self.capacity
+
+
+class KVCache:
+    """Blocks by ``size_class``; the i-th sequence owns row ``places[i][1]`` of block
+    ``places[i][0]``.
+
+    All places of a row beyond its length are zero, also those that a finished sequence has left: a
+    decoding step reads them under a mask, and there a weight of 0 times a NaN or an infinity would
+    still be NaN.
     """
 
     def __init__(self, shape: CacheShape, dtype: torch.dtype, device: torch.device) -> None:
         self.shape = (shape.layers, shape.kv_heads)
-        self.dims = {"keys": shape.key_dim, "values": shape.value_dim}
+        self.dims = (shape.key_dim, shape.value_dim)
         self.dtype, self.device = dtype, device
-        self.keys, self.values = (self._zeros(0, 0, dim) for dim in self.dims.values())
-        self.lengths: list[int] = []
+        self.blocks: dict[int, Block] = {}
+        self.places: list[tuple[Block, int]] = []
 
-    def reserve(self, rows: int, capacity: int) -> None:
-        """Makes room for ``rows`` rows of ``capacity`` tokens; what is stored is kept."""
-        old_rows, old_capacity = self.keys.shape[1], self.keys.shape[3]
-        if rows <= old_rows and capacity <= old_capacity:
-            return
-        new_rows = max(rows, old_rows)
-        new_capacity = old_capacity if capacity <= old_capacity else -(-capacity // 64) * 64
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens that each sequence holds."""
+        return [block.lengths[row] for block, row in self.places]
+
+    def reserve(self, longest: Sequence[int], most: int) -> None:
+        """Makes room for further sequences of at most so many tokens each; what is stored is kept.
+        Rows that no sequence uses are given up where all blocks together would have room for more
+        than ``most`` tokens.
+        """
+        needed: dict[int, tuple[int, int]] = {}  # rows and capacity of each block that takes more
+        for kind in set(map(size_class, longest)):
+            own = [n for n in longest if size_class(n) == kind]
+            block = self.blocks.get(kind)
+            used, capacity = (len(block.lengths), block.capacity) if block else (0, 0)
+            needed[kind] = used + len(own), max(capacity, room(max(own)))
         grown = {
-            name: self._zeros(new_rows, new_capacity, dim) for name, dim in self.dims.items()
-        }  # all or, out of memory, none
-        for name, new in grown.items():
-            old = getattr(self, name)
-            for row, n in enumerate(self.lengths):
-                new[:, row, :, :n] = old[:, row, :, :n]
-            setattr(self, name, new)
+            kind: (max(rows, self.blocks[kind].rows) if kind in self.blocks else rows, capacity)
+            for kind, (rows, capacity) in needed.items()
+            if kind not in self.blocks
+            or rows > self.blocks[kind].rows
+            or capacity > self.blocks[kind].capacity
+        }
+        others = sum(b.tokens for kind, b in self.blocks.items() if kind not in grown)
+        if grown and others + sum(rows * capacity for rows, capacity in grown.values()) > most:
+            for kind, block in self.blocks.items():
+                grown[kind] = needed.get(kind, (len(block.lengths), block.capacity))
+            grown |= needed
+        new = {kind: self._moved(kind, *size) for kind, size in grown.items()}
+        for kind, stored in new.items():  # all or, out of memory, none
+            if not stored[0].shape[1]:
+                del self.blocks[kind]
+            elif kind in self.blocks:
+                self.blocks[kind].keys, self.blocks[kind].values = stored
+            else:
+                self.blocks[kind] = Block(*stored)
 
-    def drop(self, row: int) -> None:
-        """Frees a row; the last row takes its place."""
-        last = len(self.lengths) - 1
-        old, moved = self.lengths[row], self.lengths[last]
-        for stored in (self.keys, self.values):
+    def _moved(self, kind: int, rows: int, capacity: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of a block of another size, with what it holds."""
+        keys, values = (self._zeros(rows, capacity, dim) for dim in self.dims)
+        if block := self.blocks.get(kind):
+            for new, old in ((keys, block.keys), (values, block.values)):
+                for row, n in enumerate(block.lengths):
+                    new[:, row, :, :n] = old[:, row, :, :n]
+        return keys, values
+
+    def add(self, longest: int, length: int) -> None:
+        """Takes a reserved row for one more sequence, which will hold ``length`` tokens."""
+        block = self.blocks[size_class(longest)]
+        block.lengths.append(length)
+        block.owners.append(len(self.places))
+        self.places.append((block, len(block.lengths) - 1))
+
+    def drop(self, sequence: int) -> None:
+        """Frees a sequence's row; the last sequence takes its number, the last row its place."""
+        block, row = self.places[sequence]
+        last = len(block.lengths) - 1
+        old, moved = block.lengths[row], block.lengths[last]
+        for stored in (block.keys, block.values):
             if row != last:
                 stored[:, row, :, :moved] = stored[:, last, :, :moved]
                 stored[:, row, :, moved:old] = 0
             stored[:, last, :, :moved] = 0
-        self.lengths[row] = moved
-        self.lengths.pop()
+        block.lengths[row], block.owners[row] = moved, block.owners[last]
+        self.places[block.owners[row]] = block, row
+        block.lengths.pop()
+        block.owners.pop()
+        end = self.places.pop()
+        if sequence < len(self.places):
+            self.places[sequence] = end
+            end[0].owners[end[1]] = sequence
 
-    def keep(self, rows: int) -> None:
-        """Frees all but the first ``rows`` rows, also those that were written in part."""
-        self.keys[:, rows : len(self.lengths)] = 0
-        self.values[:, rows : len(self.lengths)] = 0
-        del self.lengths[rows:]
+    def keep(self, sequences: int) -> None:
+        """Frees all but the first sequences, also those that were written in part."""
+        for sequence in reversed(range(sequences, len(self.places))):
+            self.drop(sequence)
+
+    def store(self, layer: int, sequence: int, start: int, k: Tensor, v: Tensor) -> None:
+        """Writes keys and values [tokens, kv_heads, dim] of a sequence's tokens from ``start``."""
+        block, row = self.places[sequence]
+        block.keys[layer, row, :, start : start + len(k)] = k.transpose(0, 1)
+        block.values[layer, row, :, start : start + len(v)] = v.transpose(0, 1)
+
+    def copy(self, source: int, target: int, tokens: int) -> None:
+        """Gives a sequence the keys and values of another's first tokens."""
+        (from_, row), (to, own) = self.places[source], self.places[target]
+        to.keys[:, own, :, :tokens] = from_.keys[:, row, :, :tokens]
+        to.values[:, own, :, :tokens] = from_.values[:, row, :, :tokens]
 
     def _zeros(self, rows: int, capacity: int, dim: int) -> Tensor:
         layers, heads = self.shape
@@ -97,7 +181,7 @@ class Prefill:
         self, groups: Sequence[Group], cache: KVCache | None, device: torch.device
     ) -> None:
         self.cache, self.groups = cache, groups
-        self.first_row = len(cache.lengths) if cache else 0
+        self.first = len(cache.places) if cache else 0
         # [own, shared + own]: behind a shared prefix, a prompt's own token sees all of the prefix
         # and its own tokens up to itself
         self.masks = {
@@ -109,11 +193,12 @@ class Prefill:
             for own in group.added
         }
         if cache:
-            cache.lengths += [len(p.ids) for g in groups for p in g.prompts]
+            for prompt in (p for g in groups for p in g.prompts):
+                cache.add(prompt.longest, len(prompt.ids))
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         out = q.new_empty(*q.shape[:-1], v.shape[-1])  # [1, tokens, heads, value_dim]
-        start, row = 0, self.first_row
+        start, sequence = 0, self.first
         for group in self.groups:
             prefix = slice(start, start := start + group.shared)
             if group.shared:
@@ -128,46 +213,84 @@ class Prefill:
                 if added:  # a choice of one token adds none to its prompt
                     out[:, own] = attention(q[:, own], keys, values, mask)
                 if self.cache:
-                    length = group.shared + added
-                    self.cache.keys[layer, row, :, :length] = keys[0].transpose(0, 1)
-                    self.cache.values[layer, row, :, :length] = values[0].transpose(0, 1)
-                row += 1
+                    self.cache.store(layer, sequence, 0, keys[0], values[0])
+                sequence += 1
         return out
+
+
+class Continued:
+    """Causal attention of a stretch of one sequence's tokens [1, tokens, ...] over what its row of
+    the cache holds before ``start`` and over itself; stores its keys and values. An ``Attend``.
+    """
+
+    def __init__(self, cache: KVCache, sequence: int, start: int, tokens: int) -> None:
+        self.cache, self.sequence, self.start = cache, sequence, start
+        # [tokens, start + tokens]: each token sees all before the stretch, and itself
+        everything = torch.ones(tokens, start + tokens, dtype=torch.bool, device=cache.device)
+        self.mask = everything.tril(start) if start else None
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        self.cache.store(layer, self.sequence, self.start, k[0], v[0])
+        block, row = self.cache.places[self.sequence]
+        end = self.start + k.shape[1]
+        # [kv_heads, end, dim] -> [1, end, kv_heads, dim]
+        keys, values = (
+            x[layer, row, :, :end].transpose(0, 1)[None] for x in (block.keys, block.values)
+        )
+        return attention(q, keys, values, self.mask)
+
+
+Part = tuple[slice, int, Tensor]
+"""Rows of a block, how far they attend, and a mask of that [rows, 1, 1, seen]."""
+Attended = tuple[Block, slice, tuple[Tensor, Tensor], list[Part]]
+"""A block, which of the rows that are fed are its own, their rows and places in it, its parts."""
 
 
 class Decode:
     """Attention of one new token per row [rows, 1, ...] over what that row of the cache holds and
     the token itself, whose key and value are stored. An ``Attend``.
 
-    ``lengths`` [rows]: what each row holds already. ``span``: cache positions attended per row,
-    greater than every length. On a CPU, NEIGHBOURS rows at a time attend only as far as the longest
-    of them. The query heads that share a kv head stand as the rows of one product (grouped-query
-    attention), so keys and values are never repeated.
+    The rows are the first ones of each of ``blocks``, as many as stand beside it, one block behind
+    the other. ``lengths`` [rows]: what each holds already. ``whole`` attends to all places of a
+    row, under a mask, so that a graph of the step serves all lengths; else a row attends as far as
+    the longest, on a CPU as the longest of NEIGHBOURS rows. The query heads that share a kv head
+    stand as the rows of one product (grouped-query attention), so keys and values are never
+    repeated.
     """
 
-    def __init__(self, cache: KVCache, lengths: Tensor, span: int) -> None:
-        self.cache, self.lengths = cache, lengths
-        self.rows = torch.arange(len(lengths), device=cache.device)
-        together = NEIGHBOURS if cache.device.type == "cpu" else len(lengths)
-        self.blocks: list[tuple[slice, int, Tensor]] = []
-        for start in range(0, len(lengths), together):
-            block = slice(start, min(start + together, len(lengths)))
-            seen = span if together == len(lengths) else int(lengths[block].max()) + 1
-            # [rows of the block, 1, 1, seen]: True at what the row holds and at the new token
-            mask = (torch.arange(seen, device=cache.device) <= lengths[block, None])[:, None, None]
-            if cache.device.type == "cuda":  # kernels add a mask, and convert a boolean one anew
-                mask = torch.zeros_like(mask, dtype=cache.dtype).masked_fill_(~mask, -torch.inf)
-            self.blocks.append((block, seen, mask))
+    def __init__(
+        self, blocks: Sequence[tuple[Block, int]], lengths: Tensor, whole: bool = False
+    ) -> None:
+        self.blocks: list[Attended] = []
+        start = 0
+        for block, count in blocks:
+            own = lengths[start : start + count]
+            place = torch.arange(count, device=own.device), own
+            self.blocks.append((block, slice(start, start := start + count), place, []))
+            on_cpu = own.device.type == "cpu"
+            together = NEIGHBOURS if on_cpu and not whole else count
+            for first in range(0, count, together):
+                rows = slice(first, min(first + together, count))
+                seen = block.capacity if whole else int(own[rows].max()) + 1
+                # [rows, 1, 1, seen]: True at what the row holds and at the new token
+                mask = (torch.arange(seen, device=own.device) <= own[rows, None])[:, None, None]
+                if not on_cpu:  # kernels add a mask, and convert a boolean one anew
+                    dtype = block.keys.dtype
+                    mask = torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -torch.inf)
+                self.blocks[-1][3].append((rows, seen, mask))
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        keys, values = self.cache.keys[layer], self.cache.values[layer]
-        keys[self.rows, :, self.lengths] = k[:, 0]
-        values[self.rows, :, self.lengths] = v[:, 0]
         grouped = q[:, 0].unflatten(1, (k.shape[2], -1))  # [rows, kv_heads, heads of each, dim]
-        attended = [
-            F.scaled_dot_product_attention(
-                grouped[rows], keys[rows, :, :seen], values[rows, :, :seen], attn_mask=mask
-            )
-            for rows, seen, mask in self.blocks
-        ]
+        attended = []
+        for block, own, (rows, places), parts in self.blocks:
+            keys, values = block.keys[layer], block.values[layer]
+            keys[rows, :, places] = k[own, 0]
+            values[rows, :, places] = v[own, 0]
+            queries = grouped[own]
+            attended += [
+                F.scaled_dot_product_attention(
+                    queries[part], keys[part, :, :seen], values[part, :, :seen], attn_mask=mask
+                )
+                for part, seen, mask in parts
+            ]
         return torch.cat(attended).flatten(1, 2)[:, None]  # [rows, 1, heads, value_dim]

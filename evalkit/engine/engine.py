@@ -105,7 +105,7 @@ class Engine:
         """Prefills the pack, or decodes one token of every sequence; returns what ended."""
         running, outputs = self.scheduler.running, []
         if pack:
-            running += self.runner.prefill(pack)
+            running += self.runner.prefill(pack, self.budget)
         else:
             self.runner.decode(running)
         ending = watch(running) if watch else ()
@@ -130,7 +130,7 @@ class Engine:
 
     def _rank(self, pack: list[Group]) -> list[Output]:
         started = time.perf_counter()
-        scores = self.runner.rank(pack)
+        scores = self.runner.rank(pack, self.budget)
         seconds = (time.perf_counter() - started) / len(pack)
         return [
             Output(group.prompts[0].id, error=NOT_A_NUMBER)

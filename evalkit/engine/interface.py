@@ -79,6 +79,12 @@ class EngineModel(Protocol):
         is more. The engine sizes its packs by it.
         """
 
+    @property
+    def steps_apart(self) -> bool:
+        """Whether the features of a video's temporal steps don't depend on each other, so that the
+        engine may have a long one encoded a few steps at a time.
+        """
+
     def encode(self, patches: Tensor, media: Sequence[Media]) -> Sequence[Tensor]:
         """Features [visual tokens, hidden] of each of ``media``, whose patches [patches, ...] lie
         end to end in ``patches``. An item's features don't depend on the others.

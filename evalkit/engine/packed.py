@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evalkit.engine.cache import KVCache, attention
-from evalkit.engine.sequence import Group
+from evalkit.engine.cache import Block, KVCache, attention
+from evalkit.engine.sequence import Group, size_class
 
 Kernel = Callable[..., Any]
 
@@ -109,7 +109,6 @@ class PackedPrefill:
     def __init__(
         self, groups: Sequence[Group], cache: KVCache | None, device: torch.device
     ) -> None:
-        self.cache = cache
         queries: list[int] = []
         seen: list[Tensor] = []  # of each sequence, the tokens of the pack that are its keys
         stored: list[Tensor] = []  # of each prompt, the tokens that its row of the cache holds
@@ -129,20 +128,33 @@ class PackedPrefill:
         self.keys = Lengths([len(tokens) for tokens in seen], device)
         shares = any(group.shared for group in groups)
         self.seen = torch.cat(seen).to(device) if shares else None  # else as they lie
+        self.writes: dict[int, tuple[Block, Tensor, Tensor, Tensor]] = {}
         if cache:
-            first = len(cache.lengths)
-            lengths = [len(tokens) for tokens in stored]
-            rows = torch.arange(first, first + len(lengths))
-            self.tokens = torch.cat(stored).to(device)
-            self.rows = rows.repeat_interleave(torch.tensor(lengths)).to(device)
-            self.places = torch.cat([torch.arange(n) for n in lengths]).to(device)
-            cache.lengths += lengths
+            self.writes = self._writes(cache, groups, stored)
+
+    def _writes(
+        self, cache: KVCache, groups: Sequence[Group], stored: list[Tensor]
+    ) -> dict[int, tuple[Block, Tensor, Tensor, Tensor]]:
+        """Takes rows of the cache; for each of its blocks, which rows and places of it [written]
+        hold which tokens of the pack [written].
+        """
+        parts: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}
+        for prompt, tokens in zip((p for g in groups for p in g.prompts), stored):
+            cache.add(prompt.longest, len(tokens))
+            row = torch.full_like(tokens, cache.places[-1][1])
+            kind = size_class(prompt.longest)
+            parts.setdefault(kind, []).append((row, torch.arange(len(tokens)), tokens))
+        writes = {}
+        for kind, own in parts.items():
+            rows, places, tokens = (torch.cat(x).to(cache.device) for x in zip(*own))
+            writes[kind] = cache.blocks[kind], rows, places, tokens
+        return writes
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = q[0], k[0], v[0]  # [tokens, heads, dim]
-        if self.cache:
-            for store, new in ((self.cache.keys, k), (self.cache.values, v)):
-                store[layer][self.rows, :, self.places] = new[self.tokens]
+        for block, rows, places, tokens in self.writes.values():
+            block.keys[layer][rows, :, places] = k[tokens]
+            block.values[layer][rows, :, places] = v[tokens]
         if self.seen is not None:
             k, v = k[self.seen], v[self.seen]  # a shared prefix once for each that sees it
         return packed_attention(q, k, v, self.queries, self.keys, causal=True)[None]

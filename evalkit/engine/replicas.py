@@ -252,7 +252,7 @@ def measured(engine: Engine, threads: int, token: tuple[int, ...]) -> Cores:
 
 @torch.inference_mode()
 def _probe(engine: Engine, token: tuple[int, ...], tokens: int) -> None:
-    engine.runner.forward([Group([Prompt("", token * tokens)])], None)
+    engine.runner.forward([Group([Prompt("", token * tokens)])], None, engine.budget)
 
 
 def _cost(once: Callable[[int], None], tokens: int, way: Cores) -> float:

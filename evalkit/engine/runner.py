@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from evalkit.engine.budget import raises_out_of_memory
-from evalkit.engine.cache import KVCache, Prefill
+from evalkit.engine.cache import Continued, KVCache, Prefill
 from evalkit.engine.decode import DecodeRunner, argmax_tokens
 from evalkit.engine.features import FeatureCache
 from evalkit.engine.interface import Attend, EngineModel
 from evalkit.engine.packed import PackedPrefill, can_pack
 from evalkit.engine.sampling import drawn
+from evalkit.engine.scheduler import Budget
 from evalkit.engine.sequence import Group, RunningSequence, Stats
 
 
@@ -31,23 +32,20 @@ class ModelRunner:
         self.decoder = DecodeRunner(model, self.cache)
 
     @raises_out_of_memory
-    def prefill(self, pack: list[Group]) -> list[RunningSequence]:
+    def prefill(self, pack: list[Group], budget: Budget) -> list[RunningSequence]:
         """Stores keys and values of the pack's prompts in new rows of the cache, in order, and
-        chooses the first token of each answer.
+        chooses the first token of each answer. A prompt longer than ``budget``'s packs goes through
+        the decoder step by step, each step seeing what the ones before have stored.
         """
         started = time.perf_counter()
         prompts = [p for g in pack for p in g.prompts]
-        self.cache.reserve(len(self.cache.lengths) + len(prompts), max(p.longest for p in prompts))
-        hidden, positions = self.forward(pack, self.cache)
-        # where each prompt's last token lies: a group's tokens are its shared prefix once, then
-        # what each prompt adds
-        ends, end = [], 0
-        for group in pack:
-            end += group.shared
-            for added in group.added:
-                end += added
-                ends.append(end - 1)
-        logits = self.model.logits(hidden[ends])  # [prompts, vocabulary]
+        self.cache.reserve([p.longest for p in prompts], budget.cache_tokens)
+        if len(pack) == 1 and len(prompts[0].ids) > budget.pack_tokens:
+            last, positions = self._step_by_step(pack[0], budget)
+        else:
+            hidden, positions = self.forward(pack, self.cache, budget)
+            last = hidden[_ends(pack)]
+        logits = self.model.logits(last)  # [prompts, vocabulary]
         running = [
             RunningSequence(replace(p, visuals=()), started, at[:, -1].tolist())
             for p, at in zip(prompts, positions)
@@ -70,7 +68,7 @@ class ModelRunner:
         self.stats.decoded(len(running), time.perf_counter() - started)
 
     @raises_out_of_memory
-    def rank(self, pack: list[Group]) -> list[tuple[float, ...]]:
+    def rank(self, pack: list[Group], budget: Budget) -> list[tuple[float, ...]]:
         """Log-likelihood of each choice of each prompt, summed over the choice's tokens."""
         started = time.perf_counter()
         prompts = [p for g in pack for p in g.prompts]
@@ -79,7 +77,7 @@ class ModelRunner:
             Group([replace(p, ids=p.ids + c[:-1]) for c in p.choices], shared=len(p.ids))
             for p in prompts
         ]
-        hidden, _ = self.forward(choices, None)
+        hidden, _ = self.forward(choices, None, budget)
         scores, start = [], 0
         for prompt in prompts:
             start += len(prompt.ids)
@@ -100,7 +98,9 @@ class ModelRunner:
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def forward(self, pack: list[Group], cache: KVCache | None) -> tuple[Tensor, list[Tensor]]:
+    def forward(
+        self, pack: list[Group], cache: KVCache | None, budget: Budget
+    ) -> tuple[Tensor, list[Tensor]]:
         """Hidden states [tokens, hidden] of a pack, and the position ids [components, tokens + 1]
         of each prompt and of the token after it.
         """
@@ -115,12 +115,37 @@ class ModelRunner:
                 packed_positions.append(positions[-1][:, start:-1])
                 packed_ids += p.ids[start:]
         # one group's prompts show the same media, all of them within the shared prefix
-        features = self.features.of([v for g in pack for v in g.prompts[0].visuals])
+        features = self.features.of([v for g in pack for v in g.prompts[0].visuals], budget.patches)
         ids = torch.tensor([packed_ids], device=model.device)  # [1, tokens]
         x = model.embed(ids, features)  # [1, tokens, hidden]
         # [components, tokens] -> [components, 1 (batch), tokens]
         cos, sin = model.rotary(torch.cat(packed_positions, dim=1)[:, None].to(model.device))
         return model.decode(x, cos, sin, self._attend(pack, cache), ids)[0], positions
+
+    def _step_by_step(self, group: Group, budget: Budget) -> tuple[Tensor, list[Tensor]]:
+        """The last hidden state of each prompt [prompts, hidden], and position ids as in
+        ``forward``, of a group that is too long for a pack: so many tokens at a time, which see
+        what the cache holds of those before.
+        """
+        model, cache, step = self.model, self.cache, budget.pack_tokens
+        features: Tensor | None = self.features.of(group.prompts[0].visuals, budget.patches)
+        first, last, positions = len(cache.places), [], []
+        for sequence, p in enumerate(group.prompts, first):
+            positions.append(model.position_ids(p.ids, p.media, following=1))
+            cache.add(p.longest, len(p.ids))
+            start = 0 if sequence == first else group.shared
+            cache.copy(first, sequence, start)
+            ids = torch.tensor([p.ids[start:]], device=model.device)  # [1, tokens]
+            x = model.embed(ids, features)  # [1, tokens, hidden]
+            features = None  # all visuals lie in the shared prefix
+            # [components, tokens] -> [components, 1 (batch), tokens]
+            cos, sin = model.rotary(positions[-1][:, None, start:-1].to(model.device))
+            for a in range(0, ids.shape[1], step):
+                own = slice(a, min(a + step, ids.shape[1]))
+                attend = Continued(cache, sequence, start + a, own.stop - a)
+                hidden = model.decode(x[:, own], cos[:, own], sin[:, own], attend, ids[:, own])
+            last.append(hidden[0, -1])
+        return torch.stack(last), positions
 
     def _attend(self, pack: list[Group], cache: KVCache | None) -> Attend:
         """How the prompts of a pack attend; the packed kernel wants keys as wide as values."""
@@ -128,6 +153,19 @@ class ModelRunner:
         if shape.key_dim == shape.value_dim and can_pack(model.device, model.dtype):
             return PackedPrefill(pack, cache, model.device)
         return Prefill(pack, cache, model.device)
+
+
+def _ends(pack: list[Group]) -> list[int]:
+    """Where each prompt's last token lies in a pack: a group's tokens are its shared prefix once,
+    then what each prompt adds.
+    """
+    ends, end = [], 0
+    for group in pack:
+        end += group.shared
+        for added in group.added:
+            end += added
+            ends.append(end - 1)
+    return ends
 
 
 def _chosen(running: list[RunningSequence], likeliest: list[int], logits: Tensor) -> list[int]:

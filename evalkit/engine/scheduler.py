@@ -7,11 +7,14 @@ sequence under way decodes one token.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from evalkit.engine.sequence import Group, Output, Prompt, RunningSequence
+from evalkit.engine.sequence import Group, Output, Prompt, RunningSequence, room, size_class
+
+SHORTEST_STEP = 64
+"""Tokens of a step of a long prompt below which it is not tried again when memory runs out."""
 
 
 @dataclass(frozen=True)
@@ -19,13 +22,18 @@ class Budget:
     """What runs at once.
 
     rows: sequences.
-    pack_tokens: prompt tokens of one prefill.
-    cache_tokens: rows times the longest row, of the keys and values.
+    pack_tokens: prompt tokens of one prefill, and of one step of a longer prompt.
+    cache_tokens: of the keys and values; every row has room for the longest of its ``size_class``.
     """
 
     rows: int
     pack_tokens: int
     cache_tokens: int
+
+    @property
+    def patches(self) -> int:
+        """Patches that a vision tower is given at once: towers join 2x2 of them into a token."""
+        return 4 * self.pack_tokens
 
     def halved(self, tokens: int) -> Budget:
         """Packs of half as many tokens as the one of ``tokens`` that did not fit."""
@@ -73,6 +81,13 @@ def repeated(id_: str) -> str:
     return f"the id {id_!r} names an earlier prompt"
 
 
+def _count(rows: Counter[int], longest: Counter[int], tokens: int) -> None:
+    """Counts a sequence of at most so many tokens in."""
+    kind = size_class(tokens)
+    rows[kind] += 1
+    longest[kind] = max(longest[kind], room(tokens))
+
+
 class Scheduler:
     """Packs of prompts under a budget. The i-th of ``running`` owns row i of the cache."""
 
@@ -86,6 +101,7 @@ class Scheduler:
         """Begins anew with these prompts; what waited or ran is forgotten."""
         self.waiting = Waiting(prompts, why_invalid)
         self.running: list[RunningSequence] = []
+        self.whole: Budget | None = None  # before a prompt that is alone did not fit
 
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
@@ -104,16 +120,20 @@ class Scheduler:
         own tokens count.
         """
         pack: list[Group] = []
-        rows, tokens, budget = len(self.running), 0, self.budget
-        longest = max((s.prompt.longest for s in self.running), default=0)
+        budget, tokens = self.budget, 0
+        rows, longest = Counter[int](), Counter[int]()  # of each size class
+        for s in self.running:
+            _count(rows, longest, s.prompt.longest)
         while (prompt := self.waiting.peek()) is not None:
             group = pack[-1] if pack and pack[-1].prompts[0].shares_prefix(prompt) else None
             tokens += len(prompt.ids) - (prompt.prefix if group else 0)
-            longest = max(longest, prompt.longest)
-            rows += 1
-            # every row of the cache is as long as the longest
-            full = rows > budget.rows or rows * longest > budget.cache_tokens
-            if rows > 1 and (full or (pack and tokens > budget.pack_tokens)):
+            _count(rows, longest, prompt.longest)
+            held = sum(rows[kind] * longest[kind] for kind in rows)
+            full = rows.total() > budget.rows or held > budget.cache_tokens
+            # a first prompt beyond the pack goes step by step; others that share it add their own
+            over = len(pack[0].prompts[0].ids) if group and len(pack) == 1 else 0
+            most = budget.pack_tokens + (over if over > budget.pack_tokens else 0)
+            if rows.total() > 1 and (full or (pack and tokens > most)):
                 break
             if group:
                 group.shared = prompt.prefix
@@ -144,9 +164,10 @@ class Scheduler:
         """After running out of memory: asks for less from now on. Returns errors for what is given
         up.
 
-        Prompts of a pack wait again, for packs of half the size; one that was alone fails. Without
-        a pack a decoding step did not fit: half of the sequences are given up, so that the others
-        go on.
+        Prompts of a pack wait again, for packs of half the size. One that was alone is tried in
+        ever shorter steps, and fails where these don't fit either: then packs are again as large as
+        before it; a ranked one fails at once. Without a pack a decoding step did not fit: half of
+        the sequences are given up, so that the others go on.
         """
         prompts = [p for group in pack for p in group.prompts]
         if not prompts:
@@ -160,10 +181,13 @@ class Scheduler:
             self.budget = replace(self.budget, rows=max(kept, 1))
             return failed
         tokens = sum(p.ranked_tokens for p in prompts)
-        if len(prompts) > 1:
+        alone = len(prompts) == 1
+        if not alone or (self.budget.pack_tokens > SHORTEST_STEP and not prompts[0].choices):
+            self.whole = (self.whole or self.budget) if alone else None
             self.waiting.put_back(prompts)
             self.budget = self.budget.halved(tokens)
             return []
+        self.budget, self.whole = self.whole or self.budget, None
         error = (
             f"out of memory: a prompt of {tokens} tokens does not fit; give it fewer or smaller "
             "images or frames"

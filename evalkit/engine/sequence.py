@@ -85,6 +85,22 @@ class Prompt:
         )
 
 
+SHORT = 1024
+"""Tokens below which all sequences share a block of the cache."""
+
+
+def size_class(tokens: int) -> int:
+    """Which sequences share a block of the cache, by their greatest length: those below SHORT, then
+    up to four times as long, and so on. A longer one has so at most four times the room it needs.
+    """
+    return ((tokens // SHORT).bit_length() + 1) // 2
+
+
+def room(tokens: int) -> int:
+    """Tokens of a row of the cache that is to hold so many."""
+    return -(-tokens // 64) * 64
+
+
 @dataclass
 class Group:
     """Prompts whose first ``shared`` tokens are the same and are computed once. A single prompt

@@ -85,6 +85,11 @@ class Qwen2VL(nn.Module):
         token = size * (4 * t.intermediate_size + 8 * t.hidden_size)
         return max(v.spatial_merge_size**2 * patch, token)
 
+    @property
+    def steps_apart(self) -> bool:
+        """Whether the tower attends within frame pairs and knows no time."""
+        return self.switches.vision_scope != "clip" and self.switches.vision_time != "on"
+
     def encode(self, patches: Tensor, media: Sequence[Media]) -> Sequence[Tensor]:
         """Features [visual tokens, hidden] of each of ``media``, whose patches [patches, 1176] lie
         end to end in ``patches``.
