@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -35,6 +36,14 @@ def test_rows_of_a_picture_go_to_one_process_and_processes_get_even_shares(loads
     assert {r["image"] for r in first} == {"0.png"}
     assert {r["image"] for r in second} == {"1.png", "2.png"}
     assert len(first) + len(second) == len(rows)
+
+
+def test_further_questions_of_a_page_cost_less_than_the_first() -> None:
+    flop = runpy.run_path(str(FOLDER / "__main__.py"), run_name="cpu_peers")["flop"]
+    row = {"ids": [1, *[871] * 4, 2, 3], "grid": (1, 4, 4), "new": 4, "natural": False}
+    rows = [{**row, "id": str(n), "image": "page.png"} for n in range(2)]
+    one, two = flop("nano", rows[:1], FOLDER), flop("nano", rows, FOLDER)
+    assert one < two < 2 * one
 
 
 @pytest.mark.slow

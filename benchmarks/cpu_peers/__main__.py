@@ -27,19 +27,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
 
 from environment import exported, python  # noqa: E402
 from loads import LOADS, Row, checkpoint, load, parts  # noqa: E402
 
-from evalkit.bench import linear_flop, product_rate  # noqa: E402
+from evalkit.bench import product_rate  # noqa: E402
 from evalkit.cache_dir import cache_dir  # noqa: E402
 from evalkit.engine import Prompt, Visual  # noqa: E402
 from evalkit.engine.interface import Media  # noqa: E402
 from evalkit.models.device import DTYPES  # noqa: E402
-from evalkit.models.qwen2_vl.bench import linear_weights  # noqa: E402
+from evalkit.models.qwen2_vl import bench as family  # noqa: E402
 from evalkit.models.qwen2_vl.checkpoint import load as load_model  # noqa: E402
+from evalkit.roofline import work as cost  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -126,22 +129,21 @@ def run(arm: Arm, model: str, rows: list[Row], dtype: str, threads: int, work: P
 
 
 def flop(model: str, rows: list[Row], work: Path) -> float:
-    """Of the linear layers, every picture and shared prefix once."""
-    weights = linear_weights(load_model(checkpoint(model, work), "float32", "cpu"))
-    prompts = []
+    """Of linear layers and attention, every picture and shared prefix once. Of answers that end by
+    themselves only the first token, since where they end is not known before.
+    """
+    loaded = load_model(checkpoint(model, work), "float32", "cpu")
+    placeholder, prompts = loaded.config.image_token_id, []
     for row in rows:
         t, h, w = row["grid"]
-        ids = tuple(row["ids"])
-        visual = Visual(range(t * h * w), Media((t, h, w)), row["image"])  # type: ignore[arg-type]
-        prefix = len(ids) - next(i for i, x in enumerate(reversed(ids)) if x == _pad(row))
-        new = row["new"] if not row["natural"] else 1  # where they end is not known before
+        ids, patches = tuple(row["ids"]), torch.empty(t * h * w, 0)
+        visual = Visual(patches, Media((t, h, w)), row["image"])
+        prefix = len(ids) - ids[::-1].index(placeholder)
+        new = 1 if row["natural"] else row["new"]
         prompts.append(Prompt(row["id"], ids, (visual,), new, prefix=prefix))
-    return linear_flop(weights, prompts, shared=True)
-
-
-def _pad(row: Row) -> int:
-    """The placeholder's token: the most frequent one."""
-    return max(set(row["ids"]), key=row["ids"].count)
+    weights = family.linear_weights(loaded)
+    done = cost(family, loaded.config, weights, loaded.cache_shape, prompts)
+    return done.linear + done.vision_attention + done.prefill_attention
 
 
 def processor_name() -> str:
@@ -168,8 +170,6 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=cache_dir() / "cpu_peers")
     parser.add_argument("--save", type=Path)
     args = parser.parse_args()
-    import torch
-
     torch.set_num_threads(args.threads)
     chosen = {
         name: arm
@@ -195,7 +195,7 @@ def main() -> None:
         page += [
             "",
             f"## {name}: {len(rows)} questions on {len({r['image'] for r in rows})} pictures, "
-            f"{work / 1e9:,.0f} GFLOP in linear layers",
+            f"{work / 1e9:,.0f} GFLOP in linear layers and attention",
             "",
             "| dtype | | seconds | items/s | processor seconds | peak MB | share of the product's "
             "rate | answers as evalkit's in float32 |",
