@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from evalkit.records import seen_of
 from evalkit.results import write_report
 from evalkit.results.report.live import Live
 from evalkit.results.report.notes import load_notes
@@ -333,8 +334,9 @@ def test_numbers_over_filters_are_those_of_the_metric(
         record(
             i,
             0,
-            scores={"right": float(i * 7 % 5 > 1), "weight": 1.0 + i % 3},
-            metadata={"question": i // 2, "kind": "abc"[i // 2 % 3]},
+            scores={} if i == 3 else {"right": float(i * 7 % 5 > 1), "weight": 1.0 + i % 3},
+            **({"error": "lost", "failed_in": "adapter"} if i == 3 else {}),
+            metadata={"question": i // 2} | ({"kind": "abc"[i // 2 % 3]} if i < 58 else {}),
         )
         for i in range(60)
     ]
@@ -347,7 +349,8 @@ def test_numbers_over_filters_are_those_of_the_metric(
     page.locator(".filters summary", has_text="kind").click()
     page.locator(".filters label", has_text="b").last.click()
     until(page, "document.getElementById('count').textContent === '20 of 60'")
-    of_kind = Counted.of((r.seen(metric) for r in records if r.metadata["kind"] == "b"), metric)
+    of_b = [r for r in records if r.metadata.get("kind") == "b"]
+    of_kind = Counted.of(seen_of(of_b, metric), metric)
     value = of_kind.mean * of_kind.added * metric.scale
     assert page.locator(".mean strong").inner_text() == f"{value:.1f}"
     assert page.faults == []

@@ -1,5 +1,6 @@
 // Fields of samples and of their answers, what fits the filters, and how many each value would leave.
 const RESULTS = ["right", "partly", "wrong", "unparsed", "error", "not asked"];
+const BY_NUMBER = new Intl.Collator("en", { numeric: true });
 const TOGETHER = ["all right", "all wrong", "some right"];
 
 // {scope, name, kind: "class", names, code(i)} or {scope, name, kind: "number", value(i)}.
@@ -98,7 +99,7 @@ function select(columns, fields, filters, hits, sort) {
     const field = fields.find((f) => f.scope === scope && f.name === name);
     const value = name === "id" ? null : field && (field.kind === "number" ? field.value : field.code);
     const sign = direction === "-" ? -1 : 1;
-    if (name === "id") found.sort((a, b) => sign * columns.ids[a].localeCompare(columns.ids[b], "en", { numeric: true }));
+    if (name === "id") found.sort((a, b) => sign * BY_NUMBER.compare(columns.ids[a], columns.ids[b]));
     else if (value) found.sort((a, b) => {
       const [x, y] = [value(a), value(b)];
       if (x === null || x === undefined) return 1;

@@ -5,55 +5,66 @@ const T = [12.71, 4.3, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23];
 const quantile = (freedom) => T[freedom - 1] ?? 1.96 + 2.4 / freedom;
 const absent = (value) => value === null || value === undefined;
 
-// What a metric averages of some samples, for one or two answers `ks` (of two, what both have):
-// values and weights of each answer, clusters, groups. Of a unit (samples that share a value) the
-// least value counts; with filters, that of its samples which they left.
+// What a metric averages of some samples, for one or two answers `ks` (of two, what both have): the
+// first `n` of values, weights (null: all alike), clusters and groups. Of a unit (samples that share
+// a value) the least value counts; with filters, that of its samples which they left. One with a
+// sample without a score has none.
 function counted(places, columns, m, ks) {
+  const keys = m.units.length ? m.units : [""], room = places.length * keys.length;
   const scores = ks.map((k) => columns.answers[k].scores[m.name] ?? []);
-  const weights = ks.map((k) => (m.weight ? columns.answers[k].scores[m.weight] ?? [] : null));
-  const out = { values: ks.map(() => []), weights: ks.map(() => []), clusters: [], groups: [] };
-  const keys = m.units.length ? m.units : [""];
+  const heavy = ks.map((k) => (m.weight ? columns.answers[k].scores[m.weight] ?? [] : null));
+  const values = ks.map(() => new Float64Array(room)), weights = heavy.map((w) => w && new Float64Array(room));
+  const clusters = new Int32Array(room), groups = new Int32Array(room);
+  const lacks = (i) => absent(scores[0][i]) || (ks.length > 1 && absent(scores[1][i]));
+  let n = 0;
   for (let key = 0; key < keys.length; key++) {
     const units = keys[key] === "" ? null : columns.units[keys[key]], rows = new Map();
+    const broken = units && new Set(places.filter(lacks).map((i) => units[i]));
     for (const i of places) {
-      if (absent(scores[0][i]) || (ks.length > 1 && absent(scores[1][i])) || (units && units[i] < 0)) continue;
-      const row = units ? rows.get(units[i]) : undefined;
+      if (lacks(i) || (units && (units[i] < 0 || broken.has(units[i])))) continue;
+      const known = units ? rows.get(units[i]) : undefined, row = known ?? n;
       for (let x = 0; x < ks.length; x++) {
-        if (row !== undefined) out.values[x][row] = Math.min(out.values[x][row], scores[x][i]);
-        else { out.values[x].push(scores[x][i]); out.weights[x].push(weights[x] ? weights[x][i] ?? 0 : 1); }
+        values[x][row] = known === undefined ? scores[x][i] : Math.min(values[x][row], scores[x][i]);
+        if (weights[x]) weights[x][row] = heavy[x][i] ?? 0;
       }
-      if (row !== undefined) continue;
-      if (units) rows.set(units[i], out.clusters.length);
-      out.clusters.push(columns.clusters[i]);
-      out.groups.push((columns.group ? columns.group[i] : 0) * keys.length + key);
+      if (known !== undefined) continue;
+      if (units) rows.set(units[i], row);
+      clusters[row] = columns.clusters[i];
+      groups[row] = (columns.group ? columns.group[i] + 1 : 0) * keys.length + key;
+      n += 1;
     }
   }
   // of groups that are added up, their mean times their number
-  out.added = m.total ? new Set(out.groups.map((g) => Math.floor(g / keys.length))).size : 1;
-  return out;
+  const added = m.total ? new Set(groups.subarray(0, n).map((g) => Math.floor(g / keys.length))).size : 1;
+  return { n, values, weights, clusters, groups, added };
 }
 
 // The mean of the groups' means, and how far each cluster pulls it.
-function estimate(values, weights, { clusters, groups, added }, pulls, sign) {
-  const sums = [], heavy = [];
-  for (let i = 0; i < values.length; i++) {
-    sums[groups[i]] = (sums[groups[i]] ?? 0) + weights[i] * values[i];
-    heavy[groups[i]] = (heavy[groups[i]] ?? 0) + weights[i];
+function estimate({ n, values, weights, clusters, groups, added }, x, pulls, sign) {
+  const v = values[x], w = weights[x];
+  let kinds = 0;
+  for (let i = 0; i < n; i++) kinds = Math.max(kinds, groups[i] + 1);
+  const sums = new Float64Array(kinds), heavy = new Float64Array(kinds);
+  for (let i = 0; i < n; i++) {
+    const weight = w ? w[i] : 1;
+    sums[groups[i]] += weight * v[i];
+    heavy[groups[i]] += weight;
   }
-  const there = Object.keys(heavy).filter((g) => heavy[g] > 0);
-  if (!there.length) return null;
+  const there = heavy.reduce((count, h) => count + (h > 0), 0);
+  if (!there) return null;
   let mean = 0;
-  for (const g of there) mean += (added * sums[g]) / heavy[g] / there.length;
-  for (let i = 0; i < values.length; i++) {
+  for (let g = 0; g < kinds; g++) if (heavy[g] > 0) mean += (added * sums[g]) / heavy[g] / there;
+  for (let i = 0; i < n; i++) {
     const g = groups[i];
-    if (heavy[g] > 0) pulls[clusters[i]] += (sign * added * weights[i] * (values[i] - sums[g] / heavy[g])) / (there.length * heavy[g]);
+    if (heavy[g] > 0) pulls[clusters[i]] += (sign * added * (w ? w[i] : 1) * (v[i] - sums[g] / heavy[g])) / (there * heavy[g]);
   }
   return mean;
 }
 
-function withInterval(mean, pulls, { clusters, added }) {
-  const many = new Set(clusters).size, n = clusters.length;
-  let square = 0;
+function withInterval(mean, pulls, { n, clusters, added }) {
+  const seen = new Uint8Array(pulls.length);
+  let many = 0, square = 0;
+  for (let i = 0; i < n; i++) if (!seen[clusters[i]]) { seen[clusters[i]] = 1; many += 1; }
   for (const pull of pulls) square += pull * pull;
   // one cluster, or all alike: nothing to judge the spread by
   if (many < 2 || square < 1e-18) return { mean, n, added, low: null, high: null };
@@ -65,7 +76,7 @@ function withInterval(mean, pulls, { clusters, added }) {
 // where the scores themselves do.
 function meanOf(places, columns, m, k) {
   const items = counted(places, columns, m, [k]), pulls = new Float64Array(columns.spread);
-  const mean = estimate(items.values[0], items.weights[0], items, pulls, 1);
+  const mean = estimate(items, 0, pulls, 1);
   if (mean === null) return null;
   const out = withInterval(mean, pulls, items), ends = columns.part.range.map((v) => v * items.added);
   return out.low === null ? out : { ...out, low: Math.max(out.low, Math.min(...ends)), high: Math.min(out.high, Math.max(...ends)) };
@@ -74,7 +85,7 @@ function meanOf(places, columns, m, k) {
 // The paired difference of two answers over the samples that both have.
 function differenceOf(places, columns, m, a, b) {
   const items = counted(places, columns, m, [a, b]), pulls = new Float64Array(columns.spread);
-  const [first, second] = [0, 1].map((x) => estimate(items.values[x], items.weights[x], items, pulls, x ? -1 : 1));
+  const [first, second] = [0, 1].map((x) => estimate(items, x, pulls, x ? -1 : 1));
   return first === null || second === null ? null : withInterval(first - second, pulls, items);
 }
 
