@@ -146,7 +146,7 @@ def text(
         "",
         f"{len(arms)} arms, {each} seeds each, {study.steps} steps of {study.batch} "
         f"scenes, {parameters / 1e6:.2f} million parameters; initialisation and scenes are those "
-        f"of the seed, the same in all arms. {len(runs)} runs, {_time(seconds)} in all"
+        f"of the seed, the same in all arms. {len(runs)} runs, {_time(seconds)} of computing"
         f"{_where(runs)}, {datetime.now(UTC):%Y-%m-%d}.",
         "",
         f"What it doesn't say: {_limits(study, parameters, start)}",
