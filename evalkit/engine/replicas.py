@@ -28,10 +28,10 @@ from evalkit.engine.interface import EngineModel
 from evalkit.engine.scheduler import Budget, repeated
 from evalkit.engine.sequence import Group, Output, Prompt, Stats
 
-PROBE = 64, 256
+PROBE = 64, 128
 """Tokens of the text that is measured: at least, and for small models at most."""
-PROBE_SECONDS = 0.02
-ROUNDS, MARGIN = 3, 1.1
+PROBE_SECONDS = 0.01
+ROUNDS, MARGIN = 2, 1.1
 
 
 @dataclass(frozen=True)
