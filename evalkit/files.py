@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -9,7 +10,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from evalkit.errors import EvalkitError
 from evalkit.safe_text import masked, without_keys
@@ -48,6 +49,13 @@ def replace(path: Path, content: str | bytes, durable: bool = True) -> None:
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+def regular(path: Path) -> BinaryIO:
+    """A file, opened for reading. Raises OSError, also for a pipe or a device: it may never end."""
+    if not path.is_file() and not path.is_dir() and path.exists():
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return path.open("rb")
 
 
 def replace_json(path: Path, value: Mapping[str, Any]) -> None:

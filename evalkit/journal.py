@@ -31,6 +31,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from evalkit.errors import DataError, EvalkitError, reason
+from evalkit.files import regular
 from evalkit.records import SCHEMA_VERSION, Ending, Record, RunInfo
 from evalkit.safe_text import mapped, mask, masked, without_values
 
@@ -112,7 +113,7 @@ def read_header(path: Path) -> Header | None:
     a file that can't be read.
     """
     try:
-        with path.open("rb") as file:
+        with regular(path) as file:
             line = _parsed(file.readline(HEADER_BYTES))
     except FileNotFoundError:
         return None
@@ -147,7 +148,7 @@ def read(path: Path, earlier: Contents | None = None) -> Contents:
     if out.faults and out.faults[-1].endswith(CUT):
         out.faults.pop()  # what was half a line then may be whole by now
     try:
-        with path.open("rb") as file:
+        with regular(path) as file:
             file.seek(out.good_bytes)
             data = file.read()
     except FileNotFoundError:

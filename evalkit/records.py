@@ -236,6 +236,8 @@ def _checked(value: Mapping[str, Any]) -> dict[str, Any]:
     if "error" not in told:
         if "scores" not in told:
             raise ValueError("neither scores nor an error")
+        if told["scores"] and value.get("text", "") is None:
+            raise ValueError("scores of no answer")
         told.pop("failed_in", None)
     elif "failed_in" not in told:  # schema 1 said it in words only
         by_scoring = told["error"].startswith("scoring failed")

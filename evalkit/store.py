@@ -27,7 +27,7 @@ from evalkit.adapter import digest
 from evalkit.columns import Columns
 from evalkit.digests import content_hash
 from evalkit.errors import DataError, EvalkitError
-from evalkit.files import remove_parts, replace_json
+from evalkit.files import regular, remove_parts, replace_json
 from evalkit.journal import CUT, Contents, Header, Journal
 from evalkit.provenance import GitState
 from evalkit.records import (
@@ -459,7 +459,8 @@ class CellFolder:
 
     def _read(self, path: Path) -> dict[str, Any]:
         try:
-            value = json.loads(path.read_text(encoding="utf-8"))
+            with regular(path) as file:
+                value = json.load(file)
             version = value["schema_version"]
         except (OSError, *MALFORMED) as e:
             raise _damaged(path, e) from e

@@ -108,3 +108,11 @@ def test_what_was_asked_in_words_alone_is_not_looked_for_in_the_data(
         opened.append(replace(cell.records()["sum/4"], prompt="0" * 16))
     (fault,) = write_report(tmp_path, tmp_path / "page.html")
     assert "the data were read" in fault
+
+
+def test_odd_sizes_and_notes_cost_a_report_nothing(cell: CellFolder, tmp_path: Path) -> None:
+    with cell.open_journal("sums:all") as opened:
+        huge = {"width": 1e308, "height": 1e308}
+        opened.append(replace(cell.records()["sum/4"], metadata=huge))
+    (tmp_path / "notes.jsonl").write_bytes(b"\xff\xfe")
+    assert write_report(tmp_path, tmp_path / "page.html") == []

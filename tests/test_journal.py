@@ -12,13 +12,15 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalkit.errors import DataError, EvalkitError
 from evalkit.files import replace_json as write_json
 from evalkit.journal import Header, Journal, read
 from evalkit.records import Record
+from evalkit.store import cells
+from tests.runs import run
 
 
 def filled(path: Path, n: int = 5) -> Path:
@@ -38,6 +40,7 @@ def test_records_survive_and_the_last_of_an_id_counts(tmp_path: Path) -> None:
     assert contents.header == Header("t") and not contents.faults
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200))
 def test_a_journal_cut_anywhere_keeps_every_whole_line(
     tmp_path_factory: pytest.TempPathFactory, cut: int
@@ -245,3 +248,24 @@ def test_reading_leaves_the_collector_of_cycles_as_it_was(tmp_path: Path) -> Non
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_scores_of_no_answer_are_damage(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    path.write_text('{"id": "a", "text": null, "scores": {"exact": 1.0}}\n')
+    assert not read(path).records and "line 1: damaged" in read(path).faults[0]
+
+
+@pytest.mark.parametrize("name", ["journal", "run", "results", "columns"])
+def test_a_pipe_in_a_cell_keeps_no_reader_waiting(tmp_path: Path, name: str) -> None:
+    folder = run(tmp_path).cell.stored
+    file: Path = getattr(folder, f"{name}_path")
+    file.unlink(missing_ok=True)
+    os.mkfifo(file)
+    (again,) = cells(tmp_path)
+    if name == "journal":
+        with pytest.raises(DataError, match="not a regular file"):
+            again.check()
+    else:
+        assert (again.run, again.results) == (folder.run, folder.results)
+        assert len(again.columns().records()) == 40

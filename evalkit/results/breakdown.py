@@ -67,7 +67,7 @@ def _class(value: float, classes: Classes) -> str:
     for bound, name in classes:
         if value < bound:
             return name
-    raise ValueError(f"{value} is over the last bound")
+    return classes[-1][1]  # infinite, or no number
 
 
 def _sides(record: Record) -> tuple[float, float] | None:

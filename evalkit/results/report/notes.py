@@ -50,10 +50,10 @@ def load_notes(output: Path) -> list[Note]:
     out: the file may be edited by hand.
     """
     try:
-        lines = (output / FILE).read_text(encoding="utf-8").splitlines()
+        lines = (output / FILE).read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return []
-    except (OSError, UnicodeDecodeError) as e:
+    except OSError as e:
         raise EvalkitError(f"{output / FILE}: can't be read: {e}") from e
     notes = [note for line in lines if (note := _parsed(line))]
     last: dict[tuple[str, str, str], Note] = {}
