@@ -4,11 +4,11 @@ prompts and threads, every arm in turn and in processes of its own, answers comp
 `python benchmarks/cpu_peers [--loads docvqa,pages,small,big] [--dtypes float32,bfloat16]
 [--rounds 1] [--threads 2] [--limit N] [--arms evalkit,...] [--work FOLDER] [--save FILE]`
 
-The rivals are openvino-genai with continuous batching, in one process with all threads and in as
-many as there are threads, and `transformers` at batch 1 and 8; their environment is made by itself
-the first time (``environment.py``). llama.cpp has no wheel on the package index, and is not built
-here. Loading, exporting and one short answer lie before the clock. Memory is the highest of each
-process while it answers, added up.
+The rivals are openvino-genai with continuous batching, in one process with all threads, with its
+prefix cache too, and in as many processes as there are threads, and `transformers` at batch 1 and
+8; their environment is made by itself the first time (``environment.py``). llama.cpp has no wheel
+on the package index, and is not built here. Loading, exporting and one short answer lie before the
+clock. Memory is the highest of each process while it answers, added up.
 """
 
 from __future__ import annotations
@@ -58,10 +58,11 @@ class Arm:
 
 def arms(threads: int) -> dict[str, Arm]:
     """By the names of the table's rows."""
-    batches = {"batch": 32, "prefix": True}
+    batches = {"batch": 32}
     every = {
         "evalkit": Arm("arm_evalkit.py", {}),
         "openvino-genai": Arm("arm_genai.py", batches),
+        "openvino-genai, prefix cache": Arm("arm_genai.py", {**batches, "prefix": True}),
         f"openvino-genai, {threads} processes": Arm("arm_genai.py", batches, threads),
         "transformers, batch 1": Arm("arm_transformers.py", {"batch": 1}),
         "transformers, batch 8": Arm("arm_transformers.py", {"batch": 8}),
