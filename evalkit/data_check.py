@@ -16,7 +16,7 @@ from typing import Any
 from evalkit.adapter import media_of
 from evalkit.errors import DataError, EvalkitError
 from evalkit.media import decode_image, decode_video
-from evalkit.runner import prompt_hash
+from evalkit.prompt_hash import prompt_hash
 from evalkit.task import RowError, Task, read_samples
 from evalkit.types import Image, Sample, Video
 

@@ -46,7 +46,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("tasks", "model_adapters", "nano", "pretrained"),
     ("cell", "store", "journal", "records", "columns", "units"),
-    ("runner", "executor", "selection", "data_check", "lab", "imports"),
+    ("runner", "stream", "prompt_hash", "executor", "selection", "data_check", "lab", "imports"),
     ("results",),
     ("sweeps",),
     ("api", ""),

@@ -15,7 +15,8 @@ import pytest
 
 from evalkit.cell import Cell
 from evalkit.errors import DataError, EvalkitError, UsageError
-from evalkit.runner import prompt_hash, run_cell
+from evalkit.prompt_hash import prompt_hash
+from evalkit.runner import run_cell
 from evalkit.store import Selection, cells
 from evalkit.task import Task, load_task
 from evalkit.types import Completion, Image, Message, Request, Sample, Text, TokenCounts, Video
@@ -392,7 +393,7 @@ def test_a_finished_cell_is_not_looked_at_where_data_are_known_by_their_contents
 ) -> None:
     task = with_rows(monkeypatch, 30, **description)
     first = run(tmp_path, task=task)
-    monkeypatch.setattr("evalkit.runner.read_samples", lambda *_: pytest.fail("data were read"))
+    monkeypatch.setattr("evalkit.stream.read_samples", lambda *_: pytest.fail("data were read"))
     again = run(tmp_path, task=task)
     assert (again.made, again.reused, again.results) == (0, 30, first.results)
 

@@ -9,8 +9,8 @@ import pytest
 
 from evalkit.adapter import with_subtitles
 from evalkit.errors import DataError, UsageError
+from evalkit.prompt_hash import prompt_hash
 from evalkit.rows import ask
-from evalkit.runner import prompt_hash
 from evalkit.subtitles import Cue, read_srt, spoken
 from evalkit.types import MediaBudget, Message, Sample, Subtitles, Text, Video
 from model_adapters.reference import ReferenceAdapter

@@ -21,6 +21,7 @@ from PIL import Image as PILImage
 from evalkit.errors import EvalkitError
 from evalkit.files import remove_parts, replace
 from evalkit.journal import uncollected
+from evalkit.prompt_hash import is_text_alone
 from evalkit.results.cells import Output, some_cells
 from evalkit.results.report.documents import (
     Part,
@@ -36,7 +37,6 @@ from evalkit.results.report.media import Gallery, beside, data_url, none, pictur
 from evalkit.results.report.notes import load_notes, notes_document
 from evalkit.results.sweep_tables import PAGE_COLUMNS, load_findings, page_row, sentences
 from evalkit.results.sweep_values import Findings, Kind
-from evalkit.runner import is_text_alone
 from evalkit.safe_text import without_keys
 
 EMBEDDED_SAMPLES = 2000
