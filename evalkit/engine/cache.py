@@ -218,26 +218,37 @@ class Prefill:
         return out
 
 
+Piece = tuple[int, int, int]
+"""A sequence, and from which to which of its tokens."""
+
+
 class Continued:
-    """Causal attention of a stretch of one sequence's tokens [1, tokens, ...] over what its row of
-    the cache holds before ``start`` and over itself; stores its keys and values. An ``Attend``.
+    """Causal attention of pieces of sequences, end to end [1, tokens, ...], each over what its row
+    of the cache holds before it and over itself; stores their keys and values. An ``Attend``.
     """
 
-    def __init__(self, cache: KVCache, sequence: int, start: int, tokens: int) -> None:
-        self.cache, self.sequence, self.start = cache, sequence, start
-        # [tokens, start + tokens]: each token sees all before the stretch, and itself
-        everything = torch.ones(tokens, start + tokens, dtype=torch.bool, device=cache.device)
-        self.mask = everything.tril(start) if start else None
+    def __init__(self, cache: KVCache, pieces: Sequence[Piece]) -> None:
+        self.cache, self.pieces = cache, pieces
+        # [tokens, end]: each token sees all before the piece, and itself
+        self.masks = [
+            torch.ones(end - start, end, dtype=torch.bool, device=cache.device).tril(start)
+            if start
+            else None
+            for _, start, end in pieces
+        ]
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        self.cache.store(layer, self.sequence, self.start, k[0], v[0])
-        block, row = self.cache.places[self.sequence]
-        end = self.start + k.shape[1]
-        # [kv_heads, end, dim] -> [1, end, kv_heads, dim]
-        keys, values = (
-            x[layer, row, :, :end].transpose(0, 1)[None] for x in (block.keys, block.values)
-        )
-        return attention(q, keys, values, self.mask)
+        out, at = [], 0
+        for (sequence, start, end), mask in zip(self.pieces, self.masks):
+            own = slice(at, at := at + end - start)
+            self.cache.store(layer, sequence, start, k[0, own], v[0, own])
+            block, row = self.cache.places[sequence]
+            # [kv_heads, end, dim] -> [1, end, kv_heads, dim]
+            keys, values = (
+                x[layer, row, :, :end].transpose(0, 1)[None] for x in (block.keys, block.values)
+            )
+            out.append(attention(q[:, own], keys, values, mask))
+        return torch.cat(out, dim=1)
 
 
 Part = tuple[slice, int, Tensor]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from evalkit.engine.budget import raises_out_of_memory
-from evalkit.engine.cache import Continued, KVCache, Prefill
+from evalkit.engine.cache import Continued, KVCache, Piece, Prefill
 from evalkit.engine.decode import DecodeRunner, argmax_tokens
 from evalkit.engine.features import FeatureCache
 from evalkit.engine.interface import Attend, EngineModel
@@ -127,25 +128,34 @@ class ModelRunner:
         ``forward``, of a group that is too long for a pack: so many tokens at a time, which see
         what the cache holds of those before.
         """
-        model, cache, step = self.model, self.cache, budget.pack_tokens
-        features: Tensor | None = self.features.of(group.prompts[0].visuals, budget.patches)
-        first, last, positions = len(cache.places), [], []
-        for sequence, p in enumerate(group.prompts, first):
-            positions.append(model.position_ids(p.ids, p.media, following=1))
+        model, cache = self.model, self.cache
+        prompts, head = group.prompts, group.shared or len(group.prompts[0].ids)
+        positions = [model.position_ids(p.ids, p.media, following=1) for p in prompts]
+        features = self.features.of(prompts[0].visuals, budget.patches)  # all lie in the head
+        ids = torch.tensor([prompts[0].ids[:head]], device=model.device)
+        x = model.embed(ids, features)  # [1, head, hidden]
+        first = len(cache.places)
+        for p in prompts:
             cache.add(p.longest, len(p.ids))
-            start = 0 if sequence == first else group.shared
-            cache.copy(first, sequence, start)
-            ids = torch.tensor([p.ids[start:]], device=model.device)  # [1, tokens]
-            x = model.embed(ids, features)  # [1, tokens, hidden]
-            features = None  # all visuals lie in the shared prefix
+        last: dict[int, Tensor] = {}
+        for pieces in _steps(group, budget.pack_tokens):
+            i, start, end = pieces[0]
+            in_head = end <= head
+            if not in_head and start == head and i == 0:
+                for sequence in range(1, len(prompts)):
+                    cache.copy(first, first + sequence, head)
+            ids = torch.tensor(
+                [[t for i, a, b in pieces for t in prompts[i].ids[a:b]]], device=model.device
+            )
+            at = torch.cat([positions[i][:, a:b] for i, a, b in pieces], dim=1)
             # [components, tokens] -> [components, 1 (batch), tokens]
-            cos, sin = model.rotary(positions[-1][:, None, start:-1].to(model.device))
-            for a in range(0, ids.shape[1], step):
-                own = slice(a, min(a + step, ids.shape[1]))
-                attend = Continued(cache, sequence, start + a, own.stop - a)
-                hidden = model.decode(x[:, own], cos[:, own], sin[:, own], attend, ids[:, own])
-            last.append(hidden[0, -1])
-        return torch.stack(last), positions
+            cos, sin = model.rotary(at[:, None].to(model.device))
+            attend = Continued(cache, [(first + i, a, b) for i, a, b in pieces])
+            own = x[:, start:end] if in_head else model.embed(ids)
+            hidden = model.decode(own, cos, sin, attend, ids)[0]  # [tokens, hidden]
+            done = accumulate(b - a for _, a, b in pieces)
+            last |= {i: hidden[n - 1] for n, (i, _, _) in zip(done, pieces)}
+        return torch.stack([last[i] for i in range(len(prompts))]), positions
 
     def _attend(self, pack: list[Group], cache: KVCache | None) -> Attend:
         """How the prompts of a pack attend; the packed kernel wants keys as wide as values."""
@@ -153,6 +163,25 @@ class ModelRunner:
         if shape.key_dim == shape.value_dim and can_pack(model.device, model.dtype):
             return PackedPrefill(pack, cache, model.device)
         return Prefill(pack, cache, model.device)
+
+
+def _steps(group: Group, step: int) -> list[list[Piece]]:
+    """The pieces of a long group's prompts that are computed together, at most ``step`` tokens at
+    once: the shared prefix, or all of a single prompt, bit by bit, then what each prompt adds.
+    """
+    head = group.shared or len(group.prompts[0].ids)
+    steps: list[list[Piece]] = [[(0, a, min(a + step, head))] for a in range(0, head, step)]
+    room = 0
+    for i, p in enumerate(group.prompts):
+        for a in range(head, len(p.ids), step):
+            piece = i, a, min(a + step, len(p.ids))
+            tokens = piece[2] - a
+            if tokens > room:
+                steps.append([])
+                room = step
+            steps[-1].append(piece)
+            room -= tokens
+    return steps
 
 
 def _ends(pack: list[Group]) -> list[int]:
