@@ -5,9 +5,7 @@ package).
 from __future__ import annotations
 
 import io
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -22,37 +20,12 @@ from evalkit.results.report.notes import load_notes
 from evalkit.results.report.server import Server
 from evalkit.types import Metric
 from evalkit.units import Counted
+from tests.on_page import count, opened, to_samples, until
 from tests.report_data import ATTACKS, HOSTILE, write_hostile_results, write_results
 from tests.stored import cell, record
 
 pytestmark = pytest.mark.browser
 SECOND = "select#cell-1"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    if not chromium:
-        pytest.fail("no chromium: `make test-browser` installs it, or name one in CHROMIUM")
-    with sync_playwright() as p:
-        launched = p.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield launched
-        launched.close()
-
-
-def opened(browser: Any, address: str) -> Any:
-    page = browser.new_page(viewport={"width": 1400, "height": 900})
-    page.faults = []
-    page.on(
-        "console",
-        lambda m: page.faults.append(m.text) if m.type in ("error", "warning") else None,
-    )
-    page.on("pageerror", lambda e: page.faults.append(str(e)))
-    page.goto(address)
-    page.wait_for_selector("header.top")
-    return page
 
 
 @pytest.fixture(scope="module")
@@ -68,29 +41,6 @@ def page(browser: Any, file: Path) -> Iterator[Any]:
     yield page
     assert page.faults == []
     page.close()
-
-
-def to_samples(page: Any, *words: str) -> None:
-    """Opens the samples of the first cell, beside the second one, with filters."""
-    keys = page.evaluate(
-        "JSON.parse(document.getElementById('document-overview').textContent).cells.map(c => c.key)"
-    )
-    cells = "".join(f"&cell={key}" for key in keys)
-    page.evaluate(f"location.hash = '#samples?task=boxes:all{cells}{''.join(words)}'")
-    page.wait_for_selector("article.detail")
-
-
-def until(page: Any, holds: str) -> None:
-    """Waits for an expression; from here, since the page's policy forbids it there."""
-    for _ in range(200):
-        if page.evaluate(holds):
-            return
-        page.wait_for_timeout(50)
-    pytest.fail(f"never: {holds}")
-
-
-def count(page: Any) -> str:
-    return page.locator("#count").inner_text()
 
 
 def test_from_a_score_to_a_wrong_sample_to_its_link_by_mouse(page: Any) -> None:

@@ -99,6 +99,9 @@ function Letters({ from, to }) {
     : kind === "absent" ? html`<del key=${i} title="not in this answer">${text}</del>` : html`<ins key=${i} title="only in this answer">${text}</ins>`)}</div>`;
 }
 
+// An answer as it is shown: one without a letter would look like one that is missing.
+const saidText = (text) => (typeof text === "string" && !text.trim() ? "(empty)" : text);
+
 function targetText(sample) {
   const { target, choices } = sample;
   if (target === null || target === undefined) return "none";
@@ -132,10 +135,9 @@ function Detail({ columns, at, results, notes, boxesOn, wanted }) {
   const isBoxTask = isBox(sample.target) && (part.metric?.name ?? "").startsWith("acc@");
   if (isBox(sample.target) && boxesOn) boxes.push({ corners: sample.target, stroke: "var(--truth)" });
   answers.forEach((a, k) => { if (isBox(a?.parsed) && boxesOn) boxes.push({ corners: a.parsed, stroke: colour(k), dashed: true }); });
-  const key = cells[0]?.key;
   return html`<article class="detail" aria-label="sample">
-    <header><h2 dir="auto">${sample.id}</h2><a href=${addressOf({ view: "samples", part: part.name, cells: cells.map((c) => c.key), id: sample.id })} class="link">link to this sample</a>
-      <${Copy} text=${() => asText(columns, sample, answers)} /></header>
+    <header><h2 dir="auto">${sample.id}</h2><span><${SampleLink} address=${addressOfSample(part, cells, sample.id)} />
+      <${Copy} text=${() => asText(columns, sample, answers)} /></span></header><${Reach} />
     ${media.map((m, i) => html`<${Picture} key=${i} media=${m} boxes=${i === 0 ? boxes : []} sources=${sources.srcs ?? []} marks=${marksOf(media, i, cells, answers)} />`)}
     <h3>Question</h3><${Said} text=${sample.question || "not recorded"} />
     ${sample.choices.length > 0 && html`<h3>Choices</h3><ol class="choices">${sample.choices.map((c, i) => html`<li key=${i} class=${i === sample.target ? "truth" : ""} dir="auto">${c}
@@ -148,19 +150,6 @@ function Detail({ columns, at, results, notes, boxesOn, wanted }) {
     <details open=${false}><summary>Metadata</summary><dl>${[["cluster", sample.cluster], ...Object.entries(sample.metadata)].map(([name, value]) => html`<dt key=${name}>${name}</dt><dd dir="auto">${typeof value === "string" ? value : JSON.stringify(value)}</dd>`)}</dl></details>
     ${cells[0]?.command && html`<details><summary>Ask this sample again</summary><pre class="command">${askAgain(cells[0].command, sample.id)}</pre></details>`}
   </article>`;
-}
-
-// A sample to paste into a message, for somebody who may not have this page.
-function asText({ part, cells }, sample, answers) {
-  const address = `${location.href.split("#")[0]}${addressOf({ view: "samples", part: part.name, cells: cells.map((c) => c.key), id: sample.id })}`;
-  return [`${part.name}, sample ${sample.id}`, sample.question, sample.choices.length ? `choices: ${sample.choices.join(" | ")}` : null, `target: ${targetText(sample).replace(/\n/g, " | ")}`,
-    ...cells.map((cell, k) => `${cell.label}: ${answers[k] ? answers[k].error ?? answers[k].text : "not asked"}`), address].filter((line) => line !== null).join("\n");
-}
-
-function Copy({ text }) {
-  const [said, setSaid] = useState("copy as text");
-  const copy = () => Promise.resolve(navigator.clipboard?.writeText(text()) ?? Promise.reject()).then(() => setSaid("copied"), () => setSaid("the browser forbids it"));
-  return html`<button class="link" onClick=${copy} onBlur=${() => setSaid("copy as text")}>${said}</button>`;
 }
 
 // The times of the frames that each model was shown of the i-th of a sample's media.
@@ -186,7 +175,7 @@ function Answer({ k, cell, answer, sample, other, isBoxTask }) {
   ].filter(([, value]) => value !== null && value !== undefined && value !== "");
   return html`<section class="answer"><h3><${Swatch} i=${k} />${cell.label}</h3>
     ${answer.error ? html`<${Fault}>error${answer.failed_in ? ` in ${answer.failed_in}` : ""}: ${answer.error}</${Fault}>` : null}
-    ${answer.text !== undefined && (typeof other === "string" && other !== answer.text && !answer.error ? html`<${Letters} from=${other} to=${answer.text} />` : html`<${Said} text=${answer.text === "" ? "(empty)" : answer.text} />`)}
+    ${answer.text !== undefined && (typeof other === "string" && other !== answer.text && answer.text.trim() && !answer.error ? html`<${Letters} from=${other} to=${answer.text} />` : html`<${Said} text=${saidText(answer.text)} />`)}
     <dl>${facts.map(([name, value]) => html`<dt key=${name}>${name}</dt><dd dir="auto">${value}</dd>`)}</dl></section>`;
 }
 

@@ -65,7 +65,7 @@ function Page() {
   useEffect(() => { document.documentElement.classList.toggle("dark", dark); }, [dark]);
   useEffect(() => {
     const press = (event) => {
-      if (event.target.matches("input, select, textarea")) { if (event.key === "Escape") event.target.blur(); return; }
+      if (event.target.matches("input:not([type=checkbox]), select, textarea")) { if (event.key === "Escape") event.target.blur(); return; }
       if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
       const place = VIEWS[Number(event.key) - 1];
       const own = { t: () => setDark((d) => !d), "?": () => setHelp((h) => !h), ...(place ? { [event.key]: () => change({ view: place }) } : {}) };
@@ -82,7 +82,7 @@ function Page() {
   return html`<a class="skip" href="#main" onClick=${(e) => { e.preventDefault(); document.getElementById("main").focus(); }}>to the content</a>
     <header class="top"><h1>evalkit</h1><nav aria-label="views">${VIEWS.map((view, i) => html`<a key=${view} href=${addressOf({ ...state, view, id: view === "samples" ? state.id : null })} aria-current=${state.view === view ? "page" : null} title=${`key ${i + 1}`}>${TITLES[view]}${view === "notes" && notes.notes.length ? ` (${notes.notes.length})` : ""}</a>`)}</nav>
       <span class="made">${results.made}</span><button onClick=${() => setDark(!dark)}>${dark ? "light" : "dark"}</button><button onClick=${() => setHelp(!help)} aria-expanded=${help}>keys</button></header>
-    ${help && html`<p class="keys"><kbd>1</kbd> to <kbd>6</kbd> views; samples: <kbd>j</kbd> <kbd>k</kbd> next and previous, <kbd>/</kbd> search, <kbd>v</kbd> thumbnails, <kbd>z</kbd> enlarge, <kbd>b</kbd> boxes on and off; <kbd>t</kbd> light or dark, <kbd>?</kbd> this line</p>`}
+    ${help && html`<p class="keys"><kbd>1</kbd> to <kbd>6</kbd> views; samples: <kbd>j</kbd> <kbd>k</kbd> next and previous, <kbd>/</kbd> search, <kbd>v</kbd> thumbnails, <kbd>z</kbd> enlarge, <kbd>b</kbd> boxes on and off, <kbd>l</kbd> copies the link to the sample; <kbd>t</kbd> light or dark, <kbd>?</kbd> this line</p>`}
     <main id="main" tabindex="-1">
       ${error && html`<${Fault}>${error} (the last results are shown)</${Fault}>`}
       ${results.faults.length > 0 && html`<details class="faults"><summary>${results.faults.length} ${results.faults.length === 1 ? "thing is" : "things are"} missing here</summary><ul>${results.faults.map((f, i) => html`<li key=${i}>${f}</li>`)}</ul></details>`}

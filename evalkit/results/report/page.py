@@ -51,6 +51,7 @@ SCRIPTS = (
     "parts.js",
     "overview.js",
     "filters.js",
+    "share.js",
     "detail.js",
     "samples.js",
     "charts.js",

@@ -41,7 +41,7 @@ function Browser({ results, columns, state, change, notes, keys }) {
   const direct = state.id !== null && at === 0 && columns.ids[found[0]] !== state.id ? columns.ids.indexOf(state.id) : -1; // a link to a sample that the filters leave out
   const [boxesOn, setBoxes] = useState(true);
   const go = (i) => found.length && change({ id: columns.ids[found[Math.min(Math.max(i, 0), found.length - 1)]] }, true);
-  keys.current = { j: () => go(at + 1), k: () => go(at - 1), b: () => setBoxes((on) => !on), z: () => document.querySelector("[data-enlarge]")?.click(), "/": () => document.getElementById("search").focus(), v: () => change({ thumbs: !state.thumbs }) };
+  keys.current = { j: () => go(at + 1), k: () => go(at - 1), b: () => setBoxes((on) => !on), z: () => document.querySelector("[data-enlarge]")?.click(), l: () => document.querySelector("a.share")?.click(), "/": () => document.getElementById("search").focus(), v: () => change({ thumbs: !state.thumbs }) };
   const sorts = [["", "stored order"], ["+~id", "id"], ...fields.filter((f) => f.kind === "number" || f.name === "result").flatMap((f) => {
     const name = f.scope === "" ? f.name : columns.cells.length > 1 ? `${f.name} (${columns.cells[Number(f.scope)].label})` : f.name;
     return [[`+${f.scope}~${f.name}`, `${name}, lowest first`], [`-${f.scope}~${f.name}`, `${name}, highest first`]];
@@ -155,7 +155,7 @@ function List({ columns, fields, found, at, go }) {
         ${columns.answers.map((a, c) => {
           const result = RESULTS[results[c].code(i)], score = a.scores[headline]?.[i];
           return html`<span key=${c} class=${`mark ${result.replace(" ", "-")}`}><${Swatch} i=${c} />${result === "error" || result === "not asked" ? result : score === null || score === undefined ? "–" : number(score, 2)}</span>
-            <span class="text" dir="auto">${text?.answers[c]?.error ?? text?.answers[c]?.text ?? ""}</span>`;
+            <span class="text" dir="auto">${text?.answers[c]?.error ?? saidText(text?.answers[c]?.text) ?? ""}</span>`;
         })}
         <span class="text target" dir="auto">${text ? targetText(text.sample).replace(/\n/g, " / ") : ""}</span>
         <span class="text question" dir="auto">${text?.sample.question ?? ""}</span></div>`;

@@ -1,0 +1,98 @@
+"""What somebody expects who sees the page for the first time, in headless Chromium."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evalkit.results import write_report
+from evalkit.results.report.live import Live
+from evalkit.results.report.server import Server
+from tests.on_page import count, opened, until
+from tests.report_data import write_results
+from tests.stored import cell, record
+
+pytestmark = pytest.mark.browser
+KEEP = "navigator.clipboard.writeText = async (text) => { window.sent = text; }"
+REFUSE = "navigator.clipboard.writeText = () => Promise.reject(new Error('no'))"
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty questions on numbers, two from each page: every third answer is wrong, one is empty."""
+    folder = tmp_path_factory.mktemp("readers")
+    cell(
+        folder,
+        [
+            record(
+                f"documents-validation-{i:05d}",
+                float(i % 3 > 0),
+                text="" if i == 6 else "57" if i % 3 == 0 else "32",
+                target="32",
+                unparsed=i == 6,
+                cluster=str(i // 2),
+                metadata={"kind": "ab"[i % 2]},
+                question=f"How many, {i}?",
+            )
+            for i in range(40)
+        ],
+        model="a-model-with-a-long-name",
+    )
+    write_report(folder, folder / "page.html")
+    return folder / "page.html"
+
+
+@pytest.fixture
+def page(browser: Any, file: Path) -> Iterator[Any]:
+    page = opened(browser, file.as_uri() + "#samples?filter=0~result~wrong&sort=-~id")
+    page.wait_for_selector("article.detail")
+    yield page
+    assert page.faults == []
+    page.close()
+
+
+def test_a_click_on_the_link_copies_it_with_the_filters_and_says_so(page: Any) -> None:
+    before = page.url
+    page.evaluate(KEEP)
+    page.get_by_role("link", name="link to this sample").click()
+    page.get_by_role("status").get_by_text("copied").wait_for()
+    assert (count(page), page.url) == ("13 of 40", before)
+    other = opened(page.context.browser, page.evaluate("window.sent"))
+    other.wait_for_selector("article.detail")
+    assert count(other) == "13 of 40" and "validation-00039" in other.url
+    assert other.locator("article.detail h2").inner_text() == "documents-validation-00039"
+    other.close()
+
+
+def test_a_link_that_may_not_be_copied_is_selected(page: Any) -> None:
+    page.evaluate(REFUSE)
+    page.keyboard.press("l")
+    page.wait_for_selector(".by-hand")
+    assert "sample=documents-validation-00039" in page.evaluate("getSelection().toString()")
+
+
+def test_the_link_opens_in_a_new_window_as_any_other(page: Any) -> None:
+    with page.context.expect_page() as opens:
+        page.get_by_role("link", name="link to this sample").click(modifiers=["Control"])
+    opens.value.wait_for_selector("article.detail")
+    assert "sample=documents-validation-00039" in opens.value.url
+
+
+def test_keys_go_on_from_a_box_that_was_ticked(page: Any) -> None:
+    page.get_by_role("checkbox", name="right").check()
+    until(page, "document.getElementById('count').textContent.startsWith('39 ')")
+    page.get_by_role("checkbox", name="right").focus()
+    page.keyboard.press("j")
+    until(page, "document.querySelector('article.detail h2').innerText.endsWith('00038')")
+
+
+def test_a_page_of_this_machine_says_what_can_be_sent(browser: Any, tmp_path: Path) -> None:
+    server = Server(Live(write_results(tmp_path, 3))).start()
+    page = opened(browser, server.address + "#samples")
+    page.get_by_text("The link opens on this machine only").wait_for()
+    assert "evalkit report" in page.locator(".reach").inner_text()
+    page.close()
+    server.shutdown()
