@@ -96,3 +96,19 @@ def test_a_page_of_this_machine_says_what_can_be_sent(browser: Any, tmp_path: Pa
     assert "evalkit report" in page.locator(".reach").inner_text()
     page.close()
     server.shutdown()
+
+
+def test_one_score_has_one_interval_until_a_filter_asks_for_another(page: Any) -> None:
+    page.get_by_role("link", name="Overview").click()
+    shown = page.locator("a.score small").inner_text()
+    page.locator("a.score").click()
+    page.wait_for_selector(".mean small")
+    assert page.locator(".mean small").inner_text() == f"{shown}, n 40"
+    assert page.locator(".intervals").inner_text() == "95 % intervals as in the overview"
+    page.get_by_role("checkbox", name="wrong").check()
+    page.get_by_text("approximate, over these samples alone").wait_for()
+
+
+def test_what_the_colours_of_groups_mean_holds_in_light_and_dark(page: Any) -> None:
+    page.get_by_role("link", name="Groups").click()
+    page.get_by_text("The fuller the colour, the better").wait_for()

@@ -206,5 +206,5 @@ function Heat({ part, mine, columns, by, m }) {
       node: html`<a href=${href} title=${`95 % interval ${interval(mean, m.scale)}, n ${mean.n}`}>${number(mean.mean * m.scale)}<small>${mean.low === null ? "" : `±${number(((mean.high - mean.low) / 2) * m.scale)}`} n ${mean.n}</small></a>` };
   })] };
   });
-  return html`<${SortableTable} caption=${`${m.name} by ${by}`} columns=${["cell", "worst", ...column.names]} rows=${rows} /><p class="note">${m.name}; under each score half of its 95 % interval and the number of samples. Darker is better.</p>`;
+  return html`<${SortableTable} caption=${`${m.name} by ${by}`} columns=${["cell", "worst", ...column.names]} rows=${rows} /><p class="note">${m.name}; under each score half of its approximate 95 % interval and the number of samples. The fuller the colour, the better.</p>`;
 }

@@ -64,15 +64,25 @@ function Browser({ results, columns, state, change, notes, keys }) {
     </div>`;
 }
 
+// Over all samples, what the run itself came to: the overview shows the same. In points.
+function storedScore(cell, m) {
+  const stored = cell.metrics[0];
+  return stored?.name === m.name ? stored : null;
+}
+
+const inPoints = (mean, scale) => mean && { value: mean.mean * scale, low: mean.low === null ? null : mean.low * scale, high: mean.high === null ? null : mean.high * scale, n: mean.n };
+
 // Scores over what the filters left; with two cells their difference, and who is right where.
 function Summary({ columns, found, counts, fields, state, change }) {
   const m = columns.part.metric;
   if (!m) return null;
-  const means = useMemo(() => columns.answers.map((_, k) => meanOf(found, columns, m, k)), [found]);
+  const whole = found.length === columns.count;
+  const scores = useMemo(() => columns.cells.map((cell, k) => (whole && storedScore(cell, m)) || inPoints(meanOf(found, columns, m, k), m.scale)), [found, columns]);
   const difference = useMemo(() => (columns.answers.length > 1 ? differenceOf(found, columns, m, 0, 1) : null), [found]);
   return html`<div class="summary">
-    <p>${m.name}${howAveraged(m)}: ${means.map((mean, k) => html`<span key=${k} class="mean"><${Swatch} i=${k} /><strong>${mean ? number(mean.mean * m.scale) : "–"}</strong> <small>${mean ? `${interval(mean, m.scale)}, n ${thousands(mean.n)}` : "no score"}</small></span>`)}
-      ${difference && html`<span class="mean">difference <strong>${signed(difference.mean * m.scale)}</strong> <small>${interval(difference, m.scale)}, n ${thousands(difference.n)}: ${verdict(difference, m.higher) || "no interval"}</small></span>`}</p>
+    <p>${m.name}${howAveraged(m)}: ${scores.map((score, k) => html`<span key=${k} class="mean"><${Swatch} i=${k} /><strong>${number(score?.value)}</strong> <small>${score ? `${interval(score)}, n ${thousands(score.n)}` : "no score"}</small></span>`)}
+      ${difference && html`<span class="mean">difference <strong>${signed(difference.mean * m.scale)}</strong> <small>${interval(difference, m.scale)}, n ${thousands(difference.n)}: ${verdict(difference, m.higher) || "no interval"}</small></span>`}
+      <small class="note intervals">95 % intervals ${whole ? `as in the overview${difference ? "; that of the difference approximate (Student’s t over clusters)" : ""}` : "approximate, over these samples alone (Student’s t over clusters)"}</small></p>
     ${columns.cells.length > 1 && html`<${TwoByTwo} columns=${columns} found=${found} fields=${fields} state=${state} change=${change} />`}</div>`;
 }
 

@@ -1,6 +1,7 @@
 // Means with 95 % intervals over clusters: samples that share a picture are not independent.
-// By linearisation (cluster-robust standard error, Student's t); `evalkit compare` prints bootstrap
-// intervals and corrected p-values, which these approximate.
+// By linearisation (cluster-robust standard error, Student's t): symmetric, where the runs' own
+// bootstrap (evalkit/stats.py) follows the skew of scores near an end. So they are used where no run
+// has a number: for what filters leave, groups and differences.
 const T = [12.71, 4.3, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23];
 const quantile = (freedom) => T[freedom - 1] ?? 1.96 + 2.4 / freedom;
 const absent = (value) => value === null || value === undefined;
