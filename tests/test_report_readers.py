@@ -17,6 +17,10 @@ from tests.stored import cell, record
 
 pytestmark = pytest.mark.browser
 KEEP = "navigator.clipboard.writeText = async (text) => { window.sent = text; }"
+SELECTED = (
+    "(({value: v, selectionStart: a, selectionEnd: b}) => v.slice(a, b))(document.activeElement)"
+)
+TOP = "document.querySelector('.detail h2')?.getBoundingClientRect().top"
 REFUSE = "navigator.clipboard.writeText = () => Promise.reject(new Error('no'))"
 
 
@@ -71,7 +75,7 @@ def test_a_link_that_may_not_be_copied_is_selected(page: Any) -> None:
     page.evaluate(REFUSE)
     page.keyboard.press("l")
     page.wait_for_selector(".by-hand")
-    assert "sample=documents-validation-00039" in page.evaluate("getSelection().toString()")
+    assert "sample=documents-validation-00039" in page.evaluate(SELECTED)
 
 
 def test_the_link_opens_in_a_new_window_as_any_other(page: Any) -> None:
@@ -112,3 +116,43 @@ def test_one_score_has_one_interval_until_a_filter_asks_for_another(page: Any) -
 def test_what_the_colours_of_groups_mean_holds_in_light_and_dark(page: Any) -> None:
     page.get_by_role("link", name="Groups").click()
     page.get_by_text("The fuller the colour, the better").wait_for()
+
+
+def test_the_list_has_headings_and_cut_ids_keep_their_end(page: Any) -> None:
+    heads = page.locator(".heads span")
+    assert [h for h in heads.all_inner_texts() if h] == [
+        "sample",
+        "accuracy",
+        "answer",
+        "target",
+        "question",
+    ]
+    first, heading = page.locator(".row").first, page.locator(".heads")
+    end = first.locator(".id span").last
+    assert first.locator(".id").get_attribute("title") == "documents-validation-00039"
+    assert end.inner_text().endswith("00039")
+    edge = first.locator(".id").bounding_box()
+    assert end.bounding_box()["x"] + end.bounding_box()["width"] <= edge["x"] + edge["width"] + 1
+    columns = [row.locator(".text").nth(1).bounding_box()["x"] for row in (first, heading)]
+    assert abs(columns[0] - columns[1]) <= 1
+    page.locator(".list").focus()
+    page.keyboard.press("End")
+    until(page, "document.querySelector('article.detail h2').innerText.endsWith('00000')")
+    last, box = page.locator(".row.chosen").bounding_box(), page.locator(".list").bounding_box()
+    assert last["y"] + last["height"] <= box["y"] + box["height"] + 1
+
+
+def test_a_phone_shows_the_sample_of_a_link_and_of_a_tap(browser: Any, file: Path) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    in_sight = f"{TOP} >= 0 && {TOP} < 200"
+    page.goto(file.as_uri() + "#samples?sample=documents-validation-00021")
+    until(page, in_sight)
+    page.evaluate("scrollTo(0, 0)")
+    page.locator(".row").nth(2).click()
+    until(page, in_sight)
+    page.evaluate("location.hash = '#overview'")
+    page.wait_for_selector("a.score")
+    name = page.get_by_role("cell", name="a-model-with-a-long-name").first
+    lines = name.evaluate("(cell) => cell.getBoundingClientRect().height / 22")
+    assert lines < 5 and page.evaluate("document.documentElement.scrollWidth") <= 392
+    page.close()

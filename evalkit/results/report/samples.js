@@ -1,5 +1,5 @@
 // The samples of one task: filters, a list of any length, and the chosen one in full.
-const ROW = 30;
+const ROW = 30, NARROW = "(max-width: 900px)"; // as in page.css
 
 function useSelection(results, state) {
   const part = results.parts.find((p) => p.name === state.part) ?? results.parts[0];
@@ -40,7 +40,14 @@ function Browser({ results, columns, state, change, notes, keys }) {
   const at = Math.max(0, state.id === null ? 0 : found.indexOf(columns.ids.indexOf(state.id)));
   const direct = state.id !== null && at === 0 && columns.ids[found[0]] !== state.id ? columns.ids.indexOf(state.id) : -1; // a link to a sample that the filters leave out
   const [boxesOn, setBoxes] = useState(true);
-  const go = (i) => found.length && change({ id: columns.ids[found[Math.min(Math.max(i, 0), found.length - 1)]] }, true);
+  const pane = useRef();
+  const show = () => state.id !== null && matchMedia(NARROW).matches && pane.current.scrollIntoView(); // there it lies below the list
+  useEffect(show, [state.id]);
+  const go = (i) => {
+    const id = columns.ids[found[Math.min(Math.max(i, 0), found.length - 1)]];
+    if (id === state.id) show();
+    else if (id !== undefined) change({ id }, true);
+  };
   keys.current = { j: () => go(at + 1), k: () => go(at - 1), b: () => setBoxes((on) => !on), z: () => document.querySelector("[data-enlarge]")?.click(), l: () => document.querySelector("a.share")?.click(), "/": () => document.getElementById("search").focus(), v: () => change({ thumbs: !state.thumbs }) };
   const sorts = [["", "stored order"], ["+~id", "id"], ...fields.filter((f) => f.kind === "number" || f.name === "result").flatMap((f) => {
     const name = f.scope === "" ? f.name : columns.cells.length > 1 ? `${f.name} (${columns.cells[Number(f.scope)].label})` : f.name;
@@ -58,7 +65,7 @@ function Browser({ results, columns, state, change, notes, keys }) {
     <div class="browser">
       <${Filters} columns=${columns} fields=${fields} state=${state} change=${change} counts=${counts} />
       ${state.thumbs ? html`<${Thumbnails} columns=${columns} found=${found} at=${at} go=${go} />` : html`<${List} columns=${columns} fields=${fields} found=${found} at=${direct >= 0 ? -1 : at} go=${go} />`}
-      <div class="pane">${chosen === undefined ? html`<p class="note">No sample fits. Take a filter away.</p>` : html`
+      <div class="pane" ref=${pane}>${chosen === undefined ? html`<p class="note">No sample fits. Take a filter away.</p>` : html`
         ${direct >= 0 && html`<p class="note">This sample does not fit the filters.</p>`}
         <${Detail} columns=${columns} at=${chosen} results=${results} notes=${notes} boxesOn=${boxesOn} />`}</div>
     </div>`;
@@ -142,6 +149,12 @@ function useTexts(columns, places) {
   };
 }
 
+// An id that is too long keeps its end, by which it differs from the others.
+function Id({ text }) {
+  const letters = Array.from(text);
+  return html`<span class="id" dir="auto" title=${text}><span>${letters.slice(0, -7).join("")}</span><span>${letters.slice(-7).join("")}</span></span>`;
+}
+
 function List({ columns, fields, found, at, go }) {
   const { box, first, last, onScroll } = useWindow(found.length, ROW);
   const visible = found.slice(first, last), texts = useTexts(columns, visible);
@@ -151,17 +164,19 @@ function List({ columns, fields, found, at, go }) {
     const list = box.current, top = at * ROW;
     if (at < 0) return;
     if (top < list.scrollTop) list.scrollTop = top;
-    if (top + ROW > list.scrollTop + list.clientHeight) list.scrollTop = top + ROW - list.clientHeight;
+    if (top + 2 * ROW > list.scrollTop + list.clientHeight) list.scrollTop = top + 2 * ROW - list.clientHeight; // below the headings
   }, [at, found]);
   const onKey = (e) => {
     const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: 15, PageUp: -15, Home: -Infinity, End: Infinity };
     if (e.key in steps) { e.preventDefault(); go(Math.max(0, Math.min(found.length - 1, at + steps[e.key]))); }
   };
   return html`<div class="list" ref=${box} onScroll=${onScroll} onKeyDown=${onKey} tabindex="0" role="listbox" aria-label="samples" aria-activedescendant=${at >= 0 ? `row-${at}` : null}>
+    <div class="heads" aria-hidden="true"><span class="id">sample</span>${columns.cells.map((cell, c) => html`<span key=${c} class="mark" title=${headline}><${Swatch} i=${c} />${headline ?? ""}</span><span class="text" title=${cell.label}>answer</span>`)}
+      <span class="text">target</span><span class="text question">question</span></div>
     <div style=${{ height: `${found.length * ROW}px`, position: "relative" }} role="presentation">${visible.map((i, k) => {
       const row = first + k, text = texts(i);
       return html`<div key=${i} id=${`row-${row}`} class=${`row ${row === at ? "chosen" : ""}`} role="option" aria-selected=${row === at} aria-posinset=${row + 1} aria-setsize=${found.length} style=${{ top: `${row * ROW}px` }} onClick=${() => go(row)}>
-        <span class="id" dir="auto">${columns.ids[i]}</span>
+        <${Id} text=${columns.ids[i]} />
         ${columns.answers.map((a, c) => {
           const result = RESULTS[results[c].code(i)], score = a.scores[headline]?.[i];
           return html`<span key=${c} class=${`mark ${result.replace(" ", "-")}`}><${Swatch} i=${c} />${result === "error" || result === "not asked" ? result : score === null || score === undefined ? "–" : number(score, 2)}</span>
