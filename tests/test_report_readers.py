@@ -11,6 +11,7 @@ import pytest
 from evalkit.results import write_report
 from evalkit.results.report.live import Live
 from evalkit.results.report.server import Server
+from evalkit.types import Metric
 from tests.on_page import count, opened, until
 from tests.report_data import write_results
 from tests.stored import cell, record
@@ -155,4 +156,42 @@ def test_a_phone_shows_the_sample_of_a_link_and_of_a_tap(browser: Any, file: Pat
     name = page.get_by_role("cell", name="a-model-with-a-long-name").first
     lines = name.evaluate("(cell) => cell.getBoundingClientRect().height / 22")
     assert lines < 5 and page.evaluate("document.documentElement.scrollWidth") <= 392
+    page.close()
+
+
+def test_a_wrong_answers_letters_stand_apart_and_are_explained(page: Any) -> None:
+    page.locator(".legend-of-letters").wait_for()
+    legend = page.locator(".legend-of-letters").inner_text()
+    assert legend == "abc in the target, not in the answer; abc in the answer alone"
+    lacks, adds = (page.locator(f".letters {tag}") for tag in ("del", "ins"))
+    assert (lacks.inner_text(), adds.inner_text()) == ("32", "57")
+    end = lacks.bounding_box()["x"] + lacks.bounding_box()["width"]
+    assert adds.bounding_box()["x"] - end >= 4
+
+
+def test_an_answer_without_a_letter_is_seen_to_be_empty(page: Any) -> None:
+    page.evaluate("location.hash = '#samples?filter=0~result~unparsed'")
+    page.get_by_text("could not be read (unparsed): the answer is empty").wait_for()
+    page.wait_for_selector(".row .text:has-text('(empty)')")
+    assert page.locator(".answer .said").inner_text() == "(empty)"
+
+
+@pytest.mark.parametrize(
+    ("text", "about", "why"),
+    [
+        ("maybe", {"target": "yes"}, "neither yes nor no"),
+        ("E", {"target": 1, "choices": ("a", "b")}, "does not name exactly one of the options"),
+        ("E", {"target": 1, "choices": ("a", "b"), "parsed": "E"}, "“E” is not among the options"),
+        ("there", {"target": [1.0, 2.0, 3.0, 4.0], "metric": "acc@0.5"}, "no box in it"),
+        ("so", {"target": "x", "finish_reason": "length"}, "cut off at the limit of tokens"),
+    ],
+)
+def test_an_unparsed_answer_says_why(
+    browser: Any, tmp_path: Path, text: str, about: dict[str, Any], why: str
+) -> None:
+    metric = Metric(about.get("metric", "accuracy"))
+    cell(tmp_path, [record(0, 0.0, text=text, unparsed=True, **about)], metrics=(metric,))
+    write_report(tmp_path, tmp_path / "page.html")
+    page = opened(browser, (tmp_path / "page.html").as_uri() + "#samples")
+    page.get_by_text(why).wait_for()
     page.close()

@@ -93,10 +93,10 @@ function lettersOf(from, to) {
   return runs;
 }
 
-function Letters({ from, to }) {
+function Letters({ from, to, named }) {
   const runs = useMemo(() => lettersOf(from, to), [from, to]);
-  return html`<div class="said letters" dir="auto">${runs.map(([kind, text], i) => kind === "same" ? html`<span key=${i}>${text}</span>`
-    : kind === "absent" ? html`<del key=${i} title="not in this answer">${text}</del>` : html`<ins key=${i} title="only in this answer">${text}</ins>`)}</div>`;
+  return html`<p class="note legend-of-letters"><del>abc</del> ${named}, not in the answer; <ins>abc</ins> in the answer alone</p><div class="said letters" dir="auto">${runs.map(([kind, text], i) => kind === "same" ? html`<span key=${i}>${text}</span>`
+    : kind === "absent" ? html`<del key=${i} title=${`${named}, not in the answer`}>${text}</del>` : html`<ins key=${i} title="in the answer alone">${text}</ins>`)}</div>`;
 }
 
 // An answer as it is shown: one without a letter would look like one that is missing.
@@ -145,7 +145,7 @@ function Detail({ columns, at, results, notes, boxesOn, wanted }) {
     <h3><span class="swatch" style=${{ background: "var(--truth)" }}></span>Target</h3><${Said} text=${targetText(sample)} />
     ${cells.length > 1 && html`<div class="controls"><${Choice} label="letters compared with" value=${against} onChange=${setAgainst} options=${[["target", "the target"], ["0", cells[0].label], ["none", "nothing"]]} /></div>`}
     <div class="answers">${cells.map((cell, k) => html`<${Answer} key=${cell.doc} k=${k} cell=${cell} answer=${answers[k]} sample=${sample} isBoxTask=${isBoxTask}
-      other=${against === "none" ? null : against === "0" && k > 0 ? answers[0]?.text : nearestTarget(sample, answers[k]?.text ?? "")} />`)}</div>
+      other=${against === "none" ? null : against === "0" && k > 0 ? answers[0]?.text : nearestTarget(sample, answers[k]?.text ?? "")} named=${against === "0" && k > 0 ? "in the first answer" : "in the target"} />`)}</div>
     <${NoteOn} notes=${notes} part=${part} sample=${sample} live=${results.live} />
     <details open=${false}><summary>Metadata</summary><dl>${[["cluster", sample.cluster], ...Object.entries(sample.metadata)].map(([name, value]) => html`<dt key=${name}>${name}</dt><dd dir="auto">${typeof value === "string" ? value : JSON.stringify(value)}</dd>`)}</dl></details>
     ${cells[0]?.command && html`<details><summary>Ask this sample again</summary><pre class="command">${askAgain(cells[0].command, sample.id)}</pre></details>`}
@@ -164,18 +164,29 @@ function askAgain(command, id) {
   return `${command.replace(/ --(limit|seed|sample-id)(=| )\S+/g, "")} --sample-id ${quoted(id)} --fresh --output try`;
 }
 
-function Answer({ k, cell, answer, sample, other, isBoxTask }) {
+// Records hold no reason: what can be seen of the answer, else what its task looks for.
+function whyUnparsed({ text, parsed, finish }, { target, choices }, isBoxTask) {
+  if (!text?.trim()) return "the answer is empty";
+  const cut = finish === "length" ? "; it was cut off at the limit of tokens" : "";
+  const read = typeof parsed === "string" && parsed.trim();
+  if (choices.length) return `${read ? `“${read}” is not among the options` : "it does not name exactly one of the options"}${cut}`;
+  if (isBox(target)) return `${isBoxTask ? "no box" : "no point"} in it that the task's rule can read${cut}`;
+  if (/^(yes|no)$/i.test(target)) return `neither yes nor no in it that the task's rule can read${cut}`;
+  return `no answer in it that the task's rule can read${cut}`;
+}
+
+function Answer({ k, cell, answer, sample, other, named, isBoxTask }) {
   if (!answer) return html`<section><h3><${Swatch} i=${k} />${cell.label}</h3><p class="note">not asked</p></section>`;
   const facts = [
     ...Object.entries(answer.scores ?? {}).map(([name, value]) => [name, number(value, 3)]),
     ...(isBoxTask && isBox(answer.parsed) ? [["IoU with the target", number(iouOf(answer.parsed, sample.target), 3)]] : []),
-    ["read as", answer.unparsed ? "could not be read (unparsed)" : answer.parsed === undefined ? null : Array.isArray(answer.parsed) ? answer.parsed.map((v) => (typeof v === "number" ? number(v) : v)).join(", ") : String(answer.parsed)],
+    ["read as", answer.unparsed ? `could not be read (unparsed): ${whyUnparsed(answer, sample, isBoxTask)}` : answer.parsed === undefined ? null : Array.isArray(answer.parsed) ? answer.parsed.map((v) => (typeof v === "number" ? number(v) : v)).join(", ") : String(answer.parsed)],
     ["finish", answer.finish], ["tokens", answer.tokens && `${answer.tokens[0]} text, ${answer.tokens[1]} visual in; ${answer.tokens[2]} out`],
     ["seconds", answer.seconds], ["prompt", answer.prompt],
   ].filter(([, value]) => value !== null && value !== undefined && value !== "");
   return html`<section class="answer"><h3><${Swatch} i=${k} />${cell.label}</h3>
     ${answer.error ? html`<${Fault}>error${answer.failed_in ? ` in ${answer.failed_in}` : ""}: ${answer.error}</${Fault}>` : null}
-    ${answer.text !== undefined && (typeof other === "string" && other !== answer.text && answer.text.trim() && !answer.error ? html`<${Letters} from=${other} to=${answer.text} />` : html`<${Said} text=${saidText(answer.text)} />`)}
+    ${answer.text !== undefined && (typeof other === "string" && other !== answer.text && answer.text.trim() && !answer.error ? html`<${Letters} from=${other} to=${answer.text} named=${named} />` : html`<${Said} text=${saidText(answer.text)} />`)}
     <dl>${facts.map(([name, value]) => html`<dt key=${name}>${name}</dt><dd dir="auto">${value}</dd>`)}</dl></section>`;
 }
 
