@@ -195,3 +195,27 @@ def test_an_unparsed_answer_says_why(
     page = opened(browser, (tmp_path / "page.html").as_uri() + "#samples")
     page.get_by_text(why).wait_for()
     page.close()
+
+
+def test_times_and_dates_say_what_they_are_of(browser: Any, tmp_path: Path) -> None:
+    both = (Metric("accuracy"), Metric("anls"))
+    for task, seconds in (("quiz:all", 40.0), ("exam:all", 2.5)):
+        records = [record(0, 1.0, scores={"accuracy": 1.0, "anls": 1.0})]
+        cell(tmp_path, records, task=task, metrics=both, seconds=seconds)
+    write_report(tmp_path, tmp_path / "page.html")
+    page = opened(browser, (tmp_path / "page.html").as_uri())
+    assert page.locator(".made").inner_text().startswith("page made by evalkit ")
+    scores = page.get_by_role("region", name="Headline scores")
+    assert scores.locator("tbody td").last.inner_text() == "42.5"
+    page.get_by_text("once on the line of each of its metrics").wait_for()
+    page.close()
+
+
+def test_the_table_of_two_says_what_is_not_right(browser: Any, tmp_path: Path) -> None:
+    for model in ("a", "b"):
+        cell(tmp_path, [record(i, i / 2) for i in range(3)], model=model)
+    write_report(tmp_path, tmp_path / "page.html")
+    page = opened(browser, (tmp_path / "page.html").as_uri() + "#samples")
+    page.get_by_role("combobox", name="beside").select_option(index=1)
+    page.get_by_text("not: partly right, wrong or unparsed").wait_for()
+    page.close()

@@ -30,7 +30,7 @@ function Overview({ results, state, change }) {
       <${Choice} label="difference to" value=${base ? state.base : ""} onChange=${(key) => change({ base: key })}
         options=${[["", "no row"], ...[...rows.values()].map((row) => [row.key, [row.cell.model, row.cell.settings].filter(Boolean).join(", ")])]} />
     </div>
-    <${SortableTable} caption="Headline scores, models by tasks" columns=${["model", ...(several ? ["adapter"] : []), "settings", ...parts.map((part) => `${part.name} ${part.metric?.name ?? ""}`)]}
+    <${SortableTable} caption="Headline scores, models by tasks" columns=${["model", ...(several ? ["adapter"] : []), "settings", ...parts.map((part) => `${part.name} ${part.metric?.name ?? ""}`), "seconds in all"]}
       rows=${[...rows.values()].map((row) => ({
         key: row.key,
         cells: [{ text: row.cell.model }, ...(several ? [{ text: row.cell.adapter }] : []), { text: row.cell.settings },
@@ -39,7 +39,7 @@ function Overview({ results, state, change }) {
             mark: "number",
             node: html`${(row.at[part.doc] ?? []).map((cell) => html`<${ScoreLink} key=${cell.doc} cell=${cell} best=${cell.metrics.length && cell.metrics[0].value === best[part.doc]}
               base=${base && base !== row ? base.at[part.doc]?.[0] : null} part=${part} />`)}`,
-          }))],
+          })), secondsOf(Object.values(row.at).flat())],
       }))} />
     <p class="note">Best of whole cells in bold; under each score its 95 % interval. Every score leads to its samples.
       ${cells.some((c) => c.data === "mini") ? " Mini subsets are small sets drawn by evalkit: their scores are not comparable with those of the official subsets." : ""}</p>
@@ -55,7 +55,13 @@ function Overview({ results, state, change }) {
           { text: cell.unparsed, sort: cell.unparsed, mark: "number", node: cell.unparsed && i === 0 ? html`<a href=${samplesOf(results, cell, [["0", "result", "unparsed"]])}>${cell.unparsed}</a>` : null },
           { text: thousands(cell.tokens[2]), sort: cell.tokens[2], mark: "number" }, { text: number(cell.wall), sort: cell.wall, mark: "number" }, { text: remarks(cell) }],
       })))} />
+    <p class="note">Errors, unparsed answers, tokens and seconds are those of the whole cell, once on the line of each of its metrics.</p>
   </section>`;
+}
+
+function secondsOf(cells) {
+  const seconds = cells.reduce((sum, cell) => sum + cell.wall, 0);
+  return { text: number(seconds), sort: seconds, mark: "number" };
 }
 
 function samplesOf(results, cell, filters = []) {

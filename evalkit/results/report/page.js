@@ -81,7 +81,7 @@ function Page() {
   const View = results.parts.length || state.view === "sweeps" ? views[state.view] : null;
   return html`<a class="skip" href="#main" onClick=${(e) => { e.preventDefault(); document.getElementById("main").focus(); }}>to the content</a>
     <header class="top"><h1>evalkit</h1><nav aria-label="views">${VIEWS.map((view, i) => html`<a key=${view} href=${addressOf({ ...state, view, id: view === "samples" ? state.id : null })} aria-current=${state.view === view ? "page" : null} title=${`key ${i + 1}`}>${TITLES[view]}${view === "notes" && notes.notes.length ? ` (${notes.notes.length})` : ""}</a>`)}</nav>
-      <span class="made">${results.made}</span><button onClick=${() => setDark(!dark)}>${dark ? "light" : "dark"}</button><button onClick=${() => setHelp(!help)} aria-expanded=${help}>keys</button></header>
+      <span class="made">${results.live ? "loaded" : "page made"} by ${results.made}</span><button onClick=${() => setDark(!dark)}>${dark ? "light" : "dark"}</button><button onClick=${() => setHelp(!help)} aria-expanded=${help}>keys</button></header>
     ${help && html`<p class="keys"><kbd>1</kbd> to <kbd>6</kbd> views; samples: <kbd>j</kbd> <kbd>k</kbd> next and previous, <kbd>/</kbd> search, <kbd>v</kbd> thumbnails, <kbd>z</kbd> enlarge, <kbd>b</kbd> boxes on and off, <kbd>l</kbd> copies the link to the sample; <kbd>t</kbd> light or dark, <kbd>?</kbd> this line</p>`}
     <main id="main" tabindex="-1">
       ${error && html`<${Fault}>${error} (the last results are shown)</${Fault}>`}

@@ -114,7 +114,7 @@ function TwoByTwo({ columns, found, fields, state, change }) {
     const wanted = (right) => (right ? "right" : "partly|wrong|unparsed");
     change({ filters: [...others, ["0", "result", wanted(a)], ["1", "result", wanted(b)]], id: null });
   };
-  return html`<table class="two"><caption class="hidden">right and wrong of the first two cells</caption>
+  return html`<table class="two"><caption><span class="hidden">right and wrong of the first two cells; </span>not: partly right, wrong or unparsed</caption>
     <thead><tr><td></td><th scope="col"><${Swatch} i=${1} />right</th><th scope="col"><${Swatch} i=${1} />not</th></tr></thead>
     <tbody>${[true, false].map((a) => html`<tr key=${a}><th scope="row"><${Swatch} i=${0} />${a ? "right" : "not"}</th>${[true, false].map((b) => html`<td key=${b}><button onClick=${() => pick(a, b)} aria-label=${`first ${a ? "right" : "not right"}, second ${b ? "right" : "not right"}`}>${thousands(table[a ? 0 : 1][b ? 0 : 1])}</button></td>`)}</tr>`)}</tbody></table>`;
 }
