@@ -17,12 +17,12 @@ from tests.report_data import write_results
 from tests.stored import cell, record
 
 pytestmark = pytest.mark.browser
-KEEP = "navigator.clipboard.writeText = async (text) => { window.sent = text; }"
+KEEP = "void (navigator.clipboard.writeText = async (text) => { window.sent = text; })"
 SELECTED = (
     "(({value: v, selectionStart: a, selectionEnd: b}) => v.slice(a, b))(document.activeElement)"
 )
 TOP = "document.querySelector('.detail h2')?.getBoundingClientRect().top"
-REFUSE = "navigator.clipboard.writeText = () => Promise.reject(new Error('no'))"
+REFUSE = "void (navigator.clipboard.writeText = () => Promise.reject(new Error('no')))"
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +151,8 @@ def test_a_phone_shows_the_sample_of_a_link_and_of_a_tap(browser: Any, file: Pat
     page.evaluate("scrollTo(0, 0)")
     page.locator(".row").nth(2).click()
     until(page, in_sight)
+    page.get_by_role("button", name="back to the list").click()
+    assert page.locator(".list").bounding_box()["y"] == pytest.approx(0, abs=2)
     page.evaluate("location.hash = '#overview'")
     page.wait_for_selector("a.score")
     name = page.get_by_role("cell", name="a-model-with-a-long-name").first

@@ -65,7 +65,8 @@ function Browser({ results, columns, state, change, notes, keys }) {
     <div class="browser">
       <${Filters} columns=${columns} fields=${fields} state=${state} change=${change} counts=${counts} />
       ${state.thumbs ? html`<${Thumbnails} columns=${columns} found=${found} at=${at} go=${go} />` : html`<${List} columns=${columns} fields=${fields} found=${found} at=${direct >= 0 ? -1 : at} go=${go} />`}
-      <div class="pane" ref=${pane}>${chosen === undefined ? html`<p class="note">No sample fits. Take a filter away.</p>` : html`
+      <div class="pane" ref=${pane}><button class="narrow" onClick=${() => document.querySelector(".list").scrollIntoView()}>back to the list</button>
+        ${chosen === undefined ? html`<p class="note">No sample fits. Take a filter away.</p>` : html`
         ${direct >= 0 && html`<p class="note">This sample does not fit the filters.</p>`}
         <${Detail} columns=${columns} at=${chosen} results=${results} notes=${notes} boxesOn=${boxesOn} />`}</div>
     </div>`;
@@ -88,7 +89,7 @@ function Summary({ columns, found, counts, fields, state, change }) {
   const difference = useMemo(() => (columns.answers.length > 1 ? differenceOf(found, columns, m, 0, 1) : null), [found]);
   return html`<div class="summary">
     <p>${m.name}${howAveraged(m)}: ${scores.map((score, k) => html`<span key=${k} class="mean"><${Swatch} i=${k} /><strong>${number(score?.value)}</strong> <small>${score ? `${interval(score)}, n ${thousands(score.n)}` : "no score"}</small></span>`)}
-      ${difference && html`<span class="mean">difference <strong>${signed(difference.mean * m.scale)}</strong> <small>${interval(difference, m.scale)}, n ${thousands(difference.n)}: ${verdict(difference, m.higher) || "no interval"}</small></span>`}
+      ${difference && html`<span class="mean">difference <strong>${signed(difference.mean * m.scale)}</strong> <small>${[interval(difference, m.scale), `n ${thousands(difference.n)}`, verdict(difference, m.higher)].filter(Boolean).join(", ")}</small></span>`}
       <small class="note intervals">95 % intervals ${whole ? `as in the overview${difference ? "; that of the difference approximate (Student’s t over clusters)" : ""}` : "approximate, over these samples alone (Student’s t over clusters)"}</small></p>
     ${columns.cells.length > 1 && html`<${TwoByTwo} columns=${columns} found=${found} fields=${fields} state=${state} change=${change} />`}</div>`;
 }

@@ -11,12 +11,13 @@ function SampleLink({ address }) {
   const field = useRef();
   useEffect(() => setCame(""), [address]);
   useEffect(() => { field.current?.focus(); field.current?.select(); }, [came]);
+  const byHand = () => { setCame("by hand"); field.current?.select(); };
   const copy = (e) => {
     if (e.button || e.ctrlKey || e.metaKey || e.shiftKey || e.altKey) return;
     e.preventDefault();
-    copied(absolute(address)).then(() => setCame("copied"), () => setCame("by hand"));
+    copied(absolute(address)).then(() => setCame("copied"), byHand);
   };
-  return html`<a href=${address} class="link share" title="copies the link (l)" onClick=${copy}>link to this sample</a>
+  return html`<a href=${address} class="link share" title="copies the link (l)" onClick=${copy} onBlur=${() => setCame((c) => (c === "copied" ? "" : c))}>link to this sample</a>
     <span role="status" class="came">${came === "copied" ? "copied" : came && "copy it from here:"}</span>
     ${came === "by hand" && html`<input ref=${field} class="by-hand" readonly value=${absolute(address)} aria-label="the link" />`}`;
 }
