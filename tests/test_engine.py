@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from evalkit.engine import Budget, Engine, Prompt, decode
 from evalkit.engine.cache import Block, KVCache
-from evalkit.engine.sequence import room
+from evalkit.engine.scheduler import Scheduler
+from evalkit.engine.sequence import Group, RunningSequence, room
 from evalkit.models.qwen2_vl.attention import Segments
 from evalkit.models.qwen2_vl.checkpoint import load
 from evalkit.models.qwen2_vl.fused import compile_parts, fuse
@@ -304,6 +305,20 @@ def test_a_prompt_that_fits_in_no_steps_fails_and_the_others_are_answered(
     assert "out of memory" in str(outputs["1"].error)
     assert [outputs[i].ids for i in ("0", "2")] == [expected[i] for i in ("0", "2")]
     assert engine.budget.pack_tokens == 4096  # as before the one that nothing could be done for
+
+
+def test_giving_one_prompt_up_takes_back_no_other_lesson(model: Qwen2VL) -> None:
+    scheduler = Scheduler(Budget(8, 4096, 1 << 20))
+    groups = [Group([prompt(model, i, "i")]) for i in range(3)]
+    scheduler.start([], lambda p: None)
+    assert scheduler.shrink(groups[:1]) == []  # fits in steps of half the size
+    learnt = scheduler.budget.pack_tokens
+    scheduler.running = [RunningSequence(groups[0].prompts[0], 0.0, [0.0]) for _ in range(8)]
+    assert len(scheduler.shrink([])) == 4  # a decoding step did not fit: half of the rows
+    while not (outputs := scheduler.shrink(groups[1:2])):
+        pass
+    assert "out of memory" in str(outputs[0].error)
+    assert scheduler.budget == Budget(4, learnt, 1 << 20)
 
 
 def test_a_long_prompt_beside_short_ones_takes_no_room_for_them(

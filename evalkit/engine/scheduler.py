@@ -101,7 +101,8 @@ class Scheduler:
         """Begins anew with these prompts; what waited or ran is forgotten."""
         self.waiting = Waiting(prompts, why_invalid)
         self.running: list[RunningSequence] = []
-        self.whole: Budget | None = None  # before a prompt that is alone did not fit
+        # the prompt that is being tried in shorter steps, and the pack's size before it
+        self.tried: tuple[str, int] | None = None
 
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
@@ -181,15 +182,17 @@ class Scheduler:
             self.budget = replace(self.budget, rows=max(kept, 1))
             return failed
         tokens = sum(p.ranked_tokens for p in prompts)
-        alone = len(prompts) == 1
-        if not alone or (self.budget.pack_tokens > SHORTEST_STEP and not prompts[0].choices):
-            self.whole = (self.whole or self.budget) if alone else None
+        first, alone = prompts[0], len(prompts) == 1
+        if not alone or (self.budget.pack_tokens > SHORTEST_STEP and not first.choices):
+            if alone and (self.tried is None or self.tried[0] != first.id):
+                self.tried = first.id, self.budget.pack_tokens
             self.waiting.put_back(prompts)
             self.budget = self.budget.halved(tokens)
             return []
-        self.budget, self.whole = self.whole or self.budget, None
+        if self.tried is not None and self.tried[0] == first.id:
+            self.budget = replace(self.budget, pack_tokens=self.tried[1])
         error = (
             f"out of memory: a prompt of {tokens} tokens does not fit; give it fewer or smaller "
             "images or frames"
         )
-        return [Output(prompts[0].id, error=error)]
+        return [Output(first.id, error=error)]
