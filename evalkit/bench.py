@@ -91,8 +91,13 @@ def _page(family: Bench, rng: np.random.Generator, height: int, width: int, key:
 
 def _clip(family: Bench, rng: np.random.Generator, height: int, width: int, key: int) -> Visual:
     small = rng.integers(0, 256, (FRAMES, height // 28, width // 28, 3), dtype=np.uint8)
-    processor = family.processor()
-    patches, media = processor.video_patches(small.repeat(28, axis=1).repeat(28, axis=2), None)
+    processor, bounds = family.processor(), Limits(min_pixels=1)
+    # resized, since families differ in the sizes of patches
+    frames = [
+        processor.resize_frame(f.repeat(28, axis=0).repeat(28, axis=1), FRAMES, bounds)
+        for f in small
+    ]
+    patches, media = processor.video_patches(np.stack(frames), None)
     return Visual(patches, media, key, processor.normalise)
 
 

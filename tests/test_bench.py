@@ -84,8 +84,10 @@ def test_a_released_size_is_measured_with_random_weights(
 def test_later_generations_are_measured_with_equal_answers(
     tmp_path: Path, generation: ModuleType
 ) -> None:
-    page = bench(str(generation.tiny(tmp_path)), Load("documents", 2), "float32", "cpu", 1, [2])
+    model = str(generation.tiny(tmp_path))
+    page = bench(model, Load("documents", 2), "float32", "cpu", 1, [2])
     assert page.count("| 2 of 2 |") == 2
+    assert "| 1 of 1 |" in bench(model, Load("video", 1), "float32", "cpu", 1, [])
 
 
 def test_bf16_is_measured_beside_fp32_with_answers_compared(tiny: str) -> None:
