@@ -2,9 +2,10 @@
 
 Data: `Lin-Chen/MMStar` on the hub (val, 1,500 questions, 250 of each of six categories). Columns:
 index, question (options inside: ``Options: A: ..., B: ...``), answer, category, l2_category, image.
-Licence: see its card. Paper: Chen et al., "Are We on the Right Way for Evaluating Large
-Vision-Language Models?" (NeurIPS 2024). Metric: accuracy, the mean of the six categories; chance is
-25 %. Prompt: VLMEvalKit's for Qwen2-VL, whose table has the options in columns.
+Licence: not stated, neither by its card nor by its repository (github.com/MMStar-Benchmark/MMStar).
+Paper: Chen et al., "Are We on the Right Way for Evaluating Large Vision-Language Models?" (NeurIPS
+2024). Metric: accuracy, the mean of the six categories; chance is 25 %. Prompt: VLMEvalKit's for
+Qwen2-VL, whose table has the options in columns.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Data: `lmms-lab/MMT-Benchmark` on the hub (val, 3,127 questions; test, answers hidden), and
 `lmms-lab/MMT_MI-Benchmark` with several pictures a question (``val_mi``). Columns: index, question,
-A to I, answer, category, l2-category, split, image. Licence: see its card. Paper: Ying et
+A to I, answer, category, l2-category, split, image. Licence: CC BY 4.0 by the card of the authors'
+release (`OpenGVLab/MMT-Bench`); their older upload (`Kaining/MMT-Bench`) says MIT. Paper: Ying et
 al., "MMT-Bench" (ICML 2024). Metrics: accuracy over questions, and the mean of the subtasks'.
 Prompt: VLMEvalKit's for Qwen2-VL.
 """
