@@ -142,7 +142,10 @@ class Looker(Adder):
 ANSWERS: dict[str, str] = {}
 
 
-def test_the_leaderboard_says_how_much_needs_the_picture(tmp_path: Path) -> None:
+def test_the_leaderboard_says_how_much_needs_the_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Looker, "blind", {"see": 0}, raising=False)
     task = load_task("docvqa")
     ANSWERS.update((s.id, s.target[0]) for s in read_samples(task) if isinstance(s, Sample))
     some = Selection(first=(0, 6))
@@ -150,7 +153,8 @@ def test_the_leaderboard_says_how_much_needs_the_picture(tmp_path: Path) -> None
         cell = Cell.make(task, Looker("l"), "looker", tmp_path, control=control)
         outcome = run_cell(cell, some, progress=False)
         assert outcome.results.errors == 0
-    board = Leaderboard.of(tmp_path)
+        board = Leaderboard.of(tmp_path)
+        assert any("no vision baseline" in n for n in board.notes()) == (not control)
     ((task_, _, metric, score, control, under, needs, *_),) = board.control_rows()
     assert (task_, metric, control) == ("docvqa:mini", "anls", "blind")
     assert (score, needs) == ("100.0", f"+{100 - float(under):.1f}")

@@ -208,12 +208,13 @@ def test_no_bold_goes_to_a_part_of_the_samples(tmp_path: Path) -> None:
     assert part[9] == "3 (partial: 1 to 4; do not quote)"
 
 
-def test_a_missing_baseline_without_vision_is_asked_for_as_the_adapter_says(
+def test_a_missing_baseline_without_vision_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Adder, "blind", {"see": 0}, raising=False)
     run(tmp_path)
-    assert any("run with --switch see=0" in note for note in Leaderboard.of(tmp_path).notes())
+    advice = "run with --control blind (or --switch see=0)"
+    assert any(advice in note for note in Leaderboard.of(tmp_path).notes())
     run(tmp_path, wrong=3)
     blind = cells_in(tmp_path)[0]
     blind.write_results(replace(blind.results, switches={"see": 0}))

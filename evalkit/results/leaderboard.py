@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -240,15 +240,11 @@ class Leaderboard:
         return out + [f"left out: {why}" for why in self.damaged]
 
     def _without_baseline(self) -> list[str]:
-        """How to run the no-vision baselines that are missing, by the settings with which each
-        adapter says that its model sees nothing.
+        """How to run the no-vision baselines that are missing: under a control, or by the settings
+        with which an adapter says that its model sees nothing.
         """
         missing: dict[tuple[str, str, tuple[tuple[str, Any], ...]], list[str]] = {}
-        baselines = {
-            (e.cell.task, e.model)
-            for e in self.entries
-            if (blind := e.cell.run.blind) and _includes(e.cell.results.switches, blind)
-        }
+        baselines = {(e.cell.task, e.model) for e in self.entries if _sees_nothing(e.cell)}
         for e in self.entries:
             if e.cell.run.blind and (e.cell.task, e.model) not in baselines:
                 key = (e.model, e.cell.adapter, tuple(e.cell.run.blind.items()))
@@ -257,7 +253,7 @@ class Leaderboard:
                     missing[key].append(e.cell.task)
         return [
             f"no vision baseline of {model} ({adapter}) on {', '.join(sorted(tasks))}: run with "
-            + " ".join(f"--switch {k}={v}" for k, v in blind)
+            f"--control blind (or {' '.join(f'--switch {k}={v}' for k, v in blind)})"
             for (model, adapter, blind), tasks in missing.items()
         ]
 
@@ -334,8 +330,11 @@ def _preferred(one: Entry, other: Entry) -> bool:
     )
 
 
-def _includes(switches: Mapping[str, Any], blind: Mapping[str, Any]) -> bool:
-    return all(k in switches and switches[k] == v for k, v in blind.items())
+def _sees_nothing(cell: CellFolder) -> bool:
+    if cell.run.identity.control in ("blind", "text-only"):
+        return True
+    blind, switches = cell.run.blind, cell.results.switches
+    return bool(blind) and all(k in switches and switches[k] == v for k, v in blind.items())
 
 
 def write_leaderboard(output: Path = Path("results")) -> tuple[Path, Path]:
