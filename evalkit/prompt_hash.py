@@ -31,9 +31,9 @@ def prompt_hash(sample: Sample) -> str:
     return _prompt_digest([[m.role, *map(part_of, m.content)] for m in sample.messages])
 
 
-def is_text_alone(record: Record) -> bool:
-    """Whether a sample is known to have been asked by its question alone, nothing being shown."""
-    return record.prompt == _prompt_digest([["user", record.question]])
+def is_text_alone(prompt: str, question: str) -> bool:
+    """Whether a record's prompt is known to have been its question alone, nothing being shown."""
+    return prompt == _prompt_digest([["user", question]])
 
 
 def _prompt_digest(parts: list[list[object]]) -> str:

@@ -8,6 +8,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from evalkit.cli import main
+from evalkit.columns import Columns
 from evalkit.errors import UsageError
 from evalkit.results import take_inventory, write_report
 from evalkit.results.report import media
@@ -70,6 +72,46 @@ def test_columns_say_the_same_as_the_answers(tmp_path: Path) -> None:
     assert [lang["names"][c] for c in lang["codes"]] == [
         s["metadata"]["lang"] for s in holds["p0-samples-0"]["samples"]
     ]
+
+
+def test_cells_of_different_samples_keep_each_in_its_place(tmp_path: Path) -> None:
+    lost = {"error": "lost: no picture", "scores": {}, "failed_in": "row"}
+    asked = {
+        "a": [record(0, 1.0), record(1, 0.0, **lost), record(2, 0.0)],
+        "b": [record(2, 1.0), record(1, 1.0, question="Which?"), record(5, 0.0, text=None, **lost)],
+    }
+    for model, records in asked.items():
+        cell(tmp_path, records, model=model)
+    write_report(tmp_path, tmp_path / "page.html")
+    holds = contents(tmp_path / "page.html")
+    assert holds["p0"]["ids"] == ["0", "1", "2", "5"]
+    # of a sample that one cell lost with its row, another one tells
+    assert holds["p0-samples-0"]["samples"][1]["question"] == "Which?"
+    assert [c["scores"]["accuracy"] for c in (holds["c0"], holds["c1"])] == [
+        [1.0, None, 0.0, None],
+        [None, 1.0, 1.0, None],
+    ]
+    assert [a and a.get("text") for a in answers(holds, 1)] == [None, "x", "x", None]
+    assert [a and a.get("error") for a in answers(holds, 0)] == [
+        None,
+        "lost: no picture",
+        None,
+        None,
+    ]
+    assert holds["c1"]["error"] == {"names": ["lost"], "codes": [-1, -1, -1, 0]}
+
+
+def test_a_large_result_is_shown_without_an_object_a_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = [record(i, i % 2, metadata={"width": 9, "height": 9}) for i in range(300)]
+    made = cell(tmp_path, records)
+    made.columns()
+    monkeypatch.setattr(Columns, "records", lambda _: pytest.fail("made records"))
+    write_report(tmp_path, tmp_path / "page.html")
+    holds = contents(tmp_path / "page.html")
+    assert holds["c0"]["scores"]["accuracy"][:4] == [0, 1, 0, 1]
+    assert holds["p0"]["fields"]["image_area"]["names"] == ["under 10^4 pixels"]
 
 
 def test_what_others_wrote_never_becomes_markup(tmp_path: Path) -> None:
@@ -165,8 +207,13 @@ def test_data_are_read_from_where_the_run_had_them(tmp_path: Path) -> None:
     seen: list[Path | None] = []
     for i, stored in enumerate(take_inventory(output).cells):
         stored.write_run(replace(stored.run, data_path=f"/data/{i}"))
+
+    def read(_: Any, data: Path | None) -> Iterator[Sample]:
+        seen.append(data)
+        return iter(())
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(media, "read_samples", lambda _, data: seen.append(data) or iter(()))
+        patch.setattr(media, "read_samples", read)
         write_report(output, tmp_path / "page.html")
         write_report(output, tmp_path / "page.html", data={"boxes:all": Path("/elsewhere")})
     assert seen == [Path("/data/0"), Path("/elsewhere")]

@@ -45,16 +45,19 @@ def value_of(record: Record, field: str) -> str | None:
     """A record's value of a metadata field in words, or of a derived one (DERIVED); None when it
     has none.
     """
-    if field in DERIVED:
-        return DERIVED[field](record)
-    return _words(record.metadata.get(field))
+    if field not in DERIVED:
+        return _words(record.metadata.get(field))
+    target = record.target if "iou" in record.scores else None
+    return DERIVED[field](record.metadata, target, record.tokens.vision_in)
 
 
 def values_of(columns: Columns, field: str) -> list[str | None]:
     """``value_of`` each record."""
-    if field in DERIVED:
-        return [DERIVED[field](r) for r in columns.records().values()]
-    return [_words(metadata.get(field)) for metadata in columns["metadata"]]
+    if field not in DERIVED:
+        return [_words(metadata.get(field)) for metadata in columns["metadata"]]
+    scored = zip(columns["target"], columns.score("iou"))
+    targets = [None if iou is None else target for target, iou in scored]
+    return list(map(DERIVED[field], columns["metadata"], targets, columns["tokens_vision_in"]))
 
 
 def _words(value: Any) -> str | None:
@@ -70,43 +73,41 @@ def _class(value: float, classes: Classes) -> str:
     return classes[-1][1]  # infinite, or no number
 
 
-def _sides(record: Record) -> tuple[float, float] | None:
-    width, height = record.metadata.get("width"), record.metadata.get("height")
+def _sides(metadata: Mapping[str, Any]) -> tuple[float, float] | None:
+    width, height = metadata.get("width"), metadata.get("height")
     if not (isinstance(width, int | float) and isinstance(height, int | float)):
         return None
     return (width, height) if width > 0 and height > 0 else None
 
 
-def _object_size(record: Record) -> str | None:
-    box = record.target
-    if "iou" not in record.scores or not isinstance(box, list) or len(box) != 4:
-        return None
-    if (sides := _sides(record)) is None:
+def _object_size(metadata: Mapping[str, Any], box: Any, visual: int) -> str | None:
+    if not isinstance(box, list) or len(box) != 4 or (sides := _sides(metadata)) is None:
         return None
     return _class((box[2] - box[0]) * (box[3] - box[1]) / (sides[0] * sides[1]), OBJECT_SIZES)
 
 
-def _image_area(record: Record) -> str | None:
-    sides = _sides(record)
+def _image_area(metadata: Mapping[str, Any], box: Any, visual: int) -> str | None:
+    sides = _sides(metadata)
     return _class(sides[0] * sides[1], IMAGE_AREAS) if sides else None
 
 
-def _aspect(record: Record) -> str | None:
-    sides = _sides(record)
+def _aspect(metadata: Mapping[str, Any], box: Any, visual: int) -> str | None:
+    sides = _sides(metadata)
     return _class(sides[0] / sides[1], ASPECTS) if sides else None
 
 
-def _visual_tokens(record: Record) -> str | None:
-    return _class(record.tokens.vision_in, VISUAL_TOKENS)
+def _visual_tokens(metadata: Mapping[str, Any], box: Any, visual: int) -> str | None:
+    return _class(visual, VISUAL_TOKENS)
 
 
-DERIVED: Mapping[str, Callable[[Record], str | None]] = {
+DERIVED: Mapping[str, Callable[[Mapping[str, Any], Any, int], str | None]] = {
     "object_size": _object_size,
     "image_area": _image_area,
     "aspect": _aspect,
     "visual_tokens": _visual_tokens,
 }
-"""Fields that follow from a record: the target box's share of the image, the image's area and width
+"""Fields that follow from a record's metadata, its target where that is a box (it has an IoU), and
+its visual tokens: the target box's share of the image, the image's area and width
 to height, the tokens it took (for clips, which all have one size in a data set, their length)."""
 ORDER = {
     name: i

@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.metadata import version
 from math import exp, isfinite
+from pathlib import Path
 from typing import Any
 
+from evalkit.columns import Columns
 from evalkit.errors import DataError
 from evalkit.media import Times
-from evalkit.results.breakdown import DERIVED, in_order, value_of
+from evalkit.results.breakdown import DERIVED, in_order, values_of
 from evalkit.results.cells import (
     Inventory,
     arm,
@@ -33,7 +35,7 @@ from evalkit.results.cells import (
     partial_text,
 )
 from evalkit.safe_text import mask
-from evalkit.store import CellFolder, MetricResult, Record
+from evalkit.store import CellFolder, MetricResult
 
 SCHEMA_VERSION = 4
 CHUNK = 500
@@ -59,14 +61,14 @@ class CellView:
     """When its journal was last written, in seconds since 1970."""
 
     @cached_property
-    def records(self) -> Mapping[str, Record]:
-        return self.folder.records()
+    def columns(self) -> Columns:
+        return self.folder.columns()
 
     @classmethod
-    def of(cls, folder: CellFolder, records: Mapping[str, Record], ended: bool) -> CellView:
+    def of(cls, folder: CellFolder, columns: Columns) -> CellView:
         """With a journal that was read."""
-        view = cls(folder, ended=ended)
-        view.records = records
+        view = cls(folder, ended=columns.ended)
+        view.columns = columns
         return view
 
 
@@ -84,22 +86,49 @@ class Part:
     """Ids of samples whose places are known already."""
 
     @cached_property
-    def known(self) -> dict[str, Record]:
+    def known(self) -> Columns:
         """One record of each sample, in the order of their places: the page knows samples by these.
         New samples come after those of ``places``.
         """
-        found: dict[str, Record] = {}
-        for cell in self.cells:
-            for id, record in cell.records.items():
-                if id not in found or found[id].failed_in == "row":
-                    found[id] = record
-        return {id: found[id] for id in self.places if id in found} | found
+        all_columns = [c.columns for c in self.cells]
+        first, *others = all_columns
+        if (
+            all(c["id"] == first["id"] for c in others)
+            and "row" not in first["failed_in"]
+            and list(self.places) == first["id"][: len(self.places)]
+        ):
+            return first
+        found: dict[str, tuple[int, int]] = {}
+        for k, columns in enumerate(all_columns):
+            for row, (id, failed_in) in enumerate(zip(columns["id"], columns["failed_in"])):
+                if id not in found or (failed_in != "row" and self._lost(found[id])):
+                    found[id] = k, row
+        placed = {id: found[id] for id in self.places if id in found} | found
+        return Gathered(all_columns, list(placed.values()))
+
+    def _lost(self, at: tuple[int, int]) -> bool:
+        """Whether a record (of a cell, at a row) says no more of its sample than that it failed."""
+        cell, row = at
+        return bool(self.cells[cell].columns["failed_in"][row] == "row")
+
+    @cached_property
+    def rows(self) -> Mapping[Path, Sequence[int | None]]:
+        """By the cell's folder, and then by place: in which row of its columns a sample is; None
+        where it was not asked.
+        """
+        return {c.folder.path: self._rows(c.columns["id"]) for c in self.cells}
+
+    def _rows(self, ids: list[str]) -> Sequence[int | None]:
+        if ids == self.known["id"]:
+            return range(len(ids))
+        row_of = {id: row for row, id in enumerate(ids)}
+        return [row_of.get(id) for id in self.known["id"]]
 
     @property
     def count(self) -> int:
         """Samples, as far as is known without reading a journal."""
-        if "known" in vars(self) or all("records" in vars(c) for c in self.cells):
-            return len(self.known)
+        if "known" in vars(self) or all("columns" in vars(c) for c in self.cells):
+            return self.known.rows
         return max(c.folder.results.n_total for c in self.cells)
 
     @property
@@ -107,10 +136,30 @@ class Part:
         """The headline; None where no cell has a score."""
         return next((m[0] for c in self.cells if (m := c.folder.results.metrics)), None)
 
-    def frames(self, id: str) -> tuple[Times, ...]:
+    def frames(self, place: int) -> tuple[Times, ...]:
         """When the frames of a sample's clips stood that the first model with such was shown."""
-        found = (c.records[id].frames for c in self.cells if id in c.records)
-        return next(filter(None, found), ())
+        rows = ((c.columns["frames"], self.rows[c.folder.path][place]) for c in self.cells)
+        found = (frames[row] for frames, row in rows if row is not None)
+        return tuple(map(tuple, next(filter(None, found), ())))
+
+
+class Gathered(Columns):
+    """Records of several cells: row by row from one of them."""
+
+    def __init__(self, cells: Sequence[Columns], rows: Sequence[tuple[int, int]]) -> None:
+        super().__init__(len(rows), {})
+        self._cells, self._rows = cells, rows
+
+    def __getitem__(self, name: str) -> list[Any]:
+        if name not in self._columns:
+            self._columns[name] = self._gathered([c[name] for c in self._cells])
+        return super().__getitem__(name)
+
+    def score(self, metric: str) -> list[float | None]:
+        return self._gathered([c.score(metric) for c in self._cells])
+
+    def _gathered(self, columns: Sequence[list[Any]]) -> list[Any]:
+        return [columns[cell][row] for cell, row in self._rows]
 
 
 def parts_of(cells: Iterable[CellView]) -> list[Part]:
@@ -145,7 +194,7 @@ def read_all(inventory: Inventory) -> tuple[list[Part], list[str]]:
             continue
         if columns.faults:
             faults.append(f"{folder.journal_path}: {columns.faults} damaged lines")
-        views.append(CellView.of(folder, columns.records(), columns.ended))
+        views.append(CellView.of(folder, columns))
     parts = parts_of(views)
     for i, part in enumerate(parts):
         part.doc = f"p{i}"
@@ -218,7 +267,7 @@ def _cell(cell: CellView, part: Part, label: str, model: str, live: bool) -> dic
 
 
 def _error_kinds(cell: CellView) -> Counter[str]:
-    return Counter(error_kind(r.error) for r in cell.records.values() if r.error is not None)
+    return Counter(map(error_kind, filter(None, cell.columns["error"])))
 
 
 def _metric(metric: MetricResult | None) -> dict[str, Any] | None:
@@ -246,99 +295,111 @@ def _range(part: Part) -> tuple[float, float]:
     if part.metric is None:
         return 0.0, 1.0
     name = part.metric.metric
-    values = [r.scores[name] for c in part.cells for r in c.records.values() if name in r.scores]
+    values = {v for c in part.cells for v in c.columns.score(name) if v is not None}
     inside = all(0 <= v <= 1 for v in values)
     low, high = (0.0, 1.0) if inside else (min(values), max(values))
     return (low, high) if part.metric.higher_is_better else (high, low)
 
 
+@lru_cache(maxsize=4096)
 def error_kind(error: str) -> str:
     """An error's first words, by which errors are counted: up to a colon that names its class."""
-    head, colon, _ = mask(error).partition(": ")
-    return (head if colon and " " not in head.strip() else error.split("\n")[0])[:60]
+    masked = mask(error)
+    head, colon, _ = masked.partition(": ")
+    return (head if colon and " " not in head.strip() else masked.split("\n")[0])[:60]
 
 
 def part_index(part: Part) -> dict[str, Any]:
     """Columns of a part's samples, by place: ids, clusters, and metadata to filter by."""
-    records = list(part.known.values())
-    keys = dict.fromkeys(k for r in records for k in r.metadata)
-    numbers = {key: scale for key in keys if (scale := _numbers(records, key))}
-    others = [key for key in keys if key not in numbers]
-    fields = {key: _classes([value_of(r, key) for r in records]) for key in others}
-    fields |= {
-        key: column
-        for key in DERIVED
-        if key not in fields and (column := _classes([value_of(r, key) for r in records]))
-    }
-    if targets := _classes([r.target if isinstance(r.target, str) else None for r in records], 30):
-        fields["target"] = targets
-    clusters: dict[str, int] = {}
+    known, metric = part.known, part.metric
+    metadata, targets = known["metadata"], known["target"]
+    keys = dict.fromkeys(key for m in metadata for key in m)
+    numbers = {key: scale for key in keys if (scale := _numbers([m.get(key) for m in metadata]))}
+    named = dict.fromkeys((*(key for key in keys if key not in numbers), *DERIVED))
+    fields = {key: _classes(values_of(known, key)) for key in named}
+    if classes := _classes([t if isinstance(t, str) else None for t in targets], 30):
+        fields["target"] = classes
+    units = metric.units if metric else ()
     return {
         "schema_version": SCHEMA_VERSION,
-        "ids": [r.id for r in records],
-        "clusters": [clusters.setdefault(r.cluster, len(clusters)) for r in records],
+        "ids": known["id"],
+        "clusters": _codes(known["cluster"]),
         "range": _range(part),
-        "fields": {k: column for k, column in fields.items() if column},
+        "fields": {key: column for key, column in fields.items() if column},
         "numbers": numbers,
-        "group": _codes(records, part.metric.group) if part.metric and part.metric.group else None,
-        "units": {key: _codes(records, key) for key in (part.metric.units if part.metric else ())},
+        "group": _whose(metadata, metric.group) if metric and metric.group else None,
+        "units": {key: _whose(metadata, key) for key in units},
     }
 
 
-def _codes(records: Sequence[Record], key: str) -> list[int]:
-    """A metadata field as numbers, equal ones for equal values; -1 where a sample has none."""
+def _codes(values: Iterable[Any]) -> list[int]:
+    """Equal numbers for equal values."""
+    seen: dict[Any, int] = {}
+    return [seen.setdefault(v, len(seen)) for v in values]
+
+
+def _whose(metadata: Iterable[Mapping[str, Any]], key: str) -> list[int]:
+    """Equal numbers for equal values of a metadata field; -1 where a sample has none."""
     seen: dict[str, int] = {}
-    return [
-        seen.setdefault(str(r.metadata[key]), len(seen)) if key in r.metadata else -1
-        for r in records
-    ]
+    return [seen.setdefault(str(m[key]), len(seen)) if key in m else -1 for m in metadata]
 
 
-def _numbers(records: Sequence[Record], key: str) -> list[float | None] | None:
-    """A metadata field as a column of numbers; None when it holds anything else, or so few that
-    each is a class of its own.
+def _numbers(values: list[Any]) -> list[float | None] | None:
+    """The values of a metadata field, if they are numbers; None when there is anything else, or so
+    few different ones that each is a class of its own.
     """
-    values = [r.metadata.get(key) for r in records]
     there = [v for v in values if v is not None]
-    if not all(type(v) in (int, float) and isfinite(v) for v in there):
+    if not {int, float}.issuperset(map(type, there)) or not all(map(isfinite, there)):
         return None
     return values if len(set(there)) > MOST_OWN_CLASSES else None
 
 
 def cell_index(part: Part, cell: CellView) -> dict[str, Any]:
     """Columns of a cell's answers, by the samples' places in its part; null where it has none."""
-    records = [cell.records.get(id) for id in part.known]
-    names = dict.fromkeys(name for r in cell.records.values() for name in r.scores)
+    rows, columns = part.rows[cell.folder.path], cell.columns
+    errors, parsed, texts = columns["error"], columns["parsed"], columns["text"]
 
-    def column(value: Callable[[Record], Any]) -> list[Any]:
-        return [None if r is None else value(r) for r in records]
+    def by_place(column: list[Any]) -> list[Any]:
+        return column if rows == range(len(column)) else _chosen(column, rows)
+
+    confidence = None
+    if any(columns["logprobs"]):
+        confidence = by_place(list(map(_confidence, columns["logprobs"])))
+
+    def classes(column: list[str | None]) -> dict[str, Any] | None:
+        return _classes(by_place(column), 0)
 
     return {
         "schema_version": SCHEMA_VERSION,
-        "scores": {name: column(lambda r, n=name: r.scores.get(n)) for name in names},  # type: ignore[misc]
-        "unparsed": column(lambda r: int(r.unparsed)),
-        "error": _classes(column(lambda r: None if r.error is None else error_kind(r.error)), 0),
-        "failed in": _classes(column(lambda r: r.failed_in), 0),
-        "finish": _classes(column(lambda r: r.finish_reason), 0),
-        "tokens": column(lambda r: r.tokens.out),
-        "visual": column(lambda r: r.tokens.vision_in),
-        "seconds": column(lambda r: r.seconds),
+        "scores": {name: by_place(columns.score(name)) for name in columns.metrics},
+        "unparsed": by_place(list(map(int, columns["unparsed"]))),
+        "error": classes([None if e is None else error_kind(e) for e in errors]),
+        "failed in": classes(columns["failed_in"]),
+        "finish": classes(columns["finish_reason"]),
+        "tokens": by_place(columns["tokens_out"]),
+        "visual": by_place(columns["tokens_vision_in"]),
+        "seconds": by_place(columns["seconds"]),
         # Equal numbers: equal readings, to find what all models say against the label.
-        "reading": column(lambda r: None if r.error else zlib.crc32(repr(_reading(r)).encode())),
-        "confidence": column(_confidence) if any(r and r.logprobs for r in records) else None,
+        "reading": by_place(list(map(_reading, errors, parsed, texts))),
+        "confidence": confidence,
     }
 
 
-def _reading(record: Record) -> Any:
-    return record.text if record.parsed is None else record.parsed
+def _chosen(column: list[Any], rows: Iterable[int | None]) -> list[Any]:
+    return [None if row is None else column[row] for row in rows]
 
 
-def _confidence(record: Record) -> float | None:
+def _reading(error: str | None, parsed: Any, text: str | None) -> int | None:
+    """A checksum of what the task read."""
+    return None if error else zlib.crc32(repr(text if parsed is None else parsed).encode())
+
+
+def _confidence(logprobs: Sequence[float]) -> float | None:
     """The probability of the choice that was taken among all choices."""
-    if not record.logprobs:
+    if not logprobs:
         return None
-    top = max(record.logprobs)
-    return round(1 / sum(exp(p - top) for p in record.logprobs), 4)
+    top = max(logprobs)
+    return round(1 / sum(exp(p - top) for p in logprobs), 4)
 
 
 def _classes(values: Sequence[str | None], most: int = MOST_CLASSES) -> dict[str, Any] | None:
@@ -358,54 +419,46 @@ def sample_chunk(
 ) -> dict[str, Any]:
     """Texts of a part's samples. ``shown``: the pictures of each id; None leaves them to a server
     that is asked for each."""
-    records = list(part.known.values())[number * CHUNK : (number + 1) * CHUNK]
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "samples": [
-            {
-                "id": r.id,
-                "cluster": r.cluster,
-                "target": r.target,
-                "choices": list(r.choices),
-                "metadata": dict(r.metadata),
-                "question": r.question,
-                "media": None if shown is None else list(shown.get(r.id, ())),
-            }
-            for r in records
-        ],
-    }
+    known, first = part.known, number * CHUNK
+    names = ("id", "cluster", "target", "choices", "metadata", "question")
+    rows = zip(*(known[name][first : first + CHUNK] for name in names))
+    samples = [dict(zip(names, row)) for row in rows]
+    for sample in samples:
+        sample["media"] = None if shown is None else list(shown.get(sample["id"], ()))
+    return {"schema_version": SCHEMA_VERSION, "samples": samples}
 
 
 def answer_chunk(part: Part, cell: CellView, number: int) -> dict[str, Any]:
     """Texts of a cell's answers, by place; null where it has none."""
-    ids = list(part.known)[number * CHUNK : (number + 1) * CHUNK]
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "answers": [_answer(cell.records.get(i)) for i in ids],
-    }
+    rows = part.rows[cell.folder.path][number * CHUNK : (number + 1) * CHUNK]
+    answers = [None if row is None else _answer(cell.columns, row) for row in rows]
+    return {"schema_version": SCHEMA_VERSION, "answers": answers}
 
 
-def _answer(record: Record | None) -> dict[str, Any] | None:
+def _answer(columns: Columns, row: int) -> dict[str, Any]:
     """An answer; what has nothing to say is left out."""
-    if record is None:
-        return None
+
+    def told(name: str) -> Any:
+        return columns[name][row]
+
+    scores = {name: columns.score(name)[row] for name in columns.metrics}
     fields = {
-        "text": record.text,
-        "scores": dict(record.scores) or None,
-        "parsed": record.parsed,
-        "unparsed": record.unparsed or None,
-        "error": record.error and mask(record.error),
-        "failed_in": record.failed_in,
-        "finish": record.finish_reason,
-        "tokens": [record.tokens.text_in, record.tokens.vision_in, record.tokens.out],
-        "seconds": record.seconds,
-        "logprobs": list(record.logprobs) or None,
-        "frames": list(map(list, record.frames)) or None,
-        "prompt": record.prompt or None,
+        "text": told("text"),
+        "scores": {name: value for name, value in scores.items() if value is not None} or None,
+        "parsed": told("parsed"),
+        "unparsed": told("unparsed") or None,
+        "error": told("error") and mask(told("error")),
+        "failed_in": told("failed_in"),
+        "finish": told("finish_reason"),
+        "tokens": [told(f"tokens_{name}") for name in ("text_in", "vision_in", "out")],
+        "seconds": told("seconds"),
+        "logprobs": told("logprobs") or None,
+        "frames": told("frames") or None,
+        "prompt": told("prompt") or None,
     }
     return {k: v for k, v in fields.items() if v is not None}
 
 
 def chunks(part: Part) -> range:
     """Numbers of a part's documents of texts."""
-    return range((len(part.known) + CHUNK - 1) // CHUNK)
+    return range((part.known.rows + CHUNK - 1) // CHUNK)

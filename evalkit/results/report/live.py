@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit import journal
+from evalkit.columns import Columns
 from evalkit.errors import DataError, EvalkitError, UsageError, reason
 from evalkit.journal import Contents, uncollected
 from evalkit.media import Times, preview
@@ -115,8 +116,7 @@ class Live:
         """
         with self.lock:
             found = {p.doc: p for p in self.parts}[part]
-            id = list(found.known)[place]
-            return self.media.find(found, id), found.frames(id)
+            return self.media.find(found, found.known["id"][place]), found.frames(place)
 
     def refresh(self) -> None:
         """Reads what changed since the last time."""
@@ -145,7 +145,8 @@ class Live:
         else:  # a run without an end, or one whose derived files were lost
             contents = self._contents(folder, before, state)
             folder = folder.showing(folder.derived(contents))
-            view = CellView.of(folder, dict(contents.records), contents.ending is not None)
+            ended = contents.ending is not None
+            view = CellView.of(folder, Columns.of(contents.records, ended=ended))
         view.written = state[0][2] / 1e9
         self.known[folder.path] = Known(state, contents, view)
         return True
@@ -162,7 +163,7 @@ class Live:
         return contents
 
     def _arrange(self) -> None:
-        places = {p.name: list(p.known) for p in self.parts if "known" in vars(p)}
+        places = {p.name: p.known["id"] for p in self.parts if "known" in vars(p)}
         self.parts = parts_of(known.view for known in self.known.values())
         for part in self.parts:
             part.places = places.get(part.name, ())

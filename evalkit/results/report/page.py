@@ -80,7 +80,7 @@ def write_report(
     sweeps, damaged = load_findings(there.output)
     faults += damaged
     if place == "auto":
-        samples = sum(len(part.known) for part in parts)
+        samples = sum(part.known.rows for part in parts)
         place = "embed" if samples <= EMBEDDED_SAMPLES else "folder"
     folder = file.with_name(f"{file.stem}_files")
     inside: list[str] = []
@@ -117,11 +117,12 @@ def _documents(
 ) -> Documents:
     """All documents but the overview; what is missing goes into ``faults``."""
     for part in parts:
-        first = part.cells[0].folder
+        first, known = part.cells[0].folder, part.known
+        rows = zip(known["id"], known["failed_in"], known["prompt"], known["question"])
         asked = {
-            id: part.frames(id)
-            for id, r in part.known.items()
-            if r.failed_in != "row" and not is_text_alone(r)
+            id: part.frames(place)
+            for place, (id, failed_in, prompt, question) in enumerate(rows)
+            if failed_in != "row" and not is_text_alone(prompt, question)
         }
         pictures, fault = pictures_of(first, asked, gallery, data.get(first.task))
         faults += [fault] if fault else []
