@@ -16,8 +16,11 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
+
+if TYPE_CHECKING:
+    from pydantic_core import SchemaValidator
 
 MASK = "***"
 SHORTEST, SHORTEST_MIXED = 8, 6
@@ -102,6 +105,8 @@ SHAPES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = tuple(
 """What keys look like: texts of which one is in every such key, the pattern, and what is put in its
 place. None of them takes in a quote or a backslash, so JSON and HTML stay whole; none looks further
 ahead than some hundred characters, so a long text takes no longer than it must."""
+LONG = 4096
+"""Characters from which a text is first looked through for all keys at once."""
 
 QUERY = re.compile(r"""([?&#](?:amp;)?([\w.-]{1,40})=)[^\s&;#"'<>\\]+""")
 NAMED = re.compile(
@@ -145,12 +150,28 @@ def mask(text: str) -> str:
 def without_keys(text: str) -> str:
     """A text with known secrets, and what has the form of a key, replaced by ``***``."""
     text = without_values(text)
-    for starts, pattern, put in SHAPES:
-        if any(start in text for start in starts):
-            text = pattern.sub(put, text)
+    if len(text) < LONG or _may_hold_keys(text):
+        for starts, pattern, put in SHAPES:
+            if any(start in text for start in starts):
+                text = pattern.sub(put, text)
     if "=" in text and ("?" in text or "&" in text or "#" in text):
         text = QUERY.sub(_query, text)
     return text
+
+
+def _may_hold_keys(text: str) -> bool:
+    """Whether a text holds what every key begins with; in one search, by an engine that looks for
+    forty texts as fast as for one.
+    """
+    return bool(_starts().isinstance_python(text.encode("utf-8", "replace")))
+
+
+@lru_cache(maxsize=1)
+def _starts() -> SchemaValidator:
+    from pydantic_core import SchemaValidator, core_schema  # takes longer than a short command
+
+    starts = "|".join(re.escape(start) for starts, _, _ in SHAPES for start in starts)
+    return SchemaValidator(core_schema.str_schema(pattern=starts, regex_engine="rust-regex"))
 
 
 def without_values(text: str) -> str:

@@ -29,7 +29,7 @@ from evalkit.files import replace, replace_json
 from evalkit.results import load_results, load_samples, write_leaderboard, write_report
 from evalkit.results.report.page import render
 from evalkit.results.tables import aligned, write_csv
-from evalkit.safe_text import digest_of, harmless, is_secret, mask, masked, without_keys
+from evalkit.safe_text import LONG, digest_of, harmless, is_secret, mask, masked, without_keys
 from evalkit.store import cells, model_name, model_path
 from tests.plugins.adder import Adder
 from tests.runs import SUMS
@@ -322,6 +322,14 @@ def test_a_variable_that_was_taken_out_of_the_environment_is_still_masked(
     assert without_keys("x was-here-once y") == "x *** y"
     monkeypatch.delenv("ANY_TOKEN")
     assert without_keys("x was-here-once y") == "x *** y"
+
+
+@pytest.mark.parametrize("name", SHAPED)
+def test_a_key_is_found_in_a_long_text_too(name: str) -> None:
+    words = "words\udc80 " * LONG
+    assert without_keys(words) == words
+    assert without_keys(words + SHAPED[name]) == words + without_keys(SHAPED[name])
+    assert TAIL not in without_keys(words + SHAPED[name])
 
 
 def test_a_secret_that_is_no_text_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:

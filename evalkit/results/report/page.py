@@ -140,8 +140,8 @@ def write_script(folder: Path, name: str, value: Mapping[str, Any]) -> None:
     """A document as a script: a page that was opened from a disk may load scripts, and may not
     read files.
     """
-    text = f"evalkitDocument({json.dumps(name)},{packed(value)})"
-    replace(folder / f"{name}.js", text, durable=False)
+    text = f"evalkitDocument({json.dumps(name)},{packed(value)})"  # without secrets by now
+    replace(folder / f"{name}.js", text.encode("utf-8", "replace"), durable=False)
 
 
 def packed(value: Any) -> str:
