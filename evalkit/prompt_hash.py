@@ -11,6 +11,8 @@ from typing import Any
 from evalkit.records import Record
 from evalkit.types import Image, Sample, Subtitles, Text, Video
 
+ENCODER = json.JSONEncoder(sort_keys=True)
+
 
 def prompt_hash(sample: Sample) -> str:
     """The first 16 hex digits of SHA-256 over roles, texts and the bytes of media."""
@@ -67,6 +69,6 @@ def asked_before(record: Record, sample: Sample, prompt: str) -> bool:
 def _json(target: Any) -> str | None:
     """A target as a journal would give it back; None for what it can't hold."""
     try:
-        return json.dumps(target, sort_keys=True)
+        return ENCODER.encode(target)
     except (TypeError, ValueError):
         return None

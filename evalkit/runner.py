@@ -93,7 +93,7 @@ def run_cell(
         journal = stack.enter_context(opened or folder.open_journal(cell.name))
         _warn_of_damage(journal)
         folder.mend(journal)
-        before = folder.finished()
+        before = folder.finished(None if shard else journal.contents)
         if before and _has_all(folder, before, selection, cell):
             return Outcome(cell, before, before.n, 0)
         # The results of a part never take the place of those of everything.

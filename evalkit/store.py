@@ -148,14 +148,14 @@ class CellFolder:
             switches=dict(run.identity.fingerprint.get("switches", {})),
         )
 
-    def finished(self) -> CellResults | None:
+    def finished(self, contents: Contents | None = None) -> CellResults | None:
         """The results of a run that came to its end, whether or not it asked everything; None when
-        there is none.
+        there is none. ``contents``: what the journal holds, where that was read.
         """
         try:
             if stored := self._stored_results():
                 return stored
-            contents = self.contents()
+            contents = contents or self.contents()
             return self.derived(contents) if contents.ending else None
         except DataError:
             return None
