@@ -8,6 +8,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -247,6 +248,16 @@ def test_a_placeholder_in_a_models_name_stays_text(tmp_path: Path) -> None:
     write_report(tmp_path, tmp_path / "page.html")
     (shown,) = contents(tmp_path / "page.html")["overview"]["cells"]
     assert shown["model"] == "@@DOCUMENTS@@"
+
+
+def test_a_study_alone_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "positions"
+    shutil.copytree(Path(__file__).parent.parent / "results" / "lab" / "positions", folder)
+    assert main(["report", "--output", str(folder)]) == 0
+    assert "written" in capsys.readouterr().out
+    holds = contents(folder / "report.html")
+    (study,) = holds["studies"]["studies"]
+    assert study["name"] == "positions" and holds["overview"]["studies"]
 
 
 def test_nothing_to_report_is_said(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from evalkit.lab.stored import load_studies
 from evalkit.records import seen_of
 from evalkit.results import write_report
 from evalkit.results.report.live import Live
@@ -367,23 +369,74 @@ def test_a_sweeps_differences_lead_to_their_samples(browser: Any, tmp_path: Path
     page.close()
 
 
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of results with a study in it, and of one arm a learning curve."""
+    folder = tmp_path_factory.mktemp("study")
+    shutil.copytree(Path(__file__).parent.parent / "results" / "lab" / "positions", folder / "lab")
+    curve = "".join(f"1,1D,row,{step},{2 - step / 100}\n" for step in range(0, 100, 10))
+    (folder / "lab" / "curves.csv").write_text(f"schema_version,arm,kind,step,nll\n{curve}")
+    return folder
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_study_is_shown_as_charts(browser: Any, study: Path, live: bool) -> None:
+    (stored,), _ = load_studies(study)
+    if live:
+        server = Server(Live(study)).start()
+        address = server.address
+    else:
+        write_report(study, study / "page.html")
+        address = (study / "page.html").as_uri()
+    page = opened(browser, address)
+    page.wait_for_selector(".found")
+    for said in (stored.question, *stored.sentences):
+        assert said in page.locator("main").inner_text()
+    at = stored.effects[0].condition
+    forest = [e for e in stored.effects if e.condition == at]
+    marks = page.locator("figure", has_text="NLL minus that of").locator("circle")
+    assert marks.count() == len(forest)
+    clear = page.locator("figure", has_text="NLL minus that of").locator("circle.found").count()
+    assert clear == sum(not e.low <= 0 <= e.high for e in forest)
+    (score, *_) = stored.scores
+    heat = page.get_by_role("region", name=f"right answers, {score.kind}")
+    assert heat.locator("td.heat").first.inner_text() == f"{100 * score.right:.1f}"
+    assert page.locator("polyline").get_attribute("aria-label") == "1D: 1.10 at the end"
+    page.get_by_role("combobox", name="condition").select_option("12 s")
+    until(page, "location.hash.includes('by=12')")
+    page.get_by_text("12 s; 95 % intervals over seeds").wait_for()
+    assert page.faults == []
+    page.close()
+    if live:
+        server.shutdown()
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_axe_finds_nothing_serious_in_a_study(browser: Any, study: Path, dark: bool) -> None:
+    write_report(study, study / "page.html")
+    assert serious(browser, (study / "page.html").as_uri(), dark) == []
+
+
 @pytest.mark.parametrize("view", ["overview", "groups", "samples", "charts", "notes"])
 @pytest.mark.parametrize("dark", [False, True])
 def test_axe_finds_nothing_serious(browser: Any, file: Path, view: str, dark: bool) -> None:
+    assert serious(browser, f"{file.as_uri()}#{view}?task=boxes:all", dark) == []
+
+
+def serious(browser: Any, address: str, dark: bool) -> list[tuple[str, str]]:
     from axe_playwright_python.sync_playwright import Axe
 
-    page = opened(browser, f"{file.as_uri()}#{view}?task=boxes:all")
+    page = opened(browser, address)
     page.wait_for_timeout(700)
     if dark:
         page.keyboard.press("t")
     found = Axe().run(page).response["violations"]
-    serious = [
+    page.close()
+    return [
         (v["id"], v["nodes"][0]["html"][:200])
         for v in found
         if v["impact"] in ("serious", "critical")
     ]
-    assert serious == []
-    page.close()
 
 
 def test_a_phones_width_works(browser: Any, file: Path) -> None:

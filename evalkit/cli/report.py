@@ -33,10 +33,11 @@ def add_parser(verbs: Verbs) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from evalkit.api import check_data
-    from evalkit.results import some_cells, write_report
+    from evalkit.results import write_report
+    from evalkit.results.cells import inventory_if_any
 
     file = args.save or args.output / "report.html"
-    there = some_cells(args.output)
+    there = inventory_if_any(args.output)
     data = check_data(data_paths(args.data), [c.task for c in there.cells])
     for fault in write_report(there, file, args.media, data):
         print(f"evalkit: {fault}", file=sys.stderr)

@@ -135,13 +135,14 @@ def write(study: Study, folder: Path, trainer: Any, command: str, new: bool, sta
     """Writes the study's page where it isn't current, and prints what held."""
     from evalkit.lab import page
     from evalkit.lab.schedule import results
+    from evalkit.lab.stored import PAGE
 
     runs = results(study, folder, trainer)
     stale = new or not page.is_current(study, folder)
     if stale:
         page.write(study, runs, folder, command, start)
     print(page.summary(study, runs))
-    print(f"{'written' if stale else 'nothing to do'}: {folder / page.PAGE}")
+    print(f"{'written' if stale else 'nothing to do'}: {folder / PAGE}")
 
 
 def checkpoint(name: str, device: str | None) -> Checkpoint:

@@ -181,6 +181,15 @@ def mean_scores(
     return MeanScores(mean, spread, right, valid, choice)
 
 
+def mean_curve(runs: Sequence[FinishedRun], arm: Arm, kind: str) -> list[tuple[int, float]]:
+    """The learning curve of an arm, (step, NLL in nats): the mean over its seeds."""
+    curves = [f.result.curve for f in runs if f.arm == arm and f.run.rate == 1]
+    return [
+        (points[0].step, sum(p.nll.get(kind, 0.0) for p in points) / len(points))
+        for points in zip(*curves)  # the points of all seeds at one step
+    ]
+
+
 def steps_to(runs: Sequence[FinishedRun], arm: Arm, kind: str, right: float = 0.8) -> float | None:
     """Median over seeds of the step at which training answers pass this share; None: never."""
     reached = []

@@ -1,10 +1,10 @@
-"""A study's scores and effects as CSV, a row each."""
+"""A study's scores, effects and learning curves as CSV, a row each; ``stored`` reads them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evalkit.lab.analysis import effect
+from evalkit.lab.analysis import effect, mean_curve
 from evalkit.lab.schedule import FinishedRun
 from evalkit.lab.study import Study
 
@@ -39,4 +39,14 @@ def effects_csv(study: Study, runs: Sequence[FinishedRun]) -> str:
                     lines.append(
                         f'1,"{arm.name}","{base.name}","{condition}",{kind},{numbers},{e.seeds}'
                     )
+    return "\n".join([*lines, ""])
+
+
+def curves_csv(study: Study, runs: Sequence[FinishedRun]) -> str:
+    """The NLL of training answers of every arm and kind, the mean over seeds, a row a point."""
+    lines = ["schema_version,arm,kind,step,nll"]
+    for arm in study.arms():
+        for kind in study.kinds:
+            for step, nll in mean_curve(runs, arm, kind):
+                lines.append(f'1,"{arm.name}",{kind},{step},{nll:.4f}')
     return "\n".join([*lines, ""])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.files import replace
-from evalkit.lab.analysis import effect, effects_by_size, mean_scores, size_factor
+from evalkit.lab.analysis import effect, effects_by_size, mean_curve, mean_scores, size_factor
 from evalkit.lab.schedule import FinishedRun
 from evalkit.lab.study import Study
 from evalkit.palette import BLUE
@@ -81,15 +81,9 @@ def _curves(figure: Any, study: Study, runs: Sequence[FinishedRun]) -> None:
     axes = figure.subplots(1, len(study.kinds), sharey=True, squeeze=False)[0]
     for ax, kind in zip(axes, study.kinds):
         for i, arm in enumerate(study.arms()):
-            curves = [f.result.curve for f in runs if f.arm == arm and f.run.rate == 1]
-            if curves:
-                steps = [p.step for p in curves[0]]
-                means = [
-                    sum(p.nll.get(kind, 0.0) for p in points) / len(points)
-                    for points in zip(*curves)  # the points of all seeds at one step
-                ]
+            if curve := mean_curve(runs, arm, kind):
                 style = "-" if i % 2 == 0 else "--"
-                ax.plot(steps, means, style, lw=1.2, color=f"C{i // 2 % 10}", label=arm.name)
+                ax.plot(*zip(*curve), style, lw=1.2, color=f"C{i // 2 % 10}", label=arm.name)
         ax.set_title(kind, fontsize=10)
         ax.set_xlabel("step", fontsize=8)
         ax.tick_params(labelsize=8)

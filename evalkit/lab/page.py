@@ -17,9 +17,10 @@ import yaml
 from evalkit.files import remove_parts, replace, replace_json
 from evalkit.lab import analysis, phases
 from evalkit.lab.analysis import HypothesisTest, MeanScores, mean_scores
-from evalkit.lab.csv_files import effects_csv, scores_csv
+from evalkit.lab.csv_files import curves_csv, effects_csv, scores_csv
 from evalkit.lab.figures import write_figures
 from evalkit.lab.schedule import FinishedRun
+from evalkit.lab.stored import CURVES, EFFECTS, PAGE, SCORES
 from evalkit.lab.study import Study
 from evalkit.probes.oracle import KNOWLEDGE, Ceiling, ceilings
 from evalkit.probes.scene import Knowledge
@@ -30,7 +31,7 @@ VERDICTS = {
     "undecided": "undecided",
     "not run": "not run",
 }
-PAGE, HYPOTHESES = "README.md", "hypotheses.json"
+HYPOTHESES = "hypotheses.json"
 KNOWN: Mapping[Knowledge, str] = {
     "whole": "knows everything",
     "shuffled": "sees the marks elsewhere (shuffled)",
@@ -74,14 +75,15 @@ def _digest(study: Study) -> str:
 def write(
     study: Study, runs: Sequence[FinishedRun], folder: Path, command: str, start: str = ""
 ) -> Path:
-    """Writes ``README.md``, ``effects.csv``, ``scores.csv`` and figures; returns the page.
-    ``start``: the checkpoint that all arms were fine-tuned from.
+    """Writes ``README.md``, the tables of ``stored``, and figures; returns the page. ``start``:
+    the checkpoint that all arms were fine-tuned from.
     """
     tested = analysis.test_hypotheses(study, runs)
     remove_parts(folder)
     pictures = write_figures(study, runs, folder)
-    replace(folder / "effects.csv", effects_csv(study, runs))
-    replace(folder / "scores.csv", scores_csv(study, runs))
+    replace(folder / EFFECTS, effects_csv(study, runs))
+    replace(folder / SCORES, scores_csv(study, runs))
+    replace(folder / CURVES, curves_csv(study, runs))
     page = folder / PAGE
     as_stated = hypotheses_as_stated(study, folder)
     replace(page, text(study, runs, tested, pictures, command, as_stated, start))

@@ -1,5 +1,5 @@
 // What is shown is what the address says: a link reproduces the view, and back goes back.
-const VIEWS = ["overview", "groups", "samples", "charts", "sweeps", "notes"];
+const VIEWS = ["overview", "groups", "samples", "charts", "sweeps", "notes", "studies"];
 
 function readAddress() {
   const [view, query] = location.hash.slice(1).split("?");

@@ -152,25 +152,38 @@ function Costs({ columns }) {
     </svg></figure>`;
 }
 
-// A sweep's differences to its baselines, with their intervals: a row for each setting and task.
-function Forest({ rows, results }) {
-  const there = rows.filter((r) => r.difference !== null);
-  if (!there.length) return null;
-  const keyOf = (folder) => results.cells.find((c) => c.key.endsWith(`/${folder}`));
-  const ends = there.flatMap((r) => [r.low ?? r.difference, r.high ?? r.difference, 0]);
+// Differences with their intervals, a row each: {name, difference, low, high, words, href, filled}.
+function Forest({ rows, title }) {
+  if (!rows.length) return null;
+  const ends = rows.flatMap((r) => [r.low ?? r.difference, r.high ?? r.difference, 0]);
   const low = Math.min(...ends), high = Math.max(...ends), TALL = 24, NAMES = 330;
-  const x = (v) => NAMES + 10 + (W - 30) * ((v - low) / (high - low || 1)), tall = TOP + there.length * TALL;
-  return html`<figure class="chart"><figcaption>Differences to the baseline in points, with 95 % intervals; filled where they stand after correction</figcaption><div class="wide" tabindex="0" role="region" aria-label="differences to the baseline">
-    <svg width=${NAMES + W} height=${tall + BOTTOM} role="group" aria-label="differences to the baseline">
+  const x = (v) => NAMES + 10 + (W - 30) * ((v - low) / (high - low || 1)), tall = TOP + rows.length * TALL;
+  return html`<figure class="chart"><figcaption>${title}</figcaption><div class="wide" tabindex="0" role="region" aria-label=${title}>
+    <svg width=${NAMES + W} height=${tall + BOTTOM} role="group" aria-label=${title}>
       ${axisSteps(low, high).map((v) => html`<g key=${v}><line x1=${x(v)} x2=${x(v)} y1=${TOP - 8} y2=${tall} class="grid" /><text x=${x(v)} y=${tall + 16} text-anchor="middle">${v}</text></g>`)}
       <line x1=${x(0)} x2=${x(0)} y1=${TOP - 8} y2=${tall} class="error-bar" />
-      ${there.map((r, i) => {
-        const y = TOP + i * TALL + TALL / 2, words = `${r.task}, ${r.settings}: ${signed(r.difference)} (${interval(r)}), n ${r.n}, ${r.verdict}`;
-        const [cell, base] = [keyOf(r.cell), keyOf(r.base)];
-        const mark = html`<title>${words}</title>${r.low !== null && html`<line x1=${x(r.low)} x2=${x(r.high)} y1=${y} y2=${y} class="error-bar" />`}<circle cx=${x(r.difference)} cy=${y} r="5" class=${r.significant ? "found" : "open"} />`;
-        return html`<g key=${i}><text x=${NAMES} y=${y + 4} text-anchor="end">${`${r.task}: ${r.settings}`.slice(0, 56)}<title>${words}</title></text>
-          ${cell ? html`<a href=${addressOf({ view: "samples", part: results.part[cell.part].name, cells: [cell, base].filter(Boolean).map((c) => c.key) })} aria-label=${words}>${mark}</a>` : mark}</g>`;
+      ${rows.map((r, i) => {
+        const y = TOP + i * TALL + TALL / 2;
+        const mark = html`<title>${r.words}</title>${r.low !== null && html`<line x1=${x(r.low)} x2=${x(r.high)} y1=${y} y2=${y} class="error-bar" />`}<circle cx=${x(r.difference)} cy=${y} r="5" class=${r.filled ? "found" : "open"} />`;
+        return html`<g key=${i}><text x=${NAMES} y=${y + 4} text-anchor="end">${r.name.slice(0, 56)}<title>${r.words}</title></text>
+          ${r.href ? html`<a href=${r.href} aria-label=${r.words}>${mark}</a>` : html`<g role="img" aria-label=${r.words}>${mark}</g>`}</g>`;
       })}
+    </svg></div></figure>`;
+}
+
+// Lines over a scale from 0: [{name, points: [[x, y]]}]; colours, and then dashes, tell them apart.
+const DASHES = ["", "6 3", "2 3"];
+const dash = (i) => DASHES[Math.floor(i / COLOURS.length) % DASHES.length];
+function Lines({ title, label, under, lines }) {
+  const all = lines.flatMap((line) => line.points);
+  const most = Math.max(...all.map(([v]) => v), 1e-9), top = Math.max(...all.map(([, v]) => v), 1e-9);
+  const x = (v) => LEFT + (W - LEFT - RIGHT - 10) * (v / most), y = (v) => TOP + (H - TOP - BOTTOM) * (1 - v / top);
+  return html`<figure class="chart"><figcaption>${title}</figcaption><div class="wide" tabindex="0" role="region" aria-label=${title}>
+    <svg width=${W} height=${H} role="group" aria-label=${title}>
+      ${axisSteps(0, top).map((v) => html`<g key=${v}><line x1=${LEFT} x2=${W - RIGHT} y1=${y(v)} y2=${y(v)} class="grid" /><text x=${LEFT - 6} y=${y(v) + 4} text-anchor="end">${v}</text></g>`)}
+      ${axisSteps(0, most).map((v) => html`<text key=${v} x=${x(v)} y=${H - BOTTOM + 15} text-anchor="middle">${v}</text>`)}
+      <text x="4" y="11">${label}</text><text x=${W - RIGHT} y=${H - BOTTOM + 31} text-anchor="end">${under}</text>
+      ${lines.map((line, i) => { const [, last] = line.points[line.points.length - 1], words = `${line.name}: ${number(last, 2)} at the end`; return html`<polyline key=${line.name} role="img" aria-label=${words} class="line" points=${line.points.map(([a, b]) => `${x(a)},${y(b)}`).join(" ")} stroke-dasharray=${dash(i)} style=${{ stroke: colour(i) }}><title>${words}</title></polyline>`; })}
     </svg></div></figure>`;
 }
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from importlib.metadata import version
@@ -23,6 +23,7 @@ from typing import Any
 
 from evalkit.columns import Columns
 from evalkit.errors import DataError
+from evalkit.lab.stored import load_studies
 from evalkit.media import Times
 from evalkit.results.breakdown import DERIVED, in_order, values_of
 from evalkit.results.cells import (
@@ -204,9 +205,13 @@ def read_all(inventory: Inventory) -> tuple[list[Part], list[str]]:
 
 
 def overview(
-    parts: Sequence[Part], sweeps: Sequence[Mapping[str, Any]], faults: Sequence[str], live: bool
+    parts: Sequence[Part],
+    sweeps: Sequence[Mapping[str, Any]],
+    faults: Sequence[str],
+    live: bool,
+    studies: str = "",
 ) -> dict[str, Any]:
-    """The page's first document: everything but samples."""
+    """The page's first document: everything but samples and studies; of these their ``stamp``."""
     folders = [c.folder for part in parts for c in part.cells]
     names, models = labels(folders), model_labels(folders)
     return {
@@ -233,6 +238,17 @@ def overview(
             for cell in part.cells
         ],
         "sweeps": list(sweeps),
+        "studies": studies,
+    }
+
+
+def studies_document(output: Path) -> dict[str, Any]:
+    """What studies of the lab came to."""
+    found, faults = load_studies(output)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "studies": list(map(asdict, found)),
+        "faults": list(map(mask, faults)),
     }
 
 

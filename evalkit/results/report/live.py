@@ -21,6 +21,7 @@ from evalkit import journal
 from evalkit.columns import Columns
 from evalkit.errors import DataError, EvalkitError, UsageError, reason
 from evalkit.journal import Contents, uncollected
+from evalkit.lab.stored import stamp
 from evalkit.media import Times, preview
 from evalkit.results.cells import task_of
 from evalkit.results.report.documents import (
@@ -32,6 +33,7 @@ from evalkit.results.report.documents import (
     part_index,
     parts_of,
     sample_chunk,
+    studies_document,
 )
 from evalkit.results.report.media import (
     SIDE,
@@ -92,7 +94,10 @@ class Live:
             if name == "overview":
                 self.refresh()
                 sweeps, damaged = load_findings(self.output)
-                return overview(self.parts, list(map(sweep, sweeps)), self.faults + damaged, True)
+                shown, faults = list(map(sweep, sweeps)), self.faults + damaged
+                return overview(self.parts, shown, faults, True, stamp(self.output))
+            if name == "studies":
+                return studies_document(self.output)
             if name == "notes":
                 return notes_document(load_notes(self.output))
             return self._documents()[name.partition("-")[0]](name)

@@ -1,6 +1,6 @@
 // The page: navigation, keys, light and dark, and what grows while it is open.
 const POLL = 2000; // milliseconds between two looks at growing results
-const TITLES = { overview: "Overview", groups: "Groups", samples: "Samples", charts: "Charts", sweeps: "Sweeps", notes: "Notes" };
+const TITLES = { overview: "Overview", groups: "Groups", samples: "Samples", charts: "Charts", sweeps: "Sweeps", notes: "Notes", studies: "Studies" };
 
 function useResults() {
   const [state, set] = useState({});
@@ -51,8 +51,18 @@ function Notes({ results, notes }) {
 function Sweeps({ results }) {
   if (!results.sweeps.length) return html`<section><h2>Sweeps</h2><p class="note">No sweep's tables lie in this folder. <code>evalkit sweep</code> writes them.</p></section>`;
   return html`${results.sweeps.map((s) => html`<section key=${s.name}><h2>${s.name}</h2><p>${s.question}</p><ul>${s.sentences.map((text, i) => html`<li key=${i}>${text}</li>`)}</ul>
-    <${Forest} rows=${s.points} results=${results} />
+    <${Forest} title="Differences to the baseline in points, with 95 % intervals; filled where they stand after correction" rows=${differencesOf(s, results)} />
     <${SortableTable} caption=${`All differences of ${s.name}`} columns=${s.columns} rows=${s.rows.map((row, i) => ({ key: i, cells: row.map((text) => ({ text })) }))} /></section>`)}`;
+}
+
+function differencesOf(sweep, results) {
+  const keyOf = (folder) => results.cells.find((c) => c.key.endsWith(`/${folder}`));
+  return sweep.points.filter((r) => r.difference !== null).map((r) => {
+    const [cell, base] = [keyOf(r.cell), keyOf(r.base)];
+    return { name: `${r.task}: ${r.settings}`, difference: r.difference, low: r.low, high: r.high, filled: r.significant,
+      words: `${r.task}, ${r.settings}: ${signed(r.difference)} (${interval(r)}), n ${r.n}, ${r.verdict}`,
+      href: cell && addressOf({ view: "samples", part: results.part[cell.part].name, cells: [cell, base].filter(Boolean).map((c) => c.key) }) };
+  });
 }
 
 function Page() {
@@ -77,12 +87,13 @@ function Page() {
   }, []);
   useEffect(() => { document.title = `${TITLES[state.view]}${state.part ? `: ${state.part}` : ""} – evalkit`; }, [state.view, state.part]);
   if (!results) return error ? html`<${Fault}>${error}</${Fault}>` : html`<p class="loading">Reading results …</p>`;
-  const views = { overview: Overview, groups: Groups, samples: Samples, charts: Charts, sweeps: Sweeps, notes: Notes };
-  const View = results.parts.length || state.view === "sweeps" ? views[state.view] : null;
+  const views = { overview: Overview, groups: Groups, samples: Samples, charts: Charts, sweeps: Sweeps, notes: Notes, studies: Studies };
+  const shown = !results.parts.length && results.studies ? "studies" : state.view; // a study's folder holds nothing else
+  const View = results.parts.length || ["sweeps", "studies"].includes(shown) ? views[shown] : null;
   return html`<a class="skip" href="#main" onClick=${(e) => { e.preventDefault(); document.getElementById("main").focus(); }}>to the content</a>
-    <header class="top"><h1>evalkit</h1><nav aria-label="views">${VIEWS.map((view, i) => html`<a key=${view} href=${addressOf({ ...state, view, id: view === "samples" ? state.id : null })} aria-current=${state.view === view ? "page" : null} title=${`key ${i + 1}`}>${TITLES[view]}${view === "notes" && notes.notes.length ? ` (${notes.notes.length})` : ""}</a>`)}</nav>
+    <header class="top"><h1>evalkit</h1><nav aria-label="views">${VIEWS.filter((view) => view !== "studies" || results.studies).map((view, i) => html`<a key=${view} href=${addressOf({ ...state, view, id: view === "samples" ? state.id : null })} aria-current=${shown === view ? "page" : null} title=${`key ${i + 1}`}>${TITLES[view]}${view === "notes" && notes.notes.length ? ` (${notes.notes.length})` : ""}</a>`)}</nav>
       <span class="made">${results.live ? "loaded" : "page made"} by ${results.made}</span><button onClick=${() => setDark(!dark)}>${dark ? "light" : "dark"}</button><button onClick=${() => setHelp(!help)} aria-expanded=${help}>keys</button></header>
-    ${help && html`<p class="keys"><kbd>1</kbd> to <kbd>6</kbd> views; samples: <kbd>j</kbd> <kbd>k</kbd> next and previous, <kbd>/</kbd> search, <kbd>v</kbd> thumbnails, <kbd>z</kbd> enlarge, <kbd>b</kbd> boxes on and off, <kbd>l</kbd> copies the link to the sample; <kbd>t</kbd> light or dark, <kbd>?</kbd> this line</p>`}
+    ${help && html`<p class="keys"><kbd>1</kbd> to <kbd>7</kbd> views; samples: <kbd>j</kbd> <kbd>k</kbd> next and previous, <kbd>/</kbd> search, <kbd>v</kbd> thumbnails, <kbd>z</kbd> enlarge, <kbd>b</kbd> boxes on and off, <kbd>l</kbd> copies the link to the sample; <kbd>t</kbd> light or dark, <kbd>?</kbd> this line</p>`}
     <main id="main" tabindex="-1">
       ${error && html`<${Fault}>${error} (the last results are shown)</${Fault}>`}
       ${results.faults.length > 0 && html`<details class="faults"><summary>${results.faults.length} ${results.faults.length === 1 ? "thing is" : "things are"} missing here</summary><ul>${results.faults.map((f, i) => html`<li key=${i}>${f}</li>`)}</ul></details>`}

@@ -21,8 +21,9 @@ from PIL import Image as PILImage
 from evalkit.errors import EvalkitError
 from evalkit.files import remove_parts, replace
 from evalkit.journal import uncollected
+from evalkit.lab.stored import stamp
 from evalkit.prompt_hash import is_text_alone
-from evalkit.results.cells import Output, some_cells
+from evalkit.results.cells import Output, inventory_if_any, some_cells
 from evalkit.results.report.documents import (
     Part,
     answer_chunk,
@@ -32,6 +33,7 @@ from evalkit.results.report.documents import (
     part_index,
     read_all,
     sample_chunk,
+    studies_document,
 )
 from evalkit.results.report.media import Gallery, beside, data_url, none, pictures_of
 from evalkit.results.report.notes import load_notes, notes_document
@@ -55,6 +57,7 @@ SCRIPTS = (
     "detail.js",
     "samples.js",
     "charts.js",
+    "studies.js",
     "page.js",
 )
 """In this order they make one script."""
@@ -67,15 +70,18 @@ Documents = Iterator[tuple[str, Mapping[str, Any]]]
 def write_report(
     output: Output, file: Path, place: Place = "auto", data: Mapping[str, Path] | None = None
 ) -> list[str]:
-    """Writes the page on all cells and sweeps under ``output``; returns what could not be shown, in
-    words.
+    """Writes the page on all cells, sweeps and studies under ``output``; returns what could not be
+    shown, in words.
 
     ``place``: everything inside the file (``embed``), documents and pictures in the folder
     ``<file's stem>_files`` beside it (``folder``), or inside the file and without pictures
     (``none``). ``data`` maps ``task:subset`` to a local copy, where it is not that of the run.
     Raises UsageError when there are no results, EvalkitError when the file can't be written.
     """
-    there = some_cells(output)
+    there = inventory_if_any(output)
+    studies = stamp(there.output)
+    if not studies:
+        some_cells(there)
     parts, faults = read_all(there)
     sweeps, damaged = load_findings(there.output)
     faults += damaged
@@ -103,7 +109,10 @@ def write_report(
         if inside:
             written["pictures"] = {"srcs": inside}
         written["notes"] = notes_document(load_notes(there.output))
-        written["overview"] = overview(parts, list(map(sweep, sweeps)), faults, live=False)
+        if studies:
+            written["studies"] = studies_document(there.output)
+        shown = list(map(sweep, sweeps))
+        written["overview"] = overview(parts, shown, faults, live=False, studies=studies)
         text = render(written, folder.name if place == "folder" else "")
         # As bytes: secrets were masked in the documents, and the script must stay that of its hash.
         replace(file, text.encode("utf-8", "replace"), durable=False)

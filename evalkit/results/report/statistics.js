@@ -94,7 +94,7 @@ const verdict = (d, higher) =>
   !d || d.low === null ? "" : d.low > 0 ? (higher ? "better" : "worse") : d.high < 0 ? (higher ? "worse" : "better") : "not significant";
 
 const number = (value, digits = 1) => (value === null || value === undefined || Number.isNaN(value) ? "–" : value.toFixed(digits).replace("-", "−"));
-const signed = (value) => (value > 0 ? "+" : "") + number(value);
+const signed = (value, digits = 1) => (value > 0 ? "+" : "") + number(value, digits);
 const interval = (m, scale = 1) => (m && m.low !== null && m.low !== undefined ? `${number(m.low * scale)} to ${number(m.high * scale)}` : "no interval");
 const thousands = (n) => String(n).replace(/\B(?=(\d{3})+$)/g, "\u202f");
 function duration(seconds) {
