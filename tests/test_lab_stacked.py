@@ -10,6 +10,7 @@ import pytest
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from evalkit.cli.main import main
+from evalkit.errors import UsageError
 from evalkit.lab import schedule, stacked, trainer
 from evalkit.lab.batches import Condition
 from evalkit.lab.stacked import InStacks
@@ -123,6 +124,10 @@ def test_a_stack_trains_as_one_at_a_time_for_50_steps() -> None:
     assert difference(runs) < 1e-5
 
 
+def no_device(name: str) -> str:
+    raise UsageError(f"device {name!r} is not here")
+
+
 def test_a_study_in_stacks_gets_its_page_and_is_not_trained_twice(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +142,7 @@ def test_a_study_in_stacks_gets_its_page_and_is_not_trained_twice(
     before = runs.read_bytes()
     assert before.count(b"\n") == len(schedule.results(study, runs.parent, trained_on)) == 6
     assert "written" in capsys.readouterr().out
+    monkeypatch.setattr("evalkit.models.device.checked_device", no_device)  # none is needed
     assert main(command) == 0
     assert "nothing to do" in capsys.readouterr().out and runs.read_bytes() == before
     page = (tmp_path / "tiny" / "README.md").read_text(encoding="utf-8")

@@ -100,21 +100,25 @@ def trainer_of(args: argparse.Namespace) -> Any:
     """
     from evalkit.lab.schedule import OWN
     from evalkit.lab.stacked import InStacks
-    from evalkit.models.device import checked_device
 
     if args.start:
         return checkpoint(args.start, args.device)
-    return InStacks(checked_device(args.device)) if args.device else OWN
+    return InStacks(args.device) if args.device else OWN
 
 
 def train(studies: list[tuple[Study, Path]], trainer: Any, args: argparse.Namespace) -> set[Path]:
-    """Trains what is missing; returns the folders in which something was."""
+    """Trains what is missing; returns the folders in which something was. Raises UsageError where
+    something is and the device is not here: pages of what was trained elsewhere need none.
+    """
     from tqdm import tqdm
 
     from evalkit.lab import page
     from evalkit.lab.schedule import missing, run_missing, run_stacked
+    from evalkit.models.device import checked_device
 
     to_go = {folder: len(missing(study, folder, trainer)) for study, folder in studies}
+    if any(to_go.values()):
+        checked_device(args.device)
     for study, folder in studies:
         if to_go[folder] == len(list(study.runs())):
             page.state_hypotheses(study, folder)
