@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -110,6 +111,50 @@ def test_steps_with_spare_rows_give_the_same_answers(
     assert answers(engine, prompts) == alone
     assert NotCaptured.made and max(map(max, NotCaptured.made)) <= rows
     assert (max(map(len, NotCaptured.made)) > 1) == (short == 8 and rows > 1)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 8])
+def test_a_step_is_begun_before_the_tokens_of_the_last_are_known(
+    model: Qwen2VL, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    """Answers end and join at any step, by count, by stop token and by who watches; memory runs
+    out for a pack while a step is under way; and some tokens are drawn.
+    """
+    prompts = [prompt(model, i, k, limit=2 + 7 * (i % 3)) for i, k in enumerate(["", "i", "v"] * 4)]
+    free = answers(Engine(model, frozenset(), Budget(rows, 512, 1 << 20)), prompts)
+    stops = frozenset({free["1"][3], free["5"][5]})
+    alone = answers(Engine(model, stops, Budget(rows, 512, 1 << 20)), prompts)
+    assert alone != free
+    monkeypatch.setattr(decode, "Graph", NotCaptured)
+    monkeypatch.setattr(decode, "AHEAD", 4)
+    engine = Engine(model, stops, Budget(rows, 512, 1 << 20))
+    decoder, whole, numbers = engine.runner.decoder, engine.runner.forward, []
+    decoder.replays = True
+
+    def likeliest(step: decode.Step) -> list[int]:
+        numbers.append((step.number, decoder.ahead is not None))
+        return wanted(step)
+
+    def forward(*args: Any) -> Any:
+        if decoder.ahead and not failed:
+            failed.append(1)
+            raise torch.OutOfMemoryError
+        return whole(*args)
+
+    failed: list[int] = []
+    wanted = decode.Step.likeliest
+    monkeypatch.setattr(decode.Step, "likeliest", likeliest)
+    monkeypatch.setattr(engine.runner, "forward", forward)
+    assert answers(engine, prompts) == alone
+    assert {n for n, _ in numbers} == {0, 1, 2, 3} and (0, True) in numbers
+    assert failed or rows < 8
+    next(engine.generate(prompts[2:5]))  # given up in the middle
+    assert answers(engine, prompts[3:]) == {p.id: alone[p.id] for p in prompts[3:]}
+    numbers.clear()
+    drawn = [replace(p, temperature=1.0, seed=5) for p in prompts]
+    plain = Engine(model, stops, Budget(rows, 512, 1 << 20))
+    assert answers(engine, drawn) == answers(plain, drawn)
+    assert not any(ahead for _, ahead in numbers)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

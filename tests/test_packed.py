@@ -138,7 +138,7 @@ def test_the_kernel_of_a_gpu_says_the_same(causal: bool) -> None:
     q = torch.randn(sum(lengths), 4, 80, device="cuda", dtype=torch.bfloat16)
     k, v = torch.randn(2, sum(keys), 2, 80, device="cuda", dtype=torch.bfloat16)
     ends, ends_k = packed.Lengths(lengths, "cuda"), packed.Lengths(keys, "cuda")
-    k[ends_k.ends[1] :] = torch.where(v[ends_k.ends[1] :] > 3, torch.nan, k[ends_k.ends[1] :])
+    k[pairs(ends_k.ends)[1]] = torch.nan  # spoils its own sequence alone
     got = packed.packed_attention(q, k, v, ends, ends_k, causal)
     at = list(zip(pairs(ends.ends), pairs(ends_k.ends)))
     f = [x.float().cpu() for x in (q, k, v)]

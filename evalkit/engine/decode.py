@@ -9,16 +9,22 @@ free rows.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from evalkit.engine.cache import Block, Decode, KVCache
 from evalkit.engine.interface import EngineModel
+from evalkit.engine.sequence import RunningSequence
 
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
 """Ids [rows, 1], cos and sin [rows, 1, ...] of their positions, and lengths [rows]."""
 NO_TOKEN = -1
+AHEAD = 32
+"""Steps whose positions are prepared at once."""
 PATIENCE = 32
 """Steps that a larger graph is reused for before one of the exact size is captured. With no larger
 graph, a size is captured the second time it occurs.
@@ -81,8 +87,67 @@ class Graph:
         return self.chosen
 
 
+@dataclass(frozen=True)
+class Course:
+    """Steps of the same sequences in the same rows: all that they are fed is known beforehand but
+    for the tokens.
+
+    rows: of each of ``sequences``, its row of a step, which may have free rows between.
+    cos, sin: [rows, steps, ...] of the positions of the coming steps.
+    lengths: [rows, steps], tokens that each row holds before a step.
+    """
+
+    sequences: list[RunningSequence]
+    rows: list[int]
+    blocks: list[tuple[Block, int]]
+    graph: Graph | None
+    cos: Tensor
+    sin: Tensor
+    lengths: Tensor
+
+    def inputs(self, number: int, ids: Tensor) -> Inputs:
+        """Of the step with that number, from zero, given the ids [rows, 1] that it feeds."""
+        at = slice(number, number + 1)
+        return ids, self.cos[:, at], self.sin[:, at], self.lengths[:, number]
+
+
+class Step:
+    """A step of a course, which the device may still compute."""
+
+    def __init__(self, course: Course, number: int, ids: Tensor, model: EngineModel) -> None:
+        inputs = course.inputs(number, ids)
+        self.course, self.number = course, number
+        self.tokens, self.all_logits = (
+            course.graph(inputs) if course.graph else step(model, course.blocks, *inputs)
+        )
+        for block, _ in course.blocks:
+            block.lengths = [n + 1 for n in block.lengths]
+        # on its way to the host before a replay writes the next tokens over it
+        self.on_host = self.tokens.to("cpu", non_blocking=True)
+        self.ready = torch.cuda.Event() if self.tokens.is_cuda else None
+        if self.ready:
+            self.ready.record()
+
+    def likeliest(self) -> list[int]:
+        """The likeliest next token of each sequence; waits for them."""
+        if self.ready:
+            self.ready.synchronize()
+        tokens = self.on_host.tolist()
+        return [int(tokens[row]) for row in self.course.rows]
+
+    def logits(self, sequence: int) -> Tensor:
+        """The logits [vocabulary] of a sequence, until the next step."""
+        return self.all_logits[self.course.rows[sequence]]
+
+
 class DecodeRunner:
-    """Feeds one token to every sequence of the cache and says what comes next."""
+    """Feeds one token to every sequence of the cache and says what comes next.
+
+    Where steps are replayed, the next one is begun before the tokens of this one are looked at: the
+    device takes them from its own memory, and while it computes, the host sees which answers have
+    ended. What such a step computed for an ended one goes unused; sequences that joined meanwhile
+    are fed from the step after it on.
+    """
 
     def __init__(self, model: EngineModel, cache: KVCache) -> None:
         self.model, self.cache = model, cache
@@ -90,40 +155,80 @@ class DecodeRunner:
         self.missed: Counter[Rows] = Counter()
         self.captured_for: list[Tensor] = []
         self.replays = cache.device.type == "cuda"
+        self.ahead: Step | None = None
 
-    def __call__(self, ids: list[int], positions: list[list[float]]) -> tuple[list[int], Tensor]:
-        """The likeliest next tokens of the sequences, given the last token of each and its position
-        ids [sequences, components]; and all logits [sequences, vocabulary], until the next call.
+    def __call__(self, running: Sequence[RunningSequence]) -> Step:
+        """A step of the sequences that own the cache's rows, given in that order; of those among
+        them that a step begun before feeds, if there is one.
         """
+        now, self.ahead = self.ahead, None
+        if now is None or set(map(id, running)).isdisjoint(map(id, now.course.sequences)):
+            course, ids = self._course(running)
+            now = Step(course, 0, ids, self.model)
+        if self._goes_on(now, running):
+            ids = now.tokens.clamp_min(0)[:, None]  # NO_TOKEN is in no vocabulary
+            with suppress(torch.OutOfMemoryError):  # then it is not begun yet
+                self.ahead = Step(now.course, now.number + 1, ids, self.model)
+        return now
+
+    def forget(self) -> None:
+        """No sequence is under way any more."""
+        self.ahead = None
+
+    def _goes_on(self, now: Step, running: Sequence[RunningSequence]) -> bool:
+        """Whether the next step feeds the same rows, as far as is known before this one's tokens
+        are.
+        """
+        course = now.course
+        return (
+            course.graph in self.graphs.values()
+            and not self._moved([block for block, _ in course.blocks])
+            and now.number + 1 < course.lengths.shape[1]
+            and [*map(id, running)] == [*map(id, course.sequences)]
+            and any(len(s.generated) + 1 < s.prompt.max_new_tokens for s in running)
+        )
+
+    def _course(self, running: Sequence[RunningSequence]) -> tuple[Course, Tensor]:
+        """The coming steps of the sequences, and the ids [rows, 1] that the first one feeds."""
         blocks = [block for block in self.cache.blocks.values() if block.owners]
-        running = tuple(len(block.owners) for block in blocks)
-        rows = self._rows_of_graph(blocks, running)
+        counts = tuple(len(block.owners) for block in blocks)
+        rows = self._rows_of_graph(blocks, counts)
         # what is fed, by blocks and their rows: a sequence's number; None for padding
         fed = [
             owner
-            for block, n in zip(blocks, rows or running)
+            for block, n in zip(blocks, rows or counts)
             for owner in [*block.owners, *[None] * (n - len(block.owners))]
         ]
-        lengths = self.cache.lengths
-        inputs = self._inputs(
-            [0 if n is None else ids[n] for n in fed],
-            [positions[n or 0] for n in fed],
-            [0 if n is None else lengths[n] for n in fed],
+        drawn = any(s.prompt.temperature for s in running)  # by the host
+        numbers = torch.arange(AHEAD if rows and not drawn else 1)  # of the steps
+        at = torch.tensor([running[n or 0].next_position for n in fed])  # [rows, components]
+        held = self.cache.lengths
+        lengths = torch.tensor([[0 if n is None else held[n]] for n in fed])  # [rows, 1]
+        owned = torch.tensor([[n is not None] for n in fed])
+        ids = torch.tensor([[0 if n is None else running[n].generated[-1]] for n in fed])
+        device = self.cache.device
+        # [components, rows, steps]
+        cos, sin = self.model.rotary((at.T[..., None] + numbers).to(device))
+        lengths = (lengths + owned * numbers).to(device)  # [rows, steps]
+        places = sorted((n, row) for row, n in enumerate(fed) if n is not None)
+        course = Course(
+            list(running),
+            [row for _, row in places],
+            list(zip(blocks, rows or counts)),
+            self.graphs.get(rows),
+            cos,
+            sin,
+            lengths,
         )
-        if rows and rows not in self.graphs:
-            self.graphs[rows] = Graph(self.model, list(zip(blocks, rows)), inputs)
-        tokens, logits = (
-            self.graphs[rows](inputs)
-            if rows
-            else step(self.model, list(zip(blocks, running)), *inputs)
-        )
-        for block in blocks:
-            block.lengths = [n + 1 for n in block.lengths]
-        if fed != list(range(len(ids))):  # back into the order of the sequences
-            order = sorted((n, place) for place, n in enumerate(fed) if n is not None)
-            places = torch.tensor([place for _, place in order], device=logits.device)
-            tokens, logits = tokens[places], logits[places]
-        return list(map(int, tokens.tolist())), logits
+        ids = ids.to(device)
+        if rows and not course.graph:
+            self.graphs[rows] = Graph(self.model, course.blocks, course.inputs(0, ids))
+            course = replace(course, graph=self.graphs[rows])
+        return course, ids
+
+    def _moved(self, blocks: list[Block]) -> bool:
+        """Whether the graphs hold addresses that the blocks have left."""
+        return [id(block.keys) for block in blocks] != [*map(id, self.captured_for)]
 
     def _rows_of_graph(self, blocks: list[Block], running: Rows) -> Rows:
         """Rows of the graph for this step, captured already or to be captured now; none: run it
@@ -135,10 +240,9 @@ class DecodeRunner:
         if not self.replays:
             return ()
         rows = tuple(min(1 << (n - 1).bit_length(), b.rows) for n, b in zip(running, blocks))
-        stored = [block.keys for block in blocks]
-        if [*map(id, stored)] != [*map(id, self.captured_for)]:  # graphs hold old addresses
+        if self._moved(blocks):
             self.graphs.clear()
-            self.captured_for = stored
+            self.captured_for = [block.keys for block in blocks]
         if rows in self.graphs:
             return rows
         self.missed[rows] += 1
@@ -146,14 +250,3 @@ class DecodeRunner:
         if larger and self.missed[rows] <= PATIENCE:
             return min(larger, key=sum)
         return rows if self.missed[rows] > 1 else ()
-
-    def _inputs(self, ids: list[int], positions: list[list[float]], lengths: list[int]) -> Inputs:
-        device = self.cache.device
-        at = torch.tensor(positions, device=device)  # [rows, components]
-        cos, sin = self.model.rotary(at.T[..., None])  # of [components, rows, 1]
-        return (
-            torch.tensor(ids, device=device)[:, None],
-            cos,
-            sin,
-            torch.tensor(lengths, device=device),
-        )

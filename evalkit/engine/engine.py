@@ -71,7 +71,7 @@ class Engine:
         an earlier call that was broken off left in the cache is forgotten.
         """
         self.scheduler.start(prompts, partial(self._why_invalid, ranked=False))
-        self.runner.cache.keep(0)
+        self.runner.start()
         yield from self._serve(self.scheduler.schedule, partial(self._generate, watch=watch))
 
     @torch.inference_mode()

@@ -83,6 +83,12 @@ class Replicas:
         for engine in (self.single, *self.engines):
             engine.stats.reset()
 
+    def forget(self) -> None:
+        """Counts from zero again, and remembers no visual features."""
+        self.reset()
+        for engine in (self.single, *self.engines):
+            engine.runner.features.features.clear()
+
     def generate(self, prompts: Iterable[Prompt]) -> Iterator[Output]:
         """As ``Engine.generate``."""
         return self._serve(prompts, ranked=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import accumulate
 
@@ -51,7 +52,7 @@ class ModelRunner:
             RunningSequence(replace(p, visuals=()), started, at[:, -1].tolist())
             for p, at in zip(prompts, positions)
         ]
-        tokens = _chosen(running, argmax_tokens(logits).tolist(), logits)
+        tokens = _chosen(running, argmax_tokens(logits).tolist(), logits.__getitem__)
         for sequence, token in zip(running, tokens):
             sequence.generated.append(token)
         self.stats.prefilled(pack, time.perf_counter() - started)
@@ -59,14 +60,15 @@ class ModelRunner:
 
     @raises_out_of_memory
     def decode(self, running: list[RunningSequence]) -> None:
-        """Appends one token to each sequence."""
+        """Appends one token to each sequence that the step feeds."""
         started = time.perf_counter()
-        likeliest, logits = self.decoder(
-            [s.generated[-1] for s in running], [s.next_position for s in running]
-        )
-        for sequence, token in zip(running, _chosen(running, likeliest, logits)):
+        step = self.decoder(running)
+        fed = step.course.sequences
+        tokens = _chosen(fed, step.likeliest(), step.logits)
+        under_way = set(map(id, running))
+        for sequence, token in zip(fed, tokens):
             sequence.append(token)
-        self.stats.decoded(len(running), time.perf_counter() - started)
+        self.stats.decoded(sum(id(s) in under_way for s in fed), time.perf_counter() - started)
 
     @raises_out_of_memory
     def rank(self, pack: list[Group], budget: Budget) -> list[tuple[float, ...]]:
@@ -91,6 +93,11 @@ class ModelRunner:
             scores.append(tuple(logprobs))
         self.stats.prefilled(choices, time.perf_counter() - started)
         return scores
+
+    def start(self) -> None:
+        """Forgets every sequence."""
+        self.decoder.forget()
+        self.cache.keep(0)
 
     def recover(self, kept: int) -> None:
         """After running out of memory: keeps the first ``kept`` rows of the cache alone."""
@@ -197,13 +204,15 @@ def _ends(pack: list[Group]) -> list[int]:
     return ends
 
 
-def _chosen(running: list[RunningSequence], likeliest: list[int], logits: Tensor) -> list[int]:
-    """The next token of each sequence: the likeliest, or one that is drawn from its row of logits
-    [rows, vocabulary].
+def _chosen(
+    sequences: list[RunningSequence], likeliest: list[int], logits: Callable[[int], Tensor]
+) -> list[int]:
+    """The next token of each sequence: the likeliest, or one that is drawn from its ``logits``
+    [vocabulary].
     """
     return [
-        drawn(logits[row], s.prompt.temperature, s.prompt.seed, len(s.generated))
+        drawn(logits(i), s.prompt.temperature, s.prompt.seed, len(s.generated))
         if s.prompt.temperature
         else token
-        for row, (s, token) in enumerate(zip(running, likeliest))
+        for i, (s, token) in enumerate(zip(sequences, likeliest))
     ]
