@@ -213,9 +213,12 @@ def measure(
     sizes: Sequence[int],
     compiled: bool = False,
 ) -> Measured:
-    """Runs every side ``rounds`` times, in turn. ``sizes``: batch sizes of `transformers`; with
-    none it is left out. ``compiled``: evalkit once more, with compiled layers.
+    """Runs every side ``rounds`` times, in turn; evalkit's engines stay, as in a run over many
+    questions, but remember no picture of the round before. ``sizes``: batch sizes of
+    `transformers`; with none it is left out. ``compiled``: evalkit once more, with compiled layers.
     """
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
     model, family = model_of(name, dtype, device)
     prompts = load_.prompts(family, model.config)
     firsts = prompts[::QUESTIONS] if load_.name == "questions" else prompts
@@ -225,8 +228,9 @@ def measure(
     engines: dict[str, Replicas] = {}
 
     def ours(side: str, model: EngineModel, prompts: list[Prompt]) -> Answers:
-        engines[side] = Replicas(model, frozenset())
-        return {o.id: o.ids for o in engines[side].generate(prompts)}
+        engine = engines.setdefault(side, Replicas(model, frozenset()))
+        engine.forget()
+        return {o.id: o.ids for o in engine.generate(prompts)}
 
     sides: dict[str, Callable[[], Answers]] = {}
     if dtype != "float32" and device == "cpu" and Path(name).is_dir():
@@ -242,7 +246,7 @@ def measure(
             other = family.fuse(model_of(name, dtype, device)[0])
             family.compile_parts(other)
             sides[COMPILED] = partial(ours, COMPILED, other, prompts)
-            compiling = -_best(sides[COMPILED], 1) + _best(sides[COMPILED], 1)
+            compiling = _best(sides[COMPILED], 1) - _best(sides[COMPILED], 1)
     peak = peak_memory(device)
     if peer:
         ready = [replace(p, visuals=tuple(map(_normalised, p.visuals))) for p in prompts]
