@@ -109,6 +109,11 @@ class ModelAdapter(ABC):
         return {}
 
     @property
+    def lanes(self) -> int:
+        """How many calls of ``converse`` are best run at once. May load the model."""
+        return 1
+
+    @property
     def stats(self) -> Mapping[str, Any]:
         """JSON of what the last call of ``generate`` or ``rank`` did (tokens, reuse, seconds by
         stage), kept with the results.
@@ -143,7 +148,8 @@ class ModelAdapter(ABC):
         nothing is under way. ``said`` may be told, after each step of an answer, its request's id
         and a function that gives its text so far; where it says True, the answer ends as it is.
 
-        An adapter that does not say otherwise answers together what has come meanwhile.
+        An adapter that does not say otherwise answers together what has come meanwhile. So many
+        calls as ``lanes`` says may run at once, each in a thread of its own.
         """
         while there := list(takewhile(lambda request: request is not None, requests)):
             yield from self.generate(filter(None, there))

@@ -10,9 +10,8 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import asdict, replace
 from functools import cached_property, lru_cache, partial
@@ -66,6 +65,8 @@ MAX_WAITING, MAX_WAITING_FOR_GPU = 16 << 20, 256 << 20
 """Bytes of 8-bit pixels that may wait for the engine; a page of 1,000 visual tokens has 2.4
 million. A GPU takes many pages at once.
 """
+READY_SOON = 0.05
+"""Seconds that answers under way wait for a request which is being prepared."""
 
 
 class ReferenceAdapter(ModelAdapter):
@@ -258,6 +259,10 @@ class ReferenceAdapter(ModelAdapter):
             **(asdict(cores) if cores else {}),
         }
 
+    @property
+    def lanes(self) -> int:
+        return self.replicas.lanes(min(self.chat.stop_ids, default=0))
+
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         return self._run(requests, ranked=False)
 
@@ -303,19 +308,21 @@ class ReferenceAdapter(ModelAdapter):
     def converse(
         self, requests: Iterator[Request | None], said: Callable[[str, Callable[[], str]], bool]
     ) -> Iterator[Completion]:
-        """As in the base class, in one call of the engine: a request joins those under way."""
+        """As in the base class, in one call of an engine: a request joins those under way."""
         under_way: dict[str, _About] = {}
         failed: list[Completion] = []
-        preparing: deque[Future[tuple[Request, Prompt | Completion]]] = deque()
+        preparing: list[Future[tuple[Request, Prompt | Completion]]] = []
 
         def prompts(pool: ThreadPoolExecutor) -> Iterator[Prompt | None]:
             while True:
-                while (asked := next(requests, None)) is not None:
+                # no more than these: the rest may find another lane free
+                while len(preparing) < self.workers and (asked := next(requests, None)):
                     preparing.append(pool.submit(self._prepare, asked))
-                if not preparing or (self.engine.scheduler.running and not preparing[0].done()):
+                # those under way wait a moment for one that could join them, not for a long clip
+                if not preparing or (under_way and not wait(preparing[:1], READY_SOON).done):
                     yield None
                     continue
-                request, prompt = preparing.popleft().result()
+                request, prompt = preparing.pop(0).result()
                 if isinstance(prompt, Completion):
                     failed.append(prompt)
                 else:
@@ -330,14 +337,17 @@ class ReferenceAdapter(ModelAdapter):
             }
 
         with ThreadPoolExecutor(self.workers, thread_name_prefix="prepare") as pool:
-            for output in self.engine.generate(prompts(pool), watch):
-                if output.error:
-                    under_way.pop(output.id, None)
-                    yield Completion(output.id, finish_reason="error", error=output.error)
-                else:
-                    yield self._completion(*under_way.pop(output.id), output)
-                while failed:
-                    yield failed.pop()
+            again = True
+            while again:
+                for output in self.replicas.converse(prompts(pool), watch):
+                    if output.error:
+                        under_way.pop(output.id, None)
+                        yield Completion(output.id, finish_reason="error", error=output.error)
+                    else:
+                        yield self._completion(*under_way.pop(output.id), output)
+                    while failed:
+                        yield failed.pop()
+                again = bool(preparing)  # one that was refused kept others from being waited for
         yield from failed
 
     def _has_spare_cores(self) -> bool:

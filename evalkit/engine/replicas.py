@@ -6,18 +6,18 @@ the two a model on this processor gains from is measured once, in a fraction of 
 there is more than a pack of work; less than that is answered by one engine with all threads. Torch
 lets go of the interpreter inside its operations, so threads suffice: nothing is started and no
 weight is held twice. Prompts are read in the caller's thread, and neighbours with the same pictures
-go to the same engine.
+go to the same engine. Where requests come one by one, engines take turns (``converse``).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from queue import SimpleQueue
-from threading import Barrier, Event, Thread
+from threading import Barrier, Event, Lock, Thread
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -26,7 +26,7 @@ import torch
 from evalkit.engine.engine import Engine
 from evalkit.engine.interface import EngineModel
 from evalkit.engine.scheduler import Budget, repeated
-from evalkit.engine.sequence import Group, Output, Prompt, Stats
+from evalkit.engine.sequence import Group, Output, Prompt, RunningSequence, Stats, Watch
 
 PROBE = 64, 128
 """Tokens of the text that is measured: at least, and for small models at most."""
@@ -62,6 +62,9 @@ class Replicas:
         self.single = Engine(model, stop_ids, budget, feature_tokens)
         self.engines: list[Engine] = []
         self.cores: Cores | None = None
+        self.threads = torch.get_num_threads()
+        self.talking: list[Engine] = []
+        self.lock = Lock()  # guards ``talking``
 
     @property
     def budget(self) -> Budget:
@@ -96,6 +99,36 @@ class Replicas:
     def rank(self, prompts: Iterable[Prompt]) -> Iterator[Output]:
         """As ``Engine.rank``."""
         return self._serve(prompts, ranked=True)
+
+    def lanes(self, token: int) -> int:
+        """How many calls of ``converse`` are best run at once; ``token`` is measured with."""
+        if self.model.device.type != "cpu" or self.threads == 1 or self.budget.rows == 1:
+            return 1
+        self.cores = self.cores or self._known(self.threads, (token,))
+        return self.cores.engines
+
+    def converse(self, prompts: Iterable[Prompt | None], watch: Watch) -> Iterator[Output]:
+        """As ``Engine.generate``. As many calls as ``lanes`` says may run at once, each in a thread
+        of its own; they share the processor's threads, so that one alone has all.
+        """
+        count = self.cores.engines if self.cores else 1
+        with self.lock:
+            self._start(count if count > 1 else 0)
+            engine = next(e for e in self.engines or [self.single] if e not in self.talking)
+            self.talking.append(engine)
+
+        def shared(running: Sequence[RunningSequence]) -> Container[str]:
+            threads = max(self.threads // len(self.talking), 1)
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
+            return watch(running)
+
+        try:
+            shared(())
+            yield from engine.generate(prompts, shared)
+        finally:
+            with self.lock:
+                self.talking.remove(engine)
 
     def _serve(self, prompts: Iterable[Prompt], ranked: bool) -> Iterator[Output]:
         source, threads = iter(prompts), torch.get_num_threads()

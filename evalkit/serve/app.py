@@ -60,7 +60,7 @@ class Settings:
 
 
 def make_app(adapter: ModelAdapter, settings: Settings) -> FastAPI:
-    """The application over an adapter, whose thread lives as long as it."""
+    """The application over an adapter, whose threads live as long as it."""
     backend = Backend(adapter)
 
     @asynccontextmanager
@@ -166,8 +166,8 @@ class _Service:
         return self.entry
 
     def health(self) -> dict[str, str]:
-        if not self.backend.thread.is_alive():
-            raise ApiError(503, "the thread that answers has ended", "server_error")
+        if not self.backend.works:
+            raise ApiError(503, "a thread that answers has ended", "server_error")
         return {"status": "ok"}
 
     async def chat(self, request: Request) -> Response:
@@ -182,7 +182,7 @@ class _Service:
                 429, f"{self.backend.waiting} requests wait already", "rate_limit_error",
                 code="queue_full", headers={"Retry-After": "1"},
             )  # fmt: skip
-        job = Job(asked.request, asked.stop)
+        job = Job(asked.request, asked.media, asked.stop)
         if asked.stream:
             stream = self._streamed(job, asked.include_usage)
             # what is refused at once has its status; what fails later is an event

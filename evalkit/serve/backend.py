@@ -1,7 +1,8 @@
-"""The thread that answers: it feeds an adapter with what people ask, as they ask it.
+"""The threads that answer: they feed an adapter with what people ask, as they ask it.
 
 An adapter that can take requests while it answers others (``ModelAdapter.converse``) does; any
-other answers together what has come meanwhile.
+other answers together what has come meanwhile. Each thread is a lane, one of the calls that an
+adapter can bear at once (``ModelAdapter.lanes``).
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
 
 from evalkit.adapter import ModelAdapter
 from evalkit.errors import reason
@@ -34,11 +35,12 @@ class Counts:
 
 @dataclass(eq=False)
 class Job:
-    """One request on its way. ``heard`` is told the text so far, where somebody listens; ``gone``:
-    whoever asked is no longer there.
+    """One request on its way. ``media``: digests of what it shows. ``heard`` is told the text so
+    far, where somebody listens; ``gone``: whoever asked is no longer there.
     """
 
     request: Request
+    media: tuple[str, ...] = ()
     stop: tuple[str, ...] = ()
     heard: Callable[[str], None] | None = None
     gone: bool = False
@@ -74,59 +76,114 @@ class Job:
         self.loop.call_soon_threadsafe(resolve)
 
 
-class Backend:
-    """Answers in a thread of its own, from ``start`` to ``close``."""
+MOST_OVERTAKEN = 32
+"""Jobs in a row that may go before the one that has waited longest."""
 
-    def __init__(self, adapter: ModelAdapter) -> None:
-        self.adapter, self.counts = adapter, Counts()
-        self.queue: SimpleQueue[Job | None] = SimpleQueue()
-        self.under_way: dict[str, Job] = {}
-        self.broken = ""
-        self.thread = threading.Thread(target=self._serve, name="backend", daemon=True)
 
-    def start(self) -> None:
-        self.thread.start()
+class Queue:
+    """Jobs that wait, for several lanes."""
+
+    def __init__(self) -> None:
+        self.jobs: deque[Job] = deque()
+        self.changed = threading.Condition()  # guards what is here
+        self.closed, self.overtaken = False, 0
+
+    def __len__(self) -> int:
+        return len(self.jobs)
+
+    def put(self, job: Job) -> None:
+        with self.changed:
+            self.jobs.append(job)
+            self.changed.notify()
 
     def close(self) -> None:
-        """Ends the thread once what is under way is answered."""
-        self.queue.put(None)
-        self.thread.join(timeout=60)
+        with self.changed:
+            self.closed = True
+            self.changed.notify_all()
+
+    def wait(self) -> Job | None:
+        """The next job, as soon as there is one; None once none will come."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.jobs or self.closed)
+            return self.jobs.popleft() if self.jobs else None
+
+    def after(self, job: Job) -> Job | None:
+        """A job about the same media as ``job``, which a lane took last, so that questions about a
+        page meet in one engine; else the next one; None where none waits.
+        """
+        with self.changed:
+            if job.media and self.overtaken < MOST_OVERTAKEN:
+                for other in self.jobs:
+                    if other.media == job.media:
+                        self.overtaken += other is not self.jobs[0]
+                        self.jobs.remove(other)
+                        return other
+            self.overtaken = 0
+            return self.jobs.popleft() if self.jobs else None
+
+
+class Backend:
+    """Answers in threads of its own, from ``start`` to ``close``."""
+
+    def __init__(self, adapter: ModelAdapter) -> None:
+        self.adapter, self.counts, self.queue = adapter, Counts(), Queue()
+        self.counting = threading.Lock()
+        self.under_way: dict[str, Job] = {}
+        self.lanes: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Begins to answer. Raises EvalkitError for a model that can't be loaded."""
+        for n in range(self.adapter.lanes):
+            self.lanes.append(threading.Thread(target=self._serve, name=f"lane-{n}", daemon=True))
+        for lane in self.lanes:
+            lane.start()
+
+    def close(self) -> None:
+        """Ends the threads once what they were asked is answered."""
+        self.queue.close()
+        for lane in self.lanes:
+            lane.join(timeout=60)
+
+    @property
+    def works(self) -> bool:
+        """Whether every lane is there."""
+        return all(lane.is_alive() for lane in self.lanes)
 
     @property
     def waiting(self) -> int:
         """Requests that were not begun."""
-        return self.queue.qsize()
+        return len(self.queue)
 
     def ask(self, job: Job) -> None:
         self.queue.put(job)
 
     def _serve(self) -> None:
-        while (job := self.queue.get()) is not None:
+        while (job := self.queue.wait()) is not None:
+            taken: set[str] = set()
             try:
-                for completion in self.adapter.converse(self._requests(job), self._said):
+                for completion in self.adapter.converse(self._requests(job, taken), self._said):
+                    taken.discard(completion.id)
                     self._finish(completion)
                 why = "the adapter gave no answer"
             except BaseException as e:  # whatever ends a call: those who wait are told
                 why = reason(e)
-            for id in list(self.under_way):
+            for id in taken:
                 self._finish(Completion(id, finish_reason="error", error=why))
 
-    def _requests(self, first: Job) -> Iterator[Request | None]:
-        job: Job | None = first
+    def _requests(self, job: Job, taken: set[str]) -> Iterator[Request | None]:
+        following: Job | None = job
         while True:
-            if job is not None and not job.gone:
-                self.under_way[job.request.id] = job
-                yield job.request
-            elif job is None:
+            if following is None:
                 yield None
-            try:
-                job = self.queue.get_nowait()
-            except Empty:
-                job = None
-                continue
-            if job is None:
-                self.queue.put(None)  # the end, for the outer loop
-                return
+            else:
+                job, id = following, following.request.id
+                if job.gone:
+                    job.finish(Completion(id, finish_reason="error", error="nobody waits for it"))
+                else:
+                    taken.add(id)
+                    self.under_way[id] = job
+                    yield job.request
+            following = self.queue.after(job)
 
     def _said(self, id: str, text_of: Callable[[], str]) -> bool:
         job = self.under_way.get(id)
@@ -134,21 +191,23 @@ class Backend:
             return False
         if not job.spoke:
             job.spoke = True
-            self.counts.first_tokens += 1
-            self.counts.first_token_seconds += time.perf_counter() - job.begun
+            with self.counting:
+                self.counts.first_tokens += 1
+                self.counts.first_token_seconds += time.perf_counter() - job.begun
         return job.said(text_of)
 
     def _finish(self, completion: Completion) -> None:
         job = self.under_way.pop(completion.id, None)
         if job is None:
             return
-        counts, tokens = self.counts, completion.tokens
-        if completion.error is None:
-            counts.answered += 1
-        else:
-            counts.failed += 1
-        counts.text_tokens += tokens.text_in
-        counts.vision_tokens += tokens.vision_in
-        counts.generated_tokens += tokens.out
-        counts.seconds += time.perf_counter() - job.begun
+        tokens = completion.tokens
+        with self.counting:
+            if completion.error is None:
+                self.counts.answered += 1
+            else:
+                self.counts.failed += 1
+            self.counts.text_tokens += tokens.text_in
+            self.counts.vision_tokens += tokens.vision_in
+            self.counts.generated_tokens += tokens.out
+            self.counts.seconds += time.perf_counter() - job.begun
         job.finish(completion)

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from evalkit.adapter import media_of
 from evalkit.formats import HEAD, media_type
 from evalkit.types import Completion, Image, MediaBudget, Message, Part, Request, Text, Video
 
@@ -121,9 +122,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Asked:
-    """A request that was read."""
+    """A request that was read; ``media`` are the digests of what it shows."""
 
     request: Request
+    media: tuple[str, ...]
     stop: tuple[str, ...]
     stream: bool
     include_usage: bool
@@ -150,8 +152,8 @@ def read(body: bytes, model: str, limits: Limits) -> Asked:
     if tokens > limits.max_tokens:
         raise ApiError(400, f"max_tokens: at most {limits.max_tokens} here", param="max_tokens")
     messages = tuple(map(_message, asked.messages))
-    media = sum(not isinstance(p, Text) for m in messages for p in m.content)
-    if media > limits.max_media:
+    media = media_of(messages)
+    if len(media) > limits.max_media:
         raise ApiError(400, f"at most {limits.max_media} pictures and clips", param="messages")
     stop = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ())
     if len(stop) > 4:
@@ -166,6 +168,7 @@ def read(body: bytes, model: str, limits: Limits) -> Asked:
             temperature=asked.temperature or 0.0,
             seed=asked.seed or 0,
         ),
+        tuple(m.digest for m in media),
         tuple(filter(None, stop)),
         bool(asked.stream),
         bool(asked.stream_options and asked.stream_options.include_usage),
