@@ -31,16 +31,16 @@ from evalkit.model_adapters.openai_connection import (
 from evalkit.model_adapters.openai_messages import (
     Form,
     ImageForm,
+    Prepared,
     VideoForm,
     chat,
     chooser,
-    prepared,
 )
 from evalkit.model_adapters.openai_tokens import PromptTokens
 
 from evalkit.adapter import ModelAdapter
 from evalkit.errors import EvalkitError, UsageError, reason
-from evalkit.media import Times, frame_times, noted_frames
+from evalkit.media import Times, frame_times
 from evalkit.pace import Again, Pace, Patience, ask_all
 from evalkit.safe_text import digest_of, is_secret
 from evalkit.types import (
@@ -145,11 +145,13 @@ class OpenAIAdapter(ModelAdapter):
         self.patience = Patience(tries, float(first_wait))
         self.images, self.given_videos, self.given_pixels = images, videos, pixels
         self.bounds = MediaBudget(min_pixels, max_pixels, fps, max_frames)
-        self.checkpoint, self.verify = checkpoint, verify
+        self.verify = verify
         self.given_box_space = box_space
         self.price_in, self.price_out, self.max_cost = price_in, price_out, max_cost
         self.chat_template = _read(chat_template) if chat_template else None
         self.extra = _json(extra) if isinstance(extra, str) else dict(extra or {})
+        self.tokens = PromptTokens.of(model, checkpoint)
+        self.prepared = Prepared()
         self.use = Use()
         self.spent = 0.0
 
@@ -184,11 +186,6 @@ class OpenAIAdapter(ModelAdapter):
         if self.given_box_space or is_box_space(told):
             return self.given_box_space or str(told)
         return self.tokens.box_space if self.tokens else None
-
-    @cached_property
-    def tokens(self) -> PromptTokens | None:
-        """Our own count of a prompt's tokens; None where nothing is known of the model."""
-        return PromptTokens.of(self.model, self.checkpoint)
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:
@@ -292,8 +289,7 @@ class OpenAIAdapter(ModelAdapter):
     async def _answer(self, request: Request) -> Completion:
         started = time.perf_counter()
         try:
-            sent, frames = await asyncio.to_thread(self._as_sent, request)
-            body = await asyncio.to_thread(self._body, sent)
+            sent, frames, body = await asyncio.to_thread(self._as_sent, request)
         except Exception as e:  # media that can't be read or sent: this request alone
             return _failed(request, reason(e))
         reply = await self.connection.reply(body)
@@ -325,15 +321,15 @@ class OpenAIAdapter(ModelAdapter):
             frames=frames,
         )
 
-    def _as_sent(self, request: Request) -> tuple[Request, tuple[Times, ...]]:
-        """The request with its media as the server gets them and the bounds that it is told of; and
-        when the frames of its clips are, where they are chosen here.
+    def _as_sent(self, request: Request) -> tuple[Request, tuple[Times, ...], dict[str, Any]]:
+        """The request with its media as the server gets them and the bounds that it is told of;
+        when the frames of its clips are, where they are chosen here; and the body.
         """
         budget = self._budget(request.budget)
-        with noted_frames() as frames:
-            messages = prepared(request.messages, self.form, budget)
+        messages, frames = self.prepared(request.messages, self.form, budget)
         told = budget if self.pixels == "send" else MediaBudget()
-        return replace(request, messages=messages, budget=told), tuple(frames)
+        sent = replace(request, messages=messages, budget=told)
+        return sent, frames, self._body(sent)
 
     def _body(self, sent: Request) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -365,8 +361,7 @@ class OpenAIAdapter(ModelAdapter):
         if not request.choices:
             return _failed(request, "nothing to rank: the question has no choices")
         try:
-            sent, frames = await asyncio.to_thread(self._as_sent, request)
-            body = await asyncio.to_thread(self._body, sent)
+            _, frames, body = await asyncio.to_thread(self._as_sent, request)
         except Exception as e:
             return _failed(request, reason(e))
         scores: list[float] = []

@@ -10,14 +10,25 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from threading import Lock
 from typing import Any, Literal
 
 from PIL import Image as Pillow
 
 from evalkit.errors import DataError
-from evalkit.media import ChooseFrames, decode_image, decode_video, open_image, opened
+from evalkit.media import (
+    ChooseFrames,
+    Times,
+    decode_image,
+    decode_video,
+    noted_frames,
+    open_image,
+    opened,
+)
 from evalkit.types import Image, MediaBudget, Message, Part, Text, Video
 
 ImageForm = Literal["png", "jpeg", "original"]
@@ -25,6 +36,8 @@ VideoForm = Literal["frames", "url"]
 FPS, MAX_FRAMES = 2.0, 32
 """Of a clip that is sent as frames, where neither the task nor the user says anything."""
 JPEG_QUALITY = 95
+KEPT = 8
+"""Pictures and clips that are kept as they are sent, for the next questions about them."""
 
 
 @dataclass(frozen=True)
@@ -38,23 +51,59 @@ class Form:
     resize: bool = False
 
 
-def prepared(messages: Sequence[Message], form: Form, budget: MediaBudget) -> tuple[Message, ...]:
-    """The conversation with its media as they are sent: pictures as bytes of the right form, clips
-    as their frames unless they go whole. Raises DataError for media that can't be read or sent.
+Sent = tuple[tuple[Part, ...], tuple[Times, ...]]
+"""A part of a message as it is sent, and when the frames of a clip are that were chosen for it."""
+
+
+class Prepared:
+    """Conversations with their media as they are sent. What was made last is kept: a page's and a
+    clip's next questions send the same, and threads that want it at once make it once.
     """
-    return tuple(
-        replace(m, content=tuple(p for part in m.content for p in _sent(part, form, budget)))
-        for m in messages
-    )
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.made: OrderedDict[Hashable, Future[Sent]] = OrderedDict()
+
+    def __call__(
+        self, messages: Sequence[Message], form: Form, budget: MediaBudget
+    ) -> tuple[tuple[Message, ...], tuple[Times, ...]]:
+        """Pictures as bytes of the right form, clips as their frames unless they go whole, and when
+        these frames are, a clip each. Raises DataError for media that can't be read or sent.
+        """
+        sent = [[self._sent(part, form, budget) for part in m.content] for m in messages]
+        return (
+            tuple(
+                replace(m, content=tuple(p for parts, _ in of for p in parts))
+                for m, of in zip(messages, sent)
+            ),
+            tuple(t for of in sent for _, times in of for t in times),
+        )
+
+    def _sent(self, part: Part, form: Form, budget: MediaBudget) -> Sent:
+        whole = isinstance(part, Video) and form.videos == "url"
+        if isinstance(part, Text) or whole:
+            return (part,), ()
+        key = part.digest, replace(part, source=b""), form, budget
+        with self.lock:
+            known = self.made.get(key)
+            future = self.made[key] = known or Future()
+            self.made.move_to_end(key)
+            while len(self.made) > KEPT:
+                self.made.popitem(last=False)
+        if known is None:
+            try:
+                future.set_result(_made(part, form, budget))
+            except BaseException as e:
+                future.set_exception(e)
+        return future.result()
 
 
-def _sent(part: Part, form: Form, budget: MediaBudget) -> Iterator[Part]:
+def _made(part: Image | Video, form: Form, budget: MediaBudget) -> Sent:
     if isinstance(part, Image):
-        yield Image(_encoded(part, form, budget))
-    elif isinstance(part, Video) and form.videos == "frames":
-        yield from map(Image, frames(part, form, budget))
-    else:
-        yield part
+        return (Image(_encoded(part, form, budget)),), ()
+    with noted_frames() as times:
+        shown = tuple(map(Image, frames(part, form, budget)))
+    return shown, tuple(times)
 
 
 def chat(messages: Sequence[Message]) -> list[dict[str, Any]]:

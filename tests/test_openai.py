@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from evalkit.model_adapters import openai_messages
 from evalkit.model_adapters.openai import OpenAIAdapter
 from evalkit.model_adapters.openai_messages import bounded, frame_indices
 from evalkit.model_adapters.reference import ReferenceAdapter
@@ -117,6 +118,30 @@ def test_a_clip_is_sent_as_frames_or_whole(server: ChatServer) -> None:
     assert server.bodies[1]["mm_processor_kwargs"] == {"fps": 1.0, "max_frames": 3}
     cut = answers(server, ask("2", Video(clip(), start=1.0), Text("?")), videos="url")["2"]
     assert cut.error and "videos=frames" in cut.error
+
+
+def test_what_several_questions_show_is_made_once(
+    server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[object] = []
+    make = openai_messages._made
+
+    def counted(part: Any, *more: Any) -> Any:
+        made.append(part)
+        time.sleep(0.05)  # others ask for it meanwhile
+        return make(part, *more)
+
+    monkeypatch.setattr(openai_messages, "_made", counted)
+    page, scene = png(form="TIFF"), clip()
+    budget = MediaBudget(fps=1.0, max_frames=3)
+    asked = [ask(f"i{n}", Image(page), Text(f"{n}?")) for n in range(6)]
+    asked += [ask(f"v{n}", Video(scene), Text(f"{n}?"), budget=budget) for n in range(4)]
+    done = answers(server, *asked, ask("other", Video(scene, end=2.0), Text("?"), budget=budget))
+    assert len(made) == 3 and not any(c.error for c in done.values())
+    assert {done[f"v{n}"].frames for n in range(4)} == {((0.0, 2.0, 3.75),)}
+    broken = Image(b"no picture")
+    failed = answers(server, ask("1", broken, Text("a")), ask("2", broken, Text("b")))
+    assert all("image" in str(c.error) for c in failed.values())
 
 
 @pytest.mark.parametrize(
@@ -255,7 +280,12 @@ def test_the_models_identity_is_in_the_fingerprint_and_settings_of_haste_are_not
     base = adapter(server).fingerprint
     assert base["server"] == {"id": "m", "object": "model", "owned_by": "test"}
     assert adapter(server, concurrency=2, tries=3, request_timeout=9.0).fingerprint == base
-    others = [{"max_pixels": 900}, {"max_pixels": 800}, {"images": "jpeg"}, {"extra": {"top_k": 1}}]
+    others: list[dict[str, Any]] = [
+        {"max_pixels": 900},
+        {"max_pixels": 800},
+        {"images": "jpeg"},
+        {"extra": {"top_k": 1}},
+    ]
     prints = [json.dumps(adapter(server, **o).fingerprint, sort_keys=True) for o in [{}, *others]]
     assert len(set(prints)) == len(prints)
     server.models[0]["root"] = "/models/other"
@@ -292,7 +322,9 @@ def test_a_token_count_that_is_not_ours_is_an_error_that_names_both() -> None:
             it.models[0]["owned_by"] = "vllm"
             (done,) = answers(it, request, checkpoint="nano").values()
             if wrong:
-                assert f"counts {counted} tokens" in str(done.error) and str(right) in done.error
+                assert f"counts {counted} tokens" in str(done.error) and str(right) in str(
+                    done.error
+                )
                 (taken,) = answers(it, request, checkpoint="nano", verify=False).values()
                 assert taken.error is None
             else:
@@ -370,7 +402,7 @@ def test_a_key_is_in_the_environment_only_and_appears_nowhere(
     with pytest.raises(UsageError, match="looks like a secret"):
         evalkit.evaluate(SUMS, "m", adapter="openai", api_key=key)
     with serving(fault=lambda n, body: "400" if n % 3 else None) as it:
-        settings = {"url": it.url, "key_env": "MY_SERVER_API_KEY"}
+        settings: Any = {"url": it.url, "key_env": "MY_SERVER_API_KEY"}
         evalkit.evaluate(SUMS, "m", adapter="openai", output=tmp_path, **settings)
         assert it.keys == {f"Bearer {key}"}
     (cell,) = cells(tmp_path)
