@@ -21,7 +21,7 @@ def prompt(model: Qwen2VL, seed: int, kinds: str, limit: int = 12) -> Prompt:
     rng = np.random.default_rng(seed)
     c = model.config
     ids = [int(x) for x in rng.integers(0, 256, rng.integers(1, 9))]
-    visuals = []
+    visuals: list[Visual] = []
     for kind in kinds:
         h, w = (28 * int(x) for x in rng.integers(1, 6, 2))
         frames = rng.integers(0, 256, (2 if kind == "i" else 4, 3, h, 2 * w), dtype=np.uint8)

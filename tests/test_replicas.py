@@ -105,3 +105,42 @@ def test_more_engines_are_taken_unless_they_cost_more(
     monkeypatch.setattr(replicas, "_cost", lambda once, tokens, way: costs[way.engines])
     engine = Engine(model, frozenset(), BUDGET)
     assert replicas.measured(engine, 4, (1,)) == Cores(chosen, 4 // chosen)
+
+
+def test_they_talk_side_by_side_and_one_alone_has_all_threads(
+    model: Qwen2VL, two: Replicas
+) -> None:
+    asked = questions(model)
+    alone = by_id(Engine(model, frozenset(), BUDGET).generate(asked))
+    assert two.lanes(1) == 2
+    used: list[tuple[int, int]] = []  # lanes at work, threads of this one
+    both = threading.Barrier(2)
+
+    def lane(own: list[Prompt], outputs: list[Output], wait: bool) -> None:
+        def prompts() -> Iterator[Prompt | None]:
+            yield own[0]
+            if wait:
+                both.wait(timeout=30)  # the other lane has begun
+            yield from own[1:]
+            while True:
+                yield None
+
+        def watch(running: object) -> tuple[str, ...]:
+            used.append((len(two.talking), torch.get_num_threads()))
+            return ()
+
+        outputs.extend(two.converse(prompts(), watch))
+
+    answered: list[Output] = []
+    halves = [asked[:9], asked[9:]]
+    threads = [threading.Thread(target=lane, args=(half, answered, True)) for half in halves]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert by_id(iter(answered)) == alone and all(e.stats.packs for e in two.engines)
+    assert (2, 1) in used and not two.talking
+    used.clear()
+    again: list[Output] = []
+    lane(asked[:3], again, False)
+    assert by_id(iter(again)) == {o.id: alone[o.id] for o in again} and set(used) == {(1, 2)}

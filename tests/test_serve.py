@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import re
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from evalkit.model_adapters.reference import ReferenceAdapter
 import evalkit
 from evalkit.api import build_adapter
 from evalkit.serve.app import HEADERS, Settings, make_app, running
+from evalkit.serve.backend import MOST_OVERTAKEN, Backend, Job, Queue
 from evalkit.serve.protocol import Limits
 from evalkit.types import Image, MediaBudget, Message, Request, Text
 from tests.tiny import write_tiny
@@ -221,6 +223,64 @@ def test_a_full_queue_turns_requests_away_and_an_adapters_fault_is_the_servers()
         assert {r["choices"][0]["message"]["content"] for r in replies} == {"done"}
         with pytest.raises(urllib.error.HTTPError, match="400"):
             post(at, {**asked, "temperature": 0.5})
+
+
+class Lanes(evalkit.ModelAdapter):
+    """Two at once: each answers once both have a question, and says which lane it is."""
+
+    name, fingerprint, lanes = "lanes", {"adapter": "lanes"}, 2
+    both = threading.Barrier(2)
+
+    def generate(self, requests: Any) -> Iterator[evalkit.Completion]:
+        for request in requests:
+            self.both.wait(timeout=30)
+            yield evalkit.Completion(request.id, threading.current_thread().name)
+
+
+def test_an_adapters_lanes_answer_side_by_side() -> None:
+    with running(make_app(Lanes("m"), Settings("lanes"))) as at, ThreadPoolExecutor(2) as pool:
+        asked = {"model": "lanes", "messages": user("?")}
+        replies = list(pool.map(lambda _: post(at, asked), range(2)))
+    assert {r["choices"][0]["message"]["content"] for r in replies} == {"lane-0", "lane-1"}
+
+
+def test_a_lane_takes_questions_about_what_it_has_in_hand_first_but_not_for_ever() -> None:
+    async def order() -> list[str]:
+        def job(id: str, page: str) -> Job:
+            return Job(Request(id, ()), (page,) if page else ())
+
+        queue = Queue()
+        for id, page in ("a1", "a"), ("b1", "b"), ("a2", "a"), ("t", ""), ("b2", "b"):
+            queue.put(job(id, page))
+        last, taken = queue.wait(), []
+        while last:
+            taken.append(last.request.id)
+            last = queue.after(last)
+        queue.put(job("waits", "b"))
+        first = job("first", "a")
+        for n in range(100):
+            queue.put(job(f"a{n}", "a"))
+            following = queue.after(first)
+            assert following
+            taken.append(following.request.id)
+        return taken
+
+    taken = asyncio.run(order())
+    assert taken[:5] == ["a1", "a2", "b1", "b2", "t"]
+    assert taken.index("waits") == 5 + MOST_OVERTAKEN
+
+
+def test_a_request_whose_client_left_before_it_was_begun_ends() -> None:
+    async def ask() -> evalkit.Completion:
+        job = Job(Request("1", ()), gone=True)
+        backend = Backend(ReferenceAdapter("nano"))
+        backend.ask(job)
+        backend.queue.close()
+        backend.lanes = [threading.Thread(target=backend._serve)]
+        backend.lanes[0].start()
+        return await asyncio.wait_for(job.done, 30)
+
+    assert "nobody" in str(asyncio.run(ask()).error)
 
 
 def test_health_and_metrics_say_what_was_done(url: str, client: openai.OpenAI) -> None:

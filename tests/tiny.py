@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
@@ -40,7 +41,7 @@ def write_tiny(
     folder.
     """
     tokenizer = byte_tokenizer()
-    ids = {s: tokenizer.token_to_id(s) for s in SPECIALS}
+    ids: dict[str, Any] = {s: tokenizer.token_to_id(s) for s in SPECIALS}
     hidden = heads * 128
     config = Qwen2VLConfig(
         VisionConfig(depth=2, embed_dim=80, num_heads=1, hidden_size=hidden),
@@ -95,7 +96,7 @@ def byte_tokenizer() -> Tokenizer:
 
 def write_companions(folder: Path, tokenizer: Tokenizer, template: str, **pixels: object) -> None:
     """Tokenizer, template and settings beside a model."""
-    ids = {s: tokenizer.token_to_id(s) for s in SPECIALS}
+    ids: dict[str, Any] = {s: tokenizer.token_to_id(s) for s in SPECIALS}
     tokenizer.save(str(folder / "tokenizer.json"))
     special = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "padding_side": "left"}
     files = {
