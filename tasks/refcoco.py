@@ -170,4 +170,4 @@ class RefCOCOg(RefCOCO):
     """As RefCOCO, with whole sentences."""
 
     name = "refcocog"
-    subsets = subsets("refcocog", 1649, "lmms-lab/RefCOCOg", {"val": (7573, 2573), "test": None})
+    subsets = subsets("refcocog", 1929, "lmms-lab/RefCOCOg", {"val": (7573, 2573), "test": None})

@@ -5,7 +5,7 @@ Data: `lmms-lab/NExTQA` (configuration MC, test, 8.56k questions) and `lmms-lab/
 subtitles, ``videomme_sub`` with those that are spoken while a frame that the model sees is shown
 (744 of the videos have some; for the others the list is empty); ``--by duration`` shows short,
 medium and long videos, as the paper's table does. ``mini``: about 200 questions on clips of 2 to 8
-seconds drawn by evalkit, in the columns of NExT-QA; chance is 20 %; ``mini_large``: some 1,100,
+seconds drawn by evalkit, in the columns of NExT-QA; chance is 20 %; ``mini_large``: 1,200,
 whose answers the first frame does not tell. Papers: Xiao et al., "NExT-QA" (CVPR 2021); Fu et al.,
 "Video-MME" (CVPR 2025). Metric: accuracy. An answer that names no option, or more than one, is
 wrong and counted as unparsed; no option is drawn by chance. Prompts: VLMEvalKit's for Video-MME;
@@ -125,7 +125,7 @@ class VideoQA(Task):
             ),
             budget=MINI_BUDGET,
             protocols=NEXTQA_PROTOCOLS,
-            size=1110,
+            size=1200,
         ),
         "nextqa": Subset(
             Hub(

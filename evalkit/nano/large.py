@@ -44,8 +44,8 @@ SETS: dict[str, tuple[int, int, Draw]] = {
     "docvqa": (11, 160, documents.draw),
     "refcoco": (12, 260, partial(grounding.draw, style="free")),
     "refcoco_plus": (13, 300, partial(grounding.draw, style="attribute")),
-    "refcocog": (14, 230, partial(grounding.draw, style="sentence")),
-    "video_qa": (15, 370, partial(clips.draw, unfolding=True)),
+    "refcocog": (14, 270, partial(grounding.draw, style="sentence")),
+    "video_qa": (15, 400, partial(clips.draw, unfolding=True)),
     "multilingual_ocr": (16, 200, partial(words.draw, evenly=True)),
 }
 """Stream key, scenes a tier, and how a scene is drawn."""
