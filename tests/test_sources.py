@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -659,3 +661,21 @@ def test_a_column_that_unpacks_to_far_more_is_refused(
     with pytest.raises(DataError, match="'text' unpacks to 2,0.*EVALKIT_MAX_UNPACK_RATIO"):
         next(source(columns=("id", "text")).rows(tmp_path / "val.parquet"))
     assert len(list(source(columns=("id",)).rows(tmp_path / "val.parquet"))) == 2
+
+
+def test_a_parquet_file_is_not_held_while_it_is_read(tmp_path: Path) -> None:
+    """By default pyarrow keeps all row groups that it has read until the file is closed."""
+    path = tmp_path / "rows.parquet"
+    code = f"""
+import os, pyarrow as pa, pyarrow.parquet as pq
+from pathlib import Path
+from evalkit.sources.tables import parquet_rows
+with pq.ParquetWriter({str(path)!r}, pa.schema([("x", pa.binary())]), compression="none") as out:
+    for group in range(10):
+        out.write_table(pa.table({{"x": [os.urandom(8192) for _ in range(1000)]}}))
+held = lambda: [int(l.split()[1]) for l in Path("/proc/self/status").open() if "RssAnon" in l][0]
+at = [held() for i, _ in enumerate(parquet_rows(Path({str(path)!r}))) if i % 1000 == 999]
+print((at[-1] - at[1]) / 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert float(done.stdout) < 24  # MiB, of 62 that lie between

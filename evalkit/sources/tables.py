@@ -20,6 +20,8 @@ from evalkit.errors import DataError
 from evalkit.formats import POINTER, is_pointer
 from evalkit.sources.media import below
 
+BUFFER = 1 << 20
+"""Bytes of a parquet column that are read at once."""
 Columns = Mapping[str, Any]
 """A row as it is stored: its columns by name."""
 
@@ -101,7 +103,8 @@ class _Parquet(Table):
 
         _return_freed_memory()
         try:
-            return pq.ParquetFile(file)
+            # by default it keeps every row group that it has read until the file is closed
+            return pq.ParquetFile(file, pre_buffer=False, buffer_size=BUFFER)
         except (pa.ArrowException, OSError) as e:
             if is_pointer(file):
                 raise DataError(f"{file}: {POINTER}") from e
