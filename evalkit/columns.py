@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields
 from functools import lru_cache
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from typing import Any
 
 from pydantic_core import from_json
@@ -36,6 +38,10 @@ TOKENS = tuple(f.name for f in fields(TokenCounts))
 PLAIN = tuple(name for name in FIELDS if name not in ("tokens", "scores"))
 """The fields that are a column each."""
 SCORE = "score_"
+PART = 2048
+"""Rows that are turned into columns at once."""
+HELD = 1 << 16
+"""Bytes of a column that wait in memory, and that are read at once."""
 ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
@@ -108,19 +114,81 @@ class Columns:
         rows = zip(*(values[name] for name in FIELDS))
         return {row[0]: record_of(dict(zip(FIELDS, row))) for row in rows}
 
-    def to_bytes(self, journal: str) -> bytes:
-        """The file's contents; ``journal`` is the digest of the journal that they are of."""
-        lines = [_line(self[name]) for name in self._columns]
-        body = b"".join(lines)
-        header = {
-            "schema_version": SCHEMA_VERSION,
-            "journal": journal,
-            "rows": self.rows,
-            "faults": self.faults,
-            "ended": self.ended,
-            "bytes": {name: len(line) for name, line in zip(self._columns, lines)},
-        }
-        return _line(header | {"checksum": _checksum(header, body)}) + body
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all columns, in their order."""
+        return tuple(self._columns)
+
+
+class Writer:
+    """Writes columns that need not fit into memory: their rows come one by one, and wait in a
+    temporary file for each column, in ``folder``. Where these can't be written there will be no
+    columns: readers then read the journal.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows = 0
+        self.failed = False
+        self._next: dict[str, Record] = {}
+        self._files: dict[str, SpooledTemporaryFile[bytes]] = {}
+
+    def add(self, record: Record) -> None:
+        """Takes one more row."""
+        self._next[record.id] = record
+        if len(self._next) == PART:
+            self._part()
+
+    def write(self, path: Path, journal: str, faults: int, ended: bool) -> None:
+        """Writes the file; ``journal`` is the digest of the journal that the columns are of. No
+        row can be added any more.
+        """
+        self._part()
+        with suppress(EvalkitError, OSError):
+            for file in self._files.values():
+                file.write(b"]\n" if file.tell() else b"[]\n")
+            header = {
+                "schema_version": SCHEMA_VERSION,
+                "journal": journal,
+                "rows": self.rows,
+                "faults": faults,
+                "ended": ended,
+                "bytes": {name: file.tell() for name, file in self._files.items()},
+            }
+            checksum = _checksum(header, self._blocks())
+            first = _line(header | {"checksum": checksum})
+            if not self.failed:
+                replace(path, chain([first], self._blocks()), durable=False)
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+
+    def _part(self) -> None:
+        """Moves the rows at hand to the files. A score that only other rows have is null in
+        these.
+        """
+        part, self._next = Columns.of(self._next), {}
+        try:
+            for name in () if self.failed else dict.fromkeys((*self._files, *part.names)):
+                if name not in self._files:
+                    self._files[name] = SpooledTemporaryFile(HELD, dir=str(self.folder))  # noqa: SIM115 - see close
+                    self._append(name, [None] * self.rows)
+                self._append(name, part[name] if name in part.names else [None] * part.rows)
+        except OSError:
+            self.failed = True
+        self.rows += part.rows
+
+    def _append(self, name: str, values: list[Any]) -> None:
+        file = self._files[name]
+        if values:
+            file.write((b"," if file.tell() else b"[") + _line(values)[1:-2])
+
+    def _blocks(self) -> Iterator[bytes]:
+        for file in self._files.values():
+            file.seek(0)
+            while block := file.read(HELD):
+                yield block
 
 
 def read(path: Path, journal: str) -> Columns | None:
@@ -132,7 +200,7 @@ def read(path: Path, journal: str) -> Columns | None:
         start = data.index(b"\n") + 1
         header = from_json(data[: start - 1])
         known = header["schema_version"] == SCHEMA_VERSION and header["journal"] == journal
-        if not known or header.pop("checksum") != _checksum(header, memoryview(data)[start:]):
+        if not known or header.pop("checksum") != _checksum(header, [memoryview(data)[start:]]):
             return None
         columns = {}
         for name, size in header["bytes"].items():
@@ -143,19 +211,16 @@ def read(path: Path, journal: str) -> Columns | None:
         return None
 
 
-def write(path: Path, columns: Columns, journal: str) -> None:
-    """Writes the file as far as that can be done: without it, readers read the journal."""
-    with suppress(EvalkitError):
-        replace(path, columns.to_bytes(journal), durable=False)
-
-
 def _line(value: object) -> bytes:
     return ENCODER.encode(value).encode("utf-8", "replace") + b"\n"
 
 
-def _checksum(header: Mapping[str, Any], body: bytes | memoryview) -> int:
+def _checksum(header: Mapping[str, Any], blocks: Iterable[bytes | memoryview]) -> int:
     """Of the header, which does not hold it yet, and of all that follows."""
-    return zlib.crc32(body, zlib.crc32(_line(header)))
+    checksum = zlib.crc32(_line(header))
+    for block in blocks:
+        checksum = zlib.crc32(block, checksum)
+    return checksum
 
 
 @lru_cache(maxsize=4096)

@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,9 +19,9 @@ PART = ".part"
 """Suffix of a file or folder that is still being written; what a killed writer left can go."""
 
 
-def replace(path: Path, content: str | bytes, durable: bool = True) -> None:
-    """Writes a file (text as UTF-8, without secrets; bytes as they are) under a temporary name of
-    its own beside ``path`` and renames it.
+def replace(path: Path, content: str | bytes | Iterable[bytes], durable: bool = True) -> None:
+    """Writes a file (text as UTF-8, without secrets; bytes, or blocks of them, as they are) under a
+    temporary name of its own beside ``path`` and renames it.
 
     ``durable`` waits until the file and its name are on disk. Raises EvalkitError when the file
     can't be written.
@@ -36,9 +36,10 @@ def replace(path: Path, content: str | bytes, durable: bool = True) -> None:
             fcntl.flock(file, fcntl.LOCK_EX)
             if os.fstat(file.fileno()).st_nlink == 0:  # cleared up before it was locked
                 return replace(path, content, durable)
-            rest = memoryview(content)
-            while rest:
-                rest = rest[file.write(rest) :]
+            for block in [content] if isinstance(content, bytes) else content:
+                rest = memoryview(block)
+                while rest:
+                    rest = rest[file.write(rest) :]
             if durable:
                 os.fsync(file.fileno())
             part.replace(path)

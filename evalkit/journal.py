@@ -20,23 +20,27 @@ import gc
 import json
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, ValuesView
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydantic_core import from_json
 
 from evalkit.errors import DataError, EvalkitError, reason
 from evalkit.files import regular
+from evalkit.index import Index
 from evalkit.records import SCHEMA_VERSION, Ending, Record, RunInfo
 from evalkit.safe_text import mapped, mask, masked, without_values
 
 BATCH = 256
 """Lines that one fsync covers at most."""
+MOST_WAITING = 16 * BATCH
+"""Lines that wait for the disk; then whoever has more does."""
 HEADER_BYTES = 1 << 16
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -78,7 +82,7 @@ class Contents:
     """What the last run was; None in a journal of evalkit 0.1."""
     ending: Ending | None = None
     """How the last run ended, or an earlier run of everything; None where none did."""
-    records: dict[str, Record] = field(default_factory=dict)
+    records: MutableMapping[str, Record] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     good_bytes: int = 0
     """Bytes of whole lines."""
@@ -106,6 +110,79 @@ class Contents:
             self.run = line
             if self.ending and self.ending.results.selection.partial:
                 self.ending = None  # of fewer samples than are asked for now
+
+
+class Kept(MutableMapping[str, Record]):
+    """The records of a journal that is being written: those that it had as they were read, those
+    that came since by where their lines are in its file, which are read when they are asked for. So
+    a run holds some 40 bytes of each, however many there are.
+    """
+
+    def __init__(self, path: Path, known: MutableMapping[str, Record]) -> None:
+        self.path, self.known = path, dict(known)
+        self.starts = Index()
+        self.withdrawn: set[str] = set()
+
+    def add(self, record: Record, start: int) -> None:
+        """Takes a record whose line begins at this byte."""
+        if record.id in self.known:
+            self.known[record.id] = record
+        else:
+            self.starts[record.id] = start
+            self.withdrawn.discard(record.id)
+
+    def __contains__(self, id: object) -> bool:
+        if id in self.known:
+            return True
+        return isinstance(id, str) and id in self.starts and id not in self.withdrawn
+
+    def __getitem__(self, id: str) -> Record:
+        if id in self.known:
+            return self.known[id]
+        if id in self.withdrawn or (start := self.starts.get(id)) is None:
+            raise KeyError(id)
+        with self.path.open("rb") as file:
+            return self._at(file, start)
+
+    def __setitem__(self, id: str, record: Record) -> None:
+        self.known[id] = record
+
+    def __delitem__(self, id: str) -> None:
+        if id not in self:
+            raise KeyError(id)
+        if self.known.pop(id, None) is None:
+            self.withdrawn.add(id)
+
+    def __len__(self) -> int:
+        return len(self.known) + len(self.starts) - len(self.withdrawn)
+
+    def __iter__(self) -> Iterator[str]:
+        return (record.id for record in self.values())
+
+    def values(self) -> ValuesView[Record]:
+        """In order of first appearance, one at a time from the file."""
+        return _Values(self)
+
+    def stream(self) -> Iterator[Record]:
+        yield from self.known.values()
+        if len(self.starts):
+            with self.path.open("rb", buffering=1 << 20) as file:
+                records = (self._at(file, start) for start in self.starts.numbers)
+                yield from (r for r in records if r.id not in self.withdrawn)
+
+    def _at(self, file: BinaryIO, start: int) -> Record:
+        file.seek(start)
+        line = _parsed(file.readline())
+        if not isinstance(line, Record):
+            raise DataError(f"{self.path}: was changed while this run was writing to it")
+        return line
+
+
+class _Values(ValuesView[Record]):
+    _mapping: Kept
+
+    def __iter__(self) -> Iterator[Record]:
+        return self._mapping.stream()
 
 
 def read_header(path: Path) -> Header | None:
@@ -260,6 +337,8 @@ class Journal:
 
     file: FileIO | None = None
     contents: Contents
+    size = 0
+    """Bytes on disk."""
 
     def __init__(
         self, path: Path, header: Header, beside: Iterable[Contents] = (), wait: bool = False
@@ -272,11 +351,13 @@ class Journal:
             self._open(header, wait)
             if others := list(beside):
                 self.contents = merged([*others, self.contents])
+            self.records = Kept(path, self.contents.records)
+            self.contents.records = self.records
         except BaseException:
             if self.file:
                 self.file.close()
             raise
-        self.waiting: list[tuple[bytes, Line]] = []
+        self.waiting: deque[tuple[bytes, Line]] = deque()
         self.change = threading.Condition()
         self.writing = self.closed = False
         self.writer = threading.Thread(target=self._serve, name="journal", daemon=True)
@@ -297,6 +378,7 @@ class Journal:
             if self.file:
                 fcntl.flock(self.file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             self.contents = read(self.path)
+            self.size = self.contents.good_bytes
             check_owner(self.path, self.contents.header, header.folder)
             if self.file and self.file.seek(0, os.SEEK_END) > self.contents.good_bytes:
                 self.file.truncate(self.contents.good_bytes)
@@ -339,9 +421,8 @@ class Journal:
         other = read(path)
         for run in _runs(other):
             self._put(run)
-        both = merged([self.contents, other])
-        for id, record in other.records.items():
-            if both.records[id] is record:
+        for record in other.records.values():
+            if record.scored or not ((known := self.records.get(record.id)) and known.scored):
                 self._put(record)
         self.flush()
         try:
@@ -364,6 +445,7 @@ class Journal:
             raise self.read_only
         text = _line(_json(line))
         with self.change:
+            self.change.wait_for(lambda: len(self.waiting) < MOST_WAITING)
             self.waiting.append((text, line))
             self.change.notify_all()
 
@@ -379,9 +461,14 @@ class Journal:
         while batch := self._next():
             try:
                 if not self.failure:
+                    start = self.size
                     self._write(b"".join(text for text, _ in batch))
-                    for _, line in batch:
-                        self.contents.take(line)
+                    for text, line in batch:
+                        if isinstance(line, Record):
+                            self.records.add(line, start)
+                        else:
+                            self.contents.take(line)
+                        start += len(text)
             except BaseException as e:  # whoever waits for the lines must hear of it
                 self.failure = e if isinstance(e, EvalkitError) else EvalkitError(reason(e))
             with self.change:
@@ -392,7 +479,7 @@ class Journal:
         """The lines that are written next; none once the journal is closed."""
         with self.change:
             self.change.wait_for(lambda: self.waiting or self.closed)
-            batch, self.waiting = self.waiting[:BATCH], self.waiting[BATCH:]
+            batch = [self.waiting.popleft() for _ in range(min(BATCH, len(self.waiting)))]
             self.writing = bool(batch)
         return batch
 
@@ -403,6 +490,7 @@ class Journal:
             while rest:
                 rest = rest[self.file.write(rest) :]
             os.fsync(self.file.fileno())
+            self.size += len(lines)
             there, mine = None, os.fstat(self.file.fileno())
             with suppress(FileNotFoundError, NotADirectoryError):
                 there = self.path.stat()

@@ -11,10 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
-from operator import attrgetter, itemgetter
+from operator import add, attrgetter, itemgetter
 from typing import Any, Literal, get_args
 
 from evalkit.provenance import GitState
@@ -207,6 +208,7 @@ class Record:
 _DEFAULTS: Mapping[str, Any] = {f.name: f.default for f in fields(Record)}
 _values_of = itemgetter(*_DEFAULTS)
 _values_in = attrgetter(*_DEFAULTS)
+_tokens_in = attrgetter(*(f.name for f in fields(TokenCounts)))
 _PROVEN: set[tuple[type, ...]] = set()
 """Kinds of values, field by field, that were found to be those of a whole record."""
 _KINDS: Mapping[str, type] = {
@@ -653,12 +655,12 @@ class CellResults:
     """One entry a metric, the headline first."""
 
     @classmethod
-    def of(cls, records: Sequence[Record], metrics: Sequence[Metric], **about: Any) -> CellResults:
+    def of(cls, records: Iterable[Record], metrics: Sequence[Metric], **about: Any) -> CellResults:
         """Counts and metrics of records. ``about``: the other fields."""
         return cls(**_counts(records, metrics), **about)
 
     def of_records(
-        self, records: Sequence[Record], metrics: Sequence[Metric], **about: Any
+        self, records: Iterable[Record], metrics: Sequence[Metric], **about: Any
     ) -> CellResults:
         """The same run's results with the counts and metrics of these records, and ``about``."""
         return replace(self, **_counts(records, metrics), **about)
@@ -705,17 +707,64 @@ class CellResults:
         )
 
 
-def _counts(records: Sequence[Record], metrics: Sequence[Metric]) -> dict[str, Any]:
-    done = [r for r in records if r.error is None]
-    tokens = [r.tokens for r in done]
-    return {
-        "n": len(done),
-        "n_total": len(records),
-        "errors": len(records) - len(done),
-        "unparsed": sum(r.unparsed for r in done),
-        "tokens": TokenCounts(*(sum(map(attrgetter(f.name), tokens)) for f in fields(TokenCounts))),
-        "metrics": tuple(m for m in (MetricResult.of(records, metric) for metric in metrics) if m),
-    }
+class Tally:
+    """Counts of records, and what metrics need of them: each is looked at once, and goes."""
+
+    def __init__(self, metrics: Sequence[Metric]) -> None:
+        self.metrics = metrics
+        self.n = self.total = self.unparsed = 0
+        self.tokens = [0] * len(fields(TokenCounts))
+        # a score that is not there is NaN, which none is
+        names = dict.fromkeys(name for m in metrics for name in (m.name, m.weight) if name)
+        self.scores = {name: array("d") for name in names}
+        self.clusters: list[str] = []
+        self.keys = tuple(dict.fromkeys(k for m in metrics for k in (m.group, *m.units) if k))
+        self.metadata: list[Mapping[str, str]] = []
+        self.kinds: dict[tuple[str | None, ...], Mapping[str, str]] = {}
+
+    def add(self, record: Record) -> None:
+        self.total += 1
+        if record.error is None:
+            self.n += 1
+            self.unparsed += record.unparsed
+            self.tokens = list(map(add, self.tokens, _tokens_in(record.tokens)))
+        for name, values in self.scores.items():
+            values.append(record.scores.get(name, math.nan))
+        self.clusters.append(record.cluster)
+        if self.keys:
+            told = record.metadata
+            kind = tuple(str(told[k]) if k in told else None for k in self.keys)
+            mine = {k: v for k, v in zip(self.keys, kind) if v is not None}
+            self.metadata.append(self.kinds.setdefault(kind, mine))
+
+    def seen(self, metric: Metric) -> Seen:
+        """What a metric needs of the records."""
+        weights = self.scores[metric.weight] if metric.weight else None
+        return Seen(
+            [None if math.isnan(v) else v for v in self.scores[metric.name]],
+            self.clusters,
+            self.metadata if metric.group or metric.units else None,
+            None if weights is None else [0.0 if math.isnan(w) else w for w in weights],
+        )
+
+    def counts(self) -> dict[str, Any]:
+        """Of ``CellResults``."""
+        results = (MetricResult.of(self.seen(metric), metric) for metric in self.metrics)
+        return {
+            "n": self.n,
+            "n_total": self.total,
+            "errors": self.total - self.n,
+            "unparsed": self.unparsed,
+            "tokens": TokenCounts(*self.tokens),
+            "metrics": tuple(m for m in results if m),
+        }
+
+
+def _counts(records: Iterable[Record], metrics: Sequence[Metric]) -> dict[str, Any]:
+    tally = Tally(metrics)
+    for record in records:
+        tally.add(record)
+    return tally.counts()
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from evalkit.adapter import recordable
 from evalkit.cell import Cell
+from evalkit.columns import Writer
 from evalkit.errors import DataError, UsageError, reason
 from evalkit.journal import Journal
 from evalkit.patience import completions
@@ -26,22 +27,19 @@ from evalkit.provenance import git_state, now, versions
 from evalkit.store import (
     CellFolder,
     CellResults,
-    Ending,
     Record,
     RunInfo,
     Selection,
     model_path,
     shown_path,
 )
-from evalkit.stream import Stream
+from evalkit.stream import FAULTS_SHOWN, Stream
 
 if TYPE_CHECKING:
     from evalkit.executor import Executor
     from evalkit.selection import Shard
 
 logger = logging.getLogger(__name__)
-FAULTS_SHOWN = 5
-"""Damaged lines of a journal, and failed samples of an outcome, that are named one by one."""
 
 
 @dataclass(frozen=True)
@@ -135,25 +133,25 @@ def run_cell(
             journal = stack.enter_context(folder.gathered(cell.name, journal))
             stream.journal = journal
         stats = answering.stats if stream.made else {}
-        results = stream.results(seconds, stopped is None, recordable(cell.adapter, stats))
-        failures = tuple(r for r in stream.records() if not r.scored)[:FAULTS_SHOWN]
-        lost = all(r.failed_in == "row" for r in journal.contents.records.values())
-        if lost and not results.missing_shards:
+        columns = stack.enter_context(closing(Writer(folder.path)))
+        end = stream.summary(seconds, stopped is None, recordable(cell.adapter, stats), columns)
+        results = end.results
+        if end.lost and not results.missing_shards:
             folder.remove()
         elif journal.read_only is None:
             if not keep and (stream.made or results != before):
-                journal.end(Ending.of(results, [r.id for r in stream.records()]))
+                journal.end(end.ending)
             if keep:
                 folder.mend(journal)
             elif not folder.intact or results != before:
                 folder.write_results(results)
-            folder.write_columns(journal)
+            folder.write_columns(journal, columns)
         if interrupted:
             try:
                 raise interrupted
             finally:
                 del interrupted  # its traceback holds this frame
-        return Outcome(cell, results, stream.reused, stream.made, stopped, failures)
+        return Outcome(cell, results, stream.reused, stream.made, stopped, end.failures)
 
 
 def run_info(cell: Cell, selection: Selection, folder: CellFolder, command: str = "") -> RunInfo:

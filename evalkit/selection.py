@@ -110,9 +110,9 @@ class Shard:
     def __str__(self) -> str:
         return f"{self.number}/{self.of}"
 
-    def owners(self, samples: Iterable[Sample | RowError]) -> Iterator[tuple[str, Any]]:
-        """Each sample with the shard that asks it. They are dealt out in turn; neighbours of one
-        picture stay together, since a model may read it once for all of them.
+    def owners(self, samples: Iterable[Sample | RowError]) -> Iterator[tuple[int, Any]]:
+        """Each sample with the number of the shard that asks it. They are dealt out in turn;
+        neighbours of one picture stay together, since a model may read it once for all of them.
         """
         turn, alike, cluster = -1, 0, None
         for sample in samples:
@@ -120,7 +120,7 @@ class Shard:
             alike = alike + 1 if own and own == cluster and alike < RUN else 1
             turn += alike == 1
             cluster = own
-            yield f"{turn % self.of + 1}/{self.of}", sample
+            yield turn % self.of + 1, sample
 
 
 def describe(cell: Cell, selection: Selection) -> str:
@@ -172,7 +172,7 @@ def selected_ids(cell: Cell, selection: Selection, shard: Shard | None = None) -
     taken = samples[start:stop]
     if not shard:
         return [s.id for s in taken]
-    return [s.id for owner, s in shard.owners(taken) if owner == str(shard)]
+    return [s.id for owner, s in shard.owners(taken) if owner == shard.number]
 
 
 def samples_at_hand(cell: Cell, most: int | None = None) -> list[Sample | RowError] | None:

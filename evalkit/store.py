@@ -13,8 +13,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -24,7 +24,7 @@ from typing import Any
 
 from evalkit import columns, journal
 from evalkit.adapter import digest
-from evalkit.columns import Columns
+from evalkit.columns import Columns, Writer
 from evalkit.digests import content_hash
 from evalkit.errors import DataError, EvalkitError
 from evalkit.files import regular, remove_parts, replace_json
@@ -297,10 +297,11 @@ class CellFolder:
             return kept
         before = self._journal_digest() if self._is_large else ""
         contents = self.contents()
-        made = Columns.of(contents.records, len(contents.faults), contents.ending is not None)
+        faults, ended = len(contents.faults), contents.ending is not None
         if before and before == self._journal_digest():  # no run has written to it meanwhile
-            columns.write(self.columns_path, made, before)
-        return made
+            with closing(self.columns_of(contents.records.values())) as writer:
+                writer.write(self.columns_path, before, faults, ended)
+        return Columns.of(contents.records, faults, ended)
 
     @property
     def _is_large(self) -> bool:
@@ -315,19 +316,28 @@ class CellFolder:
         journal.check_owner(self.journal_path, header, self.name)
         return columns.read(self.columns_path, self._journal_digest())
 
-    def write_columns(self, journal: Journal) -> None:
-        """Keeps the columns of a journal that is open for writing."""
+    def write_columns(self, journal: Journal, made: Writer | None = None) -> None:
+        """Keeps the columns of a journal that is open for writing; ``made`` has its records."""
         if journal.read_only or self.shard_paths or not self._is_large:
             return
         contents = journal.contents
         faults = sum(not f.endswith(CUT) for f in contents.faults)  # which was removed
-        made = Columns.of(contents.records, faults, contents.ending is not None)
-        columns.write(self.columns_path, made, self._journal_digest())
+        with closing(made or self.columns_of(contents.records.values())) as writer:
+            writer.write(
+                self.columns_path, self._journal_digest(), faults, contents.ending is not None
+            )
+
+    def columns_of(self, records: Iterable[Record]) -> Writer:
+        """The records, ready to be written as columns."""
+        writer = Writer(self.path)
+        for record in records:
+            writer.add(record)
+        return writer
 
     def records(self) -> dict[str, Record]:
         """The last record of each sample, by id, in order of first appearance."""
         kept = self._kept_columns()
-        return kept.records() if kept else self.contents().records
+        return kept.records() if kept else dict(self.contents().records)
 
     def scored(self) -> dict[str, Record]:
         """The records that have a score, by id."""

@@ -7,20 +7,24 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, get_args
 
 from evalkit.adapter import with_subtitles
 from evalkit.asking import repetitions
 from evalkit.cell import Cell
+from evalkit.columns import Writer
 from evalkit.controls import controlled, swapped
 from evalkit.errors import DataError, EvalkitError, ScoringError, UsageError, reason
+from evalkit.index import Index
 from evalkit.journal import Journal
 from evalkit.progress import Progress
 from evalkit.prompt_hash import asked_before, prompt_hash
 from evalkit.provenance import now
+from evalkit.records import Tally
 from evalkit.store import (
     CellResults,
+    Ending,
     Record,
     Selection,
 )
@@ -42,6 +46,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 FINISH_REASONS = get_args(FinishReason)
+FAULTS_SHOWN = 5
+"""Damaged lines of a journal, and failed samples of an outcome, that are named one by one."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What came out of a cell, in one look at each of its records."""
+
+    results: CellResults
+    ending: Ending
+    failures: tuple[Record, ...]
+    """The first few that have no score."""
+    lost: bool
+    """Whether no sample was even asked."""
 
 
 class Stream:
@@ -57,9 +75,9 @@ class Stream:
     ) -> None:
         self.cell, self.selection, self.journal, self.before = cell, selection, journal, before
         self.shard = shard
-        self.elsewhere: dict[str, str] = {}  # records of other shards, and which
+        self.elsewhere = Index("I")  # records of other shards, and which
         self.pending: dict[str, tuple[Sample, str]] = {}
-        self.chosen: dict[str, None] = {}
+        self.chosen = Index("B")
         self.reused = self.asked = self.made = 0
         self.running = _RunningScore(cell)
         self.broken: BaseException | None = None
@@ -85,7 +103,7 @@ class Stream:
         done = self.journal.contents.scored
         for sample in self._own():
             if isinstance(sample, RowError):
-                self.chosen[sample.id] = None
+                self.chosen[sample.id] = 1
                 self._append(Record.of_row(sample.id, sample.reason))
                 continue
             yield from self._asked(sample, done)
@@ -96,7 +114,7 @@ class Stream:
             yield from self._selected()
             return
         for owner, sample in self.shard.owners(self._selected()):
-            if owner == str(self.shard):
+            if owner == self.shard.number:
                 yield sample
             else:
                 for id in repetitions(sample.id, self.cell.asking.repeats):
@@ -104,13 +122,16 @@ class Stream:
 
     def _missing_shards(self) -> tuple[str, ...]:
         """Those of which a sample has no record yet."""
-        there = self.journal.contents.records
-        missing = {
-            owner
-            for id, owner in self.elsewhere.items()
-            if id not in there and id.rpartition("#")[0] not in there
-        }
-        return tuple(sorted(missing, key=lambda owner: int(owner.partition("/")[0])))
+        if not self.shard or not len(self.elsewhere):
+            return ()
+        there = bytearray(len(self.elsewhere))
+        for id in self.journal.records:
+            # a sample that could not be asked has a record of its own, not one a repetition
+            for name in (id, *(f"{id}#{k}" for k in range(self.cell.asking.repeats))):
+                if (place := self.elsewhere.place(name)) is not None:
+                    there[place] = 1
+        owners = {owner for owner, known in zip(self.elsewhere.numbers, there) if not known}
+        return tuple(f"{owner}/{self.shard.of}" for owner in sorted(owners))
 
     def _asked(self, sample: Sample, done: Mapping[str, Record]) -> Iterator[Request]:
         """The requests of a sample, one a repetition, but for those that have their answers."""
@@ -118,11 +139,11 @@ class Stream:
         try:
             repetitions = list(cell.asking.ask(sample, cell.examples))
         except DataError as e:
-            self.chosen[sample.id] = None
+            self.chosen[sample.id] = 1
             self._append(Record.of_row(sample.id, str(e)))
             return
         for sample in repetitions:
-            self.chosen[id := sample.id] = None
+            self.chosen[id := sample.id] = 1
             prompt = prompt_hash(sample)
             if id in done and asked_before(done[id], sample, prompt):
                 self.reused += 1
@@ -185,7 +206,7 @@ class Stream:
         if self.pending:
             first = next(iter(self.pending))
             return f"the adapter left {len(self.pending)} requests unanswered, the first {first!r}"
-        if not self.chosen and not self.elsewhere:
+        if not len(self.chosen) and not len(self.elsewhere):
             if self.selection.first and self.seen:
                 start, stop = self.selection.first
                 return (
@@ -193,7 +214,7 @@ class Stream:
                     f"are {self.seen}"
                 )
             return f"{cell.task.full_name} has no rows: nothing was asked"
-        if not self.asked and not self.reused and not self.elsewhere:
+        if not self.asked and not self.reused and not len(self.elsewhere):
             return f"no row could be used: mend {type(cell.task).__name__}.samples or the data"
         return self._why_mixed() if self.made else None
 
@@ -208,32 +229,43 @@ class Stream:
             return f"{changed} ({reason(e)})"
         return None if same else changed
 
-    def records(self) -> list[Record]:
-        """The records that count: all that the journal has, or those that were selected."""
-        kept = self.journal.contents.records
-        if not self.selection.partial:
-            return list(kept.values())
-        return [r for id, r in kept.items() if self._is_selected(id)]
-
     def _is_selected(self, id: str) -> bool:
         # a sample that could not be asked has a record of its own, not one a repetition
         return id in self.chosen or id in self.elsewhere or f"{id}#0" in self.elsewhere
 
-    def results(self, seconds: float, complete: bool, stats: Mapping[str, Any]) -> CellResults:
-        """What is written to results.json; ``stats`` are those of who answered. A whole run
-        counts all that the journal has, once rows that failed before and now have samples are
-        withdrawn.
+    def summary(
+        self, seconds: float, complete: bool, stats: Mapping[str, Any], columns: Writer
+    ) -> Summary:
+        """What came out, by the records that count: all that the journal has, or those that were
+        selected; ``stats`` are those of who answered. A whole run counts all that the journal has,
+        once rows that failed before and now have samples are withdrawn. ``columns`` takes every
+        record.
         """
         self.journal.flush()
+        kept, partial = self.journal.records, self.selection.partial
         missing = self._missing_shards()
         complete = complete and not missing
-        if complete and not self.selection.partial:
-            for id in [id for id in self.journal.contents.records if not self._is_selected(id)]:
+        if complete and not partial:
+            # what was appended here was selected; of a shard, all records were appended to the cell
+            for id in [
+                id for id in (kept if self.shard else kept.known) if not self._is_selected(id)
+            ]:
                 self.journal.withdraw(id)
+        tally, lost = Tally(self.cell.task.metrics), True
+        failures: list[Record] = []
+        ids: list[str] = []
+        for record in kept.values():
+            columns.add(record)
+            lost = lost and record.failed_in == "row"
+            if partial and not self._is_selected(record.id):
+                continue
+            tally.add(record)
+            ids.append(record.id)
+            if not record.scored and len(failures) < FAULTS_SHOWN:
+                failures.append(record)
         fingerprint, before = self.cell.identity.fingerprint, self.before
-        return CellResults.of(
-            self.records(),
-            self.cell.task.metrics,
+        results = CellResults(
+            **tally.counts(),
             created=before.created if before and not self.made else now(),
             rescored=before.rescored if before else None,
             selection=self.selection,
@@ -244,6 +276,7 @@ class Stream:
             seconds=before.seconds if before and not self.made else round(seconds, 3),
             stats=stats if self.made else before.stats if before else {},
         )
+        return Summary(results, Ending.of(results, ids), tuple(failures), lost)
 
     def show(self, bar: Progress) -> None:
         bar.update(self.made + self.reused, self.reused, self._total(), self.running.text)

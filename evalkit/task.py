@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, ClassVar, get_args
 
 from evalkit.errors import DataError, ScoringError, UsageError, reason, text_of
+from evalkit.index import Index
 from evalkit.plugin import classes_in, installed
 from evalkit.protocols import DEFAULT, Protocol
 from evalkit.submission import Submission
@@ -340,7 +341,7 @@ def read_samples(
     row has several. ``on_row`` is told the number of each row that is read. Raises what the
     source raises.
     """
-    owners: dict[str, int] = {}  # row of each id, to name both rows when one comes twice
+    owners = Index()  # row of each id, to name both rows when one comes twice
     for number, columns in enumerate(task.source.rows(data)):
         items: list[object] = []
         if on_row:
@@ -360,8 +361,8 @@ def read_samples(
                 why: str | None = reason(item)
             elif why := why_invalid(item):
                 why = f"{type(task).__name__}.samples: {why}"
-            elif isinstance(item, Sample) and item.id in owners:
-                why = f"the id {item.id!r} is that of a sample of row {owners[item.id]} already"
+            elif isinstance(item, Sample) and (owner := owners.get(item.id)) is not None:
+                why = f"the id {item.id!r} is that of a sample of row {owner} already"
             if why or not isinstance(item, Sample):
                 yield RowError(f"row-{place}", f"row {number}: {why}")
                 continue

@@ -116,3 +116,37 @@ def test_odd_sizes_and_notes_cost_a_report_nothing(cell: CellFolder, tmp_path: P
         opened.append(replace(cell.records()["sum/4"], metadata=huge))
     (tmp_path / "notes.jsonl").write_bytes(b"\xff\xfe")
     assert write_report(tmp_path, tmp_path / "page.html") == []
+
+
+@pytest.mark.parametrize("part", [1, 7, 1000])
+def test_columns_that_come_in_parts_are_those_that_come_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    """Also where a score is first seen in a later part, or not in all of them."""
+    monkeypatch.setattr(columns, "PART", part)
+    monkeypatch.setattr(columns, "HELD", 64)
+    records = {
+        str(i): Record(str(i), scores={"late": 0.5} if i > 8 else {"early": 1.0}, text="é,\n")
+        for i in range(30)
+    }
+    writer = columns.Writer(tmp_path)
+    for record in records.values():
+        writer.add(record)
+    writer.write(tmp_path / "c", "digest", 0, True)
+    writer.close()
+    made = columns.read(tmp_path / "c", "digest")
+    assert made is not None and made.records() == records and made.metrics == ("early", "late")
+    assert made.score("early")[7:10] == [1.0, 1.0, None]
+    assert list(tmp_path.iterdir()) == [tmp_path / "c"]
+
+
+def test_a_full_disk_costs_the_columns_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(columns, "SpooledTemporaryFile", full)
+    done = run(tmp_path)
+    assert done.stopped is None and done.results.n == 40
+    assert not done.cell.stored.columns_path.exists()

@@ -269,3 +269,33 @@ def test_a_pipe_in_a_cell_keeps_no_reader_waiting(tmp_path: Path, name: str) -> 
     else:
         assert (again.run, again.results) == (folder.run, folder.results)
         assert len(again.columns().records()) == 40
+
+
+def test_what_was_appended_is_read_from_the_file_and_not_held(tmp_path: Path) -> None:
+    path = filled(tmp_path / "j", 3)
+    with Journal(path, Header()) as journal:
+        for i in range(2, 600):  # the last of those before comes again
+            journal.append(Record(str(i), "c", text="new"))
+        journal.append(Record("7", "c", text="newer"))
+        journal.withdraw("8")
+        journal.append(Record("9", "c", text="withdrawn, and back"))
+        journal.withdraw("9")
+        journal.append(Record("9", "c", text="withdrawn, and back"))
+        journal.flush()
+        assert list(journal.records.known) == ["0", "1", "2"]
+        assert dict(journal.records) == read(path).records
+        assert [r.id for r in journal.records.values()] == list(journal.records)
+        assert len(journal.records) == 599 and "8" not in journal.records
+        assert journal.records["7"].text == "newer" and journal.records.get("8") is None
+
+
+def test_whoever_is_faster_than_the_disk_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evalkit.journal.MOST_WAITING", 10)
+    most = 0
+    with Journal(tmp_path / "j", Header()) as journal:
+        for i in range(300):
+            journal.append(Record(str(i)))
+            most = max(most, len(journal.waiting))
+    assert most <= 10 and len(read(tmp_path / "j").records) == 300

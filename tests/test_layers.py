@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "timeline",
         "subtitles",
         "files",
+        "index",
         "malloc",
         "palette",
         "config_files",
