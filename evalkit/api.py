@@ -30,7 +30,7 @@ from evalkit.bounds import bounds
 from evalkit.errors import CheckpointError, EvalkitError, UsageError
 from evalkit.safe_text import digest_of, harmless, mapped, mask, masked
 from evalkit.selection import Limit, Shard, describe, selected_ids
-from evalkit.task import Task, is_data, load_task, registered
+from evalkit.task import Task, is_there, load_task, registered
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -419,12 +419,13 @@ def tasks_of(
 
 
 def _named(text: str, protocol: str, reading: Mapping[str, Any] | None = None) -> Iterator[Task]:
-    parts = [text] if is_data(text) and _path(text).exists() else text.split(",")
+    parts = [text] if is_there(text) else text.split(",")
     for part in filter(None, map(str.strip, parts)):
         name, colon, subset = part.partition(":")
         if name == "all" and name not in registered():
             name = "*"
-        if not name.endswith(".py") and any(sign in name for sign in "*?["):
+        is_path = name.endswith(".py") or is_there(part)
+        if not is_path and any(sign in name for sign in "*?["):
             matching = [known for known in sorted(registered()) if fnmatch(known, name)]
             if not matching:
                 known = ", ".join(sorted(registered()))

@@ -283,7 +283,7 @@ def load_task(text: str, protocol: str = "", reading: Mapping[str, Any] | None =
     read: columns, metric, prompt); under a protocol. Raises UsageError with the known names when
     there is none.
     """
-    name, _, subset = text.partition(":")
+    name, _, subset = (text, "", "") if is_there(text) else text.partition(":")
     if is_data(name):
         from evalkit.own import Reading, own_task  # it imports metrics
         from evalkit.own_yaml import yaml_task
@@ -309,6 +309,11 @@ def is_data(name: str) -> bool:
 
     path = Path(name)
     return (path.suffix in YAML or is_readable(path)) and name not in registered()
+
+
+def is_there(text: str) -> bool:
+    """Whether a text as a whole, colons, commas and all, is the path of data that are there."""
+    return is_data(text) and Path(text).expanduser().exists()
 
 
 FOREIGN = "evalkit.foreign_tasks"

@@ -472,3 +472,9 @@ def test_what_is_no_data_is_said(folder: Path, name: str) -> None:
     (folder / "notes.txt").write_text("x")
     with pytest.raises(UsageError, match="no rows|no such file|unknown task"):
         load_task(str(folder / name))
+
+
+@pytest.mark.parametrize("name", ["größe: 100 %.jsonl", "a?b [c].jsonl", "*.jsonl", "a,b:c.jsonl"])
+def test_a_file_may_have_any_name(folder: Path, name: str) -> None:
+    (task,) = tasks_of(str(write_lines(folder / name, ROWS[:1])))
+    assert (task.name, len(list(read_samples(task)))) == (name.removesuffix(".jsonl"), 1)
