@@ -14,6 +14,7 @@ import string
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,7 +28,7 @@ from evalkit.metrics.relaxed import relaxed_accuracy
 from evalkit.metrics.vqa import vqa_accuracy
 from evalkit.protocols import LETTER_ANSWER, SHORT_ANSWER, VIDEO_BUDGET, Protocol
 from evalkit.rows import identifier, image, sides, video
-from evalkit.sources.own import LOOKED_AT, READERS, OwnFile, listed, splits_of
+from evalkit.sources.own import LOOKED_AT, READERS, OwnFile, spelled, splits_of
 from evalkit.task import Metric, Row, Subset, Task, registered
 from evalkit.types import Completion, Image, Media, Sample, Score
 
@@ -43,7 +44,8 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "hint": ("hint",),
     "cluster": ("cluster",),
 }
-"""What a column may be for, and the names by which it is known, the first that is there counts.
+"""What a column may be for, and the names by which it is known, capitals or not; the first that is
+there counts.
 ``bbox`` is ``[x, y, width, height]`` and ``box`` ``[x1, y1, x2, y2]``, both in pixels; ``cluster``
 names what rows share, by default their first picture or clip."""
 MEDIA = ("image", "video")
@@ -117,15 +119,15 @@ class OwnData(Task):
         about = sides(first) if isinstance(first, Image) else {}
         options = options_of(row, columns) if self.reading["kind"] == "options" else []
         fields = {name: _text(row[columns.get(name, name)], name) for name in self.fields}
-        hint = str(row.get(columns.get("hint", "")) or "")
+        hint, cluster = (row.get(columns.get(role, "")) for role in ("hint", "cluster"))
         yield Sample(
-            id=identifier(row, columns["id"]) if "id" in columns else "",
-            messages=self.ask(shown, options=options, hint=hint, **fields),
+            id=_name(row, columns["id"]) if "id" in columns else "",
+            messages=self.ask(
+                shown, options=options, hint="" if _is_nothing(hint) else str(hint), **fields
+            ),
             target=self._target(row, options, about),
             choices=tuple(options),
-            cluster=identifier(row, columns["cluster"])
-            if "cluster" in columns
-            else _digest(first)[:16],
+            cluster=_digest(first)[:16] if _is_nothing(cluster) else _name(row, columns["cluster"]),
             metadata=metadata_of(row, used) | about,
         )
 
@@ -240,7 +242,8 @@ def _columns(path: Path, there: Sequence[str], given: Mapping[str, str]) -> dict
     taken = set(given.values())
     out = dict(given)
     for role, names in ROLES.items():
-        found = next((n for n in names if n in there and n not in taken), None)
+        free = [c for c in there if c not in taken]
+        found = next((c for n in names for c in free if c.casefold() == n.casefold()), None)
         if role not in out and found is not None:
             out[role] = found
             taken.add(found)
@@ -339,23 +342,29 @@ def options_of(row: Mapping[str, Any], columns: Mapping[str, str]) -> list[str]:
             value.pop()
     else:
         value = row[column]
-        value = listed(value) if isinstance(value, str) else value
+        value = spelled(value) if isinstance(value, str) else value
         value = list(value.values()) if isinstance(value, Mapping) else value
     if not isinstance(value, list | tuple) or not 2 <= len(value) <= len(LETTERS):
         raise DataError(f"{column!r} is {row[column]!r:.80}, not a list of 2 to 26 options")
     texts = [_text(v, column) for v in value]
-    marked = [t[:1] == LETTERS[i] and t[1:3] in (". ", ") ", ": ") for i, t in enumerate(texts)]
-    return [t[3:].strip() for t in texts] if all(marked) else texts
+    bare = [t for i, text in enumerate(texts) if (t := _unmarked(text, i)) is not None]
+    return bare if len(bare) == len(texts) else texts
+
+
+def _unmarked(text: str, place: int) -> str | None:
+    """An option without the letter of its place before it; None where it has none."""
+    marked = text[:1] == LETTERS[place] and text[1:3] in (". ", ") ", ": ")
+    return text[3:].strip() if marked else None
 
 
 def right_option(value: Any, options: Sequence[str], column: str) -> int:
-    """The place of the right option, which is given by its text, its letter, or its place from 0.
-    Raises DataError when it is none of them, or could be two.
+    """The place of the right option, which is given by its text (also with its letter before it),
+    its letter, or its place from 0. Raises DataError when it is none of them, or could be two.
     """
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     text = _text(value, column).strip()
-    readings = {i for i, option in enumerate(options) if option.strip() == text}
+    readings = {i for i, o in enumerate(options) if o.strip() in (text, _unmarked(text, i))}
     letter = text.strip("().:").upper()
     if len(letter) == 1 and letter in LETTERS[: len(options)]:
         readings.add(LETTERS.index(letter))
@@ -371,7 +380,7 @@ def right_option(value: Any, options: Sequence[str], column: str) -> int:
 
 def answer_texts(value: Any, column: str) -> list[str]:
     """The right answers: a text or number, a list of them, or a cell that spells a list."""
-    if isinstance(value, str) and (many := listed(value)) is not None:
+    if isinstance(value, str) and isinstance(many := spelled(value), list):
         value = many
     items = value if isinstance(value, list | tuple) else [value]
     texts = [_text(item, column) for item in items]
@@ -382,19 +391,32 @@ def answer_texts(value: Any, column: str) -> list[str]:
 
 def _text(value: Any, column: str) -> str:
     """A text, or a number as one."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        shown = "null" if value is None else f"{value!r:.80}"
-        raise DataError(f"{column!r} is {shown}, not a text or a number")
-    if isinstance(value, float) and value.is_integer():
+    if _is_nothing(value):
+        raise DataError(f"{column!r} is {'null' if value is None else 'empty'}")
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
+        raise DataError(f"{column!r} is {value!r:.80}, not a text or a number")
+    if isinstance(value, float | Decimal) and not math.isfinite(value):
+        raise DataError(f"{column!r} is {value}, not a finite number")
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e16:
         value = int(value)
-    if not str(value).strip() or value != value:
-        raise DataError(f"{column!r} is empty")
     return str(value)
+
+
+def _name(row: Row, column: str) -> str:
+    """As ``identifier``; tables make ``3.0`` of ``3`` beside empty cells."""
+    value = row[column]
+    is_whole = isinstance(value, float) and value.is_integer()
+    return str(int(value)) if is_whole else identifier(row, column)
+
+
+def _is_nothing(value: Any) -> bool:
+    """Whether a cell is empty: null, NaN, or blanks."""
+    return value is None or value != value or (isinstance(value, str) and not value.strip())
 
 
 def _corners(row: Row, columns: Mapping[str, str], about: Mapping[str, int]) -> list[float]:
     column = columns.get("box") or columns["bbox"]
-    value: Any = listed(row[column]) if isinstance(row[column], str) else row[column]
+    value: Any = spelled(row[column]) if isinstance(row[column], str) else row[column]
     try:
         x1, y1, x2, y2 = (float(v) for v in value)
         x1, y1, x2, y2 = from_xywh(

@@ -23,7 +23,7 @@ from evalkit.errors import DataError, UsageError
 from evalkit.imports.answers import Answer, Answers
 from evalkit.metrics.choice import LETTERS
 from evalkit.own import answer_texts, metadata_of, options_of, right_option
-from evalkit.sources.own import lines_of, listed
+from evalkit.sources.own import lines_of, spelled
 
 VLMEVALKIT_SCORES = ("hit", "eval_score", "score")
 VLMEVALKIT_SUFFIX = re.compile(
@@ -131,7 +131,7 @@ def _lmms_answer(row: Mapping[str, Any]) -> Answer:
     doc = row["doc"] if isinstance(row.get("doc"), Mapping) else {}
     target: Any = row.get("target")
     if isinstance(target, str):
-        target = listed(target) or target
+        target = many if isinstance(many := spelled(target), list) and many else target
     names = ("questionId", "question_id", "id", "qid")
     given = next((doc[n] for n in names if isinstance(doc.get(n), str | int)), row["doc_id"])
     theirs = {k: _lmms_score(v) for k, v in row.items() if k not in LMMS_KEYS}

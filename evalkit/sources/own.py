@@ -20,6 +20,8 @@ import io
 import json
 import re
 import sys
+import tokenize
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -253,12 +255,17 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _json_file(path: Path) -> Iterator[Line]:
-    """A list of objects, or an object that holds one."""
+    """A list of objects, or an object that holds one; or an object a line, as ``datasets`` writes
+    it under this name.
+    """
     if path.stat().st_size > bounds().json_bytes:
         raise DataError(f"{path}: {over('json_bytes')}")
     try:
         value = json.loads("".join(_text(path)), object_pairs_hook=_once)
     except (ValueError, RecursionError) as e:
+        if isinstance(e, json.JSONDecodeError) and e.msg == "Extra data":
+            yield from _json_lines(path)
+            return
         raise DataError(f"{path}: no JSON ({e})") from e
     lists = [v for v in value.values() if isinstance(v, list)] if isinstance(value, dict) else []
     if len(lists) == 1:
@@ -271,23 +278,25 @@ def _json_file(path: Path) -> Iterator[Line]:
 
 
 def _delimited(path: Path) -> Iterator[Line]:
-    """CSV or TSV with a header; a semicolon counts as the separator where the header has no comma,
-    as spreadsheets write it in many countries.
+    """CSV or TSV with a header; in CSV a semicolon counts as the separator where the header has no
+    comma, as spreadsheets write it in many countries, then a tab. A line ``sep=;`` before the
+    header, which is Excel's, decides.
     """
     csv.field_size_limit(min(bounds().json_bytes, sys.maxsize >> 1))
     lines = _text(path, newline="")
     head = next(lines, "")
-    separator = "\t" if path.suffix.lower() == ".tsv" else ","
-    if separator == "," and "," not in head and ";" in head:
-        separator = ";"
+    told = re.fullmatch(r"sep=(.)\s*", head)
+    found = "\t" if path.suffix.lower() == ".tsv" else next((s for s in ",;\t" if s in head), ",")
 
     def every() -> Iterator[str]:
-        yield head
+        yield "\n" if told else head
         yield from lines
 
-    reader = csv.reader(every(), delimiter=separator)
+    reader = csv.reader(every(), delimiter=told[1] if told else found)
     try:
-        names = [name.strip() for name in next(reader, [])]
+        names = [name.strip() for name in next(filter(None, reader), [])]
+        if not all(map(_is_unicode, names)):
+            raise DataError(f"{path}: its header {NO_UTF8}")
         if twice := sorted({n for n in names if n and names.count(n) > 1}):
             raise DataError(f"{path}: two columns are called {', '.join(map(repr, twice))}")
         for cells in reader:
@@ -365,41 +374,68 @@ def _is_unicode(text: str) -> bool:
         return False
 
 
-def listed(text: str) -> list[Any] | None:
-    """The list that a cell of text spells as JSON or Python would; None for other texts."""
-    if not (text := text.strip()).startswith("[") or len(text) > bounds().json_bytes:
+def spelled(text: str) -> list[Any] | dict[str, Any] | None:
+    """The list or mapping that a cell of text spells as JSON, numpy or Python would; None for other
+    texts.
+    """
+    if not (text := text.strip()).startswith(("[", "{")) or len(text) > bounds().json_bytes:
         return None
-    for read in (json.loads, ast.literal_eval):
+    for read in (json.loads, _array, ast.literal_eval):
         try:
             value = read(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError):
             continue
-        if isinstance(value, list):
+        if isinstance(value, list | dict):
             return value
     return None
+
+
+def _array(text: str) -> list[Any]:
+    """The elements of ``['a' 'b']``, a numpy array as text: Python would join them to one. Raises
+    ValueError for anything else.
+    """
+    tokens = [t for t in tokenize.generate_tokens(io.StringIO(text).readline) if t.string.strip()]
+    plain = all(t.type in (tokenize.STRING, tokenize.NUMBER) for t in tokens[1:-1])
+    if not plain or tokens[0].string != "[":
+        raise ValueError("no array")
+    return [ast.literal_eval(t.string) for t in tokens[1:-1]]
 
 
 def _media(value: Any, root: Path, shared: Mapping[str, Any]) -> Any:
     """What a cell says of media: paths below ``root``, bytes, or a DataError."""
     if isinstance(value, list | tuple):
         return [_media(item, root, shared) for item in value]
-    if isinstance(value, Mapping) and value.keys() >= {"bytes", "path"}:
-        return value["bytes"] or _media(value["path"], root, shared)
+    if isinstance(value, Mapping) and value.keys() & {"bytes", "path"}:
+        return _media(value.get("bytes") or value.get("path"), root, shared)
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str) or not value.strip():
-        return value
-    if (many := listed(value)) is not None:
+        return None if isinstance(value, str) or value != value else value
+    if isinstance(many := spelled(value), list):
         return _media(many, root, shared)
     if value in shared or _plain_index(value) in shared:
         return _media(shared.get(value) or shared[_plain_index(value)], root, {})
     if re.match(r"(?i)(https?|ftp|s3|gs|hf)://", value):
         return DataError(f"{value:.80} is an address, and media are not fetched: name a local file")
     if value.startswith("data:"):
-        value = value.partition(",")[2]
+        packed = _unpacked(value.partition(",")[2])
+        return packed or DataError(f"{value:.60} holds no picture or clip in base64")
     if len(value) > SHORT and (packed := _unpacked(value)):
         return packed
-    return below(root, value)
+    return _found(root, value)
+
+
+def _found(root: Path, text: str) -> Any:
+    """The path that a text names; where no such file is there, as other systems write names: with
+    backslashes, with accents as signs of their own or not, with blanks around, as an address.
+    """
+    path = below(root, text)
+    if isinstance(path, Path) and not path.exists():
+        plain = text.strip().removeprefix("file://").replace("\\", "/")
+        for other in (plain, *(unicodedata.normalize(form, plain) for form in ("NFC", "NFD"))):
+            if isinstance(found := below(root, other), Path) and found.exists():
+                return found
+    return path
 
 
 def _unpacked(text: str) -> bytes | None:

@@ -1,0 +1,241 @@
+"""Data of one's own as they come out of spreadsheets, notebooks and other systems: what can be
+meant in one way only is read, what can't is one row's error with its reason.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from evalkit.errors import UsageError
+from evalkit.task import RowError, load_task, read_samples
+from evalkit.types import Image, Sample
+from tests.pictures import png
+from tests.test_own import asked, folder, one, samples, why, write_lines
+
+__all__ = ["folder"]  # the fixture
+
+ROW = {"image": "1.png", "question": "?", "answer": "x"}
+LINE = json.dumps(ROW)
+
+
+def raw(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def picture(sample: Sample) -> Any:
+    (part,) = (p for p in sample.messages[0].content if isinstance(p, Image))
+    return part.source
+
+
+# Files
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("bom.jsonl", b"\xef\xbb\xbf" + f"{LINE}\r\n\r\n  \r\n{LINE}".encode()),
+        ("wide.jsonl", f"{LINE}\n{LINE}\n".encode("utf-16")),
+        ("lines.json", f"{LINE}\n{LINE}\n"),
+        ("sep.csv", "sep=;\r\nimage;question;answer\r\n1.png;?;x\r\n1.png;?;x\r\n"),
+        ("tabs.csv", "image\tquestion\tanswer\n1.png\t?, !\tx\n1.png\t?\tx\n"),
+        ("late.csv", "\n\nimage,question,answer\n1.png,?,x\n\n1.png,?,x"),
+        ("Capitals.CSV", "Image, Question ,ANSWER\n1.png,?,x\n1.png,?,x\n"),
+    ],
+)
+def test_a_file_as_other_programs_write_it(folder: Path, name: str, content: str | bytes) -> None:
+    found = samples(raw(folder / name, content))
+    assert [s.target for s in found if isinstance(s, Sample)] == [["x"], ["x"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("header.csv", "image,Größe\n1.png,x\n".encode("latin-1"), "its header is not UTF-8"),
+        ("list.jsonl", f"[{LINE}]", "line 1: .* is not an object with columns"),
+        ("pretty.jsonl", json.dumps(ROW, indent=1), "line 1: no JSON"),
+        ("columns.json", json.dumps({"image": {"0": "1.png"}}), "neither a list of objects"),
+        ("header.csv", "image,question,answer\n", "no rows"),
+    ],
+)
+def test_a_file_that_can_mean_anything_is_refused(
+    folder: Path, name: str, content: str | bytes, reason: str
+) -> None:
+    with pytest.raises(UsageError, match=reason):
+        load_task(str(raw(folder / name, content)))
+
+
+# Media
+
+
+def test_pictures_are_found_under_the_names_that_other_systems_write(folder: Path) -> None:
+    (folder / "größe").mkdir()
+    there = folder / "größe" / unicodedata.normalize("NFC", "é 1.png")
+    there.write_bytes(png(20, 10, 7))
+    name = f"größe/{there.name}"
+    names: list[Any] = [
+        name,
+        unicodedata.normalize("NFD", name),
+        name.replace("/", "\\"),
+        f" {name}\n",
+    ]
+    names += [f"file://{there}", {"path": name}, {"bytes": None, "path": name}, [name]]
+    found = samples(write_lines(folder / "my.jsonl", [{**ROW, "image": n} for n in names]))
+    assert [picture(s) for s in found if isinstance(s, Sample)] == [there] * len(names)
+
+
+def test_a_name_that_is_there_is_taken_as_it_is(folder: Path) -> None:
+    for name in ("a\\1.png", " 1.png"):
+        (folder / name).write_bytes(png(9, 9))
+        assert picture(one(write_lines(folder / "my.jsonl", [{**ROW, "image": name}]))) == (
+            folder / name
+        )
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        ("", "'image': no picture or clip"),
+        ("  ", "'image': no picture or clip"),
+        (float("nan"), "'image': no picture or clip"),
+        (None, "'image': no picture or clip"),
+        ([], "'image': no picture or clip"),
+        (["1.png", None], "'image' holds no image, but null"),
+        (True, "'image' holds no image, but True"),
+        ("2.PNG", "no such file"),
+        ("data:image/png;base64,AAAA", "holds no picture or clip in base64"),
+        ("..\\..\\1.png", "no such file"),
+        ("file:///etc/hostname", "no such file"),
+        ("a\0.png", "is no path"),
+        ("x" * 300, "is no path"),
+    ],
+)
+def test_a_cell_without_a_picture_says_what_it_holds(folder: Path, cell: Any, reason: str) -> None:
+    assert reason in why(write_lines(folder / "my.jsonl", [{**ROW, "image": cell}]))
+
+
+# Answers, options, names
+
+
+@pytest.mark.parametrize(
+    ("answer", "texts"),
+    [
+        (123456789012345678901234567890, ["123456789012345678901234567890"]),
+        (10**400, [str(10**400)]),
+        (7.0, ["7"]),
+        (1e300, ["1e+300"]),
+        (["a", 1, 2.5], ["a", "1", "2.5"]),
+        ('["a", "b"]', ["a", "b"]),
+        ("['a' 'b c']", ["a", "b c"]),
+        ("['a'\n \"b\"]", ["a", "b"]),
+        ("[citation needed]", ["[citation needed]"]),
+        ("{1}", ["{1}"]),
+        ("NA", ["NA"]),
+    ],
+)
+def test_answers_are_texts_and_numbers_in_any_writing(
+    folder: Path, answer: Any, texts: list[str]
+) -> None:
+    assert one(write_lines(folder / "my.jsonl", [{**ROW, "answer": answer}])).target == texts
+
+
+def test_decimals_of_a_database_are_numbers(folder: Path) -> None:
+    frame = pd.DataFrame({**ROW, "answer": [Decimal("1.50"), Decimal("2.00")]})
+    frame.to_parquet(folder / "my.parquet")
+    task = load_task(str(folder / "my.parquet"))
+    assert task.metrics[0].name == "relaxed_accuracy"
+    assert [s.target for s in read_samples(task) if isinstance(s, Sample)] == [["1.50"], ["2.00"]]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("NaN", "'answer' is empty"),
+        ("Infinity", "'answer' is inf, not a finite number"),
+        ("1e400", "'answer' is inf, not a finite number"),
+        ("9" * 5000, "no JSON"),
+        ("[null]", "'answer' is null"),
+        ('[""]', "'answer' is empty"),
+        ("true", "'answer' is True, not a text or a number"),
+        ('{"text": ["x"]}', "not a text or a number"),
+        ("[" * 5000 + "]" * 5000, "no JSON"),
+    ],
+)
+def test_an_answer_that_is_none_is_its_row_s_error(folder: Path, answer: str, reason: str) -> None:
+    line = '{"image": "1.png", "question": "?", "answer": ' + answer + "}"
+    assert reason in why(raw(folder / "my.jsonl", f"{LINE}\n{line}\n"))
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "index"),
+    [
+        (["A. x", "B. y"], "B. y", 1),
+        (["x", "y"], "B) y", 1),
+        ([3, 1, 2], 1, 1),
+        ([0.5, 1.5], 1.5, 1),
+        ('{"A": "x", "B": "y"}', "B", 1),
+        ("['x' 'y']", "y", 1),
+        ({"B": "y", "A": "x"}, "y", 0),
+        (["x", "y"], 1.0, 1),
+    ],
+)
+def test_options_and_their_answer_in_any_writing(
+    folder: Path, options: Any, answer: Any, index: int
+) -> None:
+    row = {**ROW, "options": options, "answer": answer}
+    assert one(write_lines(folder / "my.jsonl", [row])).target == index
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "reason"),
+    [
+        (["x"], "A", "not a list of 2 to 26 options"),
+        ("x, y", "x", "not a list of 2 to 26 options"),
+        ([str(i) for i in range(27)], 0, "not a list of 2 to 26 options"),
+        (["x", "", "y"], "x", "'options' is empty"),
+        (["x", None], "x", "'options' is null"),
+        ([True, False], "A", "not a text or a number"),
+        (["x", "x", "y"], "x", "could be two options"),
+        (["x", "y"], "B. x", "names no option"),
+        (["x", "y"], 2, "names no option"),
+        (["x", "y"], -1, "names no option"),
+        (["x", "y"], 10**30, "names no option"),
+    ],
+)
+def test_options_that_leave_it_open_are_their_row_s_error(
+    folder: Path, options: Any, answer: Any, reason: str
+) -> None:
+    row = {**ROW, "options": options, "answer": answer}
+    assert reason in why(write_lines(folder / "my.jsonl", [row]))
+
+
+def test_names_that_a_table_made_numbers_of_and_rows_without_one(folder: Path) -> None:
+    rows = [{**ROW, "id": i} for i in (1.0, "1", 2.5, None, True, 10**30)]
+    found = samples(write_lines(folder / "my.jsonl", rows))
+    assert [s.id for s in found if isinstance(s, Sample)] == ["1", str(10**30)]
+    said = [s.reason for s in found if isinstance(s, RowError)]
+    assert "the id '1' is that of a sample of row 0" in said[0]
+    assert all("not a name or a whole number" in reason for reason in said[1:])
+
+
+def test_a_row_without_a_cluster_or_a_hint_has_none(folder: Path) -> None:
+    nothing: list[dict[str, Any]] = [
+        {},
+        {"cluster": None},
+        {"cluster": float("nan")},
+        {"cluster": " "},
+    ]
+    row = {**ROW, "options": ["x", "y"]}
+    rows = [{**row, "cluster": 3.0, "hint": "Look."}, *({**row, **n} for n in nothing)]
+    rows.append({**row, "hint": float("nan"), "cluster": 3})
+    found = [s for s in samples(write_lines(folder / "my.jsonl", rows)) if isinstance(s, Sample)]
+    alone = found[1].cluster
+    assert [s.cluster for s in found] == ["3", *[alone] * 4, "3"] and len(alone) == 16
+    assert ["Hint: " in asked(s) for s in found] == [True, *[False] * 5]
