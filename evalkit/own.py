@@ -10,6 +10,7 @@ of the data's identity.
 from __future__ import annotations
 
 import math
+import re
 import string
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -76,6 +77,9 @@ METRICS: Mapping[str, tuple[Metric, ...]] = {
     "none": (Metric("none"),),
 }
 """By the name of the headline: it, and what is computed beside it."""
+BESIDE = 1 / 20
+"""So much of its side a box may lie beside its picture; annotations are often sloppy, and what lies
+further out is meant in another way."""
 FITTING = {
     "texts": tuple(TEXT_METRICS),
     "options": ("accuracy",),
@@ -416,20 +420,30 @@ def _is_nothing(value: Any) -> bool:
 
 def _corners(row: Row, columns: Mapping[str, str], about: Mapping[str, int]) -> list[float]:
     column = columns.get("box") or columns["bbox"]
-    value: Any = spelled(row[column]) if isinstance(row[column], str) else row[column]
+    form = "[x1, y1, x2, y2]" if "box" in columns else "[x, y, width, height]"
+    value, meant = row[column], f"{column!r} {row[column]!r:.80}, read as {form} in pixels,"
+    if _is_nothing(value):
+        raise DataError(f"{column!r} is empty")
+    if isinstance(value, str):
+        value = spelled(value) or re.split(r"[\s,;]+", value.strip("()[] "))
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
     try:
         x1, y1, x2, y2 = (float(v) for v in value)
         x1, y1, x2, y2 = from_xywh(
             (x1, y1, x2 - x1, y2 - y1) if "box" in columns else (x1, y1, x2, y2)
         )
-    except (TypeError, ValueError) as e:
-        form = "[x1, y1, x2, y2]" if "box" in columns else "[x, y, width, height]"
+    except (TypeError, ValueError, OverflowError) as e:
         raise DataError(f"{column!r} is {row[column]!r:.80}, not {form} in pixels: {e}") from e
     if not about:
         raise DataError("a box needs a picture whose size can be read")
-    if x1 >= about["width"] or y1 >= about["height"] or x2 <= 0 or y2 <= 0:
-        size = f"{about['width']}x{about['height']}"
-        raise DataError(f"{column!r} {row[column]!r:.80} lies outside its picture of {size}")
+    width, height = about["width"], about["height"]
+    if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
+        raise DataError(f"{meant} lies outside its picture of {width}x{height}")
+    if max(-x1, x2 - width) > BESIDE * width or max(-y1, y2 - height) > BESIDE * height:
+        raise DataError(f"{meant} reaches far out of its picture of {width}x{height}")
+    if x2 <= 1 < width and y2 <= 1 < height:
+        raise DataError(f"{meant} lies within the first one: give pixels, not shares of a side")
     return [x1, y1, x2, y2]
 
 

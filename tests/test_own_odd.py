@@ -239,3 +239,46 @@ def test_a_row_without_a_cluster_or_a_hint_has_none(folder: Path) -> None:
     alone = found[1].cluster
     assert [s.cluster for s in found] == ["3", *[alone] * 4, "3"] and len(alone) == 16
     assert ["Hint: " in asked(s) for s in found] == [True, *[False] * 5]
+
+
+# Boxes
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        *("[2, 2, 8, 4]", "(2, 2, 8, 4)", "2,2,8,4", "2 2 8 4", "[2. 2. 8. 4.]"),
+        *('["2", "2", "8", "4"]', ["2", "2", "8", "4"], [[2, 2, 8, 4]]),
+    ],
+)
+def test_a_box_is_four_numbers_in_any_writing(folder: Path, cell: Any) -> None:
+    row = {"image": "1.png", "question": "it", "bbox": cell}
+    assert one(write_lines(folder / "my.jsonl", [row])).target == [2, 2, 10, 6]
+
+
+@pytest.mark.parametrize(
+    ("name", "box", "reason"),
+    [
+        ("bbox", [0.1, 0.2, 0.5, 0.5], "lies within the first one: give pixels"),
+        ("bbox", [10, 5, 18, 9], "read as [x, y, width, height] in pixels, reaches far out"),
+        ("box", [-9, 1, 5, 5], "read as [x1, y1, x2, y2] in pixels, reaches far out"),
+        ("bbox", [120, 300, 400, 700], "lies outside its picture of 20x10"),
+        ("box", [10, 6, 2, 2], "has no area"),
+        ("bbox", [1, 2, 3], "not [x, y, width, height] in pixels"),
+        ("bbox", {"x": 1, "y": 2, "w": 3, "h": 4}, "not [x, y, width, height] in pixels"),
+        ("bbox", [1, 2, 3, float("nan")], "is not of finite numbers"),
+        ("bbox", [1, 2, 3, 10**400], "not [x, y, width, height] in pixels"),
+        ("bbox", "", "'bbox' is empty"),
+        ("bbox", None, "'bbox' is empty"),
+    ],
+)
+def test_a_box_in_another_convention_is_its_row_s_error(
+    folder: Path, name: str, box: Any, reason: str
+) -> None:
+    row = {"image": "1.png", "question": "it", name: box}
+    assert reason in why(write_lines(folder / "my.jsonl", [row]))
+
+
+def test_a_box_may_end_a_little_beside_its_picture(folder: Path) -> None:
+    row = {"image": "1.png", "question": "it", "box": [-0.5, 0, 20.6, 10.4]}
+    assert one(write_lines(folder / "my.jsonl", [row])).target == [-0.5, 0, 20.6, 10.4]
