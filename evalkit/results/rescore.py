@@ -35,11 +35,18 @@ def rescore(cell: CellFolder, loaded: dict[str, Task] | None = None) -> tuple[Ce
         protocol=task.describe_protocol(),
     )
     target = cell if identity_now == identity else cell.sibling(identity_now)
+    seen = cell.records()
+    anew = {id: new for id, r in seen.items() if (new := _rescored(task, r)) is not r}
+    if target is cell and not anew and _says_the_same(cell, task, seen):
+        return cell, 0
     elsewhere = None if target is cell else cell.contents()
     with target.open_journal(cell.task) as journal:
         before = elsewhere or journal.contents
         old = dict(before.records)  # the journal's own change as it is written
-        new = {id: _rescored(task, record) for id, record in old.items()}
+        new = {
+            id: anew.get(id, record) if record == seen.get(id) else _rescored(task, record)
+            for id, record in old.items()
+        }
         there = journal.contents.records
         for id, record in new.items():
             # In another cell, a record that is there already comes from a run of the task as it
@@ -64,6 +71,16 @@ def rescore(cell: CellFolder, loaded: dict[str, Task] | None = None) -> tuple[Ce
             target.write_results(results)
             target.write_columns(journal)
     return target, changed
+
+
+def _says_the_same(cell: CellFolder, task: Task, records: Mapping[str, Record]) -> bool:
+    """Whether the files of a whole cell say what its records do: then nothing is to be written,
+    and the journal not to be opened.
+    """
+    results = cell.results
+    if results.selection.partial or not cell.intact:
+        return False
+    return results == results.of_records(list(records.values()), task.metrics)
 
 
 def _code_now(identity: Identity, task: Task) -> Mapping[str, str]:
