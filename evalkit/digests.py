@@ -1,9 +1,9 @@
 """SHA-256 of files, each read once for as long as it does not change.
 
-What is remembered is keyed by path, inode, size, and the times of the last write and of the last
-change of the inode: an edit that puts the old modification time back is seen by the latter. The
-clock of a file system ticks in milliseconds, so nothing is remembered of a file that changed just
-now. Digests of large files also outlive the process, in ``digests.json`` of the user's cache
+What is remembered is keyed by path, device, inode, size, and the times of the last write and of the
+last change of the inode: an edit that puts the old modification time back is seen by the latter.
+The clock of a file system ticks in milliseconds, so nothing is remembered of a file that changed
+just now. Digests of large files also outlive the process, in ``digests.json`` of the user's cache
 folder.
 """
 
@@ -16,6 +16,7 @@ import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from stat import S_ISREG
 
 from evalkit.cache_dir import cache_dir
 from evalkit.errors import EvalkitError
@@ -34,12 +35,14 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex. Raises OSError when it can't be read, also for what is
     not a regular file (a pipe would never end).
     """
-    if not path.is_file():
-        why = "not a regular file" if path.exists() else "no such file"
-        raise OSError(errno.EINVAL if path.exists() else errno.ENOENT, why, str(path))
-    stat = path.stat()
+    try:
+        stat = path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError) as e:
+        raise OSError(errno.ENOENT, "no such file", str(path)) from e
+    if not S_ISREG(stat.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     times = f"{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"
-    key = f"{path.resolve()}|{stat.st_ino}|{times}"
+    key = f"{path.absolute()}|{stat.st_dev}|{stat.st_ino}|{times}"
     if key in _memory:
         return _memory[key]
     settled = time.time_ns() - stat.st_ctime_ns > SETTLED

@@ -364,10 +364,13 @@ def test_a_comparison_says_what_is_missing_from_its_sides(tmp_path: Path) -> Non
 # Scoring anew
 
 
-def test_rescoring_with_the_same_task_changes_nothing(own_task: Path) -> None:
+def test_rescoring_with_the_same_task_changes_nothing(
+    own_task: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (cell,) = cells_in(own_task.parent)
     journal, results = cell.journal_path.read_bytes(), cell.results
     written = cell.results_path.stat()
+    monkeypatch.setattr(CellFolder, "open_journal", lambda *_: pytest.fail("opened for writing"))
     same, changed = rescore(cell)
     assert (same.path, changed, same.results) == (cell.path, 0, results)
     assert cell.journal_path.read_bytes() == journal
@@ -409,6 +412,8 @@ def test_rescoring_under_an_unchanged_version_appends_and_keeps_the_old_scores(
     assert new.path == cell.path and changed > 0
     assert new.results.metrics[0].value == 100.0
     assert cell.journal_path.read_text().startswith(lines)
+    added = cell.journal_path.read_text().removeprefix(lines).splitlines()
+    assert len(added) == changed + 1, "what changed, and how it ended"
 
 
 def test_a_cell_whose_task_is_gone_does_not_keep_others_from_being_rescored(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from evalkit.cli.options import name_or_path, output_option, talk_options
@@ -27,6 +28,7 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    from evalkit.code import code_of
     from evalkit.results import find_cells, some_cells, write_leaderboard
     from evalkit.results.cells import IMPORTED, data_kind, inventory_if_any
     from evalkit.results.rescore import rescore as rescore_cell
@@ -41,9 +43,10 @@ def main(args: argparse.Namespace) -> int:
     failed = bool(there.damaged)
     rows: list[dict[str, Any]] = []
     loaded: dict[str, Task] = {}
+    code = cache(code_of)
     for cell in cells:
         try:
-            new, changed = rescore_cell(cell, loaded)
+            new, changed = rescore_cell(cell, loaded, code)
             rows.append({"task": cell.task, "changed": changed, "cell": str(new.path)})
             if not args.json:
                 print(f"{cell.task}: {changed} scores changed; {new.path}")

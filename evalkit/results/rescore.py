@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from evalkit.code import code_of
 from evalkit.errors import EvalkitError, ScoringError
 from evalkit.provenance import now
 from evalkit.results.cells import IMPORTED, data_kind, task_of
-from evalkit.store import CellFolder, Ending, Identity, Record
+from evalkit.store import CellFolder, Ending, Record
 from evalkit.task import Task, checked_score
 
 
-def rescore(cell: CellFolder, loaded: dict[str, Task] | None = None) -> tuple[CellFolder, int]:
+def rescore(
+    cell: CellFolder,
+    loaded: dict[str, Task] | None = None,
+    code: Callable[[Task], str] = code_of,
+) -> tuple[CellFolder, int]:
     """Scores a journal's answers with the task as it is now: no model, no media. Returns the cell
-    and how many scores changed. ``loaded`` as for ``task_of``.
+    and how many scores changed. ``loaded`` as for ``task_of``; ``code`` may know a task's already.
 
     New scores are appended to the journal, where the last record of a sample counts and the old
     ones stay readable. A task of another version (a task file with other contents) has another
@@ -31,12 +35,12 @@ def rescore(cell: CellFolder, loaded: dict[str, Task] | None = None) -> tuple[Ce
     identity_now = replace(
         identity,
         task_version=task.version,
-        code=_code_now(identity, task),
+        code={k: v for k, v in {**identity.code, "task": code(task)}.items() if v},
         protocol=task.describe_protocol(),
     )
     target = cell if identity_now == identity else cell.sibling(identity_now)
     seen = cell.records()
-    anew = {id: new for id, r in seen.items() if (new := _rescored(task, r)) is not r}
+    anew = {id: other for id, r in seen.items() if (other := _rescored(task, r)) is not r}
     if target is cell and not anew and _says_the_same(cell, task, seen):
         return cell, 0
     elsewhere = None if target is cell else cell.contents()
@@ -81,11 +85,6 @@ def _says_the_same(cell: CellFolder, task: Task, records: Mapping[str, Record]) 
     if results.selection.partial or not cell.intact:
         return False
     return results == results.of_records(list(records.values()), task.metrics)
-
-
-def _code_now(identity: Identity, task: Task) -> Mapping[str, str]:
-    """The identity's code with the task's as it is now; code without a hash is left out."""
-    return {k: v for k, v in {**identity.code, "task": code_of(task)}.items() if v}
 
 
 def _rescored(task: Task, record: Record) -> Record:
