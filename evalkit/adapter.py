@@ -144,15 +144,20 @@ class ModelAdapter(ABC):
         self, requests: Iterator[Request | None], said: Callable[[str, Callable[[], str]], bool]
     ) -> Iterator[Completion]:
         """As ``generate``, for requests that come while others are answered, as ``evalkit serve``
-        has them. ``requests`` gives None while there is none; the call ends when there is none and
-        nothing is under way. ``said`` may be told, after each step of an answer, its request's id
-        and a function that gives its text so far; where it says True, the answer ends as it is.
+        has them; those with choices are ranked. ``requests`` gives None while there is none; the
+        call ends when there is none and nothing is under way. ``said`` may be told, after each step
+        of an answer, its request's id and a function that gives its text so far; where it says
+        True, the answer ends as it is.
 
         An adapter that does not say otherwise answers together what has come meanwhile. So many
         calls as ``lanes`` says may run at once, each in a thread of its own.
         """
         while there := list(takewhile(lambda request: request is not None, requests)):
-            yield from self.generate(filter(None, there))
+            asked = [r for r in there if r is not None]
+            if generated := [r for r in asked if not r.choices]:
+                yield from self.generate(generated)
+            if ranked := [r for r in asked if r.choices]:
+                yield from self.rank(ranked)
 
     def rank(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Log-likelihood of each of ``request.choices`` as the answer, in ``Completion.logprobs``;

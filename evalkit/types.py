@@ -215,7 +215,8 @@ class Completion:
     ``finish_reason='error'``).
 
     ``logprobs`` holds the summed log-likelihood of each choice when the request was ranked,
-    ``UNSCORED`` for one that the model has no score for.
+    ``UNSCORED`` for one that the model has no score for; ``token_logprobs`` (token id,
+    log-likelihood) of each of its tokens, where the adapter tells them.
     ``seconds`` is the time from the request's entry into the model to its end. ``box_space`` is
     what the adapter declares, None for one that draws no boxes. ``frames``: of each clip, when the
     frames that the model was shown are on the screen, in seconds from the start of its file
@@ -231,6 +232,7 @@ class Completion:
     box_space: BoxSpace | None = None
     error: str | None = None
     frames: tuple[tuple[float, ...], ...] = ()
+    token_logprobs: tuple[tuple[tuple[int, float], ...], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -53,9 +53,10 @@ if TYPE_CHECKING:
     from evalkit.engine import Engine, Output, Prompt, Replicas, Visual
     from evalkit.engine.sequence import RunningSequence
 
-_About = tuple[Sequence[str], TokenCounts, BoxSpace | None, tuple[Times, ...]]
-"""Of a request under way: its choices, its prompt's tokens, how boxes in its answer are meant, and
-the times of its clips' frames.
+_Choices = Sequence[tuple[str, tuple[int, ...]]]
+_About = tuple[_Choices, TokenCounts, BoxSpace | None, tuple[Times, ...]]
+"""Of a request under way: its choices and their tokens, its prompt's tokens, how boxes in its
+answer are meant, and the times of its clips' frames.
 """
 TRIM_THRESHOLD = 32 << 20
 """Bytes of freed memory that may lie in the process, for the next tensors, before it is given back
@@ -399,7 +400,8 @@ class ReferenceAdapter(ModelAdapter):
         seen = self.visual_tokens(prompt.ids)
         counts = TokenCounts(len(prompt.ids) - seen, seen)
         frames = tuple(v.times for v in prompt.visuals if v.times)
-        return request.choices, counts, self._box_space(prompt), frames
+        choices = list(zip(request.choices, prompt.choices))
+        return choices, counts, self._box_space(prompt), frames
 
     def visual_tokens(self, ids: Sequence[int]) -> int:
         """How many of a prompt's tokens stand for media."""
@@ -445,7 +447,7 @@ class ReferenceAdapter(ModelAdapter):
 
     def _completion(
         self,
-        choices: Sequence[str],
+        choices: _Choices,
         tokens: TokenCounts,
         box_space: BoxSpace | None,
         frames: tuple[Times, ...],
@@ -454,7 +456,7 @@ class ReferenceAdapter(ModelAdapter):
         finish_reason: FinishReason
         if output.logprobs:
             best = max(range(len(output.logprobs)), key=output.logprobs.__getitem__)
-            text, finish_reason = choices[best], "rank"
+            text, finish_reason = choices[best][0], "rank"
         else:
             text = self.chat.decode(output.ids)
             finish_reason = "stop" if output.stopped else "length"
@@ -467,6 +469,10 @@ class ReferenceAdapter(ModelAdapter):
             logprobs=output.logprobs,
             box_space=box_space,
             frames=frames,
+            token_logprobs=tuple(
+                tuple(zip(ids, logprobs))
+                for (_, ids), logprobs in zip(choices, output.token_logprobs)
+            ),
         )
 
 

@@ -110,8 +110,10 @@ def test_more_engines_are_taken_unless_they_cost_more(
 def test_they_talk_side_by_side_and_one_alone_has_all_threads(
     model: Qwen2VL, two: Replicas
 ) -> None:
-    asked = questions(model)
-    alone = by_id(Engine(model, frozenset(), BUDGET).generate(asked))
+    asked = [p if p.id.endswith("3") else replace(p, choices=()) for p in questions(model)]
+    engine = Engine(model, frozenset(), BUDGET)
+    alone = by_id(engine.generate([p for p in asked if not p.choices]))
+    ranked = by_id(engine.rank([p for p in asked if p.choices]))
     assert two.lanes(1) == 2
     used: list[tuple[int, int]] = []  # lanes at work, threads of this one
     both = threading.Barrier(2)
@@ -138,9 +140,13 @@ def test_they_talk_side_by_side_and_one_alone_has_all_threads(
         thread.start()
     for thread in threads:
         thread.join()
-    assert by_id(iter(answered)) == alone and all(e.stats.packs for e in two.engines)
+    outputs = by_id(iter(answered))
+    assert {i: outputs[i] for i in alone} == alone and outputs.keys() == {p.id for p in asked}
+    for id_, output in ranked.items():
+        assert outputs[id_].logprobs == pytest.approx(output.logprobs, abs=1e-4)
+    assert all(e.stats.packs for e in two.engines)
     assert (2, 1) in used and not two.talking
     used.clear()
     again: list[Output] = []
-    lane(asked[:3], again, False)
-    assert by_id(iter(again)) == {o.id: alone[o.id] for o in again} and set(used) == {(1, 2)}
+    lane(asked[:2], again, False)
+    assert by_id(iter(again)) == {p.id: alone[p.id] for p in asked[:2]} and set(used) == {(1, 2)}

@@ -11,11 +11,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
+from evalkit.model_adapters.openai import OpenAIAdapter
 from evalkit.model_adapters.reference import ReferenceAdapter
 
 import evalkit
@@ -225,6 +227,79 @@ def test_a_full_queue_turns_requests_away_and_an_adapters_fault_is_the_servers()
             post(at, {**asked, "temperature": 0.5})
 
 
+RANKED = [
+    Request(f"{n}", (Message("user", (Image(PAGE), Text(question))),), choices=choices)
+    for n, (question, choices) in enumerate(
+        [
+            ("What is the date?", ("12 May", "9 June 2021", "no")),
+            ("What is the total?", ("1", "12.50", "the date")),
+            ("Which number?", ("yes", "no")),
+        ]
+    )
+]
+
+
+def test_choices_ranked_through_a_server_are_ranked_as_by_the_reference_itself(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NANO_API_KEY", KEY)
+    own = {c.id: c for c in ReferenceAdapter("nano").rank(RANKED)}
+    through = OpenAIAdapter("nano", url=f"{url}/v1", key_env="NANO_API_KEY")
+    asked = [replace(r, id=f"{r.id}-said", choices=()) for r in RANKED]
+    with ThreadPoolExecutor(1) as pool:  # answers under way do not disturb, nor are disturbed
+        said = pool.submit(lambda: {c.id: c.text for c in through.generate(asked)})
+        again = OpenAIAdapter("nano", url=f"{url}/v1", key_env="NANO_API_KEY")
+        ranked = {c.id: c for c in again.rank(RANKED)}
+    assert said.result() == {c.id: c.text for c in ReferenceAdapter("nano").generate(asked)}
+    assert {i: c.text for i, c in ranked.items()} == {i: c.text for i, c in own.items()}
+    for id, completion in ranked.items():
+        assert completion.logprobs == pytest.approx(own[id].logprobs, abs=1e-4)
+
+
+def test_a_prompts_likelihood_is_told_for_the_beginning_of_an_answer_alone(url: str) -> None:
+    messages = [*user(picture(), "What is the date?"), {"role": "assistant", "content": "12 May"}]
+    body = {"model": "nano", "messages": messages, "prompt_logprobs": 0}
+    whole = body | {"add_generation_prompt": False, "continue_final_message": True}
+    reply = post(url, whole)
+    entries = reply["prompt_logprobs"]
+    asked = post(url, {"model": "nano", "messages": messages[:1], "max_tokens": 1})["usage"]
+    assert len(entries) == reply["usage"]["prompt_tokens"] > asked["prompt_tokens"]
+    assert entries[: asked["prompt_tokens"]] == [None] * asked["prompt_tokens"]
+    told = [next(iter(e.values()))["logprob"] for e in entries[asked["prompt_tokens"] :]]
+    assert all(p < 0 for p in told)
+    for wrong in (body, whole | {"prompt_logprobs": 5}, whole | {"messages": messages[:1]},
+                  whole | {"stream": True}, whole | {"prompt_logprobs": None},
+                  whole | {"messages": messages[1:]}):  # fmt: skip
+        with pytest.raises(urllib.error.HTTPError) as e:
+            post(url, wrong)
+        assert e.value.code == 400 and "prompt_logprobs" in e.value.read().decode()
+
+
+def test_an_adapter_that_cannot_rank_says_so_and_answers_what_else_is_asked() -> None:
+    class Plain(evalkit.ModelAdapter):
+        name, fingerprint = "plain", {"adapter": "plain"}
+
+        def generate(self, requests: Any) -> Iterator[evalkit.Completion]:
+            yield from (evalkit.Completion(r.id, "done") for r in requests)
+
+    class Sums(Plain):
+        name = "sums"
+
+        def rank(self, requests: Any) -> Iterator[evalkit.Completion]:
+            yield from (evalkit.Completion(r.id, logprobs=(-1.0,)) for r in requests)
+
+    asked = {"model": "m", "messages": user("?")}
+    turn = {"role": "assistant", "content": "yes"}
+    ranked = {**asked, "messages": [*user("?"), turn], "prompt_logprobs": 0,
+              "add_generation_prompt": False, "continue_final_message": True}  # fmt: skip
+    for adapter, told in ((Plain("m"), "can't rank"), (Sums("m"), "none of single tokens")):
+        with running(make_app(adapter, Settings("m"))) as at:
+            with pytest.raises(urllib.error.HTTPError) as e:
+                post(at, ranked)
+            assert e.value.code == 400 and told in e.value.read().decode()
+            assert post(at, asked)["choices"][0]["message"]["content"] == "done"
+
+
 class Lanes(evalkit.ModelAdapter):
     """Two at once: each answers once both have a question, and says which lane it is."""
 
@@ -232,9 +307,12 @@ class Lanes(evalkit.ModelAdapter):
     both = threading.Barrier(2)
 
     def generate(self, requests: Any) -> Iterator[evalkit.Completion]:
-        for request in requests:
-            self.both.wait(timeout=30)
-            yield evalkit.Completion(request.id, threading.current_thread().name)
+        raise NotImplementedError
+
+    def converse(self, requests: Any, said: Any) -> Iterator[evalkit.Completion]:
+        request = next(requests)
+        self.both.wait(timeout=60)
+        yield evalkit.Completion(request.id, threading.current_thread().name)
 
 
 def test_an_adapters_lanes_answer_side_by_side() -> None:

@@ -18,7 +18,7 @@ from evalkit.engine.budget import OutOfMemory, choose
 from evalkit.engine.decode import NO_TOKEN
 from evalkit.engine.interface import EngineModel
 from evalkit.engine.runner import ModelRunner
-from evalkit.engine.scheduler import Budget, Scheduler
+from evalkit.engine.scheduler import Budget, Scheduler, too_large
 from evalkit.engine.sequence import Group, Output, Prompt, RunningSequence, Stats, Watch
 from evalkit.errors import DataError
 
@@ -70,7 +70,16 @@ class Engine:
         ``error``, and so do half of the running ones where even a decoding step does not fit. What
         an earlier call that was broken off left in the cache is forgotten.
         """
-        self.scheduler.start(prompts, partial(self._why_invalid, ranked=False))
+        self.scheduler.start(prompts, self._refused)
+        self.runner.start()
+        yield from self._serve(self.scheduler.schedule, partial(self._generate, watch=watch))
+
+    @torch.inference_mode()
+    def converse(self, prompts: Iterable[Prompt | None], watch: Watch) -> Iterator[Output]:
+        """As ``generate``, but a prompt with choices is ranked, at once and alone: it stores no
+        keys and values, so those under way do not notice.
+        """
+        self.scheduler.start(prompts, self._refused_or_ranked)
         self.runner.start()
         yield from self._serve(self.scheduler.schedule, partial(self._generate, watch=watch))
 
@@ -82,7 +91,7 @@ class Engine:
         The choices of a prompt share its keys and values, and a pack holds several prompts. Errors
         and memory as in ``generate``.
         """
-        self.scheduler.start(prompts, partial(self._why_invalid, ranked=True))
+        self.scheduler.start(prompts, partial(self._refused, ranked=True))
         yield from self._serve(self.scheduler.schedule_ranking, self._rank)
 
     def _serve(
@@ -98,8 +107,8 @@ class Engine:
                 outputs = self.scheduler.shrink(pack)
                 self.runner.recover(len(self.scheduler.running))
             yield from outputs
-            yield from self.scheduler.refused()
-        yield from self.scheduler.refused()
+            yield from self.scheduler.set_aside()
+        yield from self.scheduler.set_aside()
 
     def _generate(self, pack: list[Group], watch: Watch | None) -> list[Output]:
         """Prefills the pack, or decodes one token of every sequence; returns what ended."""
@@ -134,10 +143,22 @@ class Engine:
         seconds = (time.perf_counter() - started) / len(pack)
         return [
             Output(group.prompts[0].id, error=NOT_A_NUMBER)
-            if any(map(math.isnan, logprobs))
-            else Output(group.prompts[0].id, logprobs=logprobs, seconds=seconds)
-            for group, logprobs in zip(pack, scores)
+            if any(math.isnan(n) for tokens in of_choices for n in tokens)
+            else Output(group.prompts[0].id, token_logprobs=of_choices, seconds=seconds)
+            for group, of_choices in zip(pack, scores)
         ]
+
+    def _refused_or_ranked(self, prompt: Prompt) -> Output | None:
+        if (refused := self._refused(prompt, ranked=bool(prompt.choices))) or not prompt.choices:
+            return refused
+        try:
+            return self._rank([Group([prompt])])[0]
+        except OutOfMemory:
+            return Output(prompt.id, error=too_large(prompt.ranked_tokens))
+
+    def _refused(self, prompt: Prompt, ranked: bool = False) -> Output | None:
+        error = self._why_invalid(prompt, ranked)
+        return Output(prompt.id, error=error) if error else None
 
     def _why_invalid(self, prompt: Prompt, ranked: bool) -> str | None:
         """Why a prompt can't be run; None if it can."""

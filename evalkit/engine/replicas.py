@@ -108,7 +108,7 @@ class Replicas:
         return self.cores.engines
 
     def converse(self, prompts: Iterable[Prompt | None], watch: Watch) -> Iterator[Output]:
-        """As ``Engine.generate``. As many calls as ``lanes`` says may run at once, each in a thread
+        """As ``Engine.converse``. As many calls as ``lanes`` says may run at once, each in a thread
         of its own; they share the processor's threads, so that one alone has all.
         """
         count = self.cores.engines if self.cores else 1
@@ -125,7 +125,7 @@ class Replicas:
 
         try:
             shared(())
-            yield from engine.generate(prompts, shared)
+            yield from engine.converse(prompts, shared)
         finally:
             with self.lock:
                 self.talking.remove(engine)

@@ -71,8 +71,8 @@ class ModelRunner:
         self.stats.decoded(sum(id(s) in under_way for s in fed), time.perf_counter() - started)
 
     @raises_out_of_memory
-    def rank(self, pack: list[Group], budget: Budget) -> list[tuple[float, ...]]:
-        """Log-likelihood of each choice of each prompt, summed over the choice's tokens."""
+    def rank(self, pack: list[Group], budget: Budget) -> list[tuple[tuple[float, ...], ...]]:
+        """Log-likelihood of each token of each choice of each prompt."""
         started = time.perf_counter()
         prompts = [p for g in pack for p in g.prompts]
         # a choice's last token is predicted, not fed
@@ -89,7 +89,8 @@ class ModelRunner:
                 own = hidden[start : (start := start + len(choice) - 1)]
                 logits = self.model.logits(torch.cat((last, own))).float()  # [tokens, vocabulary]
                 chosen = torch.tensor(choice, device=logits.device)[:, None]
-                logprobs.append(float(logits.log_softmax(-1).gather(1, chosen).double().sum()))
+                of_tokens = logits.log_softmax(-1).gather(1, chosen)[:, 0]
+                logprobs.append(tuple(of_tokens.tolist()))
             scores.append(tuple(logprobs))
         self.stats.prefilled(choices, time.perf_counter() - started)
         return scores

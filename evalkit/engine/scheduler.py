@@ -42,26 +42,26 @@ class Budget:
 
 class Waiting:
     """Prompts that wait, read from their source one ahead; it gives None while it has none. Those
-    that ``why_invalid`` gives a reason for are passed over; their outputs gather in ``refused``.
+    that ``aside`` gives an output for are passed over; their outputs gather in ``outputs``.
     """
 
     def __init__(
-        self, prompts: Iterable[Prompt | None], why_invalid: Callable[[Prompt], str | None]
+        self, prompts: Iterable[Prompt | None], aside: Callable[[Prompt], Output | None]
     ) -> None:
-        self.source, self.why_invalid = iter(prompts), why_invalid
+        self.source, self.aside = iter(prompts), aside
         self.front: deque[Prompt] = deque()
-        self.refused: list[Output] = []
+        self.outputs: list[Output] = []
         self.ids: set[str] = set()
 
     def peek(self) -> Prompt | None:
         """The next prompt, which goes on waiting; None when there is none (now)."""
         while not self.front and (prompt := next(self.source, None)) is not None:
             if prompt.id in self.ids:
-                error: str | None = repeated(prompt.id)
+                output: Output | None = Output(prompt.id, error=repeated(prompt.id))
             else:
-                error = self.why_invalid(prompt)
-            if error:
-                self.refused.append(Output(prompt.id, error=error))
+                output = self.aside(prompt)
+            if output:
+                self.outputs.append(output)
             else:
                 self.front.append(prompt)
             self.ids.add(prompt.id)
@@ -81,6 +81,14 @@ def repeated(id_: str) -> str:
     return f"the id {id_!r} names an earlier prompt"
 
 
+def too_large(tokens: int) -> str:
+    """Why a prompt for which memory did not suffice is given up."""
+    return (
+        f"out of memory: a prompt of {tokens} tokens does not fit; give it fewer or smaller images "
+        "or frames"
+    )
+
+
 def _count(rows: Counter[int], longest: Counter[int], tokens: int) -> None:
     """Counts a sequence of at most so many tokens in."""
     kind = size_class(tokens)
@@ -96,10 +104,10 @@ class Scheduler:
         self.start((), lambda prompt: None)
 
     def start(
-        self, prompts: Iterable[Prompt | None], why_invalid: Callable[[Prompt], str | None]
+        self, prompts: Iterable[Prompt | None], aside: Callable[[Prompt], Output | None]
     ) -> None:
         """Begins anew with these prompts; what waited or ran is forgotten."""
-        self.waiting = Waiting(prompts, why_invalid)
+        self.waiting = Waiting(prompts, aside)
         self.running: list[RunningSequence] = []
         # the prompt that is being tried in shorter steps, and the pack's size before it
         self.tried: tuple[str, int] | None = None
@@ -108,10 +116,10 @@ class Scheduler:
         """Whether there is anything to do."""
         return self.waiting.peek() is not None or bool(self.running)
 
-    def refused(self) -> list[Output]:
-        """Outputs of prompts that can't be run, each once."""
-        refused, self.waiting.refused = self.waiting.refused, []
-        return refused
+    def set_aside(self) -> list[Output]:
+        """Outputs of prompts that were passed over, each once."""
+        outputs, self.waiting.outputs = self.waiting.outputs, []
+        return outputs
 
     def schedule(self) -> list[Group]:
         """The groups to prefill now; none: decode.
@@ -191,8 +199,4 @@ class Scheduler:
             return []
         if self.tried is not None and self.tried[0] == first.id:
             self.budget = replace(self.budget, pack_tokens=self.tried[1])
-        error = (
-            f"out of memory: a prompt of {tokens} tokens does not fit; give it fewer or smaller "
-            "images or frames"
-        )
-        return [Output(first.id, error=error)]
+        return [Output(first.id, error=too_large(tokens))]

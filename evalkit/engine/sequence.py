@@ -4,6 +4,7 @@ become, and what comes out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Container, Hashable, Sequence
 from dataclasses import dataclass, field
 
@@ -128,7 +129,7 @@ class Output:
     id: the prompt's.
     ids: the generated tokens, without the stop token.
     stopped: whether the model ended the answer itself, or who watched it did.
-    logprobs: of a ranked prompt, the log-likelihood of each choice.
+    token_logprobs: of a ranked prompt, the log-likelihood of each token of each choice.
     seconds: wall time, of a generated answer from its prefill to its end, of a ranked one its share
         of the pack.
     error: why there is no answer.
@@ -137,9 +138,14 @@ class Output:
     id: str
     ids: tuple[int, ...] = ()
     stopped: bool = False
-    logprobs: tuple[float, ...] = ()
+    token_logprobs: tuple[tuple[float, ...], ...] = ()
     seconds: float = 0.0
     error: str | None = None
+
+    @property
+    def logprobs(self) -> tuple[float, ...]:
+        """Of a ranked prompt, the log-likelihood of each choice."""
+        return tuple(map(math.fsum, self.token_logprobs))
 
 
 @dataclass

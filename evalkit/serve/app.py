@@ -195,6 +195,8 @@ class _Service:
             watcher.cancel()
         if error := _error(completion):
             raise error
+        if asked.request.choices:
+            return JSONResponse(protocol.ranked(completion, self.settings.model))
         text = job.until_stop(completion.text)
         return JSONResponse(protocol.reply(completion, self.settings.model, text))
 

@@ -13,7 +13,7 @@ import json
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -109,6 +109,9 @@ class _Body(BaseModel):
     stream: bool | None = False
     stream_options: _StreamOptions | None = None
     mm_processor_kwargs: _Limits | None = None
+    prompt_logprobs: Literal[0] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -158,13 +161,15 @@ def read(body: bytes, model: str, limits: Limits) -> Asked:
     stop = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ())
     if len(stop) > 4:
         raise ApiError(400, "stop: at most 4", param="stop")
+    ranked = _ranked(asked, messages)
     bounds = asked.mm_processor_kwargs or _Limits()
     return Asked(
         Request(
             f"chatcmpl-{uuid.uuid4().hex}",
-            messages,
+            messages[:-1] if ranked else messages,
             tokens,
             MediaBudget(bounds.min_pixels, bounds.max_pixels, bounds.fps, bounds.max_frames),
+            ranked,
             temperature=asked.temperature or 0.0,
             seed=asked.seed or 0,
         ),
@@ -173,6 +178,26 @@ def read(body: bytes, model: str, limits: Limits) -> Asked:
         bool(asked.stream),
         bool(asked.stream_options and asked.stream_options.include_usage),
     )
+
+
+def _ranked(asked: _Body, messages: Sequence[Message]) -> tuple[str, ...]:
+    """The text whose tokens' likelihood is asked for: the last message, as the beginning of an
+    answer. Raises ApiError for any other use of these fields.
+    """
+    given = asked.prompt_logprobs, asked.add_generation_prompt, asked.continue_final_message
+    if given in ((None, None, None), (None, True, None), (None, True, False), (None, None, False)):
+        return ()
+    last = messages[-1]
+    text = last.content[0] if len(last.content) == 1 else None
+    fits = given == (0, False, True) and last.role == "assistant" and not asked.stream
+    if not fits or not isinstance(text, Text) or not text.text or len(messages) < 2:
+        raise ApiError(
+            400,
+            "prompt_logprobs=0 goes with continue_final_message=true, add_generation_prompt=false, "
+            "no stream and a last message of the assistant, a text; none of these goes alone",
+            param="prompt_logprobs",
+        )
+    return (text.text,)
 
 
 def _message(message: _Message) -> Message:
@@ -227,6 +252,24 @@ def reply(completion: Completion, model: str, text: str) -> dict[str, Any]:
         "choices": [choice],
         "usage": usage(completion),
     }
+
+
+def ranked(completion: Completion, model: str) -> dict[str, Any]:
+    """The body of an answer to ``prompt_logprobs``, as vLLM has it: an entry for each token of the
+    prompt, null but for those of the last message. Nothing is generated. Raises ApiError where the
+    adapter does not tell the likelihood of single tokens.
+    """
+    if not completion.token_logprobs:
+        raise ApiError(
+            400, "prompt_logprobs: this adapter gives none of single tokens",
+            param="prompt_logprobs",
+        )  # fmt: skip
+    own = completion.token_logprobs[0]
+    before = completion.tokens.text_in + completion.tokens.vision_in
+    tokens = replace(completion.tokens, text_in=completion.tokens.text_in + len(own), out=0)
+    body = reply(replace(completion, tokens=tokens, finish_reason="length"), model, "")
+    entries = [{str(id): {"logprob": logprob}} for id, logprob in own]
+    return {**body, "prompt_logprobs": [None] * before + entries}
 
 
 def usage(completion: Completion) -> dict[str, Any]:
