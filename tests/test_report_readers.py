@@ -119,6 +119,31 @@ def test_what_the_colours_of_groups_mean_holds_in_light_and_dark(page: Any) -> N
     page.get_by_text("The fuller the colour, the better").wait_for()
 
 
+def test_intervals_that_are_not_the_runs_own_are_called_approximate(
+    browser: Any, tmp_path: Path
+) -> None:
+    """In groups, in charts, and for the differences of the overview; the scores there are exact."""
+    for k, model in enumerate(("a", "b")):
+        records = [
+            record(i, float(i % (2 + k) > 0), metadata={"kind": "xy"[i % 2]}) for i in range(40)
+        ]
+        cell(tmp_path, records, model=model)
+    write_report(tmp_path, tmp_path / "page.html")
+    page = opened(browser, (tmp_path / "page.html").as_uri())
+    approximate = page.get_by_text("Intervals (95 %) are approximate: cluster-robust")
+    page.wait_for_selector("a.score")
+    assert approximate.count() == 0
+    page.get_by_role("combobox", name="difference to").select_option(index=1)
+    page.wait_for_selector(".verdict")
+    assert approximate.is_visible()
+    assert page.locator(".verdict").get_attribute("title").startswith("approximate 95 % interval")
+    for view in ("Groups", "Charts"):
+        page.get_by_role("link", name=view).click()
+        until(page, f"document.title.startsWith('{view}')")
+        approximate.wait_for()
+    page.close()
+
+
 def test_the_list_has_headings_and_cut_ids_keep_their_end(page: Any) -> None:
     heads = page.locator(".heads span")
     assert [h for h in heads.all_inner_texts() if h] == [

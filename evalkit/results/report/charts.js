@@ -75,7 +75,7 @@ function Charts({ results, state, change, notes }) {
       <fieldset><legend>cells</legend>${mine.map((cell) => html`<label key=${cell.key}><input type="checkbox" checked=${cells.includes(cell)} disabled=${!cells.includes(cell) && cells.length >= COLOURS.length}
         onChange=${() => change({ cells: cells.includes(cell) ? cells.filter((c) => c !== cell).map((c) => c.key) : [...cells.map((c) => c.key), cell.key] })} /> ${cell.label}</label>`)}</fieldset></div>
     <${Legend} cells=${cells} />
-    <p class="note">A bar leads to its samples; dragging over several bars to those of all of them.</p>
+    <p class="note">A bar leads to its samples; dragging over several bars to those of all of them. ${APPROXIMATE}</p>
     ${mine.length > cells.length && html`<p class="note">${cells.length} of ${mine.length} cells are shown.</p>`}
     <${PartCharts} part=${columns.part} cells=${cells} columns=${columns} notes=${notes} />
     <${Costs} columns=${columns} /></section>`;
@@ -219,5 +219,5 @@ function Heat({ part, mine, columns, by, m }) {
       node: html`<a href=${href} title=${`95 % interval ${interval(mean, m.scale)}, n ${mean.n}`}>${number(mean.mean * m.scale)}<small>${mean.low === null ? "" : `±${number(((mean.high - mean.low) / 2) * m.scale)}`} n ${mean.n}</small></a>` };
   })] };
   });
-  return html`<${SortableTable} caption=${`${m.name} by ${by}`} columns=${["cell", "worst", ...column.names]} rows=${rows} /><p class="note">${m.name}; under each score half of its approximate 95 % interval and the number of samples. The fuller the colour, the better.</p>`;
+  return html`<${SortableTable} caption=${`${m.name} by ${by}`} columns=${["cell", "worst", ...column.names]} rows=${rows} /><p class="note">${m.name}; under each score half of its 95 % interval and the number of samples. ${APPROXIMATE} The fuller the colour, the better.</p>`;
 }

@@ -42,6 +42,7 @@ function Overview({ results, state, change }) {
           })), secondsOf(Object.values(row.at).flat())],
       }))} />
     <p class="note">Best of whole cells in bold; under each score its 95 % interval. Every score leads to its samples.
+      ${base && html` Differences are paired, over the samples that both rows have; a verdict says on which side of 0 the whole interval lies. ${APPROXIMATE} No correction is made for looking at several: <code>evalkit compare</code> does.`}
       ${cells.some((c) => c.data === "mini") ? " Mini subsets are small sets drawn by evalkit: their scores are not comparable with those of the official subsets." : ""}</p>
     ${results.live && html`<${Running} results=${results} />`}
     <h2>Cells</h2>
@@ -79,7 +80,7 @@ function ScoreLink({ cell, best, base, part }) {
   const marks = [cell.partial && "partial", cell.running && "running", cell.arm].filter(Boolean).join(", ");
   return html`<a class=${`score ${best ? "best" : ""}`} href=${address}><${Score} metric=${m} />
     <small>${interval(m)}${marks && html`<br />${marks}`}
-    ${difference && html`<br /><span class=${`verdict ${verdict(difference, m.higher).replace(" ", "-")}`}>${signed(difference.mean * m.scale)} ${verdict(difference, m.higher)}</span>`}</small></a>`;
+    ${difference && html`<br /><span class=${`verdict ${verdict(difference, m.higher).replace(" ", "-")}`} title=${`approximate 95 % interval ${interval(difference, m.scale)}, n ${difference.n}`}>${signed(difference.mean * m.scale)} ${verdict(difference, m.higher)}</span>`}</small></a>`;
 }
 
 const all = (count) => Array.from({ length: count }, (_, i) => i);

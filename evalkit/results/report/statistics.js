@@ -90,6 +90,8 @@ function differenceOf(places, columns, m, a, b) {
   return first === null || second === null ? null : withInterval(first - second, pulls, items);
 }
 
+const APPROXIMATE = "Intervals (95 %) are approximate: cluster-robust by Student’s t, where the run’s own are a bootstrap.";
+
 const verdict = (d, higher) =>
   !d || d.low === null ? "" : d.low > 0 ? (higher ? "better" : "worse") : d.high < 0 ? (higher ? "worse" : "better") : "not significant";
 
