@@ -195,6 +195,27 @@ def test_whatever_a_task_does_the_page_is_written(
     assert "Where is thing 4? <b>" in {s["question"] for s in samples}  # as the journal has it
 
 
+def test_one_wrong_task_of_ones_own_costs_the_report_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It puts a PIL image in a message: the run says so, and the page has the other cells."""
+    output = write_results(tmp_path, 3)
+    wrong = (
+        (tmp_path / "boxes.py")
+        .read_text()
+        .replace("Image(picture.getvalue())", "Picture.new('L', (9, 9))")
+    )
+    (tmp_path / "wrong.py").write_text(wrong.replace('name = "boxes"', 'name = "wrong"'))
+    assert main(["run", "--tasks", str(tmp_path / "wrong.py"), "--output", str(output)]) == 1
+    said = capsys.readouterr()
+    assert "is not a Text with a string, an Image or a Video" in said.err
+    assert "no row could be used" in said.err and "run.json" not in said.err
+    assert "--errors" not in said.out  # nothing is kept that could be shown
+    assert "not everything was scored" in said.err
+    assert main(["report", "--output", str(output), "--save", str(tmp_path / "page.html")]) == 0
+    assert len(answers(contents(tmp_path / "page.html"), 1)) == 3
+
+
 def test_what_is_no_image_costs_its_picture_only() -> None:
     gallery = media.Gallery(media.none)
     (picture,) = gallery.show(

@@ -223,7 +223,7 @@ def _show(evaluation: Evaluation) -> None:
         for m in o.results.metrics:
             interval = interval_text(m.ci_low, m.ci_high)
             rows.append((o.cell.name, m.metric, f"{m.value:.1f}", interval, *counts))
-        for m in repeated(o.cell.stored):
+        for m in repeated(o.cell.stored) if o.results.metrics else ():
             interval = interval_text(m.ci_low, m.ci_high)
             rows.append((o.cell.name, m.metric, f"{m.value:.1f}", interval, str(m.n), *counts[1:]))
         if not o.results.metrics:
@@ -272,4 +272,5 @@ def _show_errors(o: Outcome) -> None:
         return
     kinds = Counter(error_kind(r.error) for r in records if r.error is not None).most_common(3)
     said = "; ".join(f"{n} x {kind}" for kind, n in kinds)
-    print(f"{o.cell.name}: {said}; see them: evalkit show {near(o.cell.folder)} --errors")
+    if said:  # of a task without a usable row nothing is kept
+        print(f"{o.cell.name}: {said}; see them: evalkit show {near(o.cell.folder)} --errors")
