@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import time
 from datetime import timedelta
 
@@ -28,7 +30,7 @@ class Progress:
         self.bar = tqdm(
             desc=self.name,
             unit=" samples",
-            disable=None if self.wanted else True,
+            disable=None if self.wanted and not _is_sizeless() else True,
             dynamic_ncols=True,
         )
         return self
@@ -58,3 +60,13 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         self.bar.close()
+
+
+def _is_sizeless() -> bool:
+    """Whether standard error is a terminal of no rows or columns, as containers and recorders make
+    them: tqdm would draw nothing there.
+    """
+    try:
+        return 0 in os.get_terminal_size(sys.stderr.fileno())
+    except (OSError, ValueError, AttributeError):
+        return False

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import sys
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,21 @@ def test_a_log_gets_a_line_now_and_then(
     assert re.fullmatch(
         r"sums:all: 3/40, 8 %, [\d.e+]+ a second, 0:00:\d\d left; exact 50.0", caplog.messages[0]
     )
+
+
+def test_a_terminal_without_a_size_gets_lines_too(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Progress, "LOG_SECONDS", 0.0)
+    caplog.set_level(logging.INFO, "evalkit")
+    ours, theirs = os.openpty()  # 0 rows of 0 columns
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with Progress("sums:all", wanted=True) as progress:
+            progress.update(3, 1, 40, "exact 50.0")
+        monkeypatch.undo()
+    os.close(ours)
+    assert caplog.messages[0].startswith("sums:all: 3/40, 8 %")
 
 
 def test_a_run_without_progress_prints_nothing(
