@@ -36,7 +36,7 @@ function Bars({ title, label, items, cells, high, brush }) {
           const words = `${item.name}, ${cells[k].label}: ${number(b.value)}${b.low !== null && b.low !== undefined ? ` (${number(b.low)} to ${number(b.high)})` : ""}, n ${b.n}`;
           return html`<a key=${k} href=${b.href} aria-label=${words}><title>${words}</title>
             <rect x=${x} y=${Math.min(y(b.value), y(0))} width=${Math.max(bar - 2, 1)} height=${Math.max(Math.abs(y(b.value) - y(0)), 1)} style=${{ fill: colour(k) }} />
-            ${b.low !== null && b.low !== undefined && html`<line x1=${x + bar / 2 - 1} x2=${x + bar / 2 - 1} y1=${y(b.low)} y2=${y(b.high)} class="error-bar" />`}</a>`;
+            ${b.low !== null && b.low !== undefined && ["halo", "error-bar"].map((layer) => html`<line key=${layer} x1=${x + bar / 2 - 1} x2=${x + bar / 2 - 1} y1=${y(b.low)} y2=${y(b.high)} class=${layer} />`)}</a>`;
         })}
         <text x=${LEFT + slot * (i + 0.5)} y=${H - BOTTOM + 15} text-anchor="middle">${item.name.length > slot / 6 ? `${item.name.slice(0, Math.max(3, slot / 6 - 1))}…` : item.name}<title>${item.name}</title></text>
         <text x=${LEFT + slot * (i + 0.5)} y=${H - BOTTOM + 29} text-anchor="middle" class="faint">${item.note}</text></g>`)}
@@ -81,6 +81,12 @@ function Charts({ results, state, change, notes }) {
     <${Costs} columns=${columns} /></section>`;
 }
 
+// How many samples each bar of a group is over, once where all are over as many.
+function countsOf(bars) {
+  const counts = bars.map((bar) => bar?.n ?? 0);
+  return `n ${counts.every((n) => n === counts[0]) ? counts[0] : counts.join(", ")}`;
+}
+
 function PartCharts({ part, cells, columns, notes }) {
   const m = part.metric;
   const fields = useMemo(() => fieldsOf(columns, notes), [columns]);
@@ -96,7 +102,10 @@ function PartCharts({ part, cells, columns, notes }) {
   for (const field of fields.filter((f) => f.scope === "" && f.kind === "class" && !["all models", "readings", "note", "target", "visual_tokens"].includes(f.name) && f.names.length > 1 && f.names.length <= 40)) {
     const inside = field.names.map(() => []);
     for (const i of places) if (field.code(i) >= 0) inside[field.code(i)].push(i);
-    const items = field.names.map((name, code) => ({ name, note: `n ${inside[code].length}`, bars: cells.map((_, k) => barOf(k, inside[code], link("", field.name, name))) }));
+    const items = field.names.map((name, code) => {
+      const bars = cells.map((_, k) => barOf(k, inside[code], link("", field.name, name)));
+      return { name, note: countsOf(bars), bars };
+    });
     charts.push(html`<${Bars} key=${field.name} title=${`${m.name} by ${field.name}`} label=${m.name} items=${items} cells=${cells} high=${most} brush=${(a, b) => link("", field.name, field.names.slice(a, b + 1).join("|"))} />`);
   }
   for (const name of ["visual tokens", "output tokens"]) {
@@ -105,7 +114,7 @@ function PartCharts({ part, cells, columns, notes }) {
     if (bins.length < 2) continue;
     const items = bins.map(([low, high]) => {
       const bars = theirs.map((f, k) => barOf(k, places.filter((i) => { const v = f.value(i); return v !== null && v >= low && v <= high; }), link(f.scope, name, `${low}..${high}`)));
-      return { name: low === high ? String(low) : `${Number(low.toPrecision(3))}–${Number(high.toPrecision(3))}`, note: `n ${bars.map((b) => b?.n ?? 0).join(", ")}`, bars };
+      return { name: low === high ? String(low) : `${Number(low.toPrecision(3))}–${Number(high.toPrecision(3))}`, note: countsOf(bars), bars };
     });
     charts.push(html`<${Bars} key=${name} title=${`${m.name} by ${name}`} label=${m.name} items=${items} cells=${cells} high=${most} brush=${(a, b) => link(theirs[0].scope, name, `${bins[a][0]}..${bins[b][1]}`)} />`);
   }
@@ -115,7 +124,7 @@ function PartCharts({ part, cells, columns, notes }) {
     const bins = Array.from({ length: 10 }, (_, i) => [i / 10, i === 9 ? 1 : (i + 1) / 10 - 1e-9]);
     const items = bins.map(([low, high], n) => {
       const bars = columns.answers.map((a, k) => a.confidence && barOf(k, places.filter((i) => a.confidence[i] !== null && a.confidence[i] >= low && a.confidence[i] <= high), link(String(k), "confidence", `${low}..${high}`)));
-      return { name: `${n * 10}–${n * 10 + 10} %`, note: `n ${bars.map((b) => b?.n ?? 0).join(", ")}`, bars };
+      return { name: `${n * 10}–${n * 10 + 10} %`, note: countsOf(bars), bars };
     });
     charts.push(html`<${Bars} key="calibration" title="Calibration: score by the probability of the chosen option" label=${m.name} items=${items} cells=${cells} high=${most} brush=${(a, b) => link("0", "confidence", `${bins[a][0]}..${bins[b][1]}`)} />`);
   }
@@ -142,13 +151,13 @@ function Costs({ columns }) {
   const xs = points.map(cost), most = Math.max(...xs), values = points.map((c) => c.metrics[0].value);
   const low = Math.min(0, ...values), high = Math.max(...values, low + 1);
   const x = (v) => LEFT + (W - LEFT - RIGHT - 20) * (v / most), y = (v) => TOP + (H - TOP - BOTTOM) * (1 - (v - low) / (high - low));
-  return html`<figure class="chart"><figcaption>Score and cost of a sample <${Choice} label="in" value=${by} options=${[["seconds", "seconds"], ["tokens", "tokens"]]} onChange=${setBy} /></figcaption>
+  return html`<figure class="chart narrow-chart"><figcaption>Score and cost of a sample <${Choice} label="in" value=${by} options=${[["seconds", "seconds"], ["tokens", "tokens"]]} onChange=${setBy} /></figcaption>
     <svg width=${W} height=${H} role="group" aria-label="score and cost">
       ${axisSteps(low, high).map((v) => html`<g key=${v}><line x1=${LEFT} x2=${W - RIGHT} y1=${y(v)} y2=${y(v)} class="grid" /><text x=${LEFT - 6} y=${y(v) + 4} text-anchor="end">${v}</text></g>`)}
       ${axisSteps(0, most).map((v) => html`<text key=${v} x=${x(v)} y=${H - BOTTOM + 15} text-anchor="middle">${v}</text>`)}
       <text x="4" y="11">${part.metric.name}</text><text x=${W - RIGHT} y=${H - BOTTOM + 31} text-anchor="end">${by} a sample</text>
       ${points.map((c, k) => { const words = `${c.label}: ${number(c.metrics[0].value)} at ${number(xs[k], 3)} ${by} a sample`; return html`<a key=${c.doc} href=${addressOf({ view: "samples", part: part.name, cells: [c.key] })} aria-label=${words}><title>${words}</title>
-        <circle cx=${x(xs[k])} cy=${y(c.metrics[0].value)} r="5" style=${{ fill: colour(k) }} /><text x=${x(xs[k]) + 8} y=${y(c.metrics[0].value) + 4}>${c.label.slice(0, 28)}</text></a>`; })}
+        <circle cx=${x(xs[k])} cy=${y(c.metrics[0].value)} r="5" style=${{ fill: colour(k) }} /><text ...${xs[k] > most / 2 ? { x: x(xs[k]) - 8, "text-anchor": "end" } : { x: x(xs[k]) + 8 }} y=${y(c.metrics[0].value) + 4}>${c.label.slice(0, 40)}</text></a>`; })}
     </svg></figure>`;
 }
 

@@ -140,7 +140,7 @@ function Detail({ columns, at, results, notes, boxesOn, wanted }) {
       <${Copy} text=${() => asText(columns, sample, answers)} /></span></header><${Reach} />
     ${media.map((m, i) => html`<${Picture} key=${i} media=${m} boxes=${i === 0 ? boxes : []} sources=${sources.srcs ?? []} marks=${marksOf(media, i, cells, answers)} />`)}
     <h3>Question</h3><${Said} text=${sample.question || "not recorded"} />
-    ${sample.choices.length > 0 && html`<h3>Choices</h3><ol class="choices">${sample.choices.map((c, i) => html`<li key=${i} class=${i === sample.target ? "truth" : ""} dir="auto">${c}
+    ${areChoicesApart(sample, answers) && html`<h3>Choices</h3><ol class="choices">${sample.choices.map((c, i) => html`<li key=${i} class=${i === sample.target ? "truth" : ""} dir="auto">${c}
       ${answers.map((a, k) => a?.logprobs && html`<span class="count"><${Swatch} i=${k} />${number(a.logprobs[i], 2)}</span>`)}</li>`)}</ol>`}
     <h3><span class="swatch" style=${{ background: "var(--truth)" }}></span>Target</h3><${Said} text=${targetText(sample)} />
     ${cells.length > 1 && html`<div class="controls"><${Choice} label="letters compared with" value=${against} onChange=${setAgainst} options=${[["target", "the target"], ["0", cells[0].label], ["none", "nothing"]]} /></div>`}
@@ -150,6 +150,11 @@ function Detail({ columns, at, results, notes, boxesOn, wanted }) {
     <details open=${false}><summary>Metadata</summary><dl>${[["cluster", sample.cluster], ...Object.entries(sample.metadata)].map(([name, value]) => html`<dt key=${name}>${name}</dt><dd dir="auto">${typeof value === "string" ? value : JSON.stringify(value)}</dd>`)}</dl></details>
     ${cells[0]?.command && html`<details><summary>Ask this sample again</summary><pre class="command">${askAgain(cells[0].command, sample.id)}</pre></details>`}
   </article>`;
+}
+
+// Whether options say anything that the question as sent does not: how likely each was, or what they are.
+function areChoicesApart({ question, choices }, answers) {
+  return choices.length > 0 && (answers.some((a) => a?.logprobs) || !choices.every((choice) => question.includes(choice)));
 }
 
 // The times of the frames that each model was shown of the i-th of a sample's media.
@@ -179,7 +184,7 @@ function Answer({ k, cell, answer, sample, other, named, isBoxTask }) {
   if (!answer) return html`<section><h3><${Swatch} i=${k} />${cell.label}</h3><p class="note">not asked</p></section>`;
   const facts = [
     ...Object.entries(answer.scores ?? {}).map(([name, value]) => [name, number(value, 3)]),
-    ...(isBoxTask && isBox(answer.parsed) ? [["IoU with the target", number(iouOf(answer.parsed, sample.target), 3)]] : []),
+    ...(isBoxTask && isBox(answer.parsed) && answer.scores?.iou === undefined ? [["IoU with the target", number(iouOf(answer.parsed, sample.target), 3)]] : []),
     ["read as", answer.unparsed ? `could not be read (unparsed): ${whyUnparsed(answer, sample, isBoxTask)}` : answer.parsed === undefined ? null : Array.isArray(answer.parsed) ? answer.parsed.map((v) => (typeof v === "number" ? number(v) : v)).join(", ") : String(answer.parsed)],
     ["finish", answer.finish], ["tokens", answer.tokens && `${answer.tokens[0]} text, ${answer.tokens[1]} visual in; ${answer.tokens[2]} out`],
     ["seconds", answer.seconds], ["prompt", answer.prompt],

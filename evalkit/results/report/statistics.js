@@ -3,6 +3,7 @@
 // bootstrap (evalkit/stats.py) follows the skew of scores near an end. So they are used where no run
 // has a number: for what filters leave, groups and differences.
 const T = [12.71, 4.3, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23];
+const Z2 = 1.959964 ** 2;
 const quantile = (freedom) => T[freedom - 1] ?? 1.96 + 2.4 / freedom;
 const absent = (value) => value === null || value === undefined;
 
@@ -68,7 +69,7 @@ function withInterval(mean, pulls, { n, clusters, added }) {
   for (let i = 0; i < n; i++) if (!seen[clusters[i]]) { seen[clusters[i]] = 1; many += 1; }
   for (const pull of pulls) square += pull * pull;
   // one cluster, or all alike: nothing to judge the spread by
-  if (many < 2 || square < 1e-18) return { mean, n, added, low: null, high: null };
+  if (many < 2 || square < 1e-18) return { mean, n, added, many, low: null, high: null };
   const half = quantile(many - 1) * Math.sqrt((square * many) / (many - 1));
   return { mean, n, added, low: mean - half, high: mean + half };
 }
@@ -79,7 +80,12 @@ function meanOf(places, columns, m, k) {
   const items = counted(places, columns, m, [k]), pulls = new Float64Array(columns.spread);
   const mean = estimate(items, 0, pulls, 1);
   if (mean === null) return null;
-  const out = withInterval(mean, pulls, items), ends = columns.part.range.map((v) => v * items.added);
+  const out = withInterval(mean, pulls, items);
+  if (out.low === null && out.many > 1 && items.added === 1 && (mean === 0 || mean === 1)) { // all wrong or all right: Wilson's interval, as the run's own
+    const reach = Z2 / (out.many + Z2);
+    return { ...out, low: mean && 1 - reach, high: mean || reach };
+  }
+  const ends = columns.part.range.map((v) => v * items.added);
   return out.low === null ? out : { ...out, low: Math.max(out.low, Math.min(...ends)), high: Math.min(out.high, Math.max(...ends)) };
 }
 
