@@ -34,7 +34,8 @@ hundreds of thousands.
 class Asking:
     """system: a system prompt, in place of the task's. shots: examples before each question, drawn
     by ``seed`` from the subset ``shots_from``. temperature: 0 for the likeliest tokens; above it
-    answers are drawn, by ``seed``. repeats: answers of each sample.
+    answers are drawn, by ``seed``; at most 2. repeats: answers of each sample. Raises UsageError
+    for settings that don't fit.
     """
 
     system: str = ""

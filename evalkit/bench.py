@@ -138,14 +138,14 @@ def model_of(name: str, dtype: str, device: str) -> tuple[Any, Bench]:
 
 
 def product_rate(dtype: torch.dtype, device: str) -> float:
-    """Operations per second of a large product, the best of five."""
+    """Floating-point operations per second of a large product, the best of six."""
     n = 2048 if device == "cpu" else 8192
     a = torch.randn(n, n, dtype=dtype, device=device)
     return 2 * n**3 / _best(lambda: (a @ a)[0, 0].item(), 6)
 
 
 def copy_rate(device: str) -> float:
-    """Bytes per second read and written by a copy of 256 MiB, the best of five."""
+    """Bytes per second read and written by a copy of 256 MiB, the best of six."""
     a = torch.ones(1 << 28, dtype=torch.uint8, device=device)
     b = torch.empty_like(a)
     return 2 * len(a) / _best(lambda: b.copy_(a)[0].item(), 6)

@@ -338,7 +338,9 @@ def _media(row: Row, columns: Mapping[str, str]) -> list[Media]:
 
 
 def options_of(row: Mapping[str, Any], columns: Mapping[str, str]) -> list[str]:
-    """The options of a row, without letters before them."""
+    """The options of a row, without letters before them. Raises DataError for fewer than 2, or more
+    than 26.
+    """
     column = columns["options"]
     if column == "A":
         value: Any = [row[letter] for letter in LETTERS if letter in row]
@@ -383,7 +385,9 @@ def right_option(value: Any, options: Sequence[str], column: str) -> int:
 
 
 def answer_texts(value: Any, column: str) -> list[str]:
-    """The right answers: a text or number, a list of them, or a cell that spells a list."""
+    """The right answers: a text or number, a list of them, or a cell that spells a list. Raises
+    DataError when there is none.
+    """
     if isinstance(value, str) and isinstance(many := spelled(value), list):
         value = many
     items = value if isinstance(value, list | tuple) else [value]

@@ -135,7 +135,7 @@ class Task(ABC):
     score); ``subsets`` (the first declared is the default one); ``metrics`` (the first is the
     headline); ``max_new_tokens``; ``rank`` (True: choices are ranked by log-likelihood, not
     generated). Of an instance, ``version``, ``metrics``, ``budget`` and ``max_new_tokens`` are
-    those of its protocol, or else its subset.
+    those of its protocol, or else its subset. Raises UsageError for an unknown subset or protocol.
     """
 
     name: ClassVar[str]
@@ -377,7 +377,7 @@ def read_samples(
 
 def checked_score(task: Task, sample: Sample, completion: Completion) -> Score:
     """``task.score`` with its values as finite floats. Raises ScoringError when it raises, or
-    gives something else than a Score.
+    gives something else than a Score of the task's metrics.
     """
     try:
         score = task.score(sample, completion)

@@ -30,10 +30,11 @@ from evalkit.types import UNSCORED, Completion, Request
 
 
 class ClassifierAdapter(ModelAdapter):
-    """A model that ranks choices by its labels, or without choices answers the likeliest one.
+    """A model that ranks choices by its labels, or without choices answers the likeliest label.
 
     ``batch_size`` pictures run at once; in float32 it changes no answer. Of ``frames`` of a video,
-    or of several pictures, the probabilities' mean is taken.
+    or of several pictures, the probabilities' mean is taken. Raises CheckpointError for a
+    checkpoint without labels.
     """
 
     name = "classifier"

@@ -44,7 +44,8 @@ class ContrastiveAdapter(ModelAdapter):
 
     ``template`` has ``{choice}`` and may have ``{question}``; several are separated by ``|``.
     ``head`` is BLIP-2's: ``itc`` compares embeddings, ``itm`` reads picture and text together.
-    Texts longer than a model takes are cut, and counted in the results' ``stats``.
+    Texts longer than a model takes are cut, and counted in the results' ``stats``. Raises
+    UsageError for a model of another kind.
     """
 
     name = "contrastive"

@@ -56,6 +56,7 @@ class Found(NamedTuple):
 class DetectorAdapter(ModelAdapter):
     """A detector. ``template`` has ``{expression}``, what OWLv2 is asked for. Expressions beyond
     what a model takes (16 tokens for OWLv2) are cut, and counted in the results' ``stats``.
+    Raises UsageError for a model of another kind.
     """
 
     name = "detector"

@@ -50,7 +50,7 @@ class Cell:
 
 class OcrAdapter(ModelAdapter):
     """RapidOCR as a model. ``model`` is ``rapidocr``. Words that it is less sure of than ``least``
-    are left out.
+    (0 to 1) are left out. Raises UsageError where RapidOCR is not installed.
     """
 
     name = "ocr"

@@ -70,7 +70,12 @@ TAKES_CLIPS = ("evalkit",)
 
 @dataclass
 class Use:
-    """What a run used of the server, for the results."""
+    """What a run used of the server, for the results.
+
+    answered: requests; repeated: further tries of one. most_at_once: requests under way.
+    checked: prompts whose token count was compared with the server's; mismatched: those that
+    differ. answered_by: requests by the name that the server gives the model.
+    """
 
     answered: int = 0
     repeated: int = 0

@@ -25,7 +25,9 @@ and random).
 
 
 class Connection:
-    """To a server's address. ``lost`` counts the connections that broke."""
+    """A connection to a server. ``timeout``: seconds for one request; ``lost`` counts the
+    connections that broke.
+    """
 
     def __init__(self, url: str, key_env: str, timeout: float) -> None:
         self.url, self.key_env, self.timeout = url, key_env, timeout
@@ -44,6 +46,7 @@ class Connection:
 
     @property
     def client(self) -> Any:
+        """The official client. Raises UsageError where it is not installed."""
         if self._client is None:
             try:
                 import openai
@@ -166,7 +169,7 @@ def usage_of(reply: Mapping[str, Any]) -> TokenCounts:
 
 def text_of(choice: Mapping[str, Any]) -> tuple[str, str]:
     """An answer's text, and why there is none. A refusal is what the model says; what a filter
-    withholds is no answer.
+    withholds is no answer. Raises TypeError for content that is no text.
     """
     message, ended = choice["message"], choice.get("finish_reason")
     if ended == "content_filter":
@@ -182,8 +185,8 @@ def text_of(choice: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def logprobs_of(entries: Any) -> list[float]:
-    """The log-probability of each token of a prompt, as vLLM gives them: a mapping for each token,
-    its own entry first; none for the first token, which is taken as 0.
+    """The natural log-probability of each token of a prompt, as vLLM gives them: a mapping for each
+    token, its own entry first; none for the first token, which is taken as 0.
     """
     if not isinstance(entries, list):
         return []

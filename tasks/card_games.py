@@ -60,6 +60,7 @@ Card = tuple[int, str]
 
 
 def value(card: Card) -> int:
+    """Points of a card: 1 for an ace, 10 for jack, queen and king."""
     return min(card[0], 10)
 
 
@@ -219,7 +220,9 @@ GAMES = {
 
 @dataclass(frozen=True)
 class Drawn:
-    """The rows of a game: its state, and the picture of it."""
+    """The rows of a game: its state, and the picture of it. Raises DataError for a local copy:
+    there is none.
+    """
 
     game: str
     place: ClassVar[str] = "drawn when it runs"
@@ -244,6 +247,7 @@ class Drawn:
 
 @lru_cache(maxsize=8)
 def fingerprint(game: str) -> str:
+    """SHA-256, in hex, of a game's states and pictures."""
     digest = hashlib.sha256()
     for state in GAMES[game](random.Random(f"{game} {SEED}")):  # noqa: S311
         digest.update(json.dumps(state).encode() + picture(state).tobytes())
@@ -254,6 +258,7 @@ def fingerprint(game: str) -> str:
 
 
 def picture(state: Mapping[str, Any]) -> PILImage.Image:
+    """The picture of a state, RGB."""
     from PIL import Image, ImageDraw
 
     if "target" in state:

@@ -205,7 +205,7 @@ def number(text: str, answer_type: str) -> str | None:
 
 
 def whole(value: object) -> int:
-    """Decimals of a right answer; 0 where the row has none."""
+    """Decimals of a right answer; 0 where the row has none. Raises DataError."""
     if value is None or value != value:
         return 0
     if isinstance(value, bool) or not isinstance(value, int | float) or int(value) != value:

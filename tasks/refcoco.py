@@ -79,7 +79,7 @@ def image_name(file_name: str) -> str:
 
 class RefCOCO(Task):
     """One sample per expression; the target is ``[x1, y1, x2, y2]`` in pixels, expressions for the
-    same image are one cluster.
+    same image are one cluster. Scoring raises UsageError for a model without a box space.
     """
 
     name = "refcoco"

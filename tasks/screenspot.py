@@ -85,7 +85,7 @@ def elements(repository: str, protocols: dict[str, Protocol], *more: str) -> Sub
 
 class ScreenSpot(Task):
     """One sample per row; the target is the element's box in pixels, instructions for one
-    screenshot are one cluster.
+    screenshot are one cluster. Scoring raises UsageError for a model without a box space.
     """
 
     name = "screenspot"
@@ -131,13 +131,17 @@ class ScreenSpot(Task):
 
 
 def located(text: str, space: str, width: int, height: int) -> Point | None:
-    """The centre of an answer's first box, or, where it has no box, its first point."""
+    """The centre of an answer's first box, or, where it has no box, its first point, in pixels;
+    None where it has neither.
+    """
     box = parse_box(text, space, width, height)
     return centre(box) if box else parse_point(text, space, width, height)
 
 
 def box_of(row: Row, width: int, height: int) -> Box:
-    """The corners in pixels. Raises DataError for what is no box, or lies outside the picture."""
+    """The corners of ``bbox``, in pixels. Raises DataError for what is no box, or lies outside the
+    picture.
+    """
     box = row["bbox"]
     try:
         x1, y1, x2, y2 = (float(v) for v in box)

@@ -209,7 +209,9 @@ class VideoQA(Task):
 
 
 def cues(row: Row) -> tuple[Cue, ...]:
-    """The subtitles of a row's video; none where the data set has none for it."""
+    """The subtitles of a row's video; none where the data set has none for it. Raises DataError
+    where its file can't be read.
+    """
     if isinstance(row["subtitles"], DataError):
         raise row["subtitles"]
     return read_srt(row["subtitles"]) if row["subtitles"] else ()

@@ -65,7 +65,9 @@ OWN = FromNothing()
 
 
 def results(study: Study, folder: Path, trainer: Trainer = OWN) -> list[FinishedRun]:
-    """The runs of the study that have ended, in the study's order."""
+    """The runs of the study that have ended, in the study's order. Raises DataError for a file of
+    runs that can't be read.
+    """
     stored = _read(folder / RUNS)
     return [
         FinishedRun(arm, run, stored[key])
@@ -75,7 +77,7 @@ def results(study: Study, folder: Path, trainer: Trainer = OWN) -> list[Finished
 
 
 def missing(study: Study, folder: Path, trainer: Trainer = OWN) -> list[tuple[Arm, Run]]:
-    """The runs of the study that are not there yet."""
+    """The runs of the study that are not there yet. Raises DataError as ``results``."""
     stored = _read(folder / RUNS)
     return [
         (arm, run) for arm, run in study.runs() if trainer.key(run, study.conditions) not in stored

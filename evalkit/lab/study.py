@@ -78,7 +78,8 @@ class Study(Strict):
     """One study. ``probe``: what is asked. ``grid``: the factors that are crossed. ``trained``: the
     grids of training, by default the probe's. ``start``: what all arms start from. ``rate_check``:
     factors on the learning rates, tried on every arm with the first seed alone, to see whether the
-    rate favours one.
+    rate favours one. ``batch``: scenes a step (from a checkpoint, questions). ``learning_rate`` is
+    AdamW's, ``muon`` Muon's.
     """
 
     schema_version: Literal[1] = 1

@@ -73,7 +73,10 @@ class Start(Strict):
 
 
 class Run(Strict):
-    """Everything that decides a run. ``rate`` multiplies both learning rates."""
+    """Everything that decides a run. ``rate`` multiplies both learning rates, AdamW's
+    (``learning_rate``) and Muon's (``muon``); other fields as in ``study.Study`` and
+    ``study.Level``.
+    """
 
     seed: int = Field(ge=0)
     probe: str = "where"

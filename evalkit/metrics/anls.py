@@ -35,7 +35,7 @@ def anls(
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
     """1.0 when the prediction equals one of the answers after the clean-up that ANLS does, else
-    0.0.
+    0.0. Raises ValueError when there are no answers.
     """
     if not answers:
         raise ValueError("exact_match needs at least one answer")

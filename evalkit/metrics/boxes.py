@@ -91,6 +91,7 @@ def parse_point(text: str, space: str, width: int, height: int) -> Point | None:
 
 
 def centre(box: Box) -> Point:
+    """The middle of a box, in the unit of the box."""
     return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 
 
@@ -126,7 +127,7 @@ def _frame(parts: re.Match[str], width: int, height: int) -> tuple[tuple[float, 
 
 def from_xywh(box: Sequence[float]) -> Box:
     """Corners of a box given as ``[x, y, width, height]``, the form of the COCO annotations. Raises
-    ValueError when it has no area, or a number of it is none (NaN) or has no end.
+    ValueError when it has no area, or a number in it is NaN or infinite.
     """
     x, y, w, h = box
     if not all(math.isfinite(v) for v in box):
@@ -138,7 +139,7 @@ def from_xywh(box: Sequence[float]) -> Box:
 
 def iou(a: Sequence[float], b: Sequence[float]) -> float:
     """Intersection over union in [0, 1] of two boxes ``(x1, y1, x2, y2)``; 0.0 when they don't
-    touch or neither has an area.
+    overlap or one has no area.
     """
     across = min(a[2], b[2]) - max(a[0], b[0])
     down = min(a[3], b[3]) - max(a[1], b[1])

@@ -37,8 +37,8 @@ _FOUR = re.compile(r"\[" + r",".join([r"\s*(-?\d+(?:\.\d+)?)"] * 4) + r"\s*\]")
 
 
 def relaxed_accuracy(prediction: str, target: str) -> float:
-    """ChartQA: numbers as Python reads them ("1_000", " 5" and "inf" too), off by five per cent at
-    most; else equal without regard to case, blanks counted.
+    """ChartQA, 1.0 or 0.0: numbers as Python reads them ("1_000", " 5" and "inf" too), off by five
+    per cent at most; else equal without regard to case, blanks counted.
     """
     p, t = _number(prediction), _number(target)
     if p is not None and t:
@@ -118,13 +118,17 @@ def choice_or_text(answer: str, options: Mapping[str, str]) -> str:
 
 
 def box(answer: str) -> Box | None:
-    """The first ``[x1, y1, x2, y2]`` of an answer, as it is written: parts of 1, it asks for."""
+    """The first ``[x1, y1, x2, y2]`` of an answer, as it is written (the prompt asks for parts of
+    1); None where there is none.
+    """
     match = _FOUR.search(answer)
     return tuple(map(float, match.groups())) if match else None  # type: ignore[return-value]
 
 
 def iou(true: Box, said: Box) -> float:
-    """Intersection over union; a flipped box has the area that the product of its sides gives."""
+    """Intersection over union of two boxes ``(x1, y1, x2, y2)``, as the original computes it: a
+    box flipped in one direction has a negative area.
+    """
     across = max(0, min(true[2], said[2]) - max(true[0], said[0]))
     down = max(0, min(true[3], said[3]) - max(true[1], said[1]))
     both = across * down
@@ -137,6 +141,6 @@ def _area(box: Box) -> float:
 
 
 def centred(true: Box, said: Box) -> bool:
-    """Whether the middle of the box that was said lies in the true one."""
+    """Whether the middle of the box that was said lies in the true one, edges included."""
     x, y = (said[0] + said[2]) / 2, (said[1] + said[3]) / 2
     return true[0] <= x <= true[2] and true[1] <= y <= true[3]

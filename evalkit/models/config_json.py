@@ -47,11 +47,11 @@ WINDOW_KEYS = ("use_sliding_window", "sliding_window", "max_window_layers", "lay
 class Yarn:
     """YaRN (arXiv 2309.00071), by which the model cards extend the context.
 
-    factor: by how much the slow frequencies are slowed down.
+    factor: what the low frequencies are divided by.
     original_max_position_embeddings: tokens of context that the weights were trained with.
     attention_factor: factor on cos and sin, so its square on the attention logits.
     beta_fast, beta_slow: rotations within the original context above which a frequency is left as
-        it is, and below which it is slowed down wholly.
+        it is, and below which it is divided by the whole factor.
     truncate: whether the frequencies between them are counted in whole numbers.
     """
 
@@ -64,7 +64,9 @@ class Yarn:
 
 
 def read_yarn(rope: Mapping[str, Any], max_position_embeddings: int) -> Yarn | None:
-    """The context extension that ``rope_scaling`` asks for; None for plain M-RoPE."""
+    """The context extension that ``rope_scaling`` asks for; None for plain M-RoPE. Raises
+    CheckpointError for another type, and for unknown keys.
+    """
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind in ("default", "mrope"):
         no_others(rope, ROPE_KEYS, "rope_scaling.")
@@ -94,7 +96,9 @@ def read_yarn(rope: Mapping[str, Any], max_position_embeddings: int) -> Yarn | N
 
 
 def no_window(raw: Mapping[str, Any], layers: int) -> None:
-    """Raises CheckpointError where some layer attends to a sliding window only."""
+    """Raises CheckpointError where one of a model's ``layers`` attends to a sliding window only, or
+    is of an unknown kind.
+    """
     window, first = raw.get("sliding_window", 4096), raw.get("max_window_layers", 80)
     kinds = raw.get("layer_types") or ()
     slides = "sliding_attention" in kinds if kinds else first is not None and first < layers
@@ -119,7 +123,7 @@ def no_others(raw: Mapping[str, Any], known: Iterable[str], where: str) -> None:
 
 def typed(cls: type[Any], raw: Mapping[str, Any]) -> dict[str, Any]:
     """``raw``, its values checked against the types of the fields of ``cls``; numbers are above
-    0.
+    0. Raises CheckpointError as ``checked``.
     """
     hints = get_type_hints(cls)
     return {k: checked(k, v, hints[k]) for k, v in raw.items()}

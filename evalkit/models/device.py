@@ -34,7 +34,10 @@ def checked_device(name: str | None) -> str:
 
 
 def join_ranks(device: str, rank: int, ranks: int, meeting: str) -> None:
-    """Makes this process one of several that hold a model together; they meet at an address."""
+    """Makes this process one of several that hold a model together: ``rank`` of ``ranks``, from 0.
+    They meet at ``meeting``, an address of torch.distributed (``tcp://HOST:PORT``,
+    ``file://PATH``).
+    """
     import torch.distributed as dist
 
     kind = torch.device(device).type

@@ -133,7 +133,7 @@ class SwitchSet:
     """All switches of a family with their values; its defaults are the released model.
 
     Subclasses are frozen dataclasses of ``switch(...)`` fields. Every value is checked as the set
-    is built, so one that exists is one that the model can run.
+    is built, so one that exists is one that the model can run; anything else raises UsageError.
     """
 
     def __post_init__(self) -> None:

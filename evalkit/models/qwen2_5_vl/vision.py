@@ -32,9 +32,9 @@ def swiglu(config: Tower) -> MLP:
 
 
 def windows(grids: Sequence[Grid], side: int) -> tuple[Tensor, list[int]]:
-    """Visual tokens in the order of their windows of ``side`` x ``side`` tokens [tokens], in each
-    frame pair the whole ones before the cut ones, and how
-    many each window has.
+    """Indices of the visual tokens [tokens] in the order of their windows of ``side`` x ``side``
+    tokens, in each frame pair the whole ones before the cut ones; and how many tokens each window
+    has. Grids are in patches.
     """
     order: list[Tensor] = []
     sizes: list[int] = []

@@ -21,7 +21,9 @@ from evalkit.engine.packed import Lengths, can_pack, packed_attention
 
 
 def causal(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention over whole sequences without padding; an ``Attend``."""
+    """Causal attention over whole sequences without padding; an ``Attend``: q [batch, tokens,
+    heads, head_dim], k and v [batch, tokens, kv_heads, head_dim], the result as q.
+    """
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # [batch, heads, tokens, head_dim]
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True).transpose(1, 2)
 

@@ -339,7 +339,7 @@ class Qwen2VLConfig:
 
 
 def read_text(raw: Mapping[str, Any], cls: type[Text]) -> Text:
-    """The language model of a flat config or of a ``text_config``."""
+    """The language model of a flat config or of a ``text_config``. Raises CheckpointError."""
     if raw.get("hidden_act", "silu") != "silu":
         raise CheckpointError(
             f"config: hidden_act {raw['hidden_act']!r}; released models have 'silu'"

@@ -56,7 +56,9 @@ class Part:
     size: int
 
     def of(self, stored: Any) -> Tensor:
-        """Of a tensor, or of a slice of a file, of which no more is read."""
+        """The part of a tensor, or of a file's slice, of which no more is read; ``size`` times the
+        number of ranges long along ``dim``.
+        """
         parts = []
         for start, stop in self.ranges:
             part = stored[start:stop] if self.dim == 0 else stored[:, start:stop]
@@ -67,7 +69,9 @@ class Part:
 
 @dataclass(frozen=True)
 class Share:
-    """What one of ``ranks`` processes holds of a model."""
+    """What one of ``ranks`` processes holds of a model. Raises UsageError where key-value heads
+    can't be divided among them.
+    """
 
     config: Qwen2VLConfig
     rank: int
@@ -199,7 +203,7 @@ def _distribute(model: Qwen2VL, cut: Mapping[str, int], mesh: DeviceMesh) -> Non
 
 
 def agreed(budget: Budget) -> Budget:
-    """The smallest of all ranks' budgets, which must schedule alike."""
+    """The smallest of all ranks' budgets in each of its bounds: all ranks must schedule alike."""
     least = torch.tensor([budget.rows, budget.pack_tokens, budget.cache_tokens])
     if dist.get_backend() == "nccl":
         least = least.cuda()

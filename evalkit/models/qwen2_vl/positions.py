@@ -285,7 +285,8 @@ def kron(positions: Tensor, config: TextConfig, switches: Switches) -> tuple[Ten
     rotations.
 
     Their phases are t + h + w, t + h - w, t - h + w and t - h - w, all times the block's frequency
-    theta^(-8b / head_dim). For text that is 3p, p, p, -p: not ordinary RoPE.
+    theta^(-8b / head_dim). For text that is 3p, p, p, -p: not ordinary RoPE. Raises UsageError
+    under YaRN.
     """
     # A product of plane rotations on 8 = 2 x 2 x 2 features has the eigenvalues
     # exp(i (+-t +- h +- w)): four conjugate pairs, so four plane rotations in their own basis. The
@@ -389,8 +390,8 @@ def moved_text(ids: Tensor, parts: Sequence[Span], switches: Switches) -> Tensor
     """Position ids with the text after each image and video where ``text_offset`` wants it; all
     that follows moves along.
 
-    The distance is counted from where the visual starts, that is from where text would stand in
-    its place.
+    Ids are [components, tokens]. The distance is counted from where the image or video starts, that
+    is from where text would stand in its place.
     """
     offset = switches.text_offset
     if offset.form == "released":
@@ -424,7 +425,8 @@ class Scheme:
     """A position scheme.
 
     place: position ids [components, tokens] of a sequence, from its spans.
-    angles: RoPE's cos and sin for such ids.
+    angles: RoPE's cos and sin for such ids, [..., head_dim] or, where heads differ,
+        [..., kv_heads, head_dim].
     components: the first size of the ids.
     """
 
