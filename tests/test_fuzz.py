@@ -198,7 +198,7 @@ def test_an_answer_gets_a_score_whatever_it_is(text: str, target: str, options: 
     ]
     assert all(0 <= s <= 1 for s in scores), scores
     if target.strip():
-        assert character_error_rate(text, target) >= 0
+        assert 0 <= character_error_rate(text, target) <= 1
     choice = parse_choice(text, options)
     assert choice is None or 0 <= choice < len(options)
 

@@ -16,6 +16,7 @@ from evalkit.lab.schedule import FinishedRun
 from evalkit.lab.trainer import Run
 from evalkit.nano.recipe import ModelSize
 from evalkit.nano.train import export, fresh
+from evalkit.probes import PROBES
 from evalkit.probes.scene import Range
 
 SMALL = ModelSize(
@@ -69,7 +70,10 @@ def test_pages_needles_and_words_are_read_too(random_checkpoint: Path, probe: st
         "far, clamped": Condition(scenes=1, text="clamped", view="shuffled"),
     }
     result = Checkpoint(random_checkpoint).train(run(probe=probe, trained=grids), conditions)
-    assert all(m.n for kinds in result.conditions.values() for m in kinds.values())
+    assert result.conditions.keys() == conditions.keys()
+    for kinds in result.conditions.values():
+        assert set(kinds) <= set(PROBES[probe].kinds)
+        assert sum(m.n for m in kinds.values()) > 0
 
 
 def test_clamped_text_is_no_further_than_in_training(random_checkpoint: Path) -> None:

@@ -95,6 +95,7 @@ def test_every_family_runs_the_embedded_tasks(folder: str, tmp_path: Path) -> No
         MINI, folder, adapter="transformers", output=tmp_path, limit=1, progress=False, frames=2
     )
     boxless = TransformersAdapter(folder).box_space is None
+    assert [cell.task for cell in done.cells] == [f"{name}:mini" for name in MINI]
     for cell in done.cells:
         assert cell.results.n + cell.results.errors == 1
         assert cell.results.errors == (1 if boxless and "refcoco" in str(cell.task) else 0)
