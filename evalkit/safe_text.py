@@ -239,6 +239,8 @@ def digest_of(text: str) -> str:
 
 def printable(text: str) -> str:
     """The text with whatever is not printed (escape sequences, line breaks) as ``\\x1b``."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

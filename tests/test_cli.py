@@ -224,12 +224,15 @@ def test_the_help_imports_the_verbs_alone(tmp_path: Path) -> None:
     assert imported(("--help",), behind, tmp_path) == "[]"
 
 
-@pytest.mark.parametrize("args", [("switches",), ("leaderboard",)])
-def test_what_was_run_and_can_be_switched_is_shown_without_torch(
+@pytest.mark.parametrize(
+    "args", [("switches",), ("leaderboard",), ("leaderboard", "--by", "parity")]
+)
+def test_what_was_run_and_can_be_switched_is_shown_without_large_packages(
     args: tuple[str, ...], evalkit: Evalkit, tmp_path: Path
 ) -> None:
     assert evalkit(*RUN_SUMS, "--limit", "2").code == 0
-    assert imported(args, "{'torch', 'transformers', 'datasets'}", tmp_path) == "[]"
+    heavy = "{'torch', 'transformers', 'datasets', 'pandas', 'scipy'}"
+    assert imported(args, heavy, tmp_path) == "[]"
 
 
 def imported(args: tuple[str, ...], modules: str, cwd: Path) -> str:

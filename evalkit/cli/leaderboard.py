@@ -48,27 +48,27 @@ def _written(args: argparse.Namespace) -> int:
 
     there = some_cells(args.output)
     if args.by:
-        from evalkit.results.breakdown import breakdown_text, load_breakdown
+        from evalkit.results.breakdown import breakdown_rows, breakdown_text
 
-        frame = load_breakdown(there, args.by)
-        text, written = breakdown_text(frame, args.by), None
+        rows = breakdown_rows(there, args.by)
+        text, written = breakdown_text(rows, args.by), None
     elif args.notes:
         from evalkit.results.flagged import flagged_text, load_flagged
 
         frame = load_flagged(there)
-        text, written = flagged_text(frame), None
+        rows, text, written = frame.to_dict("records"), flagged_text(frame), None
     elif args.paper:
         from evalkit.results.published import beside_published, paper_text, write_paper_table
 
         frame = beside_published(there.cells)
-        text, written = paper_text(frame), write_paper_table(there)
+        rows, text, written = frame.to_dict("records"), paper_text(frame), write_paper_table(there)
     else:
         from evalkit.results.leaderboard import Leaderboard
 
         board = Leaderboard.of(there)
-        frame, text, written = board.frame, board.text(), board.write(args.output)
+        rows, text, written = board.rows, board.text(), board.write(args.output)
     if args.json:
-        print_json(frame.to_dict("records"))
+        print_json(rows)
     else:
         print(text)
         if written:

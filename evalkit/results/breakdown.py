@@ -5,7 +5,7 @@ tokens."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -132,6 +132,11 @@ def load_breakdown(output: Output, field: str) -> pd.DataFrame:
     """
     import pandas as pd
 
+    return pd.DataFrame(breakdown_rows(output, field))
+
+
+def breakdown_rows(output: Output, field: str) -> list[dict[str, Any]]:
+    """The rows of ``load_breakdown``."""
     rows: list[dict[str, Any]] = []
     there = some_cells(output)
     cells = there.cells
@@ -164,7 +169,7 @@ def load_breakdown(output: Output, field: str) -> pd.DataFrame:
         known = {k for cell in cells for m in cell.columns()["metadata"] for k in m}
         fields = f"; there are: {', '.join(sorted(known | DERIVED.keys()))}" if known else ""
         raise UsageError(f"no sample under {there.output / 'runs'} has {field!r}{fields}")
-    return pd.DataFrame(rows)
+    return rows
 
 
 def metric_inside(metric: Metric, field: str) -> Metric:
@@ -174,8 +179,8 @@ def metric_inside(metric: Metric, field: str) -> Metric:
     return replace(metric, group=None) if metric.group == field else metric
 
 
-def breakdown_text(frame: pd.DataFrame, field: str) -> str:
-    """``load_breakdown``'s frame for a terminal."""
+def breakdown_text(found: Sequence[Mapping[str, Any]], field: str) -> str:
+    """``breakdown_rows`` for a terminal."""
     columns = "task model adapter data settings arm metric".split()
     rows = [
         (
@@ -186,6 +191,6 @@ def breakdown_text(frame: pd.DataFrame, field: str) -> str:
             r["n"],
             r["partial"],
         )
-        for r in frame.to_dict("records")
+        for r in found
     ]
     return aligned((*columns, field, "value", "95 % interval", "n", ""), rows)

@@ -70,9 +70,16 @@ def results_frame(cells: Sequence[CellFolder]) -> pd.DataFrame:
     """``load_results`` of these cells."""
     import pandas as pd
 
+    columns, rows = result_rows(cells)
+    return pd.DataFrame(rows, columns=columns)
+
+
+def result_rows(cells: Sequence[CellFolder]) -> tuple[list[str], list[dict[str, Any]]]:
+    """The columns of ``results_frame``, and its rows; None where one has no value."""
     models = model_labels(cells)
     rows = [row for cell in cells for row in _result_rows(cell, models[cell.path])]
-    return pd.DataFrame(rows, columns=_with_switches(RESULT_COLUMNS, "switches", rows))
+    columns = _with_switches(RESULT_COLUMNS, "switches", rows)
+    return columns, [{c: row.get(c) for c in columns} for row in rows]
 
 
 def load_samples(output: str | Path = "results", errors: bool = True) -> pd.DataFrame:

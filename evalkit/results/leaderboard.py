@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from evalkit.adapter import digest
 from evalkit.files import locked, remove_parts, replace
@@ -23,7 +23,7 @@ from evalkit.results.cells import (
 )
 from evalkit.results.controlled import COLUMNS as CONTROL_COLUMNS
 from evalkit.results.controlled import ControlledScore, controlled_scores
-from evalkit.results.frames import results_frame
+from evalkit.results.frames import result_rows
 from evalkit.results.repeats import repeated
 from evalkit.results.tables import (
     aligned,
@@ -32,12 +32,9 @@ from evalkit.results.tables import (
     interval_text,
     markdown_table,
     value_text,
-    write_csv,
+    write_csv_rows,
 )
 from evalkit.store import SCHEMA_VERSION, CellFolder, MetricResult
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 LONG = (
     "task",
@@ -137,7 +134,9 @@ class Leaderboard:
     """The headline scores of all cells, and what is missing from them."""
 
     entries: tuple[Entry, ...]
-    frame: pd.DataFrame
+    columns: list[str]
+    """Those of ``load_results``."""
+    rows: list[dict[str, Any]]
     """``load_results`` of the same cells: every metric."""
     controls: tuple[ControlledScore, ...]
     """Cells under a control beside the same ones without it."""
@@ -158,7 +157,7 @@ class Leaderboard:
         )
         empty = tuple(c for c in there.cells if not c.results.metrics)
         controls = tuple(controlled_scores(there.cells))
-        return cls(entries, results_frame(there.cells), controls, empty, there.damaged)
+        return cls(entries, *result_rows(there.cells), controls, empty, there.damaged)
 
     def overview(self) -> Overview:
         """Models down and tasks across."""
@@ -297,9 +296,9 @@ class Leaderboard:
 
     def write(self, output: Path) -> tuple[Path, Path]:
         """Writes what was read, under the same lock (``files.locked``) of the folder."""
-        table = self.frame.assign(cell=[Path(c).name for c in self.frame["cell"]])
+        named = [row | {"cell": Path(row["cell"]).name} for row in self.rows]
         remove_parts(output)
-        csv = write_csv(output / "leaderboard.csv", table)
+        csv = write_csv_rows(output / "leaderboard.csv", self.columns, named)
         markdown = output / "leaderboard.md"
         replace(markdown, self.markdown(), durable=False)
         return csv, markdown

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import html
+import io
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +66,8 @@ NUMBER = re.compile(r"[<+-]?\d[\d.,]*$|–$|$")
 
 def _width(text: str) -> int:
     """Columns that a text takes on a terminal: East Asian wide characters take two."""
+    if text.isascii():
+        return len(text)
     return sum(
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
         for c in text
@@ -127,6 +131,18 @@ def write_csv(path: Path, frame: pd.DataFrame) -> Path:
     texts = frame.select_dtypes(include=["object", "string"]).columns
     safe = frame.assign(**{c: [_cell_text(v) for v in frame[c]] for c in texts})
     replace(path, safe.to_csv(index=False), durable=False)
+    return path
+
+
+def write_csv_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Path:
+    """``write_csv`` of rows by column: without pandas, which takes a third of the time of a short
+    command.
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(columns)
+    table.writerows([_cell_text(row[c]) for c in columns] for row in rows)
+    replace(path, text.getvalue(), durable=False)
     return path
 
 
