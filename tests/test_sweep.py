@@ -4,20 +4,23 @@ not.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
+import evalkit
 from evalkit.cli import main
 from evalkit.config_files import Strict, yaml_reference
 from evalkit.errors import UsageError
 from evalkit.nano.mini import HERE
 from evalkit.nano.recipe import Ladder, ModelSize, Recipe, Stage
 from evalkit.nano.twins import Condition, Twins
+from evalkit.results.repeats import repeated
 from evalkit.results.sweep_tables import COLUMNS
-from evalkit.results.sweep_values import Kind
+from evalkit.results.sweep_values import Findings, Kind
 from evalkit.store import cells
 from evalkit.sweeps import Group, Sweep, find_sweep, findings, load_sweep, outlook, plan, run_sweep
 
@@ -221,14 +224,39 @@ class Parrot(ModelAdapter):
 """
 
 
+def test_several_drawn_answers_of_a_sample_are_taken_together_as_in_a_run(tmp_path: Path) -> None:
+    file = tmp_path / "drawn.yaml"
+    file.write_text(
+        "name: drawn\nquestion: Does the view matter?\ntasks: [multilingual_ocr]\nlimit: 6\n"
+        "temperature: 1.0\nseed: 3\nrepeats: 4\nbaseline: {resolution: 'tokens:64'}\n"
+        "axes: {resolution: ['tokens:4']}\n"
+    )
+    found = evalkit.sweep(file, "nano", tmp_path / "out")
+    drawn = Findings.load(found.folder / "findings.json").drawn
+    names = [d.metric.partition(", ")[2] for d in drawn]
+    assert names == ["pass@1", "pass@2", "pass@4", "majority@4"] * 2
+    cell = next(c for c in cells(tmp_path / "out") if "tokens:64" in c.settings)
+    expected = {m.metric: (m.value, m.ci_low, m.ci_high) for m in repeated(cell)}
+    mine = {d.metric: (d.value, d.ci_low, d.ci_high) for d in drawn[:4]}
+    assert mine == expected and all(d.n == 6 for d in drawn)
+    page = (found.folder / "README.md").read_text()
+    assert page.count("majority@4") == 2 and set(found.frame.n) == {24}
+    file.write_text(file.read_text().replace("temperature: 1.0", "temperature: 0"))
+    with pytest.raises(UsageError, match=r"drawn\.yaml: repeats: .*set a temperature"):
+        load_sweep(file)
+
+
 def test_one_model_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = sweep(tasks=["docvqa", "refcoco"], include=[{"fps": 1}, {"fps": 2}], limit=1)
     planned = plan(config, tmp_path)
     held = []
+
+    def closing(adapter: Any) -> None:
+        held.append(adapter)
+        type(adapter).close(adapter)
+
     for p in planned:
-        monkeypatch.setattr(
-            p.cell.adapter, "close", lambda a=p.cell.adapter: (held.append(a), type(a).close(a))
-        )
+        monkeypatch.setattr(p.cell.adapter, "close", partial(closing, p.cell.adapter))
     assert run_sweep(config, planned) == []
     assert held == [p.cell.adapter for p in planned[:3]]
     assert not any("engine" in vars(p.cell.adapter) for p in planned)

@@ -17,10 +17,12 @@ from evalkit.files import remove_parts, replace
 from evalkit.results import plots
 from evalkit.results.interactions import Interaction, Quartet, interaction
 from evalkit.results.pairs import PairedScores
+from evalkit.results.repeats import repeated
 from evalkit.results.sweep_values import (
     LEVEL,
     SCHEMA_VERSION,
     Arm,
+    Drawn,
     Finding,
     Findings,
     Kind,
@@ -103,7 +105,13 @@ def compare_arms(
         rows[i] = with_changes(rows[i], p_holm=p, mde=mde_of(scores, len(adjusted)))
     for i, p in zip(contrasts, adjusted[len(tested) :]):
         both[i] = with_changes(both[i], p_holm=p)
-    return Findings(name, question, command, limit, tuple(rows), tuple(both))
+    drawn = [
+        Drawn(arm.cell.task, arm.settings, m.metric, m.value, m.ci_low, m.ci_high, m.n)
+        for arm in arms
+        if _results(arm.cell)
+        for m in repeated(arm.cell)
+    ]
+    return Findings(name, question, command, limit, tuple(rows), tuple(both), tuple(drawn))
 
 
 def _results(cell: CellFolder) -> CellResults | None:
@@ -316,8 +324,21 @@ def page(findings: Findings, drawn: Sequence[str]) -> str:
         f"Bold: p below {LEVEL}, by sign flips of images and videos, corrected over the "
         f"{findings.tests} tests of the sweep (Holm); where every score is the same there is "
         f"nothing to test. {both}{MDE_NOTE}{first_cells}\n{first}\n"
-        f"{markdown_table(PAGE_COLUMNS, list(map(page_row, findings.rows)))}\n{''.join(others)}"
+        f"{markdown_table(PAGE_COLUMNS, list(map(page_row, findings.rows)))}\n"
+        f"{_drawn_table(findings.drawn)}{''.join(others)}"
     )
+
+
+def _drawn_table(drawn: Sequence[Drawn]) -> str:
+    """What several answers of each sample come to; nothing where there is one."""
+    if not drawn:
+        return ""
+    rows = [
+        (d.task, d.settings, d.metric, value_text(d.value), interval_text(d.ci_low, d.ci_high), d.n)
+        for d in drawn
+    ]
+    columns = ("task", "settings", "several answers of a sample", "value", "95 % interval", "n")
+    return f"\n{markdown_table(columns, rows)}\n"
 
 
 PAGE_COLUMNS = (

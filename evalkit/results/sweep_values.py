@@ -112,6 +112,23 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """A number over the several answers of each sample of a cell (``evalkit.results.repeats``)."""
+
+    task: str
+    settings: str
+    metric: str
+    """With what is made of the answers: ``accuracy, pass@4``."""
+    value: float
+    ci_low: float | None
+    """Lower end of its 95 % interval over clusters."""
+    ci_high: float | None
+    """Upper end of it."""
+    n: int
+    """Samples."""
+
+
+@dataclass(frozen=True)
 class Findings:
     """A sweep's question and what came out of it."""
 
@@ -125,6 +142,8 @@ class Findings:
     """Tasks together, the baseline of each first."""
     interactions: tuple[Interaction, ...] = ()
     """Of each two settings that were also run together."""
+    drawn: tuple[Drawn, ...] = ()
+    """Where each sample has several answers."""
 
     @property
     def compared(self) -> tuple[Finding, ...]:
@@ -138,7 +157,8 @@ class Findings:
 
     def save(self, path: Path) -> None:
         """Writes the JSON that ``load`` reads. Raises EvalkitError."""
-        replace_json(path, {"schema_version": SCHEMA_VERSION, **asdict(self)})
+        value = {"schema_version": SCHEMA_VERSION, **asdict(self)}
+        replace_json(path, {k: v for k, v in value.items() if k != "drawn" or v})
 
     @classmethod
     def load(cls, path: Path) -> Findings:
@@ -149,7 +169,8 @@ class Findings:
                 raise ValueError("written by another evalkit")
             both = tuple(Interaction(**i) for i in value.get("interactions", ()))
             rows = tuple(map(_finding, value["rows"]))
-            return cls(**value | {"rows": rows, "interactions": both})
+            drawn = tuple(Drawn(**d) for d in value.get("drawn", ()))
+            return cls(**value | {"rows": rows, "interactions": both, "drawn": drawn})
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
             raise DataError(f"{path}: can't be read ({e}); repeat the sweep's command") from e
 

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PrivateAttr, model_validator
 
 from evalkit.adapter import ModelAdapter, adapter_class, check_arguments, make_adapter
+from evalkit.asking import Asking
 from evalkit.bounds import bounds, over
 from evalkit.cell import Cell
 from evalkit.config_files import Strict, find_shipped, read_yaml, yaml_quotes
@@ -102,6 +103,14 @@ class Sweep(Strict):
     """Cells with a baseline and tasks of their own."""
     limit: int | None = Field(default=None, gt=0)
     """Only so many samples of each task, drawn at random; all by default."""
+    system: str = ""
+    """A system prompt, as `--system`."""
+    temperature: float = 0.0
+    """As `--temperature`: above 0 answers are drawn."""
+    seed: int = 0
+    """Of drawn answers, as `--seed`."""
+    repeats: int = 1
+    """Answers of each sample, as `--repeats`: the page has pass@k and the majority's score."""
     _added_data: dict[str, Path] = PrivateAttr(default_factory=dict)
 
     @property
@@ -110,6 +119,11 @@ class Sweep(Strict):
         file = self.file(SHIPPED) or self.name
         added = [x for n, p in self._added_data.items() for x in ("--data", f"{n}={p}")]
         return shlex.join(["evalkit", "sweep", file, "--model", self.model, *added])
+
+    @property
+    def asking(self) -> Asking:
+        """How every cell's samples are asked. Raises UsageError."""
+        return Asking(self.system, 0, "", self.temperature, self.seed, self.repeats)
 
     @property
     def local_data(self) -> dict[str, Path]:
@@ -185,6 +199,10 @@ def load_sweep(
             check_settings(sweep, settings)
         except UsageError as e:
             raise UsageError(f"{path}: {e}{yaml_quotes(settings)}") from None
+    try:
+        _ = sweep.asking
+    except UsageError as e:
+        raise UsageError(f"{path}: {e}") from None
     tasks = (*sweep.tasks, *(t for g in sweep.groups for t in g.tasks))
     names = dict.fromkeys(sweep.task(t).full_name for t in tasks)
     if strange := sorted(set(sweep.local_data) - set(names)):
@@ -225,7 +243,13 @@ def plan(sweep: Sweep, output: Path) -> list[Planned]:
             Planned(
                 s,
                 Cell.make(
-                    task, adapter, m, output, data.get(task.full_name), control=sweep.control
+                    task,
+                    adapter,
+                    m,
+                    output,
+                    data.get(task.full_name),
+                    asking=sweep.asking,
+                    control=sweep.control,
                 ),
                 chosen[0],
             )
@@ -264,7 +288,8 @@ def outlook(
         if results and results.complete and results.selection == selection(sweep):
             rest = "0"
         elif task_speeds := speeds.get(p.cell.name):
-            left = max((sweep.limit or totals[p.cell.name]) - done, 0)
+            asked = sweep.limit * sweep.repeats if sweep.limit else totals[p.cell.name]
+            left = max(asked - done, 0)
             rest = f"{left * task_speeds.get(cell.name, median(task_speeds.values())):.0f}"
         else:
             rest = "unknown"
