@@ -198,6 +198,8 @@ def test_the_command_is_told_how_the_model_writes_boxes(
         ({"pred_answer": "A", "gt_answer": "A"}, 1.0),
         ({"submission": "x"}, None),
         ("text", None),
+        (float("nan"), None),
+        (10**400, None),
     ],
 )
 def test_what_lmms_eval_writes_of_a_metric_is_read(
@@ -228,6 +230,15 @@ def test_damaged_lines_are_said_and_other_files_refused(tmp_path: Path) -> None:
     file.write_text(file.read_text() + '{"doc_id": 9\n{"other": 1}\n')
     answers = read_answers(file)
     assert len(answers.rows) == 4 and len(answers.remarks) == 2
+    odd: list[dict[str, Any]] = [{"other": 1}, {"doc_id": None}, {"doc_id": 9, "target": {"a": 1}}]
+    lines = [{"filtered_resps": ["x"], **o} for o in odd] + lmms_lines({}, True)
+    answers = read_answers(lmms_samples(tmp_path, lines))
+    assert len(answers.rows) == 4
+    assert [remark[:6] for remark in answers.remarks] == ["row 0:", "row 1:", "row 2:"]
+    named: list[dict[str, Any]] = [{**VQA[0], "index": None}, VQA[1], {"index": 5, "question": "?"}]
+    (tmp_path / "m_d.json").write_text(json.dumps(named))
+    answers = read_answers(tmp_path / "m_d.json")
+    assert answers.remarks == ("row 0: no index",) and [r.text for r in answers.rows][1] is None
     (tmp_path / "x.pkl").write_bytes(b"")
     with pytest.raises(UsageError, match="a pickle may run code"):
         read_answers(tmp_path / "x.pkl")

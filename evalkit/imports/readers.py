@@ -12,8 +12,8 @@
 from __future__ import annotations
 
 import json
-import math
 import re
+import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -77,6 +77,8 @@ def _vlmevalkit(file: Path) -> Answers:
 
 
 def _vlmevalkit_answer(row: Mapping[str, Any], score: str | None) -> Answer:
+    if row.get("index") is None:
+        raise DataError("no index")
     has_options = row.get("A") is not None and row.get("B") is not None
     options = options_of(row, {"options": "A"}) if has_options else []
     target = row.get("answer")
@@ -85,7 +87,7 @@ def _vlmevalkit_answer(row: Mapping[str, Any], score: str | None) -> Answer:
             right_option(target, options, "answer") if options else answer_texts(target, "answer")
         )
     index = re.sub(r"\.0$", "", str(row["index"]))
-    prediction = row["prediction"]
+    prediction = row.get("prediction")
     # circular evaluation asks again with the options turned, a million higher
     cluster = str(int(index) % 10**6) if index.isdecimal() and int(index) >= 10**6 else ""
     used = {"index", "question", "answer", "prediction", "image", "image_path", "hint", "log"}
@@ -114,20 +116,22 @@ def _model_and_dataset(file: Path) -> tuple[str, str]:
 
 def _lmms_eval(file: Path) -> Answers:
     rows, remarks = _rows(file)
-    answers = []
+    answers, by_number = [], True
     for number, row in enumerate(rows):
-        if "doc_id" not in row or "filtered_resps" not in row:
-            remarks.append(f"row {number}: no doc_id, or no filtered_resps")
-            continue
-        answers.append(_lmms_answer(row))
+        try:
+            answers.append(answer := _lmms_answer(row))
+            by_number &= answer.id == str(row["doc_id"])
+        except DataError as e:
+            remarks.append(f"row {number}: {e}")
     match = SAMPLES.fullmatch(file.name)
     assert match
     model = _lmms_model(file, match["date"])
-    by_number = not any(a.id != str(row["doc_id"]) for a, row in zip(answers, rows))
     return Answers("lmms-eval", model, match["task"], tuple(answers), by_number, tuple(remarks))
 
 
 def _lmms_answer(row: Mapping[str, Any]) -> Answer:
+    if row.get("doc_id") is None or "filtered_resps" not in row:
+        raise DataError("no doc_id, or no filtered_resps")
     doc = row["doc"] if isinstance(row.get("doc"), Mapping) else {}
     target: Any = row.get("target")
     if isinstance(target, str):
@@ -242,4 +246,5 @@ def _number(value: Any) -> float | None:
             return None
     if hasattr(value, "item"):
         value = value.item()
-    return float(value) if isinstance(value, bool | int | float) and math.isfinite(value) else None
+    is_number = isinstance(value, bool | int | float) and abs(value) <= sys.float_info.max
+    return float(value) if is_number else None
