@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import re
 import string
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -136,18 +137,19 @@ class OwnData(Task):
         )
 
     def score(self, sample: Sample, completion: Completion) -> Score:
-        text, kind = completion.text.strip(), self.reading["kind"]
+        text, kind = _composed(completion.text.strip()), self.reading["kind"]
         names = [m.name for m in self.metrics]
         if kind == "nothing":
             return Score({}, parsed=text, unparsed=not text)
         if kind == "options":
-            index = parse_choice(text, sample.choices)
+            index = parse_choice(text, [_composed(option) for option in sample.choices])
             right = float(index == sample.target)
             parsed = None if index is None else LETTERS[index]
             return Score({"accuracy": right}, parsed=parsed, unparsed=index is None)
         if kind == "box":
             return _box_score(sample, completion)
-        values = {name: TEXT_METRICS[name](text, sample.target) for name in names}
+        answers = [_composed(answer) for answer in sample.target]
+        values = {name: TEXT_METRICS[name](text, answers) for name in names}
         return Score(values, parsed=text, unparsed=not text)
 
     def _target(self, row: Row, options: Sequence[str], about: Mapping[str, int]) -> Any:
@@ -408,6 +410,13 @@ def _text(value: Any, column: str) -> str:
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e16:
         value = int(value)
     return str(value)
+
+
+def _composed(text: str) -> str:
+    """A text whose letters with accents are one sign each, as models write them; some systems part
+    them.
+    """
+    return unicodedata.normalize("NFC", text)
 
 
 def _name(row: Row, column: str) -> str:

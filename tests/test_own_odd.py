@@ -15,7 +15,7 @@ import pytest
 
 from evalkit.errors import UsageError
 from evalkit.task import RowError, load_task, read_samples
-from evalkit.types import Image, Sample
+from evalkit.types import Completion, Image, Sample
 from tests.pictures import png
 from tests.test_own import asked, folder, one, samples, why, write_lines
 
@@ -214,6 +214,16 @@ def test_options_that_leave_it_open_are_their_row_s_error(
 ) -> None:
     row = {**ROW, "options": options, "answer": answer}
     assert reason in why(write_lines(folder / "my.jsonl", [row]))
+
+
+@pytest.mark.parametrize("said", ["\u00e9", "e\u0301"])
+@pytest.mark.parametrize("more", [{}, {"options": ["e\u0300", "e\u0301"]}])
+def test_letters_with_accents_are_equal_in_one_piece_and_in_parts(
+    folder: Path, said: str, more: dict[str, Any]
+) -> None:
+    file = write_lines(folder / "my.jsonl", [{**ROW, "answer": "e\u0301", **more}])
+    score = load_task(str(file)).score(one(file), Completion("0", said))
+    assert next(iter(score.values.values())) == 1.0
 
 
 def test_names_that_a_table_made_numbers_of_and_rows_without_one(folder: Path) -> None:
