@@ -367,7 +367,7 @@ def _unmarked(text: str, place: int) -> str | None:
 
 def right_option(value: Any, options: Sequence[str], column: str) -> int:
     """The place of the right option, which is given by its text (also with its letter before it),
-    its letter, or its place from 0. Raises DataError when it is none of them, or could be two.
+    its letter, or its index from 0. Raises DataError when it is none of them, or could be two.
     """
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
@@ -381,7 +381,7 @@ def right_option(value: Any, options: Sequence[str], column: str) -> int:
     if len(readings) != 1:
         why = "could be two options" if readings else "names no option"
         raise DataError(
-            f"{column!r} is {text!r:.80} and {why}: give the letter, the text, or the place from 0"
+            f"{column!r} is {text!r:.80} and {why}: give the letter, the text, or the index from 0"
         )
     return readings.pop()
 

@@ -228,8 +228,8 @@ class Task(ABC):
 
     def right_answer(self, sample: Sample) -> str:
         """A right answer of a sample, as a model would write it: what an example before a question
-        has as its answer. By default the target where it is a text, the one that most of several
-        texts are, or the letter of an option. Raises UsageError for a task that doesn't say it.
+        has as its answer. By default the target where it is a text, the most frequent of several
+        texts, or the letter of an option. Raises UsageError for a task that doesn't say it.
         """
         target = sample.target
         if isinstance(target, str):
