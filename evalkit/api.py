@@ -576,19 +576,30 @@ def sweep(
     model: str | None = None,
     output: str | Path = "results/ablations",
     data: Mapping[str, str | Path] | None = None,
+    executor: str = "",
+    devices: str = "",
 ) -> SweepResult:
     """Runs an ablation sweep (a shipped name or a YAML file), or goes on with it, and writes its
     tables, pictures and report. ``model`` replaces the sweep's own, ``data`` (local copies of
-    subsets' data) is added to its own. Raises UsageError for what
+    subsets' data) is added to its own. ``devices`` and ``executor`` as in ``evaluate``: as many
+    cells side by side as there are workers. Raises UsageError for what
     can't be run as it is written; cells that fail do not stop the others.
     """
+    from evalkit.executor.pieces import workers_for
+    from evalkit.provenance import command
     from evalkit.results import sweep_tables, write_report
-    from evalkit.sweeps import arms, find_sweep, findings, load_sweep, plan, run_sweep
+    from evalkit.sweeps import Cells, arms, find_sweep, findings, load_sweep, plan, run_sweep
 
     where = _path(output)
     config = load_sweep(find_sweep(_expanded(sweep)), model and _expanded(model), data)
+    workers = None
+    if devices or executor:
+        workers = workers_for(
+            Cells(config, where.absolute(), command()), devices, executor, config.dtype
+        )
+        config = config.on(workers.arguments["device"])
     planned = plan(config, where)
-    errors = run_sweep(config, planned)
+    errors = run_sweep(config, planned, workers)
     for error in errors:
         logger.error("%s", error)
     found = findings(config, planned)
@@ -644,24 +655,14 @@ def executor_of(
     """
     if not devices and not executor:
         return None
-    from evalkit.executor import devices_of, replicas_of
+    from evalkit.executor import executor_for
 
     if isinstance(adapter, ModelAdapter) or not isinstance(model, str | Path):
         raise UsageError("devices: workers build adapter and model themselves; give their names")
     if "device" in arguments:
         raise UsageError("give device or devices, not both")
     name = _expanded(adapter) if isinstance(adapter, str) else adapter
-    kind, _, address = executor.partition(":")
-    if kind == "ray":
-        from evalkit.executor.cluster import ClusterExecutor
-
-        device, most = replicas_of(devices or "auto")
-        return ClusterExecutor(name, _expanded(model), arguments, address, device, most)
-    if executor not in ("", "local"):
-        raise UsageError(f"executor {executor!r}: expected local, ray or ray:HOST:PORT")
-    from evalkit.executor.local import LocalExecutor
-
-    return LocalExecutor(name, _expanded(model), arguments, devices_of(devices or "auto"))
+    return executor_for((name, _expanded(model), arguments), devices, executor)
 
 
 def check_data(data: Mapping[str, str | Path], names: Sequence[str]) -> dict[str, Path]:

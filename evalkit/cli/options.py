@@ -92,6 +92,23 @@ def reading_of(args: argparse.Namespace) -> dict[str, Any]:
     return {"columns": columns, "metric": args.metric, "prompt": args.prompt}
 
 
+def spread_options(parser: argparse._ActionsContainer) -> None:
+    """Workers: --executor and --devices."""
+    parser.add_argument(
+        "--executor",
+        default="",
+        metavar="local|ray[:HOST:PORT]",
+        help="workers: processes on this machine, one for each of --devices; or the nodes of a Ray "
+        "cluster, one of --devices (cpu, cuda) each",
+    )
+    parser.add_argument(
+        "--devices",
+        default="",
+        metavar="LIST",
+        help="cuda:0-3, cpu:2 (two workers), cuda:0,cuda:2, auto; implies --executor local",
+    )
+
+
 def model_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument(

@@ -17,6 +17,7 @@ from evalkit.cli.options import (
     reading_of,
     reading_options,
     share,
+    spread_options,
     talk_options,
     whole,
 )
@@ -93,19 +94,7 @@ def add_parser(verbs: Verbs) -> None:
     how = parser.add_argument_group("the run")
     output_option(how)
     how.add_argument("--name", metavar="LABEL", help="what tables call the model")
-    how.add_argument(
-        "--executor",
-        default="",
-        metavar="local|ray[:HOST:PORT]",
-        help="workers: processes on this machine, one for each of --devices; or the nodes of a Ray "
-        "cluster, one of --devices (cpu, cuda) each",
-    )
-    how.add_argument(
-        "--devices",
-        default="",
-        metavar="LIST",
-        help="cuda:0-3, cpu:2 (two workers), cuda:0,cuda:2, auto; implies --executor local",
-    )
+    spread_options(how)
     how.add_argument(
         "--shard",
         default="",

@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING, Any
 
-from evalkit.cli.options import name_or_path, output_option, talk_options, whole
+from evalkit.cli.options import name_or_path, output_option, spread_options, talk_options, whole
 from evalkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def add_parser(verbs: Verbs) -> None:
         help="cpu or cuda: where a checkpoint is trained (cuda if there is); without --start, "
         "where small models of one shape are trained as one stack",
     )
+    spread_options(parser)
     parser.add_argument("--dry-run", action="store_true", help="say how many runs are to go")
     talk_options(parser, table=False)
     parser.set_defaults(main=main)
@@ -126,7 +127,11 @@ def train(studies: list[tuple[Study, Path]], trainer: Any, args: argparse.Namesp
     if args.device and not args.start:
         done = run_stacked(studies, workers, trainer)
     else:
-        done = ((s, f) for s, to in studies for f in run_missing(s, to, workers, trainer))
+        done = (
+            (s, f)
+            for s, to in studies
+            for f in run_missing(s, to, workers, trainer, args.devices, args.executor)
+        )
     with tqdm(total=sum(to_go.values()), unit="run") as bar:
         for study, finished in done:
             bar.set_description(study.name, refresh=False)

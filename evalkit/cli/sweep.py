@@ -10,6 +10,7 @@ from evalkit.cli.options import (
     data_paths,
     name_or_path,
     output_option,
+    spread_options,
     talk_options,
 )
 from evalkit.cli.output import print_json
@@ -30,6 +31,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("--model", type=name_or_path, help="instead of the sweep's own")
     data_option(parser)
     output_option(parser, "results/ablations")
+    spread_options(parser)
     parser.add_argument(
         "--dry-run",
         action="store_true",
@@ -53,7 +55,7 @@ def main(args: argparse.Namespace) -> int:
         else:
             print(aligned(columns, rows))
         return 0
-    result = api.sweep(args.sweep, args.model, args.output, data)
+    result = api.sweep(args.sweep, args.model, args.output, data, args.executor, args.devices)
     if args.json:
         print_json(result.frame.to_dict("records"))
     else:

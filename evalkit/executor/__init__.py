@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from evalkit.adapter import ModelAdapter, adapter_class
 from evalkit.errors import UsageError
+from evalkit.executor.backlog import BATCH
 from evalkit.types import Completion, Request
 
 DEVICES = re.compile(r"(?P<kind>[a-z]+)(?::(?P<first>\d+)(?:-(?P<last>\d+))?)?")
@@ -49,6 +50,25 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Ends the workers; what they have in hand is lost."""
+
+
+def executor_for(
+    recipe: Recipe, devices: str = "", executor: str = "", batch: int = BATCH
+) -> Executor:
+    """``executor`` (``local``, ``ray``, ``ray:HOST:PORT``) over ``devices``, handing out so many
+    requests at a time. Raises UsageError for what there is none of.
+    """
+    kind, _, address = executor.partition(":")
+    if kind == "ray":
+        from evalkit.executor.cluster import ClusterExecutor
+
+        device, most = replicas_of(devices or "auto")
+        return ClusterExecutor(*recipe, address, device, most, batch)
+    if executor not in ("", "local"):
+        raise UsageError(f"executor {executor!r}: expected local, ray or ray:HOST:PORT")
+    from evalkit.executor.local import LocalExecutor
+
+    return LocalExecutor(*recipe, devices_of(devices or "auto"), batch)
 
 
 def devices_of(text: str) -> list[str]:

@@ -22,8 +22,8 @@ MOST_DEATHS = 3
 class Backlog:
     """What is still to be asked: requests that a dead worker had, then new ones."""
 
-    def __init__(self, requests: Iterator[Request]) -> None:
-        self.requests = requests
+    def __init__(self, requests: Iterator[Request], batch: int = BATCH) -> None:
+        self.requests, self.batch = requests, batch
         self.again: deque[Request] = deque()
         self.deaths: dict[str, int] = {}
         self.ahead: deque[Request] = deque()
@@ -51,13 +51,15 @@ class Backlog:
         """
         if self.again:
             return [self.again.popleft()]
-        self._read_ahead(BATCH * workers + 1)
+        self._read_ahead(self.batch * workers + 1)
         # Near the end batches shrink, so that all workers end at about the same time.
-        size = min(BATCH, max(1, -(-len(self.ahead) // (2 * workers)))) if self.ended else BATCH
+        size = self.batch
+        if self.ended:
+            size = min(size, max(1, -(-len(self.ahead) // (2 * workers))))
         batch: list[Request] = []
         while self.ahead and (len(batch) < size or _alike(batch[-1], self.ahead[0])):
             batch.append(self.ahead.popleft())
-            if len(batch) == 2 * BATCH:  # a picture of any number of questions
+            if len(batch) == 2 * self.batch:  # a picture of any number of questions
                 break
         return batch
 

@@ -20,7 +20,7 @@ from typing import Any
 from evalkit.adapter import ModelAdapter, make_adapter
 from evalkit.errors import EvalkitError, UsageError, reason
 from evalkit.executor import Recipe, on_device, ranks_of
-from evalkit.executor.backlog import MOST_DEATHS, Backlog
+from evalkit.executor.backlog import BATCH, MOST_DEATHS, Backlog
 from evalkit.executor.local import LocalExecutor
 from evalkit.types import Completion, Request
 
@@ -82,7 +82,8 @@ class ClusterExecutor:
     """An ``Executor`` of a Ray cluster. ``address``: of its head, ``host:port`` or ``auto``; empty
     for the one that RAY_ADDRESS names, or a new one on this machine. ``device``: what one replica
     takes: ``cuda`` (a GPU), ``cpu`` (a core), or ``auto``: a GPU where there are any. ``most``: the
-    number of replicas at most, 0 for as many as there is room for.
+    number of replicas at most, 0 for as many as there is room for. ``batch``: requests that one is
+    handed at a time.
 
     Raises UsageError without Ray, or where no cluster can be reached.
     """
@@ -95,6 +96,7 @@ class ClusterExecutor:
         address: str = "",
         device: str = "auto",
         most: int = 0,
+        batch: int = BATCH,
     ) -> None:
         try:
             import ray
@@ -106,7 +108,7 @@ class ClusterExecutor:
             self._join(address)
         if device == "auto":
             device = "cuda" if ray.cluster_resources().get("GPU") else "cpu"
-        self.device, self.most = device, most
+        self.device, self.most, self.batch = device, most, batch
         self.recipe: Recipe = adapter, model, on_device(adapter, arguments, device)
         self.ranks = ranks_of(arguments)
         self.replicas: list[Replica] = []
@@ -170,7 +172,7 @@ class ClusterExecutor:
             self.ray.shutdown()
 
     def _serve(self, requests: Iterable[Request], ranked: bool) -> Iterator[Completion]:
-        backlog = Backlog(iter(requests))
+        backlog = Backlog(iter(requests), self.batch)
         self.waiting_since = time.monotonic()
         for replica in self.replicas:
             replica.answered = replica.errors = 0

@@ -23,7 +23,7 @@ from typing import Any
 from evalkit.adapter import ModelAdapter, make_adapter
 from evalkit.errors import EvalkitError, UsageError, reason
 from evalkit.executor import Recipe, on_device, ranks_of
-from evalkit.executor.backlog import MOST_DEATHS, Backlog
+from evalkit.executor.backlog import BATCH, MOST_DEATHS, Backlog
 from evalkit.types import Completion, Request
 
 logger = logging.getLogger("evalkit")
@@ -67,7 +67,8 @@ class Worker:
 
 class LocalExecutor:
     """An ``Executor`` of this machine: a worker for each of ``devices``, or for as many of them as
-    share a model. Raises UsageError where these don't come out even.
+    share a model. ``batch``: requests that one is handed at a time. Raises UsageError where devices
+    don't come out even.
     """
 
     def __init__(
@@ -76,8 +77,10 @@ class LocalExecutor:
         model: str,
         arguments: Mapping[str, Any],
         devices: Sequence[str],
+        batch: int = BATCH,
     ) -> None:
         self.recipe: Recipe = adapter, model, dict(arguments)
+        self.batch = batch
         self.devices = list(devices)
         self.ranks = ranks_of(arguments)
         if len(self.devices) % self.ranks:
@@ -124,7 +127,7 @@ class LocalExecutor:
         self.workers = []
 
     def _serve(self, requests: Iterable[Request], ranked: bool) -> Iterator[Completion]:
-        backlog = Backlog(iter(requests))
+        backlog = Backlog(iter(requests), self.batch)
         if not self.workers:
             self.workers = [self._start(group) for group in self._groups()]
         for worker in self.workers:

@@ -14,7 +14,7 @@ import math
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,10 @@ class Checkpoint:
         """The identity of a run from this checkpoint: sizes are the checkpoint's."""
         own = f"{run.key(conditions)} from {self.digest} at {RATE:g}"
         return hashlib.sha256(own.encode()).hexdigest()[:12]
+
+    def on(self, device: str) -> Checkpoint:
+        """The same, trained on another device."""
+        return replace(self, device=device)
 
     def train(self, run: Run, conditions: Mapping[str, Condition]) -> Result:
         """Fine-tunes one arm with one seed and measures it. Raises CheckpointError and

@@ -1,5 +1,5 @@
-"""Runs what is missing of a study: models side by side, one thread each, kept as each ends; or in
-stacks on a device, kept as each stack ends.
+"""Runs what is missing of a study: models side by side over workers, one thread each, kept as each
+ends; or in stacks on a device, kept as each stack ends.
 
 ``runs.jsonl`` in the study's folder has one line a finished run, by the digest of everything that
 decides it. A killed study loses the runs in hand and nothing else, and gives the same numbers.
@@ -10,9 +10,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass
 from io import FileIO
@@ -20,7 +19,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
 
-from evalkit.errors import DataError, EvalkitError
+from evalkit.errors import DataError, EvalkitError, UsageError
+from evalkit.executor.pieces import done, workers_for
 from evalkit.lab.batches import Condition
 from evalkit.lab.stacked import InStacks, Job, order, stackable, stacks, train_job
 from evalkit.lab.study import Arm, Study
@@ -50,15 +50,35 @@ class Trainer(Protocol):
     def train(self, run: Run, conditions: Mapping[str, Condition]) -> Result: ...
 
 
+class Movable(Trainer, Protocol):
+    """One that workers may have."""
+
+    @property
+    def device(self) -> str: ...
+
+    def on(self, device: str) -> Trainer:
+        """The same on a worker's device. Raises UsageError for one that it can't be on."""
+        ...
+
+
 @dataclass(frozen=True)
 class FromNothing:
     """Models of the lab's own."""
+
+    device: str = "cpu"
 
     def key(self, run: Run, conditions: Mapping[str, Condition]) -> str:
         return run.key(conditions)
 
     def train(self, run: Run, conditions: Mapping[str, Condition]) -> Result:
         return train(run, conditions)
+
+    def on(self, device: str) -> FromNothing:
+        if device != "cpu":
+            raise UsageError(
+                f"{device}: small models are trained on the CPU, or by --device in stacks"
+            )
+        return self
 
 
 OWN = FromNothing()
@@ -84,35 +104,55 @@ def missing(study: Study, folder: Path, trainer: Trainer = OWN) -> list[tuple[Ar
     ]
 
 
-def run_missing(
-    study: Study, folder: Path, workers: int, trainer: Trainer = OWN
-) -> Iterator[FinishedRun]:
-    """Trains what is missing, ``workers`` at a time, and gives each run as it is kept.
+@dataclass(frozen=True)
+class Trainings:
+    """Runs as pieces of work for ``executor.pieces``: by their places."""
 
-    Raises EvalkitError when another process works on the same study, or the disk refuses.
+    runs: tuple[Run, ...]
+    conditions: Mapping[str, Condition]
+    trainer: Movable
+
+    def __call__(self, device: str) -> Callable[[str], str]:
+        begin_worker()
+        trainer = self.trainer.on(device)
+        return lambda name: json.dumps(
+            trainer.train(self.runs[int(name)], self.conditions).to_json()
+        )
+
+
+def run_missing(
+    study: Study,
+    folder: Path,
+    workers: int = 1,
+    trainer: Movable = OWN,
+    devices: str = "",
+    executor: str = "",
+) -> Iterator[FinishedRun]:
+    """Trains what is missing and gives each run as it is kept: a model on each of ``devices`` (of
+    an ``executor``) at a time, or ``workers`` on the trainer's own device. A worker that dies costs
+    the run that it had in hand, which another begins anew.
+
+    Raises EvalkitError when another process works on the same study, the disk refuses, or a run
+    kills its workers again and again: the others are then kept.
     """
-    waiting = deque(missing(study, folder, trainer))
-    if not waiting:
+    to_go = missing(study, folder, trainer)
+    if not to_go:
         return
-    spawn = get_context("spawn")  # a forked torch may hang in its thread pool
-    with (
-        _locked(folder / RUNS) as file,
-        ProcessPoolExecutor(workers, mp_context=spawn, initializer=begin_worker) as pool,
-    ):
-        under_way: dict[Future[Result], tuple[Arm, Run]] = {}
-        try:
-            while waiting or under_way:
-                while waiting and len(under_way) < workers:
-                    arm, run = waiting.popleft()
-                    under_way[pool.submit(trainer.train, run, study.conditions)] = arm, run
-                done, _ = wait(under_way, return_when=FIRST_COMPLETED)
-                for future in done:
-                    arm, run = under_way.pop(future)
-                    done_run = FinishedRun(arm, run, future.result())
-                    _append(file, [(trainer.key(run, study.conditions), done_run)])
-                    yield done_run
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    with _locked(folder / RUNS) as file:
+        alone = executor.startswith("ray")  # there are as many as the cluster has room for
+        devices = devices or ",".join([trainer.device] * (1 if alone else workers))
+        work = Trainings(tuple(run for _, run in to_go), study.conditions, trainer)
+        lost = []
+        for end in done(workers_for(work, devices, executor), map(str, range(len(to_go)))):
+            arm, run = to_go[int(end.id)]
+            if end.error:
+                lost.append(f"{arm.name}, seed {run.seed}: {end.error}")
+                continue
+            finished = FinishedRun(arm, run, Result.from_json(json.loads(end.text)))
+            _append(file, [(trainer.key(run, study.conditions), finished)])
+            yield finished
+        if lost:
+            raise EvalkitError("; ".join(lost))
 
 
 def run_stacked(

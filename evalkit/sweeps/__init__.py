@@ -9,7 +9,8 @@ import json
 import logging
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -23,11 +24,13 @@ from evalkit.bounds import bounds, over
 from evalkit.cell import Cell
 from evalkit.config_files import Strict, find_shipped, read_yaml, yaml_quotes
 from evalkit.errors import EvalkitError, UsageError
+from evalkit.executor import Executor, on_device
+from evalkit.executor.pieces import done
 from evalkit.results.cells import take_inventory
 from evalkit.results.interactions import quartets
 from evalkit.results.sweep_tables import compare_arms
 from evalkit.results.sweep_values import Arm, Findings
-from evalkit.runner import Outcome, run_cell
+from evalkit.runner import run_cell
 from evalkit.store import Selection
 from evalkit.task import Task, load_task
 
@@ -112,6 +115,7 @@ class Sweep(Strict):
     repeats: int = 1
     """Answers of each sample, as `--repeats`: the page has pass@k and the majority's score."""
     _added_data: dict[str, Path] = PrivateAttr(default_factory=dict)
+    _worker: str = PrivateAttr("")
 
     @property
     def command(self) -> str:
@@ -156,11 +160,21 @@ class Sweep(Strict):
         """The adapter of a cell. Raises UsageError."""
         shared = {"dtype": self.dtype, "device": self.device, **self.model_args}
         own = {k: v for k, v in settings.items() if k not in ("model", "adapter")}
-        return make_adapter(
-            settings.get("adapter", self.adapter),
-            settings.get("model", self.model),
-            {k: v for k, v in shared.items() if v is not None} | own,
-        )
+        given = {k: v for k, v in shared.items() if v is not None} | own
+        adapter = settings.get("adapter", self.adapter)
+        if self._worker:
+            given = on_device(adapter, given, self._worker)
+        return make_adapter(adapter, settings.get("model", self.model), given)
+
+    def on(self, device: str) -> Sweep:
+        """The same sweep with its models on a worker's device. Raises UsageError for one that
+        names devices itself.
+        """
+        if self.device or any("device" in s for s in (self.model_args, *self.every())):
+            raise UsageError(f"{self.name}: give device in the sweep or devices, not both")
+        moved = self.model_copy()
+        moved._worker = device
+        return moved
 
     def cells(self) -> list[Settings]:
         """The settings of all cells, the baseline first, none twice."""
@@ -302,29 +316,86 @@ def describe(settings: Settings) -> str:
     return " ".join(f"{k}={v}" for k, v in settings.items()) or "as trained"
 
 
-def run_sweep(sweep: Sweep, planned: Sequence[Planned]) -> list[str]:
+def run_sweep(
+    sweep: Sweep, planned: Sequence[Planned], workers: Executor | None = None
+) -> list[str]:
     """Runs what is missing of every cell; returns what went wrong, cell by cell. A cell that fails
-    does not stop the others.
+    does not stop the others. ``workers``, which are for ``Cells``, run several side by side.
     """
-    failed = []
     adapters = list(dict.fromkeys(id(p.cell.adapter) for p in planned))
     # All cells of an adapter one after the other, so that one model is in memory at a time.
     ordered = sorted(planned, key=lambda p: adapters.index(id(p.cell.adapter)))
-    for i, (p, following) in enumerate(zip(ordered, [*ordered[1:], None]), 1):
-        logger.info("%d of %d: %s, %s", i, len(planned), p.cell.name, describe(p.settings))
+    ended = (
+        _in_turn(sweep, ordered) if workers is None else _side_by_side(planned, ordered, workers)
+    )
+    return [f"{_title(p)}: {fault}" for p, fault in ended if fault]
+
+
+def _in_turn(sweep: Sweep, ordered: Sequence[Planned]) -> Iterator[tuple[Planned, str]]:
+    with closing(Turns(sweep)) as turns:
+        for i, p in enumerate(ordered, 1):
+            logger.info("%d of %d: %s", i, len(ordered), _title(p))
+            yield p, turns.run(p)
+
+
+def _side_by_side(
+    planned: Sequence[Planned], ordered: Sequence[Planned], workers: Executor
+) -> Iterator[tuple[Planned, str]]:
+    # two that are one cell are one piece of work: nothing else writes to its journal
+    places = {p.cell.folder: str(planned.index(p)) for p in ordered}
+    for i, end in enumerate(done(workers, places.values()), 1):
+        p = planned[int(end.id)]
+        logger.info("%d of %d is done: %s", i, len(places), _title(p))
+        yield p, end.error or end.text
+
+
+def _title(p: Planned) -> str:
+    return f"{p.cell.name}, {describe(p.settings)}"
+
+
+class Turns:
+    """Runs cells one after the other, with one adapter's model in memory."""
+
+    def __init__(self, sweep: Sweep, command: str = "") -> None:
+        self.sweep, self.command = sweep, command
+        self.adapter: ModelAdapter | None = None
+
+    def run(self, p: Planned, progress: bool = True) -> str:
+        """What went wrong; empty where nothing did. Raises UsageError."""
+        if self.adapter is not p.cell.adapter:
+            self.close()
+        self.adapter = p.cell.adapter
         try:
-            outcome: Outcome = run_cell(p.cell, selection(sweep))
+            outcome = run_cell(
+                p.cell, selection(self.sweep), progress=progress, command=self.command
+            )
         except UsageError:
             raise
         except EvalkitError as e:
-            failed.append(f"{p.cell.name}, {describe(p.settings)}: {e}")
-            continue
-        if outcome.stopped or outcome.results.errors:
-            why = outcome.stopped or f"{outcome.results.errors} samples have no score"
-            failed.append(f"{p.cell.name}, {describe(p.settings)}: {why}")
-        if following is None or following.cell.adapter is not p.cell.adapter:
-            p.cell.adapter.close()
-    return failed
+            return str(e)
+        if outcome.results.errors:
+            return outcome.stopped or f"{outcome.results.errors} samples have no score"
+        return outcome.stopped or ""
+
+    def close(self) -> None:
+        if self.adapter:
+            self.adapter.close()
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The cells of a sweep as pieces of work for ``executor.pieces``: by their places in its plan.
+    ``command`` repeats the sweep.
+    """
+
+    sweep: Sweep
+    output: Path
+    command: str = ""
+
+    def __call__(self, device: str) -> Callable[[str], str]:
+        sweep = self.sweep.on(device)
+        planned, turns = plan(sweep, self.output), Turns(sweep, self.command)
+        return lambda name: turns.run(planned[int(name)], progress=False)
 
 
 def arms(planned: Sequence[Planned]) -> list[Arm]:
