@@ -21,7 +21,7 @@ from math import exp, isfinite
 from pathlib import Path
 from typing import Any
 
-from evalkit.columns import Columns
+from evalkit.columns import SCORE, Columns
 from evalkit.errors import DataError
 from evalkit.lab.stored import load_studies
 from evalkit.media import Times
@@ -447,32 +447,40 @@ def sample_chunk(
 def answer_chunk(part: Part, cell: CellView, number: int) -> dict[str, Any]:
     """Texts of a cell's answers, by place; null where it has none."""
     rows = part.rows[cell.folder.path][number * CHUNK : (number + 1) * CHUNK]
-    answers = [None if row is None else _answer(cell.columns, row) for row in rows]
+    told = iter(_answers(cell.columns, [row for row in rows if row is not None]))
+    answers = [None if row is None else next(told) for row in rows]
     return {"schema_version": SCHEMA_VERSION, "answers": answers}
 
 
-def _answer(columns: Columns, row: int) -> dict[str, Any]:
-    """An answer; what has nothing to say is left out."""
+def _answers(columns: Columns, rows: Sequence[int]) -> list[dict[str, Any]]:
+    """Answers in these rows; what has nothing to say is left out."""
 
-    def told(name: str) -> Any:
-        return columns[name][row]
+    def told(name: str) -> list[Any]:
+        column = columns[name]
+        return [column[row] for row in rows]
 
-    scores = {name: columns.score(name)[row] for name in columns.metrics}
+    scores = {name: told(f"{SCORE}{name}") for name in columns.metrics}
     fields = {
         "text": told("text"),
-        "scores": {name: value for name, value in scores.items() if value is not None} or None,
+        "scores": [_said(scores, values) for values in zip(*scores.values())],
         "parsed": told("parsed"),
-        "unparsed": told("unparsed") or None,
-        "error": told("error") and mask(told("error")),
+        "unparsed": [unparsed or None for unparsed in told("unparsed")],
+        "error": [error and mask(error) for error in told("error")],
         "failed_in": told("failed_in"),
         "finish": told("finish_reason"),
-        "tokens": [told(f"tokens_{name}") for name in ("text_in", "vision_in", "out")],
+        "tokens": list(zip(*(told(f"tokens_{name}") for name in ("text_in", "vision_in", "out")))),
         "seconds": told("seconds"),
-        "logprobs": told("logprobs") or None,
-        "frames": told("frames") or None,
-        "prompt": told("prompt") or None,
+        "logprobs": [logprobs or None for logprobs in told("logprobs")],
+        "frames": [frames or None for frames in told("frames")],
+        "prompt": [prompt or None for prompt in told("prompt")],
     }
-    return {k: v for k, v in fields.items() if v is not None}
+    some = {name: values for name, values in fields.items() if values.count(None) < len(values)}
+    return [_said(some, values) or {} for values in zip(*some.values())]
+
+
+def _said(names: Iterable[str], values: Iterable[Any]) -> dict[str, Any] | None:
+    """The values that there are, by their names; None for none."""
+    return {name: value for name, value in zip(names, values) if value is not None} or None
 
 
 def chunks(part: Part) -> range:
