@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import math
 import random
 import time
 from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping
@@ -103,9 +104,13 @@ def retry_after(headers: Mapping[str, str], now: float | None = None) -> float |
         if text is None:
             continue
         try:
-            return max(float(text) * unit, 0.0)
+            seconds = float(text) * unit
         except ValueError:
             pass
+        else:
+            if math.isfinite(seconds):
+                return max(seconds, 0.0)
+            continue
         try:
             date = parsedate_to_datetime(text).timestamp()
         except ValueError:

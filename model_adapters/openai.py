@@ -319,7 +319,7 @@ class OpenAIAdapter(ModelAdapter):
         return Completion(
             request.id,
             text,
-            "length" if choice.get("finish_reason") == "length" else "stop",
+            "length" if choice.get("finish_reason") in ("length", "max_tokens") else "stop",
             usage,
             time.perf_counter() - started,
             box_space=self.box_space,

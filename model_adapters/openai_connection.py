@@ -5,6 +5,7 @@ server is, and what its replies and refusals mean.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import threading
 from collections.abc import Coroutine, Mapping
@@ -18,6 +19,10 @@ from evalkit.types import TokenCounts
 T = TypeVar("T")
 NOT_REPEATED = "insufficient_quota"
 """The code of a 429 that no waiting mends."""
+NOT_MENDED = (400, 403, 404, 413, 422)
+"""Codes of errors that no repetition mends."""
+BROKEN_OFF = ("abort", "aborted", "cancelled", "error")
+"""Reasons of answers that ended (SGLang, vLLM, OpenRouter) which are not the model's."""
 UNSTABLE = {"created", "permission"}
 """Keys of an entry in /v1/models that differ from one look to the next (vLLM's are of the moment
 and random).
@@ -126,9 +131,17 @@ class Connection:
 
         try:
             reply = await asyncio.wait_for(
-                self.client.post("/chat/completions", cast_to=object, body=body),
+                self.client.post(
+                    "/chat/completions",
+                    cast_to=object,
+                    body=body,
+                    # one that is followed asks another address, or with GET, for every sample
+                    options={"follow_redirects": False},
+                ),
                 self.timeout,
             )
+            if isinstance(reply, str):  # JSON under another content type
+                reply = json.loads(reply)
         except (openai.APITimeoutError, TimeoutError):
             why = f"no answer within {self.timeout:g} seconds (request_timeout)"
             raise Again(why, crowded=True) from None
@@ -137,11 +150,21 @@ class Connection:
             raise Again(f"{self.shown}: {_said(e)}") from None
         except openai.APIStatusError as e:
             return self._refusal(e)
-        except ValueError as e:
+        except (ValueError, RecursionError) as e:
             raise Again(f"a reply that is no whole JSON ({e})") from None
         if not isinstance(reply, dict):
             raise Again(f"a reply that is no JSON object: {reply!r:.100}")
+        if (error := reply.get("error")) and not reply.get("choices"):
+            return self._error_in(error)
         return reply
+
+    def _error_in(self, error: Any) -> str:
+        """As ``_refusal``, of an error that comes as an answer (HTTP 200)."""
+        told = error if isinstance(error, dict) else {"message": error}
+        said = f"an error for an answer: {_line(str(told.get('message') or error))}"
+        if told.get("code") in NOT_MENDED:
+            return said
+        raise Again(said, crowded=told.get("code") == 429)
 
     def _refusal(self, e: Any) -> str:
         """Why a request is refused for good. Raises Again, or EvalkitError where every other one
@@ -149,6 +172,9 @@ class Connection:
         """
         status = int(e.status_code)
         said = f"HTTP {status}: {_said(e)}"
+        if 300 <= status < 400:
+            to = without_keys(e.response.headers.get("location", "nowhere"))
+            raise EvalkitError(f"{self.shown}: redirects to {to}; give the address itself: url=...")
         if (status == 429 and getattr(e, "code", None) == NOT_REPEATED) or status in (401, 402):
             raise EvalkitError(f"{self.shown}: {said}")
         if status in (408, 409, 425, 429) or status >= 500:
@@ -161,27 +187,50 @@ class Connection:
 
 def usage_of(reply: Mapping[str, Any]) -> TokenCounts:
     """The server's own counts; all of the prompt as text where it does not tell them apart."""
-    usage = reply.get("usage") or {}
-    seen = int((usage.get("prompt_tokens_details") or {}).get("image_tokens") or 0)
-    prompt = int(usage.get("prompt_tokens") or 0)
-    return TokenCounts(prompt - seen, seen, int(usage.get("completion_tokens") or 0))
+    usage = _mapping(reply.get("usage"))
+    prompt = _count(usage.get("prompt_tokens"))
+    details = _mapping(usage.get("prompt_tokens_details"))
+    seen = min(_count(details.get("image_tokens")), prompt)
+    return TokenCounts(prompt - seen, seen, _count(usage.get("completion_tokens")))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _count(value: Any) -> int:
+    """A number of tokens; 0 for what is none: it does not make an answer worth less."""
+    try:
+        return max(int(value or 0), 0)
+    except (TypeError, ValueError, OverflowError):
+        return 0
 
 
 def text_of(choice: Mapping[str, Any]) -> tuple[str, str]:
     """An answer's text, and why there is none. A refusal is what the model says; what a filter
-    withholds is no answer. Raises TypeError for content that is no text.
+    withholds is no answer, nor is one without content. Raises Again for one that was broken off,
+    TypeError for content that is no text.
     """
     message, ended = choice["message"], choice.get("finish_reason")
     if ended == "content_filter":
         return "", "the server withheld the answer (finish_reason content_filter)"
+    if ended in BROKEN_OFF or isinstance(ended, dict):
+        raise Again(f"the server broke the answer off (finish_reason {ended!r:.100})")
     text = message.get("content")
+    if isinstance(text, list):
+        texts = [part["text"] for part in text if part.get("type") in ("text", "output_text")]
+        text = "".join(texts) if texts else None
     if text is None and message.get("tool_calls"):
         return "", "the model called a tool instead of answering"
     if text is None:
-        text = message.get("refusal") or ""
+        text = message.get("refusal")
+    if text is None:
+        advice = ": all tokens went into its reasoning?" if ended == "length" else ""
+        return "", f"a reply without content (finish_reason {ended}){advice}"
     if not isinstance(text, str):
         raise TypeError(f"content is {text!r:.80}")
-    return text, ""
+    # half a surrogate pair is no text, and can't be written
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"), ""
 
 
 def logprobs_of(entries: Any) -> list[float]:
@@ -203,4 +252,8 @@ def _said(e: Exception) -> str:
     text = inner.get("message") if isinstance(inner, dict) else inner
     cause = e.__cause__
     told = text if isinstance(text, str) and text else str(cause or e) or type(cause or e).__name__
-    return reason(EvalkitError(" ".join(told.split())[:500]))
+    return _line(told)
+
+
+def _line(text: str) -> str:
+    return reason(EvalkitError(" ".join(text.split())[:500]))

@@ -92,14 +92,33 @@ class ChatServer:
                     self.reply(200, outer.answer(body), cut=True)
                 elif fault == "html":
                     self.reply(200, None)
+                elif fault == "plain":
+                    self.reply(200, outer.answer(body), {"Content-Type": "text/plain"})
+                elif fault == "deep":
+                    self.reply(200, None, data=b"[" * 100_000)
+                elif fault == "redirect":
+                    self.reply(301, {}, {"Location": "https://elsewhere/v1/chat/completions"})
+                elif fault == "chunks":  # the last one is missing
+                    self.send_response(200)
+                    self.send_header("Transfer-Encoding", "chunked")
+                    self.end_headers()
+                    self.wfile.write(b'7\r\n{"id": \r\n')
+                    self.close_connection = True
                 else:
                     status = int(fault.split()[0])
                     message = f"no, {fault}: the key is {self.headers.get('Authorization')}"
                     error = {"error": {"message": message, "code": " ".join(fault.split()[1:])}}
                     self.reply(status, error, {"Retry-After": "0.02"} if status == 429 else {})
 
-            def reply(self, status: int, value: Any, headers: Any = (), cut: bool = False) -> None:
-                data = json.dumps(value).encode() if value is not None else b"<html>hello"
+            def reply(
+                self,
+                status: int,
+                value: Any,
+                headers: Any = (),
+                cut: bool = False,
+                data: bytes = b"<html>hello",
+            ) -> None:
+                data = json.dumps(value).encode() if value is not None else data
                 data = data[: len(data) // 2] if cut else data
                 self.send_response(status)
                 kind = "application/json" if value is not None else "text/html"

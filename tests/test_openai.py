@@ -233,6 +233,78 @@ def test_an_error_is_no_answer_but_length_and_refusals_are() -> None:
     assert (done["refused"].text, done["empty"].text) == ("I can't", "")
 
 
+def replying(message: Any = None, ended: Any = "stop", **more: Any) -> dict[str, Any]:
+    return completion("") | {"choices": [{"message": message, "finish_reason": ended}], **more}
+
+
+@pytest.mark.parametrize(
+    ("reply", "told", "times"),
+    [
+        (completion("") | {"choices": []}, "no chat completion", 2),
+        (completion("") | {"choices": None}, "no chat completion", 2),
+        (replying(None), "no chat completion", 2),
+        (replying({"content": 5}), "no chat completion", 2),
+        ({"choices": [{"text": "as before chats"}]}, "no chat completion", 2),
+        (replying({"content": None}), "without content", 1),
+        (replying({"content": None, "reasoning_content": "hm"}, "length"), "its reasoning", 1),
+        (replying({"content": [{"type": "thinking", "thinking": "hm"}]}), "without content", 1),
+        (replying({"content": None, "tool_calls": [{}]}), "called a tool", 1),
+        (replying({"content": "half an"}, "abort"), "broke the answer off", 2),
+        (replying({"content": "half an"}, {"type": "abort"}), "broke the answer off", 2),
+        ({"error": {"message": "overloaded", "code": 502}}, "overloaded", 2),
+        ({"error": {"message": "bad picture", "code": 400}}, "bad picture", 1),
+        ({"error": "rate limited"}, "rate limited", 2),
+    ],
+)
+def test_a_reply_without_an_answer_is_an_error_that_says_why(
+    reply: dict[str, Any], told: str, times: int
+) -> None:
+    with serving(lambda body: reply) as odd:
+        (done,) = answers(odd, ask("1", Text("a")), tries=2).values()
+    assert (done.finish_reason, done.text) == ("error", "") and told in str(done.error)
+    assert len(odd.bodies) == times
+
+
+@pytest.mark.parametrize(
+    ("reply", "text", "tokens"),
+    [
+        (replying({"content": [{"type": "text", "text": "yes, "}, {"type": "text", "text": "12"}]}),
+         "yes, 12", (10, 0, 2)),
+        (replying({"content": "a\ud800b"}), "a\ufffdb", (10, 0, 2)),
+        (replying({"content": "\U0001f600\0\x1b[31m"}), "\U0001f600\0\x1b[31m", (10, 0, 2)),
+        (replying({"content": "x"}, usage=None), "x", (0, 0, 0)),
+        (replying({"content": "x"}, usage=[3]), "x", (0, 0, 0)),
+        (replying({"content": "x"}, usage={"prompt_tokens": float("nan")}), "x", (0, 0, 0)),
+        (replying({"content": "x"}, usage={"prompt_tokens": "7", "completion_tokens": -1,
+                  "prompt_tokens_details": {"image_tokens": 9}}), "x", (0, 7, 0)),
+        (replying({"content": "x"}, None, model=["m"], système="é"), "x", (10, 0, 2)),
+    ],
+)  # fmt: skip
+def test_an_answer_in_an_odd_reply_is_taken(
+    reply: dict[str, Any], text: str, tokens: tuple[int, int, int]
+) -> None:
+    with serving(lambda body: reply) as odd:
+        (done,) = answers(odd, ask("1", Text("a"))).values()
+    assert (done.error, done.text) == (None, text)
+    assert (done.tokens.text_in, done.tokens.vision_in, done.tokens.out) == tokens
+
+
+def test_json_by_another_name_is_read_and_a_broken_stream_asked_again() -> None:
+    faults = {"named": "plain", "deep": "deep", "cut": "chunks"}
+    with serving(fault=lambda n, body: faults[question(body)]) as odd:
+        done = answers(odd, *(ask(name, Text(name)) for name in faults), tries=2)
+    assert done["named"].text == "re: named"
+    assert "no whole JSON" in str(done["deep"].error) and done["cut"].error
+    assert odd.asked() == {"named": 1, "deep": 2, "cut": 2}
+
+
+def test_a_server_that_lives_elsewhere_is_named_and_not_followed() -> None:
+    asked = (ask(str(i), Text("a")) for i in range(50))
+    with serving(fault=lambda n, body: "redirect") as moved, pytest.raises(EvalkitError) as e:
+        list(adapter(moved, concurrency=1).generate(asked))
+    assert "redirects to https://elsewhere/v1" in str(e.value) and len(moved.bodies) == 1
+
+
 def test_fewer_are_asked_at_once_after_refusals_and_more_after_answers() -> None:
     clock = [0.0]
     pace = Pace(32, slow=10.0, clock=lambda: clock[0])
@@ -271,7 +343,9 @@ def test_waits_grow_are_drawn_and_heed_the_server() -> None:
     assert retry_after({"retry-after-ms": "1500"}) == 1.5
     date = "Wed, 21 Oct 2015 07:28:00 GMT"
     assert retry_after({"retry-after": date}, now=1445412470.0) == 10
-    assert retry_after({"retry-after": "soon"}) is None and retry_after({}) is None
+    for odd in ("soon", "nan", "inf", "9" * 400, "Wed, 99 Oct 2015 99:28:00 GMT"):
+        assert retry_after({"retry-after": odd}) is None
+    assert retry_after({"retry-after": "-5"}) == 0 and retry_after({}) is None
 
 
 def test_the_models_identity_is_in_the_fingerprint_and_settings_of_haste_are_not(
