@@ -55,7 +55,8 @@ class Load:
     ``documents``: one question a page of 1,911 visual tokens, 10 new tokens, as in DocVQA.
     ``questions``: four questions a page of 352 visual tokens, 10 new tokens. ``decode``: one
     question a picture of 64 visual tokens, 256 new tokens. ``video``: one question a clip of 64
-    frames and 6,656 visual tokens, 10 new tokens."""
+    frames and 6,656 visual tokens, 10 new tokens. ``items`` questions, drawn by ``seed``.
+    """
 
     name: str
     items: int

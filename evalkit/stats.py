@@ -67,7 +67,8 @@ def mean_interval(
     weights: ArrayLike | None = None,
 ) -> Interval:
     """The mean of values and its interval under resampling of clusters (bias-corrected and
-    accelerated, Efron 1987; with many clusters percentile, with very many normal).
+    accelerated, Efron 1987; percentile above ``BCA_CLUSTERS`` clusters, normal above
+    ``NORMAL_CLUSTERS``).
 
     With ``groups`` the mean of the groups' means (a macro average), clusters being resampled inside
     each group, or as wholes where one has samples in several groups. With ``weights`` (and no

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 class Timeline:
     """The frames of a clip in the order in which they are shown.
 
-    ``times`` in seconds from the first one; ``stamps`` in the stream's own units, empty where the
-    file gives no usable ones. ``expected`` frames by the file's own account, at least as many as
-    there are.
+    ``times`` in seconds from the first one; ``fps``, frames a second on average; ``stamps`` in the
+    stream's own units, empty where the file gives no usable ones. ``expected`` frames by the file's
+    own account, at least as many as there are.
     """
 
     times: tuple[float, ...]

@@ -132,7 +132,7 @@ class MediaBudget:
     """How much of the media a model may see. None leaves the setting to the adapter.
 
     ``min_pixels`` and ``max_pixels`` bound the area of an image (of a frame, for video); ``fps`` is
-    frames per second of video.
+    frames per second of video, ``max_frames`` the most of one.
     """
 
     min_pixels: int | None = None
@@ -168,9 +168,11 @@ class Sample:
     """One question of a task: what is asked, and what counts as right.
 
     ``id`` is unique in its task subset and stable over versions of evalkit; left out, it is the
-    number of the sample's row. ``cluster`` names what the sample shares with others (its image,
-    its video): intervals are computed over clusters, and a sample without one is a cluster of its
-    own. ``metadata`` is JSON and goes into the journal; its keys become columns to group by.
+    number of the sample's row. ``cluster`` names what the sample shares with others (its image, its
+    video): intervals are computed over clusters, and a sample without one is a cluster of its own.
+    ``target`` is what counts as right, ``choices`` the options that an answer is one of, if there
+    are any. ``metadata`` is JSON and goes into the journal, as ``target`` does; its keys become
+    columns to group by.
     """
 
     id: str = ""
@@ -185,8 +187,8 @@ class Sample:
 class Request:
     """What one adapter is asked: a conversation, limits, and choices to rank if any.
 
-    ``temperature`` 0 takes the likeliest token each time; above it tokens are drawn, and ``seed``
-    decides which.
+    ``max_new_tokens`` bounds the answer, ``budget`` what is shown of media. ``temperature`` 0 takes
+    the likeliest token each time; above it tokens are drawn, and ``seed`` decides which.
     """
 
     id: str
@@ -214,12 +216,12 @@ class Completion:
     """What came back for one request, or why nothing did (``error``, with
     ``finish_reason='error'``).
 
-    ``logprobs`` holds the summed log-likelihood of each choice when the request was ranked,
-    ``UNSCORED`` for one that the model has no score for; ``token_logprobs`` (token id,
-    log-likelihood) of each of its tokens, where the adapter tells them.
-    ``seconds`` is the time from the request's entry into the model to its end. ``box_space`` is
-    what the adapter declares, None for one that draws no boxes. ``frames``: of each clip, when the
-    frames that the model was shown are on the screen, in seconds from the start of its file
+    ``logprobs`` holds the summed log-likelihood, in nats, of each choice when the request was
+    ranked, ``UNSCORED`` for one that the model has no score for; ``token_logprobs`` (token id,
+    log-likelihood) of each of its tokens, where the adapter tells them. ``seconds`` is the
+    wall-clock time from the request's entry into the model to its end. ``box_space`` is what the
+    adapter declares, None for one that draws no boxes. ``frames``: of each clip, when the frames
+    that the model was shown are on the screen, in seconds from the start of its file
     (``evalkit.media.noted_frames``); empty where the adapter doesn't know.
     """
 

@@ -43,9 +43,9 @@ class ContrastiveAdapter(ModelAdapter):
     """A model that ranks choices by their likeness to a picture.
 
     ``template`` has ``{choice}`` and may have ``{question}``; several are separated by ``|``.
-    ``head`` is BLIP-2's: ``itc`` compares embeddings, ``itm`` reads picture and text together.
-    Texts longer than a model takes are cut, and counted in the results' ``stats``. Raises
-    UsageError for a model of another kind.
+    ``head`` is BLIP-2's: ``itc`` compares embeddings, ``itm`` reads picture and text together. Of a
+    video ``frames`` are shown. Texts longer than a model takes are cut, and counted in the results'
+    ``stats``. Raises UsageError for a model of another kind.
     """
 
     name = "contrastive"

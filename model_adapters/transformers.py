@@ -61,9 +61,9 @@ class TransformersAdapter(ModelAdapter):
     ``batch_size`` pads on the left; in float32 it changes no answer. ``box_space`` declares how the
     model writes boxes where that is not known of its family. ``frames`` of a video are shown, as
     images (Qwen2-VL sees videos by its own rule). ``prompt``, with ``{images}`` and ``{question}``,
-    takes the place of the chat template. ``trust_remote_code`` runs the model repository's own
-    code: off unless asked for. The pixel and frame switches are honoured for Qwen2-VL; architecture
-    switches need the reference adapter.
+    takes the place of the chat template. ``attn_implementation`` is `transformers`' own.
+    ``trust_remote_code`` runs the model repository's own code: off unless asked for. The pixel and
+    frame switches are honoured for Qwen2-VL; architecture switches need the reference adapter.
     """
 
     name = "transformers"

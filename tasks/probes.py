@@ -55,8 +55,8 @@ ONES = ("one two three four five six seven eight nine ten eleven twelve").split(
 
 @dataclass(frozen=True)
 class Drawn:
-    """Scenes of one probe from a seed: row i is scene i. They are drawn anew each time, so that
-    there is nothing to replace them by.
+    """``scenes`` scenes of one probe from a seed, on grids within ``cells``, of which ``view`` is
+    shown: row i is scene i. They are drawn anew each time: a local copy raises UsageError.
     """
 
     probe: str

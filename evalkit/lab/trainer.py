@@ -172,7 +172,9 @@ class Measurement:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """Means over the training steps up to ``step`` since the point before."""
+    """Means over the training steps up to ``step`` since the point before, by kind of question: NLL
+    in nats, and the share of right answers.
+    """
 
     step: int
     nll: Mapping[str, float]

@@ -25,7 +25,8 @@ Reader = Callable[[str, Sequence[str]], int | None]
 def vlmevalkit(text: str, options: Sequence[str]) -> int | None:
     """VLMEvalKit's ``can_infer`` (vlmeval/utils/matching_util.py), without a judge behind it: the
     one letter that stands alone among the last four words, else "answer is X" for A to D, else the
-    one option whose text is in the answer.
+    one option whose text is in the answer, if that is at most twice as long as all options
+    together. None for refusals.
     """
     letters = LETTERS[: len(options)]
     if any(refusal in text for refusal in _REFUSALS):
