@@ -447,9 +447,25 @@ def qwen2_5_vl(folder: Path) -> Path:
 
 
 def qwen3_vl(folder: Path) -> Path:
+    return _qwen3_vl(folder, tf.Qwen3VLConfig, tf.Qwen3VLForConditionalGeneration)
+
+
+def qwen3_vl_moe(folder: Path) -> Path:
+    experts = {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+        "decoder_sparse_step": 1,
+    }
+    model = tf.Qwen3VLMoeForConditionalGeneration
+    return _qwen3_vl(folder, tf.Qwen3VLMoeConfig, model, gain=4.0, **experts)
+
+
+def _qwen3_vl(folder: Path, kind: Any, model: Any, gain: float = 2.0, **text: Any) -> Path:
     rope = {"rope_type": "default", "mrope_section": [2, 1, 1], "mrope_interleaved": True}
-    config = tf.Qwen3VLConfig(
-        text_config={**DECODER, "head_dim": 8, "rope_parameters": {**rope, "rope_theta": 1e4}},
+    rope |= {"rope_theta": 1e4}
+    config = kind(
+        text_config={**DECODER, "head_dim": 8, "rope_parameters": rope, **text},
         vision_config={
             "depth": 2,
             "hidden_size": 32,
@@ -464,7 +480,7 @@ def qwen3_vl(folder: Path) -> Path:
     size = {"shortest_edge": 32 * 32, "longest_edge": 128 * 128}
     images = pil("qwen2_vl", "Qwen2VLImageProcessorPil", size=size, patch_size=16, **MEAN)
     tokens = tokenizer(*QWEN_TOKENS)
-    write(folder, tf.Qwen3VLForConditionalGeneration(config), tokens, images)
+    write(folder, model(config), tokens, images, gain=gain)
     settings_of(folder, "Qwen3VLProcessor", chat_template=QWEN_CHAT)
     return folder
 
@@ -492,5 +508,6 @@ VISION_LANGUAGE: dict[str, Callable[[Path], Path]] = {
         paligemma,
         qwen2_5_vl,
         qwen3_vl,
+        qwen3_vl_moe,
     )
 }

@@ -33,6 +33,7 @@ BOXES = {
     "paligemma": "loc1024",
     "qwen2_5_vl": "resized:json",
     "qwen3_vl": "norm1000:json",
+    "qwen3_vl_moe": "norm1000:json",
 }
 
 

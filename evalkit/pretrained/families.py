@@ -42,6 +42,7 @@ KNOWN = {
     "qwen2_vl": VisionLanguage("norm1000"),
     "qwen2_5_vl": VisionLanguage("resized:json"),
     "qwen3_vl": VisionLanguage("norm1000:json"),
+    "qwen3_vl_moe": VisionLanguage("norm1000:json"),
 }
 """By ``model_type``. Families that are not here run by their chat template and draw no boxes."""
 

@@ -23,7 +23,7 @@ from evalkit.types import Image, MediaBudget, Message, Request, Video
 
 ALONG_TEXT = ("attention_mask", "token_type_ids", "mm_token_type_ids", "image_attention_mask")
 """Inputs with a value for each token of the prompt, beside ``input_ids``."""
-QWEN = ("qwen2_5_vl", "qwen3_vl")
+QWEN = ("qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 
 
 class ProcessorInputs:
