@@ -23,7 +23,7 @@ from evalkit.model_adapters.reference import ReferenceAdapter
 import evalkit
 from evalkit.api import build_adapter
 from evalkit.serve.app import HEADERS, Settings, make_app, running
-from evalkit.serve.backend import MOST_OVERTAKEN, Backend, Job, Queue
+from evalkit.serve.backend import MOST_OVERTAKEN, Backend, Job, Lane, Queue
 from evalkit.serve.protocol import Limits
 from evalkit.types import Image, MediaBudget, Message, Request, Text
 from tests.tiny import write_tiny
@@ -322,30 +322,29 @@ def test_an_adapters_lanes_answer_side_by_side() -> None:
     assert {r["choices"][0]["message"]["content"] for r in replies} == {"lane-0", "lane-1"}
 
 
-def test_a_lane_takes_questions_about_what_it_has_in_hand_first_but_not_for_ever() -> None:
-    async def order() -> list[str]:
-        def job(id: str, page: str) -> Job:
+def test_questions_about_a_page_are_for_the_lane_that_has_it_but_do_not_go_first_for_ever() -> None:
+    async def order() -> None:
+        def job(id: str, page: str = "") -> Job:
             return Job(Request(id, ()), (page,) if page else ())
 
-        queue = Queue()
+        def taken(lane: Lane) -> str | None:
+            found = queue.next(lane)
+            return found.request.id if found else None
+
+        queue, one, other = Queue(), Lane(), Lane()
+        queue.lanes = [one, other]
         for id, page in ("a1", "a"), ("b1", "b"), ("a2", "a"), ("t", ""), ("b2", "b"):
             queue.put(job(id, page))
-        last, taken = queue.wait(), []
-        while last:
-            taken.append(last.request.id)
-            last = queue.after(last)
-        queue.put(job("waits", "b"))
-        first = job("first", "a")
+        assert [taken(one), taken(other), taken(other), taken(other)] == ["a1", "b1", "b2", "t"]
+        assert taken(other) is None, "the lane that has the page will ask for it"
+        one.busy = False
+        assert taken(other) == "a2"
+        queue.put(job("waits"))
         for n in range(100):
             queue.put(job(f"a{n}", "a"))
-            following = queue.after(first)
-            assert following
-            taken.append(following.request.id)
-        return taken
+        assert [taken(one) for _ in range(100)].index("waits") == MOST_OVERTAKEN
 
-    taken = asyncio.run(order())
-    assert taken[:5] == ["a1", "a2", "b1", "b2", "t"]
-    assert taken.index("waits") == 5 + MOST_OVERTAKEN
+    asyncio.run(order())
 
 
 def test_a_request_whose_client_left_before_it_was_begun_ends() -> None:
@@ -353,10 +352,11 @@ def test_a_request_whose_client_left_before_it_was_begun_ends() -> None:
         job = Job(Request("1", ()), gone=True)
         backend = Backend(ReferenceAdapter("nano"))
         backend.ask(job)
-        backend.queue.close()
-        backend.lanes = [threading.Thread(target=backend._serve)]
-        backend.lanes[0].start()
-        return await asyncio.wait_for(job.done, 30)
+        backend.start()
+        try:
+            return await asyncio.wait_for(job.done, 30)
+        finally:
+            backend.close()
 
     assert "nobody" in str(asyncio.run(ask()).error)
 

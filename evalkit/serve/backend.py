@@ -78,13 +78,28 @@ class Job:
 
 MOST_OVERTAKEN = 32
 """Jobs in a row that may go before the one that has waited longest."""
+REMEMBERED = 16
+"""Media that a lane took last, whose next questions are for it."""
+
+
+@dataclass(eq=False)
+class Lane:
+    """A thread that answers. ``recent``: the media that it took last; ``busy``: it answers, and
+    will ask for more.
+    """
+
+    recent: deque[tuple[str, ...]] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+    busy: bool = False
 
 
 class Queue:
-    """Jobs that wait, for several lanes."""
+    """Jobs that wait, for several lanes. Questions about one page are for the lane that has the
+    page, as long as it is busy: one engine sees it once, and they share their beginning.
+    """
 
     def __init__(self) -> None:
         self.jobs: deque[Job] = deque()
+        self.lanes: list[Lane] = []
         self.changed = threading.Condition()  # guards what is here
         self.closed, self.overtaken = False, 0
 
@@ -94,32 +109,48 @@ class Queue:
     def put(self, job: Job) -> None:
         with self.changed:
             self.jobs.append(job)
-            self.changed.notify()
+            self.changed.notify_all()
 
     def close(self) -> None:
         with self.changed:
             self.closed = True
             self.changed.notify_all()
 
-    def wait(self) -> Job | None:
-        """The next job, as soon as there is one; None once none will come."""
-        with self.changed:
-            self.changed.wait_for(lambda: self.jobs or self.closed)
-            return self.jobs.popleft() if self.jobs else None
-
-    def after(self, job: Job) -> Job | None:
-        """A job about the same media as ``job``, which a lane took last, so that questions about a
-        page meet in one engine; else the next one; None where none waits.
+    def wait(self, lane: Lane) -> Job | None:
+        """The next job of a lane that has nothing in hand, as soon as there is one; None once none
+        will come.
         """
         with self.changed:
-            if job.media and self.overtaken < MOST_OVERTAKEN:
-                for other in self.jobs:
-                    if other.media == job.media:
-                        self.overtaken += other is not self.jobs[0]
-                        self.jobs.remove(other)
-                        return other
-            self.overtaken = 0
-            return self.jobs.popleft() if self.jobs else None
+            lane.busy = False
+            self.changed.notify_all()
+            self.changed.wait_for(lambda: self._choice(lane) or self.closed)
+            return self._take(lane)
+
+    def next(self, lane: Lane) -> Job | None:
+        """The next job of a lane; None where none waits for it now."""
+        with self.changed:
+            return self._take(lane)
+
+    def _take(self, lane: Lane) -> Job | None:
+        job = self._choice(lane)
+        if job:
+            self.overtaken = 0 if job is self.jobs[0] else self.overtaken + 1
+            self.jobs.remove(job)
+            lane.busy = True
+            if job.media and job.media not in lane.recent:
+                lane.recent.append(job.media)
+        return job
+
+    def _choice(self, lane: Lane) -> Job | None:
+        """What a lane has shown already, before what no other has."""
+        if self.overtaken >= MOST_OVERTAKEN:
+            return self.jobs[0] if self.jobs else None
+        others = {
+            m for other in self.lanes if other.busy and other is not lane for m in other.recent
+        }
+        own = (job for job in self.jobs if job.media in lane.recent)
+        free = (job for job in self.jobs if job.media not in others)
+        return next(own, None) or next(free, None)
 
 
 class Backend:
@@ -129,25 +160,27 @@ class Backend:
         self.adapter, self.counts, self.queue = adapter, Counts(), Queue()
         self.counting = threading.Lock()
         self.under_way: dict[str, Job] = {}
-        self.lanes: list[threading.Thread] = []
+        self.threads: list[threading.Thread] = []
 
     def start(self) -> None:
         """Begins to answer. Raises EvalkitError for a model that can't be loaded."""
-        for n in range(self.adapter.lanes):
-            self.lanes.append(threading.Thread(target=self._serve, name=f"lane-{n}", daemon=True))
-        for lane in self.lanes:
-            lane.start()
+        self.queue.lanes = [Lane() for _ in range(self.adapter.lanes)]
+        for n, lane in enumerate(self.queue.lanes):
+            name = f"lane-{n}"
+            thread = threading.Thread(target=self._serve, args=(lane,), name=name, daemon=True)
+            self.threads.append(thread)
+            thread.start()
 
     def close(self) -> None:
         """Ends the threads once what they were asked is answered."""
         self.queue.close()
-        for lane in self.lanes:
-            lane.join(timeout=60)
+        for thread in self.threads:
+            thread.join(timeout=60)
 
     @property
     def works(self) -> bool:
-        """Whether every lane is there."""
-        return all(lane.is_alive() for lane in self.lanes)
+        """Whether every thread is there."""
+        return all(thread.is_alive() for thread in self.threads)
 
     @property
     def waiting(self) -> int:
@@ -157,11 +190,12 @@ class Backend:
     def ask(self, job: Job) -> None:
         self.queue.put(job)
 
-    def _serve(self) -> None:
-        while (job := self.queue.wait()) is not None:
+    def _serve(self, lane: Lane) -> None:
+        while (job := self.queue.wait(lane)) is not None:
             taken: set[str] = set()
+            requests = self._requests(lane, job, taken)
             try:
-                for completion in self.adapter.converse(self._requests(job, taken), self._said):
+                for completion in self.adapter.converse(requests, self._said):
                     taken.discard(completion.id)
                     self._finish(completion)
                 why = "the adapter gave no answer"
@@ -170,20 +204,19 @@ class Backend:
             for id in taken:
                 self._finish(Completion(id, finish_reason="error", error=why))
 
-    def _requests(self, job: Job, taken: set[str]) -> Iterator[Request | None]:
-        following: Job | None = job
+    def _requests(self, lane: Lane, first: Job, taken: set[str]) -> Iterator[Request | None]:
+        job: Job | None = first
         while True:
-            if following is None:
+            if job is None:
                 yield None
+            elif job.gone:
+                why = "nobody waits for it"
+                job.finish(Completion(job.request.id, finish_reason="error", error=why))
             else:
-                job, id = following, following.request.id
-                if job.gone:
-                    job.finish(Completion(id, finish_reason="error", error="nobody waits for it"))
-                else:
-                    taken.add(id)
-                    self.under_way[id] = job
-                    yield job.request
-            following = self.queue.after(job)
+                taken.add(job.request.id)
+                self.under_way[job.request.id] = job
+                yield job.request
+            job = self.queue.next(lane)
 
     def _said(self, id: str, text_of: Callable[[], str]) -> bool:
         job = self.under_way.get(id)
