@@ -26,6 +26,7 @@ from pydantic_core import from_json
 
 from evalkit.errors import EvalkitError
 from evalkit.files import replace
+from evalkit.journal import uncollected
 from evalkit.records import Record, record_of
 from evalkit.types import Metric, TokenCounts
 from evalkit.units import Seen
@@ -101,6 +102,7 @@ class Columns:
             [w or 0.0 for w in self.score(metric.weight)] if metric.weight else None,
         )
 
+    @uncollected()
     def records(self) -> dict[str, Record]:
         """The records by id, in their order."""
         named = self.metrics
