@@ -18,7 +18,7 @@ from evalkit.cli.main import main
 from evalkit.errors import EvalkitError, UsageError
 from evalkit.lab import analysis, page, phases, schedule, trainer
 from evalkit.lab.batches import Batch, Condition, Setting, make_batch, token
-from evalkit.lab.schedule import FinishedRun
+from evalkit.lab.schedule import OWN, FinishedRun
 from evalkit.lab.study import Study, find_study, load_study
 from evalkit.lab.trainer import Measurement, Result, Run
 from evalkit.nano.recipe import ModelSize
@@ -352,6 +352,17 @@ def test_a_study_can_be_asked_for_other_seeds(
     assert "2 arms, 6 runs" in capsys.readouterr().out
     assert main(["study", path, "--seeds", "1", "--dry-run"]) == 2
     assert "expected 2 to 64; intervals are over seeds" in capsys.readouterr().err
+
+
+def test_runs_of_other_code_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = load_study(path := write_study(tmp_path))
+    arm, run = next(iter(study.runs()))
+    done = FinishedRun(arm, run, trainer.train(run, study.conditions))
+    with schedule._locked(tmp_path / "tiny" / schedule.RUNS) as file:
+        schedule._append(file, [("of-other-code", done), (OWN.key(run, study.conditions), done)])
+    command = ["study", str(path), "--output", str(tmp_path), "--dry-run"]
+    assert main(command) == 0
+    assert "3 to go (1 that lie there are of other code or settings)" in capsys.readouterr().out
 
 
 def test_two_processes_do_not_train_one_study_at_once(tmp_path: Path) -> None:

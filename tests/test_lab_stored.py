@@ -103,3 +103,12 @@ def test_a_damaged_study_is_said_and_costs_no_other(tmp_path: Path, text: str) -
     assert len(found) == 1 and str(tmp_path / "a") in fault
     page.write(STUDY, made(), tmp_path / "a", "evalkit study made-up")
     assert stamp(tmp_path) != before and stamp(tmp_path / "a" / "nothing") == ""
+
+
+def test_a_study_without_hypotheses_has_no_section_of_them(tmp_path: Path) -> None:
+    study = STUDY.model_copy(update={"hypotheses": ()})
+    page.write(study, made(), tmp_path / "made-up", "evalkit study made-up")
+    text = (tmp_path / "made-up" / page.PAGE).read_text(encoding="utf-8")
+    assert "states none" in text and "Bonferroni" not in text
+    (read,), faults = load_studies(tmp_path)
+    assert not faults and read.hypotheses == () and read.curves

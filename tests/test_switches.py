@@ -190,7 +190,8 @@ OWN = {
 def test_the_documented_tables_are_those_of_the_code(known: dict[str, Switch]) -> None:
     """Otherwise put ``switch_table(known, "markdown")`` between the markers."""
     table = switch_table(known, "markdown")
-    assert table in (DOCS / "ablations.md").read_text(), table
+    said = f"put this between the markers of docs/ablations.md:\n{table}"
+    assert table in (DOCS / "ablations.md").read_text(), said
     for name, one in known.items():
         assert one.help and one.read_in and one.source, name
 

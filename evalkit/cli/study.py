@@ -60,7 +60,7 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from evalkit.lab.schedule import missing
+    from evalkit.lab.schedule import missing, others
     from evalkit.lab.study import find_study, load_study
 
     trainer = trainer_of(args)
@@ -74,7 +74,12 @@ def main(args: argparse.Namespace) -> int:
     for study, folder in zip(studies, folders):
         if args.dry_run:
             total, to_go = len(list(study.runs())), len(missing(study, folder, trainer))
-            print(f"{study.name}: {len(study.arms())} arms, {total} runs, {to_go} to go; {folder}")
+            other = others(study, folder, trainer)
+            kept = f" ({other} that lie there are of other code or settings)" if other else ""
+            print(
+                f"{study.name}: {len(study.arms())} arms, {total} runs, {to_go} to go{kept}; "
+                f"{folder}"
+            )
     if not args.dry_run:
         new = train(list(zip(studies, folders)), trainer, args)
         for name, study, folder in zip(args.study, studies, folders):

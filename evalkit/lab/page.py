@@ -117,16 +117,7 @@ def text(
         "",
         *([f"**Incomplete: {len(runs)} of {total} runs.**", ""] if len(runs) < total else []),
         *in_short(study, runs, tested),
-        "## Hypotheses, stated before the run"
-        if as_stated
-        else "## Hypotheses, CHANGED after the run",
-        "",
-        *([] if as_stated else [f"What was stated before the first run is in `{HYPOTHESES}`.", ""]),
-        *hypotheses_table(study, tested),
-        "",
-        "Differences are of NLL in nats an answer, first arm minus second, paired over seeds; the "
-        f"intervals hold together at 95 % (Bonferroni over {len(study.hypotheses)}). An effect "
-        "*held* when its interval lies beyond the smallest effect of interest.",
+        *hypotheses_section(study, tested, as_stated),
         shown.get("forest", ""),
         "## Within the trained sizes",
         "",
@@ -248,6 +239,25 @@ def summary(study: Study, runs: Sequence[FinishedRun]) -> str:
         size = f"{e.difference:+.2f} [{e.low:+.2f}, {e.high:+.2f}] nats" if e else "no two seeds"
         lines.append(f"{t.hypothesis.name} {t.verdict}: {t.hypothesis.claim} {size}")
     return "\n".join(lines)
+
+
+def hypotheses_section(
+    study: Study, tested: Sequence[HypothesisTest], as_stated: bool
+) -> list[str]:
+    """The hypotheses and which of them held."""
+    if not study.hypotheses:
+        return ["## No hypotheses", "", "The study states none."]
+    changed = [f"What was stated before the first run is in `{HYPOTHESES}`.", ""]
+    return [
+        f"## Hypotheses, {'stated before the run' if as_stated else 'CHANGED after the run'}",
+        "",
+        *([] if as_stated else changed),
+        *hypotheses_table(study, tested),
+        "",
+        "Differences are of NLL in nats an answer, first arm minus second, paired over seeds; the "
+        f"intervals hold together at 95 % (Bonferroni over {len(study.hypotheses)}). An effect "
+        "*held* when its interval lies beyond the smallest effect of interest.",
+    ]
 
 
 def hypotheses_table(study: Study, tested: Sequence[HypothesisTest]) -> list[str]:

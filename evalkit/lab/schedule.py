@@ -104,6 +104,14 @@ def missing(study: Study, folder: Path, trainer: Trainer = OWN) -> list[tuple[Ar
     ]
 
 
+def others(study: Study, folder: Path, trainer: Trainer = OWN) -> int:
+    """How many runs lie there that are none of the study's as it is now: of other code, or of what
+    its file said before. Raises DataError as ``results``.
+    """
+    own = {trainer.key(run, study.conditions) for _, run in study.runs()}
+    return len(_read(folder / RUNS).keys() - own)
+
+
 @dataclass(frozen=True)
 class Trainings:
     """Runs as pieces of work for ``executor.pieces``: by their places."""

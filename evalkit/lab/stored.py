@@ -60,7 +60,7 @@ class StoredStudy:
     sentences: tuple[str, ...]
     """What came of it, a sentence a hypothesis, without markup."""
     hypotheses: tuple[tuple[str, ...], ...]
-    """The table of hypotheses, its heads first, without markup."""
+    """The table of hypotheses, its heads first, without markup; empty where none were stated."""
     as_stated: str
     """The heading of that table: whether they were stated before the run."""
     effects: tuple[StoredEffect, ...]
@@ -134,13 +134,15 @@ def _with_page(
     below = page[headings[0] + 1 : headings[1]]
     said = [line.replace("**", "").strip() for line in above if line.strip()]
     cells = [line.strip("|").split("|") for line in below if line.startswith("|")]
-    heads, _, *rows = [tuple(cell.replace("**", "").strip() for cell in row) for row in cells]
-    heads = ("hypothesis", *heads[1:-1], "verdict")
+    table = [tuple(cell.replace("**", "").strip() for cell in row) for row in cells]
+    if table:  # a study may state no hypothesis
+        heads, _, *rows = table
+        table = [("hypothesis", *heads[1:-1], "verdict"), *rows]
     return StoredStudy(
         name,
         " ".join(line for line in said if not line.startswith("- ")),
         tuple(line[2:] for line in said if line.startswith("- ")),
-        (heads, *rows),
+        tuple(table),
         page[headings[0]][3:],
         effects,
         scores,

@@ -14,12 +14,12 @@ const namesOf = (rows, key) => [...new Set(rows.map((row) => row[key]))];
 function OneStudy({ study, state, change }) {
   const conditions = namesOf(study.scores, "condition"), kinds = namesOf(study.scores, "kind"), arms = namesOf(study.scores, "arm");
   const condition = conditions.includes(state.by) ? state.by : conditions[0];
-  const [heads, ...rows] = study.hypotheses;
+  const [heads, ...rows] = study.hypotheses;  // none in a study that states no hypothesis
   const effects = kinds.flatMap((kind) => study.effects.filter((e) => e.kind === kind && e.condition === condition));
   return html`<h2>${study.name}</h2><p>${study.question}</p><ul>${study.sentences.map((text, i) => html`<li key=${i}>${text}</li>`)}</ul>
     <h3>${study.as_stated}</h3>
-    <${SortableTable} caption=${study.as_stated} columns=${heads} rows=${rows.map((row, i) => ({ key: i, cells: row.map((text) => ({ text })) }))} />
-    <p class="note">Differences are of NLL in nats an answer, first arm minus second; these intervals hold together at 95 %, those below at 95 % each.</p>
+    ${heads && html`<${SortableTable} caption=${study.as_stated} columns=${heads} rows=${rows.map((row, i) => ({ key: i, cells: row.map((text) => ({ text })) }))} />`}
+    <p class="note">Differences are of NLL in nats an answer, first arm minus second; ${heads && "these intervals hold together at 95 %, "}those below at 95 % each.</p>
     <h3>Effects</h3>
     <div class="controls"><${Choice} id="by" label="condition" value=${condition} options=${conditions.map((name) => [name, name])} onChange=${(by) => change({ by })} /></div>
     ${effects.length > 0 ? html`<${Forest} title=${`NLL minus that of ${effects[0].baseline}, in nats (below 0: better), ${condition}; 95 % intervals over seeds, filled where 0 lies outside`}
