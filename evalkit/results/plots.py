@@ -286,11 +286,13 @@ def _curves(
         figure, axes = _figure(6, 3.2 + 0.2 * len(cells))
         for label, style in zip(cells, _styles()):
             line(axes[0], label, style, False)
+        names = [f"{label} (n = {n})" for label, n in cells.items()]
         if len(cells) > 1:
             legend = {"loc": "lower left", "bbox_to_anchor": (0, 1.01), "frameon": False}
-            axes[0].legend(**legend, borderaxespad=0, fontsize=7)
+            handles, _ = axes[0].get_legend_handles_labels()
+            axes[0].legend(handles, names, **legend, borderaxespad=0, fontsize=7)
         else:
-            axes[0].set_title(next(iter(cells)), fontsize=8)
+            axes[0].set_title(names[0], fontsize=8)
         return figure, axes
     columns = min(4, len(cells))
     rows = math.ceil(len(cells) / columns)
