@@ -1,3 +1,7 @@
+// The values that a filter of classes wants, as one text: "a|b", whatever stands in a name itself.
+const joined = (names) => names.map((name) => (name === "" ? "\\0" : name.replace(/[\\|]/g, "\\$&"))).join("|");
+const parted = (wanted) => (wanted.match(/(\\.|[^\\|])+/gs) ?? []).map((name) => (name === "\\0" ? "" : name.replace(/\\(.)/gs, "$1")));
+
 // What is shown is what the address says: a link reproduces the view, and back goes back.
 const VIEWS = ["overview", "groups", "samples", "charts", "sweeps", "notes", "studies"];
 
@@ -23,10 +27,11 @@ function addressOf(state) {
   const words = new URLSearchParams();
   if (state.part) words.set("task", state.part);
   for (const cell of state.cells ?? []) words.append("cell", cell);
-  for (const f of state.filters ?? []) words.append("filter", f.map(encodeURIComponent).join("~"));
-  for (const [name, value] of [["search", state.search], ["sort", state.sort], ["sample", state.id], ["by", state.by], ["base", state.base], ["find", state.find]]) {
+  for (const f of state.filters ?? []) words.append("filter", f.map((word) => encodeURIComponent(word).replaceAll("~", "%7E")).join("~"));
+  for (const [name, value] of [["search", state.search], ["sort", state.sort], ["by", state.by], ["base", state.base], ["find", state.find]]) {
     if (value) words.set(name, value);
   }
+  if (typeof state.id === "string") words.set("sample", state.id);
   if (state.thumbs) words.set("thumbs", "");
   const query = words.toString();
   return `#${state.view}${query ? `?${query}` : ""}`;

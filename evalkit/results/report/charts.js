@@ -103,10 +103,10 @@ function PartCharts({ part, cells, columns, notes }) {
     const inside = field.names.map(() => []);
     for (const i of places) if (field.code(i) >= 0) inside[field.code(i)].push(i);
     const items = field.names.map((name, code) => {
-      const bars = cells.map((_, k) => barOf(k, inside[code], link("", field.name, name)));
+      const bars = cells.map((_, k) => barOf(k, inside[code], link("", field.name, joined([name]))));
       return { name, note: countsOf(bars), bars };
     });
-    charts.push(html`<${Bars} key=${field.name} title=${`${m.name} by ${field.name}`} label=${m.name} items=${items} cells=${cells} high=${most} brush=${(a, b) => link("", field.name, field.names.slice(a, b + 1).join("|"))} />`);
+    charts.push(html`<${Bars} key=${field.name} title=${`${m.name} by ${field.name}`} label=${m.name} items=${items} cells=${cells} high=${most} brush=${(a, b) => link("", field.name, joined(field.names.slice(a, b + 1)))} />`);
   }
   for (const name of ["visual tokens", "output tokens"]) {
     const theirs = fields.filter((f) => f.kind === "number" && f.name === name);
@@ -223,7 +223,7 @@ function Heat({ part, mine, columns, by, m }) {
     if (!mean) return { text: "–", sort: null };
     const [worst, best] = part.range.map((v) => v * mean.added);
     const share = Math.max(0, Math.min(1, (mean.mean - worst) / (best - worst || 1)));
-    const href = addressOf({ view: "samples", part: part.name, cells: [cell.key], filters: [["", by, column.names[code]]] });
+    const href = addressOf({ view: "samples", part: part.name, cells: [cell.key], filters: [["", by, joined([column.names[code]])]] });
     return { text: number(mean.mean * m.scale), sort: mean.mean, mark: "number heat", style: { "--share": `${Math.round(share * 55)}%` },
       node: html`<a href=${href} title=${`95 % interval ${interval(mean, m.scale)}, n ${mean.n}`}>${number(mean.mean * m.scale)}<small>${mean.low === null ? "" : `±${number(((mean.high - mean.low) / 2) * m.scale)}`} n ${mean.n}</small></a>` };
   })] };

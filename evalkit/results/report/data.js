@@ -17,7 +17,7 @@ function load(name) {
     const script = document.createElement("script");
     waiting.set(name, (value) => { waiting.delete(name); script.remove(); resolve(value); });
     script.onerror = () => reject(new Error(`${place.folder}/${name}.js can't be read: is the folder still beside this page?`));
-    script.src = `${place.folder}/${name}.js`;
+    script.src = `${encodeURIComponent(place.folder)}/${name}.js`;
     document.head.append(script);
   });
 }

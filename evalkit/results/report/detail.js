@@ -136,7 +136,7 @@ function Detail({ columns, at, results, notes, boxesOn, wanted }) {
   if (isBox(sample.target) && boxesOn) boxes.push({ corners: sample.target, stroke: "var(--truth)" });
   answers.forEach((a, k) => { if (isBox(a?.parsed) && boxesOn) boxes.push({ corners: a.parsed, stroke: colour(k), dashed: true }); });
   return html`<article class="detail" aria-label="sample">
-    <header><h2 dir="auto">${sample.id}</h2><span><${SampleLink} address=${addressOfSample(part, cells, sample.id)} />
+    <header><h2 dir="auto">${saidText(sample.id)}</h2><span><${SampleLink} address=${addressOfSample(part, cells, sample.id)} />
       <${Copy} text=${() => asText(columns, sample, answers)} /></span></header><${Reach} />
     ${media.map((m, i) => html`<${Picture} key=${i} media=${m} boxes=${i === 0 ? boxes : []} sources=${sources.srcs ?? []} marks=${marksOf(media, i, cells, answers)} />`)}
     <h3>Question</h3><${Said} text=${sample.question || "not recorded"} />

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from importlib.metadata import version
-from math import exp, isfinite
+from math import exp
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ CHUNK = 500
 """Samples in a document of texts."""
 MOST_OWN_CLASSES = 12
 """Different numbers of a field that are told apart as classes; more are a scale."""
+LARGEST = 1e300
+"""Larger numbers of metadata, and infinite ones, are classes by their names: browsers have none."""
 MOST_CLASSES = 200
 """A metadata field with more values than this is searched as text, not offered as a filter."""
 
@@ -365,7 +367,9 @@ def _numbers(values: list[Any]) -> list[float | None] | None:
     few different ones that each is a class of its own.
     """
     there = [v for v in values if v is not None]
-    if not {int, float}.issuperset(map(type, there)) or not all(map(isfinite, there)):
+    if not {int, float}.issuperset(map(type, there)) or not all(
+        -LARGEST < v < LARGEST for v in there
+    ):
         return None
     return values if len(set(there)) > MOST_OWN_CLASSES else None
 

@@ -59,7 +59,7 @@ function fieldsOf(columns, notes) {
 
 function fitter(field, wanted) {
   if (field.kind === "class") {
-    const codes = new Set(wanted.split("|").map((name) => field.names.indexOf(name)));
+    const codes = new Set(parted(wanted).map((name) => field.names.indexOf(name)));
     return (i) => codes.has(field.code(i));
   }
   const [low, high] = wanted.split("..").map((text) => (text === "" ? null : Number(text)));
@@ -144,8 +144,8 @@ function Filters({ columns, fields, state, change, counts }) {
     change({ filters: wanted ? [...others, [field.scope, field.name, wanted]] : others, id: null });
   };
   const toggle = (field, name) => {
-    const there = current(field) ? current(field).split("|") : [];
-    put(field, (there.includes(name) ? there.filter((n) => n !== name) : [...there, name]).join("|"));
+    const there = parted(current(field));
+    put(field, joined(there.includes(name) ? there.filter((n) => n !== name) : [...there, name]));
   };
   const scopes = [...columns.cells.map((cell, k) => [String(k), cell.label]), ["", "sample"]];
   return html`<aside class="filters" aria-label="filters">
@@ -155,8 +155,8 @@ function Filters({ columns, fields, state, change, counts }) {
       ${fields.filter((f) => f.scope === scope).map((field) => html`<details key=${field.name} open=${field.name === "result" || field.name === "all models" || current(field) !== ""}>
         <summary>${field.name}</summary>
         ${field.kind === "class"
-          ? html`<ul>${field.names.map((name, code) => ({ name, n: counts.get(field)?.[code] ?? 0 })).filter(({ name, n }) => n || current(field).split("|").includes(name)).map(({ name, n }) => html`<li key=${name}>
-            <label><input type="checkbox" checked=${current(field).split("|").includes(name)} onChange=${() => toggle(field, name)} /> <span dir="auto">${name}</span></label> <span class="count">${thousands(n)}</span></li>`)}</ul>`
+          ? html`<ul>${field.names.map((name, code) => ({ name, n: counts.get(field)?.[code] ?? 0 })).filter(({ name, n }) => n || parted(current(field)).includes(name)).map(({ name, n }) => html`<li key=${name}>
+            <label><input type="checkbox" checked=${parted(current(field)).includes(name)} onChange=${() => toggle(field, name)} /> <span dir="auto">${saidText(name)}</span></label> <span class="count">${thousands(n)}</span></li>`)}</ul>`
           : html`<${Bounds} field=${field} wanted=${current(field)} put=${(wanted) => put(field, wanted)} />`}
       </details>`)}</div>`)}
   </aside>`;

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from PIL import Image as PILImage
@@ -41,7 +42,7 @@ def beside(folder: Path) -> Keep:
 
     def keep(name: str, picture: PILImage.Image) -> str:
         replace(folder / f"{name}.webp", webp(picture), durable=False)
-        return f"{folder.name}/{name}.webp"
+        return f"{quote(folder.name)}/{name}.webp"
 
     return keep
 
