@@ -30,9 +30,9 @@ def to_samples(page: Any, *words: str) -> None:
     page.wait_for_selector("article.detail")
 
 
-def until(page: Any, holds: str) -> None:
+def until(page: Any, holds: str, seconds: int = 10) -> None:
     """Waits for an expression; from here, since the page's policy forbids it there."""
-    for _ in range(200):
+    for _ in range(20 * seconds):
         if page.evaluate(holds):
             return
         page.wait_for_timeout(50)

@@ -123,13 +123,13 @@ function Detail({ columns, at, results, notes, boxesOn, wanted }) {
   const [texts, error] = usePromise(() => textsOf(part, cells, at), [part.doc, at, part.count, cells.map((c) => `${c.doc}${c.asked}`).join()]);
   const [sources] = usePromise(() => (document.getElementById("document-pictures") ? documentOf("pictures") : { srcs: [] }), []);
   const [media] = usePromise(() => {
-    if (!texts) return [];
+    if (!texts?.sample) return [];
     if (texts.sample.media) return texts.sample.media;
     return fetchJson(`media/${part.doc}/${at}.json`).then((v) => v.media, (e) => [{ fault: e.message }]);
   }, [texts]);
   const [against, setAgainst] = useState("target");
   if (error) return html`<${Fault}>${error}</${Fault}>`;
-  if (!texts || !media || !sources) return html`<p class="note">reading …</p>`;
+  if (!texts?.sample || !media || !sources) return html`<p class="note">reading …</p>`;
   const { sample, answers } = texts;
   const boxes = [];
   const isBoxTask = isBox(sample.target) && (part.metric?.name ?? "").startsWith("acc@");

@@ -143,9 +143,8 @@ function useTexts(columns, places) {
     return new Map(chunks.map((chunk, i) => [chunk, read[i]]));
   }, [chunks.join(), columns]);
   return (i) => {
-    const documents = texts?.get(Math.floor(i / place.chunk));
-    if (!documents) return null;
-    const [own, ...theirs] = documents, inside = i % place.chunk;
+    const [own, ...theirs] = texts?.get(Math.floor(i / place.chunk)) ?? [], inside = i % place.chunk;
+    if (!own?.samples[inside]) return null; // not read yet, or read before a result grew as far
     return { sample: own.samples[inside], answers: theirs.map((t) => t.answers[inside]) };
   };
 }
