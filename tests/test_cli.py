@@ -113,6 +113,8 @@ def test_exit_code_1_when_the_adapter_breaks(evalkit: Evalkit) -> None:
         ((*RUN_SUMS, "--model-args", "speed=3"), "speed"),
         (("ask", "none.png", "What?"), "no such file"),
         (("ask", SUMS), "The question comes last"),
+        (("ask", ".", "What?"), "a folder; name its files"),
+        (("ask", SUMS, " "), "an empty question"),
         (("ask", "https://example.com/cat.jpg", "What?"), "download the file first"),
         (("compare", "a", "b"), "no such cell or model"),
         (("rescore",), "no results"),
@@ -326,6 +328,8 @@ def test_ask_answers_one_question_about_a_picture(
     (tmp_path / "bad.png").write_bytes(b"rubbish")
     bad = evalkit("ask", "bad.png", "What?", *settings)
     assert bad.code == 1 and "neither an image nor a video" in bad.err
+    (tmp_path / "empty.png").touch()
+    assert "empty.png: empty" in evalkit("ask", "empty.png", "What?", *settings).err
 
 
 def test_ask_takes_several_files_none_and_goes_by_their_content(

@@ -74,12 +74,16 @@ def main(args: argparse.Namespace) -> int:
 def _media(files: Sequence[str], question: str) -> list[Image | Video]:
     if not files and path(question).is_file():
         raise UsageError(f"ask about {question} what? The question comes last")
+    if not question.strip():
+        raise UsageError("an empty question; it comes last, in quotes")
     for file in files:
         if "://" in file:
             raise UsageError(
                 f"{file}: addresses are not fetched; download the file first (or: curl -L {file} | "
                 "evalkit ask - ...)"
             )
+        if path(file).is_dir():
+            raise UsageError(f"{file}: a folder; name its files, or run it as a task (--tasks)")
         if file != "-" and not path(file).is_file():
             raise UsageError(f"{file}: no such file (a question of several words needs quotes)")
     return [_medium(file) for file in files]
@@ -103,6 +107,8 @@ def _medium(file: str) -> Image | Video:
     except OSError as e:
         raise EvalkitError(f"{file}: can't be read ({e.strerror})") from e
     kind = media_type(head)
+    if not head:
+        raise EvalkitError(f"{file}: empty")
     if head.startswith(b"%PDF"):
         raise EvalkitError(f"{file}: a PDF; make pictures of its pages (pdftoppm -png {file} page)")
     if kind is None:
