@@ -14,45 +14,29 @@ import platform
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from evalkit import Completion, ModelAdapter, Request
+import stand_in
+
 from evalkit.executor.cluster import ClusterExecutor
-from evalkit.types import Message, Text
 
 SECONDS = 0.02
 """What an answer takes."""
-
-
-class Sleeper(ModelAdapter):
-    name = "sleeper"
-
-    def __init__(self, model: str) -> None:
-        self.model = model
-
-    @property
-    def fingerprint(self) -> Mapping[str, Any]:
-        return {"adapter": self.name}
-
-    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        for request in requests:
-            time.sleep(SECONDS)
-            yield Completion(request.id, "")
 
 
 def timed(cluster: Any, rows: int, events: Mapping[int, Callable[[], object]]) -> tuple[float, str]:
     """Seconds from the first answer to the last, and what came of the samples. ``events``: what
     happens after so many answers; the time that it takes by itself is not counted.
     """
-    executor = ClusterExecutor(Sleeper, "", {}, cluster.address, "cpu")
+    how = {"seconds": [SECONDS]}
+    executor = ClusterExecutor(stand_in.__file__, "", how, cluster.address, "cpu")
     ids: Counter[str] = Counter()
-    requests = (Request(str(i), (Message("user", (Text(str(i)),)),)) for i in range(rows))
     began = outside = 0.0
-    for completion in executor.generate(requests):
+    for completion in executor.generate(stand_in.requests(rows)):
         began = began or time.perf_counter()
         ids[completion.id] += 1
         if event := events.get(ids.total()):

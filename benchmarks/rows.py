@@ -1,10 +1,9 @@
 """Rows beyond memory: what a run holds while it goes through a parquet file: `python
-benchmarks/rows.py [--rows N] [--save FILE]`.
+benchmarks/rows.py [--rows N,N,...] [--save FILE]`.
 
 Each row has a picture of its own among 2 kB of bytes, so a million rows are 2 GB of data; the model
-costs nothing. The memory of the run's process is looked at after each tenth of the rows. What grows
-with the rows are the ids and records of a cell (metrics and intervals need all of them), not the
-data.
+costs nothing. The memory of the run's process is looked at ten times a second: at the last answer,
+and at its highest, which is when intervals are worked out at the end.
 """
 
 from __future__ import annotations
@@ -23,24 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-ADAPTER = """
-from evalkit.adapter import ModelAdapter
-from evalkit.types import Completion
-
-class Zero(ModelAdapter):
-    name = "zero"
-
-    def __init__(self, model):
-        self.model = model
-
-    @property
-    def fingerprint(self):
-        return {"adapter": self.name}
-
-    def generate(self, requests):
-        for request in requests:
-            yield Completion(request.id, "4")
-"""
+ADAPTER = str(Path(__file__).with_name("stand_in.py"))
 GROUP = 10_000
 """Rows of a row group."""
 PICTURE = bytes.fromhex("89504e470d0a1a0a")
@@ -74,59 +56,59 @@ def resident(pid: int) -> int:
     return (int(size) - int(shared)) * PAGE
 
 
-def lines_in(journal: Path, seen: int, at: int) -> tuple[int, int]:
-    """Lines of a growing file, and its bytes, from what was counted before."""
-    with journal.open("rb") as file:
-        file.seek(at)
-        while block := file.read(1 << 20):
-            seen, at = seen + block.count(b"\n"), at + len(block)
-    return seen, at
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--save", type=Path)
-    args = parser.parse_args()
-    held: dict[int, int] = {}
+def held(rows: int) -> tuple[int, int, float]:
+    """Bytes in memory when the last answer was written, and at most; seconds of the run."""
+    last = most = seen = 0
     with tempfile.TemporaryDirectory() as folder:
-        data, adapter = Path(folder) / "rows.parquet", Path(folder) / "zero.py"
-        adapter.write_text(ADAPTER)
-        write(data, args.rows)
-        size = data.stat().st_size
-        began, seen, at = time.perf_counter(), 0, 0
-        how = ["--adapter", str(adapter), "--metric", "exact_match", "--output", f"{folder}/out"]
+        data = Path(folder) / "rows.parquet"
+        write(data, rows)
+        began = time.perf_counter()
+        how = ["--adapter", ADAPTER, "--metric", "exact_match", "--output", f"{folder}/out"]
         run = subprocess.Popen(
             [sys.executable, "-m", "evalkit", "run", str(data), *how, "-q"],
             stdout=subprocess.DEVNULL,
         )
         while run.poll() is None:
             time.sleep(0.1)
+            now = resident(run.pid)
+            most = max(most, now)
             for journal in Path(folder).glob("out/runs/*/*/journal.jsonl"):
-                seen, at = lines_in(journal, seen, at)
-                tenth = 10 * seen // args.rows
-                if 0 < tenth <= 10 and tenth not in held and run.poll() is None:
-                    held[tenth] = resident(run.pid)
-        seconds = time.perf_counter() - began
-    if run.returncode:
-        raise SystemExit(run.returncode)
-    first, last = min(held), max(held)
-    each = (held[last] - held[first]) / ((last - first) / 10 * args.rows)
+                size = journal.stat().st_size
+                seen, last = size, now if size > seen else last
+        if run.returncode:
+            raise SystemExit(run.returncode)
+        return last, most, time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", default="10000,100000,300000,1000000")
+    parser.add_argument("--save", type=Path)
+    args = parser.parse_args()
     lines = [
         "# Rows beyond memory",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()} CPU: {args.rows:,} rows of a parquet "
-        f"file of {size / 1e6:,.0f} MB with an adapter that costs nothing, {seconds:.0f} s.",
+        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()} CPU: rows of a parquet file, 2 kB "
+        "each, with an adapter that costs nothing. Bytes a row: what more rows add to those of the "
+        "line before.",
         "",
-        f"| rows | {' | '.join(f'{k * args.rows // 10:,}' for k in held)} |",
-        f"|---|{'---|' * len(held)}",
-        f"| MB in memory | {' | '.join(f'{v / 1e6:.0f}' for v in held.values())} |",
-        "",
-        f"{each:,.0f} bytes a sample: 10 million would hold "
-        f"{(held[first] + each * 1e7) / 1e9:.1f} GB, of data of "
-        f"{size / args.rows * 1e7 / 1e9:.0f} GB.",
+        "| rows | data, MB | MB at the last answer | bytes a row | MB at most | bytes a row | s |",
+        "|---|---|---|---|---|---|---|",
     ]
     print("\n".join(lines))
+    before: tuple[int, ...] = ()
+    for rows in map(int, args.rows.split(",")):
+        last, most, seconds = held(rows)
+        added = [
+            f"{(now - then) / (rows - before[0]):,.0f}"
+            for now, then in zip((last, most), before[1:])
+        ] or ["", ""]
+        lines.append(
+            f"| {rows:,} | {rows * 2000 / 1e6:,.0f} | {last / 1e6:,.0f} | {added[0]} | "
+            f"{most / 1e6:,.0f} | {added[1]} | {seconds:.0f} |"
+        )
+        print(lines[-1], flush=True)
+        before = rows, last, most
     if args.save:
         args.save.write_text("\n".join([*lines, ""]), encoding="utf-8")
 

@@ -1,87 +1,108 @@
-"""How a run scales with workers, by simulation: `python benchmarks/scaling.py [--rows N] [--save
-FILE]`.
+"""How a run scales with workers, by simulation: `python benchmarks/scaling.py [--model M] [--tasks
+NAME] [--device D] [--samples N] [--save FILE]`.
 
 The queue that hands out batches is the executor's own, in simulated time: workers become ready one
-after another, an answer takes a while with some scatter, a few take ten times as long, and the
-parent takes its time for each. The parameters are measured on one worker; what the simulation then
-says of one, two and four workers is set beside what they took. Answers sleep, so that the number of
-cores of the machine is not what is measured.
+after another, an answer takes the seconds of one that was measured, and the parent takes its time
+for each. All parameters are measured: a worker's start and the seconds of answers on one worker
+with the model, what a further worker's start costs on this machine, what an answer costs beyond its
+own time and what the parent spends on it with a model that costs nothing. What the simulation then
+says of one, two and four workers is set beside what they took, with answers that sleep, so that
+the number of cores is not what is measured, and beside the model itself on as many workers as there
+are devices.
 """
 
 from __future__ import annotations
 
 import argparse
 import heapq
+import os
 import platform
+import statistics
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cache
+from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from evalkit import Completion, ModelAdapter, Request
+import stand_in
+
+from evalkit import Request
+from evalkit.executor import devices_of
 from evalkit.executor.backlog import Backlog
 from evalkit.executor.local import LocalExecutor
-from evalkit.types import Message, Text
+from evalkit.task import load_task, read_samples
+from evalkit.types import Sample
 
-SECONDS, SCATTER, STRAGGLERS = 0.02, 0.5, 0.01
-"""Of an answer: its median, the scatter of its logarithm, and the share that take ten times as
-long."""
 WORKERS = (1, 2, 4, 8, 16, 32, 64)
 
 
-@cache
-def duration(id: str) -> float:
-    """Seconds of a sample's answer."""
-    rng = np.random.default_rng(int(id))
-    return (
-        SECONDS * float(np.exp(SCATTER * rng.normal())) * (10 if rng.random() < STRAGGLERS else 1)
-    )
+def questions(name: str, count: int) -> list[Request]:
+    """Those of a task, again from the first one where there are fewer; their ids are numbers."""
+    task = load_task(name)
+    samples = [s for s in islice(read_samples(task), count) if isinstance(s, Sample)]
+    return [
+        Request(str(i), tuple(s.messages), task.max_new_tokens, task.budget, s.choices)
+        for i, s in enumerate(islice(cycle(samples), count))
+    ]
 
 
-class Sleeper(ModelAdapter):
-    """Answers in the time that a sample takes."""
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of a run: until answers came as they do later, until all workers were ready, and to
+    the last answer; of each answer after the first batch; and of the parent's processor for each.
+    """
 
-    name = "sleeper"
-
-    def __init__(self, model: str) -> None:
-        self.model = model
-
-    @property
-    def fingerprint(self) -> Mapping[str, Any]:
-        return {"adapter": self.name}
-
-    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        for request in requests:
-            time.sleep(duration(request.id))
-            yield Completion(request.id, "")
+    start: float
+    ready: float
+    whole: float
+    answers: tuple[float, ...]
+    parent: float
 
 
-def requests(rows: int) -> Iterator[Request]:
-    return (Request(str(i), (Message("user", (Text(str(i)),)),)) for i in range(rows))
+def measured(executor: LocalExecutor, asked: Sequence[Request], workers: int) -> Measured:
+    """One run by the first workers of an executor. A batch's answers share its seconds; the first
+    batch's are not counted, since a model is loaded in them.
+    """
+    began, busy = time.perf_counter(), time.process_time()
+    executor.workers = [executor._start(group) for group in executor._groups()[:workers]]
+    ready = then = first = 0.0
+    open_, answers = 0, []
+    for number, _ in enumerate(executor.generate(iter(asked)), 1):
+        now = time.perf_counter() - began
+        open_ += 1
+        if not ready and all(w.ready for w in executor.workers):
+            ready = now
+        if number == len(asked) or not any(w.in_hand for w in executor.workers):
+            if first:
+                answers += [(now - then) / open_] * open_
+            else:
+                first, batch = now, open_
+            then, open_ = now, 0
+    parent = (time.process_time() - busy) / len(asked)
+    executor.close()
+    own = batch * statistics.fmean(answers) if answers else 0.0
+    return Measured(max(0.0, first - own), ready, now, tuple(answers), parent)
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """Seconds: until the first worker is ready, until each further one is, that an answer takes
-    beyond its own time, and that the parent spends on it.
+    """Seconds: until the first worker answers, until each further one does, that an answer takes
+    beyond its own time, that the parent spends on it, and of answers, in turn.
     """
 
     start: float
     further: float
     overhead: float
     parent: float
+    answers: tuple[float, ...]
 
 
-def simulated(rows: int, workers: int, p: Parameters, slower: float = 1.0) -> float:
-    """Seconds from the call to the last answer, where answers take so many times longer."""
-    backlog = Backlog(requests(rows))
+def simulated(rows: int, workers: int, p: Parameters) -> float:
+    """Seconds from the call to the last answer."""
+    backlog = Backlog(stand_in.requests(rows))
     free = [(p.start + i * p.further, i) for i in range(workers)]
     heapq.heapify(free)
     parent = end = 0.0
@@ -91,81 +112,84 @@ def simulated(rows: int, workers: int, p: Parameters, slower: float = 1.0) -> fl
         if not batch:
             continue
         parent = max(parent, now) + p.parent * len(batch)
-        now = max(now + sum(slower * duration(r.id) + p.overhead for r in batch), parent)
+        own = sum(p.answers[int(r.id) % len(p.answers)] + p.overhead for r in batch)
+        now = max(now + own, parent)
         end = max(end, now)
         heapq.heappush(free, (now, worker))
     return end
 
 
-def measured(rows: int, workers: int) -> tuple[float, float, float]:
-    """Seconds from the call to the first answer without its own time, until all workers were ready,
-    and to the last answer.
-    """
-    executor = LocalExecutor(Sleeper, "", {}, ["cpu"] * workers)
-    began = time.perf_counter()
-    first = ready = 0.0
-    for completion in executor.generate(requests(rows)):
-        now = time.perf_counter() - began
-        first = first or now - duration(completion.id)
-        if not ready and all(w.ready for w in executor.workers):
-            ready = now
-    executor.close()
-    return first, ready, now
+def slept(rows: int, workers: int, seconds: Sequence[float] = ()) -> Measured:
+    """A run of stand-ins that take these seconds."""
+    how = {"seconds": list(seconds)}
+    executor = LocalExecutor(stand_in.__file__, "", how, ["cpu"] * workers)
+    return measured(executor, list(stand_in.requests(rows)), workers)
 
 
-def parameters(rows: int) -> Parameters:
-    """Measured on one worker, and on four for what each further one costs."""
-    start, _, seconds = measured(rows, 1)
-    own = sum(duration(str(i)) for i in range(rows))
-    overhead = max(0.0, (seconds - start - own) / rows)
-    further = max(0.0, measured(4 * rows, 4)[1] - start) / 3
-    backlog, began = Backlog(requests(10_000)), time.perf_counter()
-    while not backlog.done:
-        backlog.take(64)
-    return Parameters(start, further, overhead, (time.perf_counter() - began) / 10_000)
+def table(rows: Sequence[int], p: Parameters) -> Iterator[str]:
+    yield "| workers |" + "".join(f" {n:,} samples, s | speed-up | efficiency |" for n in rows)
+    yield "|---|" + "---|---|---|" * len(rows)
+    one = {n: simulated(n, 1, p) for n in rows}
+    for workers in WORKERS:
+        cells = [f"| {workers} |"]
+        for n in rows:
+            seconds = simulated(n, workers, p)
+            gain = one[n] / seconds
+            cells.append(f" {seconds:,.1f} | {gain:.1f} | {gain / workers:.0%} |")
+        yield "".join(cells)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--model", default="nano")
+    parser.add_argument("--task", default="docvqa")
+    parser.add_argument("--devices", default=f"cpu:{os.cpu_count()}", help="as evalkit run's")
+    parser.add_argument("--samples", type=int, default=600)
     parser.add_argument("--save", type=Path)
     args = parser.parse_args()
-    p = parameters(min(args.rows, 500))
-    taken = {n: measured(args.rows, n)[2] for n in (1, 2, 4)}
+    devices, asked = devices_of(args.devices), questions(args.task, args.samples)
+
+    def of_model(workers: int) -> Measured:
+        executor = LocalExecutor("reference", args.model, {}, devices)
+        return measured(executor, asked, workers)
+
+    one, free = of_model(1), slept(10_000, 1)
+    further = max(0.0, slept(400, 4, [0.02]).ready - slept(100, 1, [0.02]).ready) / 3
+    overhead = (free.whole - free.ready) / 10_000
+    model = Parameters(one.start, further, 0.0, free.parent, one.answers)  # it is in the answers
+    mean = statistics.fmean(one.answers)
     lines = [
         "# Strong scaling, simulated and checked",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()} CPU. Samples of "
-        f"{1000 * SECONDS:.0f} ms in the median (scatter {SCATTER} of the logarithm, "
-        f"{STRAGGLERS:.0%} ten times as long). Measured: {p.start:.1f} s until the first worker is "
-        f"ready and {p.further:.1f} s for each further one on this machine, "
-        f"{1000 * p.overhead:.2f} ms an answer beyond its own time, {1e6 * p.parent:.0f} µs of the "
-        "parent's.",
+        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()} CPU of {os.cpu_count()} cores; "
+        f"{args.model} on {args.task}, {args.samples} questions, a worker {devices[0]}. Measured: "
+        f"{one.start:.1f} s until the first worker answers and {further:.1f} s for each further "
+        f"one on this machine; {1000 * mean:.1f} ms an answer (the slowest batch "
+        f"{1000 * max(one.answers):.0f}); {1000 * overhead:.2f} ms an answer of a model that costs "
+        f"nothing, of which {1e6 * free.parent:.0f} µs are the parent's processor.",
         "",
-        f"| workers | {args.rows:,} samples, simulated s | measured s | difference |",
-        "|---|---|---|---|",
+        "| workers | what answers | simulated s | measured s | difference |",
+        "|---|---|---|---|---|",
     ]
-    for n, seconds in taken.items():
-        said = simulated(args.rows, n, p)
-        lines.append(f"| {n} | {said:.1f} | {seconds:.1f} | {seconds / said - 1:+.0%} |")
+    asleep = replace(model, overhead=overhead)
+    checks = [(n, "the same seconds, slept", asleep) for n in (1, 2, 4)]
+    checks += [(n, args.model, model) for n in range(1, len(devices) + 1)]
+    for n, what, p in checks:
+        if p is model:
+            taken = of_model(n) if n > 1 else one
+        else:
+            taken = slept(args.samples, n, one.answers)
+            p = replace(p, start=slept(64, 1, [0.02]).start)
+        said = simulated(args.samples, n, p)
+        lines.append(
+            f"| {n} | {what} | {said:.1f} | {taken.whole:.1f} | {taken.whole / said - 1:+.0%} |"
+        )
     lines += [
         "",
-        "By simulation, each worker on a machine of its own that loads a model for a minute, and "
-        "samples of a second (a median, with the same scatter):",
+        "By simulation with these parameters, each worker on such a device of its own:",
         "",
-        "| workers | 5,000 samples, s | speed-up | efficiency | 50,000 samples, s | speed-up | "
-        "efficiency |",
-        "|---|---|---|---|---|---|---|",
+        *table((5_000, 50_000), replace(model, further=0.0)),
     ]
-    alone = replace(p, start=60.0, further=0.0)
-    one = {rows: simulated(rows, 1, alone, 1 / SECONDS) for rows in (5_000, 50_000)}
-    for n in WORKERS:
-        cells = [f"| {n} |"]
-        for rows, whole in one.items():
-            seconds = simulated(rows, n, alone, 1 / SECONDS)
-            gain = whole / seconds
-            cells.append(f" {seconds:,.0f} | {gain:.1f} | {gain / n:.0%} |")
-        lines.append("".join(cells))
     print("\n".join(lines))
     if args.save:
         args.save.write_text("\n".join([*lines, ""]), encoding="utf-8")
