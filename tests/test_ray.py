@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 import evalkit
 from evalkit.errors import EvalkitError
 from evalkit.executor.cluster import ClusterExecutor
+from evalkit.results import write_leaderboard
 from evalkit.store import cells
 from evalkit.types import Message, Request, Text
 
@@ -49,18 +51,46 @@ def requests(n: int) -> Iterator[Request]:
     return (Request(str(i), (Message("user", (Text(str(i)),)),)) for i in range(n))
 
 
-def test_a_cluster_gives_the_cell_of_one_process(tmp_path: Path, cluster: Any) -> None:
-    evalkit.evaluate(SUMS, adapter=ADDER, output=tmp_path / "one")
-    evalkit.evaluate(
-        SUMS, adapter=ADDER, output=tmp_path / "ray", executor=f"ray:{cluster.address}"
-    )
-    one, spread = (
-        (c.name, c.results.metrics, sorted(json.dumps(r.to_json()) for r in c.records().values()))
-        for c in (*cells(tmp_path / "one"), *cells(tmp_path / "ray"))
-    )
-    assert one == spread
+def what_is_told(output: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """The records but for their order; the leaderboard but for dates, seconds and the command."""
+    (cell,) = cells(output)
+    with write_leaderboard(output)[0].open() as file:
+        rows = list(csv.DictReader(file))
+    changing = "created", "seconds", "command"
+    told = [{k: v for k, v in row.items() if k not in changing} for row in rows]
+    return sorted(json.dumps(r.to_json()) for r in cell.records().values()), told
+
+
+def test_one_process_four_three_shards_and_a_cluster_tell_the_same(
+    tmp_path: Path, cluster: Any
+) -> None:
+    ways: dict[str, list[dict[str, Any]]] = {
+        "one": [{}],
+        "four": [{"devices": "cpu:4"}],
+        "shards": [{"shard": f"{i}/3"} for i in (3, 1, 2)],
+        "ray": [{"executor": f"ray:{cluster.address}"}],
+    }
+    for way, runs in ways.items():
+        for how in runs:
+            evalkit.evaluate(SUMS, adapter=ADDER, output=tmp_path / way, **how)
+    told = {way: what_is_told(tmp_path / way) for way in ways}
+    assert len(told["one"][0]) == 40 and len(told["one"][1]) == 2  # a line each metric
+    assert all(said == told["one"] for said in told.values())
     (cell,) = cells(tmp_path / "ray")
     assert sum(w["answered"] for w in cell.results.stats["workers"]) == 40
+
+
+def test_a_sweep_over_a_cluster_gives_the_tables_of_cells_in_turn(
+    tmp_path: Path, cluster: Any
+) -> None:
+    path = tmp_path / "sums.yaml"
+    settings = {"axes": {"wrong": [5, 3, 2]}, "baseline": {"wrong": 5}}
+    about = {"name": "sums", "question": "Which?", "adapter": ADDER, "tasks": [SUMS]}
+    path.write_text(json.dumps(about | settings))
+    one = evalkit.sweep(path, output=tmp_path / "one")
+    many = evalkit.sweep(path, output=tmp_path / "ray", executor=f"ray:{cluster.address}")
+    assert not many.errors and len(one.frame) == 3
+    assert many.frame.drop(columns="seconds").equals(one.frame.drop(columns="seconds"))
 
 
 def test_a_node_that_dies_costs_what_it_had_in_hand(cluster: Any) -> None:
