@@ -38,16 +38,26 @@ class Index:
         return len(self.numbers)
 
     def __setitem__(self, text: str, number: int) -> None:
+        if (at := self._added(text, number)) is not None:
+            self.numbers[at] = number
+
+    def add(self, text: str, number: int) -> int | None:
+        """Gives a text its number; of one that has one, that number, which it keeps."""
+        at = self._added(text, number)
+        return None if at is None else int(self.numbers[at])
+
+    def _added(self, text: str, number: int) -> int | None:
+        """Adds a text with its number; where it is there already, its place."""
         digest = _digest(text)
         slots, slot = self._find(digest)
         if slots[slot] != FREE:
-            self.numbers[slots[slot]] = number
-            return
+            return slots[slot]
         self.numbers.append(number)
         self._digests += digest
         slots[slot] = len(self.numbers) - 1  # last: another thread may look it up
         if 3 * len(self.numbers) > 2 * len(slots):
             self._grow()
+        return None
 
     def _find(self, digest: bytes, slots: array[int] | None = None) -> tuple[array[int], int]:
         """The slot of a digest, or the free one that it would take; and of which table."""

@@ -366,12 +366,11 @@ def read_samples(
                 why: str | None = reason(item)
             elif why := why_invalid(item):
                 why = f"{type(task).__name__}.samples: {why}"
-            elif isinstance(item, Sample) and (owner := owners.get(item.id)) is not None:
+            elif isinstance(item, Sample) and (owner := owners.add(item.id, number)) is not None:
                 why = f"the id {item.id!r} is that of a sample of row {owner} already"
             if why or not isinstance(item, Sample):
                 yield RowError(f"row-{place}", f"row {number}: {why}")
                 continue
-            owners[item.id] = number
             yield item
 
 

@@ -26,3 +26,9 @@ def test_an_index_grows() -> None:
         index[f"row-{i}"] = 2 * i
     assert [index.get(f"row-{i}") for i in range(5000)] == list(range(0, 10_000, 2))
     assert index.get("row-5000") is None and index.place("row-7") == 7
+
+
+def test_what_is_added_keeps_the_number_that_it_had() -> None:
+    index = Index()
+    assert index.add("a", 3) is None and index.add("b", 4) is None
+    assert (index.add("a", 5), index.get("a"), len(index)) == (3, 3, 2)
