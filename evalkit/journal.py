@@ -295,7 +295,7 @@ def check_owner(path: Path, header: Header | None, folder: str) -> None:
 def _parsed(text: bytes) -> Line | None:
     """What a line says; None for damage."""
     try:
-        value = from_json(text, cache_strings="keys")
+        value = from_json(text, allow_inf_nan=False, cache_strings="keys")
         if not isinstance(value, dict):
             return None
         if "id" in value:

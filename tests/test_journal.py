@@ -80,6 +80,8 @@ def test_a_damaged_line_in_the_middle_is_named_and_the_rest_is_kept(tmp_path: Pa
         b'{"id": "a", "scores": {"anls": NaN}}',
         b'{"id": "a", "scores": {}, "tokens": {"out": Infinity}}',
         b'{"id": "a", "scores": {}, "unparsed": 1}',
+        b'{"id": "a", "scores": {}, "metadata": {"width": NaN}}',
+        b'{"id": "a", "scores": {}, "target": [-Infinity]}',
     ],
 )
 def test_a_line_that_is_json_but_no_record_is_damage(tmp_path: Path, line: bytes) -> None:
