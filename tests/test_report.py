@@ -21,7 +21,7 @@ from evalkit.columns import Columns
 from evalkit.errors import UsageError
 from evalkit.results import take_inventory, write_report
 from evalkit.results.report import media
-from evalkit.results.report.page import HERE
+from evalkit.results.report.page import HERE, packed
 from evalkit.task import Metric
 from evalkit.types import Message, Sample, Text
 from tests.report_data import HOSTILE, write_results
@@ -262,6 +262,16 @@ def test_scores_beyond_nought_and_one_have_their_own_best_and_worst(tmp_path: Pa
     page = contents(tmp_path / "page.html")
     ranges = [page[p["doc"]]["range"] for p in page["overview"]["parts"]]
     assert ranges == [[0.0, 1.0], [3.0, 0.0]]  # worst, best
+
+
+def test_a_number_that_json_has_not_is_null_on_the_page(tmp_path: Path) -> None:
+    done = cell(tmp_path, [replace(record(0, 1.0), metadata={"width": 7.5}), record(1, 1.0)])
+    journal = done.journal_path.read_text()
+    done.journal_path.write_text(journal.replace("7.5", "1e999"))
+    write_report(tmp_path, tmp_path / "page.html")
+    (sample, _) = contents(tmp_path / "page.html")["p0-samples-0"]["samples"]
+    assert sample["metadata"] == {"width": None}
+    assert packed({"a file's name": "\udc80"}) == '{"a file\'s name":"\udc80"}'
 
 
 def test_a_placeholder_in_a_models_name_stays_text(tmp_path: Path) -> None:

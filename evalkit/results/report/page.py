@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from PIL import Image as PILImage
+from pydantic_core import to_json
 
 from evalkit.errors import EvalkitError
 from evalkit.files import remove_parts, replace
@@ -154,10 +155,14 @@ def write_script(folder: Path, name: str, value: Mapping[str, Any]) -> None:
 
 
 def packed(value: Any) -> str:
-    """JSON without secrets that stays what it is inside a script or an HTML page."""
-    text = without_keys(
-        json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    )
+    """JSON without secrets that stays what it is inside a script or an HTML page; null for a number
+    that JSON has not.
+    """
+    try:
+        text = to_json(value, inf_nan_mode="null").decode()
+    except ValueError:  # of a file's name that is no text
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = without_keys(text)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
