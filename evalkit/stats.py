@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
-Codes = list[int]
+Codes = NDArray[np.intp]
 """A number for each sample: of its cluster, or of its group."""
 RESAMPLES = 2000
 FLIPS = 9999
@@ -34,6 +34,8 @@ FEW_CLUSTERS = 256
 """Up to this many, draws are kept as the numbers that they are multiplied as."""
 BLOCK = 2_000_000
 """How many drawn numbers are held at a time."""
+WIDEST = 64
+"""Bytes of names that are compared in an array of texts as wide as the widest."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,10 @@ def mean_interval(
     """
     if weights is not None:
         return _weighted_interval(values, weights, clusters, confidence, seed)
-    x, clusters, groups = _sorted(values, clusters, groups)
+    x, mine, group = _sorted(values, clusters, groups)
     if not len(x):
         raise ValueError("no values")
-    return _interval(x, clusters, groups, confidence, seed)
+    return _interval(x, mine, group, confidence, seed)
 
 
 def _weighted_interval(
@@ -222,11 +224,12 @@ def compare(
     cluster's contribution to the difference is as likely to be negative as positive.
     """
     differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
-    d, clusters, groups = _sorted(differences, clusters, groups)
+    d, mine, group = _sorted(differences, clusters, groups)
     if not d.any():
         return Comparison(Interval(0.0, 0.0, 0.0), 1.0, len(d))
-    interval = _interval(d, clusters, groups, confidence, seed)
-    shares, _ = cluster_sums(d * _weights(len(d), groups), clusters)
+    interval = _interval(d, mine, group, confidence, seed)
+    names = None if group is None else group.tolist()
+    shares, _ = cluster_sums(d * _weights(len(d), names), mine)
     if len(shares) < 2:
         return Comparison(interval, None, len(d))
     return Comparison(interval, sign_flip_p(shares, seed), len(d))
@@ -313,13 +316,13 @@ def detectable(
     From the spread of these paired differences between clusters (normal approximation), inside each
     group where the mean is one over ``groups``; None where a group has fewer than two clusters.
     """
-    d, clusters, groups = _sorted(differences, clusters, groups)
-    if groups is not None and _crossed(clusters, groups):
-        joint = _joint_error(d, clusters, groups)
+    d, of_cluster, of_group = _sorted(differences, clusters, groups)
+    if of_group is not None and _crossed(of_cluster, of_group):
+        joint = _joint_error(d, of_cluster, of_group)
         return None if joint is None else (_quantile(1 - level / 2) + _quantile(power)) * joint
     errors = []
-    for mine in _runs(groups or [0] * len(d)):
-        sums, sizes = cluster_sums(d[mine], clusters[mine])
+    for mine in [slice(None)] if of_group is None else _runs(of_group):
+        sums, sizes = cluster_sums(d[mine], of_cluster[mine])
         if len(sums) < 2:
             return None
         errors.append(_standard_error(sums, sizes))
@@ -356,13 +359,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(v) for v in out]
 
 
-def cluster_sums(values: ArrayLike, clusters: Sequence[Hashable]) -> tuple[Floats, Floats]:
+def cluster_sums(values: ArrayLike, clusters: ArrayLike) -> tuple[Floats, Floats]:
     """Sum of values and number of samples of each cluster, in order of first appearance."""
-    index = {c: i for i, c in enumerate(dict.fromkeys(clusters))}
-    at = np.fromiter(map(index.__getitem__, clusters), np.intp, len(clusters))
+    _, first, at = np.unique(np.asarray(clusters), return_index=True, return_inverse=True)
+    place = np.empty_like(first)
+    place[np.argsort(first)] = np.arange(len(first))
     x = np.asarray(values, dtype=np.float64)
-    sums = np.bincount(at, weights=x, minlength=len(index)).astype(np.float64)
-    return sums, np.bincount(at, minlength=len(index)).astype(np.float64)
+    sums = np.bincount(place[at], weights=x, minlength=len(first)).astype(np.float64)
+    return sums, np.bincount(place[at], minlength=len(first)).astype(np.float64)
 
 
 def _sorted(
@@ -374,12 +378,15 @@ def _sorted(
     x = np.asarray(values, dtype=np.float64)
     of_cluster, of_group = _codes(clusters), _codes(groups or clusters)
     order = np.lexsort((x, of_cluster, of_group))
-    codes = None if groups is None else of_group[order].tolist()
-    return x[order], of_cluster[order].tolist(), codes
+    return x[order], of_cluster[order], None if groups is None else of_group[order]
 
 
 def _codes(names: Sequence[Hashable]) -> NDArray[np.intp]:
     """For each name its place among all different ones, in the order of how they are written."""
+    width = max((len(repr(name).encode()) for name in names), default=1)
+    if width <= WIDEST:  # a fifth of the memory that a dictionary takes
+        written = np.fromiter((repr(n).encode() for n in names), f"S{width}", len(names))
+        return np.unique(written, return_inverse=True)[1]
     places = {name: i for i, name in enumerate(sorted(dict.fromkeys(names), key=repr))}
     return np.fromiter(map(places.__getitem__, names), np.intp, len(names))
 
@@ -406,7 +413,8 @@ def _macro_interval(
     rng = np.random.default_rng(seed)
     runs = list(_runs(groups))
     means, errors, drawn = [], [], np.zeros(RESAMPLES)
-    many = len(set(clusters)) > NORMAL_CLUSTERS
+    count = len(np.unique(clusters))
+    many = count > NORMAL_CLUSTERS
     for mine in runs:
         sums, sizes = cluster_sums(x[mine], clusters[mine])
         centre = float(x[mine].mean())
@@ -423,7 +431,7 @@ def _macro_interval(
         drawn += (sums[pick].sum(1) / sizes[pick].sum(1) - centre) * spread / len(runs)
     value = float(np.mean(means))
     if np.ptp(x) == 0:
-        return _degenerate(value, len(set(clusters)), confidence)
+        return _degenerate(value, count, confidence)
     if len(errors) < len(runs):  # a group with one cluster
         return Interval(value, None, None)
     if many:
@@ -437,7 +445,8 @@ def _macro_interval(
 
 def _crossed(clusters: Codes, groups: Codes) -> bool:
     """Whether a cluster has samples in more than one group."""
-    return len(set(zip(clusters, groups))) > len(set(clusters))
+    pairs = np.unique(clusters * (groups.max(initial=0) + 1) + groups)
+    return len(pairs) > len(np.unique(clusters))
 
 
 def _joint_sums(x: Floats, clusters: Codes, groups: Codes) -> tuple[Floats, Floats]:
