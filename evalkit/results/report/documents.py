@@ -482,9 +482,12 @@ def _answers(columns: Columns, rows: Sequence[int]) -> list[dict[str, Any]]:
     return [_said(some, values) or {} for values in zip(*some.values())]
 
 
-def _said(names: Iterable[str], values: Iterable[Any]) -> dict[str, Any] | None:
+def _said(names: Iterable[str], values: tuple[Any, ...]) -> dict[str, Any] | None:
     """The values that there are, by their names; None for none."""
-    return {name: value for name, value in zip(names, values) if value is not None} or None
+    said = dict(zip(names, values))
+    if None in values:
+        said = {name: value for name, value in said.items() if value is not None}
+    return said or None
 
 
 def chunks(part: Part) -> range:
