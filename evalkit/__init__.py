@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from evalkit.adapter import ModelAdapter as ModelAdapter
-    from evalkit.api import Evaluation as Evaluation
     from evalkit.api import agree as agree
     from evalkit.api import compare as compare
     from evalkit.api import evaluate as evaluate
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from evalkit.errors import DataError as DataError
     from evalkit.errors import EvalkitError as EvalkitError
     from evalkit.errors import UsageError as UsageError
+    from evalkit.evaluation import Evaluation as Evaluation
     from evalkit.models.switch import Switch as Switch
     from evalkit.models.switch import SwitchSet as SwitchSet
     from evalkit.models.switch import switch as switch

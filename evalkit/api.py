@@ -16,110 +16,30 @@ from __future__ import annotations
 import inspect
 import logging
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from evalkit.adapter import ModelAdapter, adapter_class, make_adapter, unnamed_arguments
-from evalkit.asking import Asking, repetitions
-from evalkit.bounds import bounds
-from evalkit.errors import CheckpointError, EvalkitError, UsageError
-from evalkit.safe_text import digest_of, harmless, mapped, mask, masked
-from evalkit.selection import Limit, Shard, describe, selected_ids
-from evalkit.task import Task, is_there, load_task, registered
+from evalkit.adapter import ModelAdapter, adapter_class, unnamed_arguments
+from evalkit.asking import Asking
+from evalkit.errors import EvalkitError, UsageError
+from evalkit.evaluation import Evaluation
+from evalkit.plan import expanded, module_of, path_of, plan
+from evalkit.safe_text import digest_of, mapped, mask, masked
+from evalkit.task import Task
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
-    from evalkit.cell import Cell
-    from evalkit.executor import Executor
     from evalkit.results.agreement import Agreement
     from evalkit.results.report.server import Server
     from evalkit.results.sweep_values import Findings
-    from evalkit.runner import Outcome
-    from evalkit.store import CellFolder, Selection
+    from evalkit.store import CellFolder
 
 logger = logging.getLogger("evalkit")
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What ``evaluate`` came to. Iterating gives the rows of ``frame``; a notebook shows a table.
-
-    outcomes: one for each task that could be begun, in the order of the tasks.
-    errors: what went wrong, a line each; empty when every sample has a score.
-    missing: the tasks that could not be begun.
-    """
-
-    outcomes: tuple[Outcome, ...]
-    errors: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
-
-    @property
-    def cells(self) -> tuple[CellFolder, ...]:
-        """The folders that hold the results; none for a task in which nothing was answered."""
-        stored = [(o.cell.stored, o.results) for o in self.outcomes]
-        return tuple(cell.showing(results) for cell, results in stored if cell.exists)
-
-    @property
-    def frame(self) -> pd.DataFrame:
-        """One row per task and metric, with the columns of ``load_results``."""
-        from evalkit.results.frames import results_frame
-
-        return results_frame(self.cells)
-
-    @property
-    def samples(self) -> pd.DataFrame:
-        """One row per sample that the cells hold, with the columns of ``load_samples``."""
-        from evalkit.results.frames import samples_frame
-
-        return samples_frame(self.cells)
-
-    @property
-    def scores(self) -> dict[str, float]:
-        """The headline score of every task: ``{"docvqa:mini": 98.3}``."""
-        return {o.cell.name: o.results.metrics[0].value for o in self.outcomes if o.results.metrics}
-
-    def failed(self, tolerated: float = 0.0) -> bool:
-        """Whether a task could not be run to its end, has no score at all, or has lost more than
-        the ``tolerated`` share of its samples.
-        """
-        return bool(self.missing) or any(
-            o.stopped
-            or (not o.results.n and not o.results.missing_shards)
-            or o.results.errors > tolerated * o.results.n_total
-            for o in self.outcomes
-        )
-
-    def __iter__(self) -> Iterator[Any]:
-        """Named tuples: ``row.task``, ``row.metric``, ``row.value``, ``row.ci_low``, ..."""
-        return iter(self.frame.itertuples(index=False, name="Row"))
-
-    def __len__(self) -> int:
-        return sum(len(o.results.metrics) for o in self.outcomes)
-
-    def __getitem__(self, column: str) -> pd.Series:
-        """A column of ``frame``."""
-        return self.frame[column]
-
-    def __repr__(self) -> str:
-        rows = [str(self._short().to_string(index=False)), *self.errors]
-        return harmless("\n".join(rows))
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        errors = "".join(f"<p>{escape(e)}</p>" for e in self.errors)
-        return str(self._short().to_html(index=False, notebook=True)) + errors
-
-    def _short(self) -> pd.DataFrame:
-        columns = "task model metric value ci_low ci_high n errors unparsed".split()
-        return self.frame[columns].round(1)
 
 
 @dataclass(frozen=True)
@@ -149,87 +69,6 @@ class SweepResult:
 
     def _repr_html_(self) -> str:
         return str(self.frame.to_html(index=False, notebook=True))
-
-
-@dataclass(frozen=True)
-class Plan:
-    """An evaluation that is ready to begin: its cells, what each takes of its samples, and the
-    tasks that have no cell, with the reason.
-    """
-
-    cells: tuple[Cell, ...]
-    selections: tuple[Selection, ...]
-    unable: Mapping[str, str]
-    fresh: bool = False
-    executor: Executor | None = None
-    shard: Shard | None = None
-
-    def run(self, progress: bool = True, command: str = "") -> Evaluation:
-        """Runs what is missing of every cell, one after the other; one that fails does not stop
-        the others. ``command`` repeats it, for run.json.
-        """
-        with closing(self.executor) if self.executor else nullcontext():
-            return self._run(progress, command)
-
-    def _run(self, progress: bool, command: str) -> Evaluation:
-        from evalkit.runner import run_cell
-
-        outcomes: list[Outcome] = []
-        missing, errors = list(self.unable), [f"{k}: {v}" for k, v in self.unable.items()]
-        for error in errors:
-            logger.error("%s", error)
-        for cell, selection in zip(self.cells, self.selections):
-            if selection.partial:
-                logger.warning("%s: %s", cell.name, describe(cell, selection))
-            try:
-                outcome = run_cell(
-                    cell,
-                    selection,
-                    fresh=self.fresh,
-                    progress=progress,
-                    command=command,
-                    executor=self.executor,
-                    shard=self.shard,
-                )
-            except UsageError:
-                raise
-            except EvalkitError as e:
-                missing.append(cell.name)
-                errors.append(f"{cell.name}: {e}")
-                logger.error("%s", errors[-1])
-                continue
-            outcomes.append(outcome)
-            if outcome.stopped:
-                errors.append(f"{cell.name} stopped: {outcome.stopped}")
-                logger.error("%s", errors[-1])
-            if outcome.results.errors:
-                errors.append(f"{cell.name}: {outcome.results.errors} samples have no score")
-                logger.warning("%s:\n  %s", errors[-1], "\n  ".join(_lost(outcome)))
-        return Evaluation(tuple(outcomes), tuple(errors), tuple(missing))
-
-    def outlook(self) -> list[Outlook]:
-        """What a run would do, cell by cell; no model is loaded."""
-        out = []
-        for cell, selection in zip(self.cells, self.selections):
-            scored = cell.stored.scored() if cell.stored.exists else {}
-            ids = selected_ids(cell, selection, self.shard)
-            if ids is not None:
-                ids = [r for id in ids for r in repetitions(id, cell.asking.repeats)]
-            done = len(scored) if ids is None else sum(id in scored for id in ids)
-            out.append(Outlook(cell.name, cell.folder, done, None if ids is None else len(ids)))
-        return out
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """What a run of one cell would find: how many samples are scored already, of how many that are
-    selected (None where the data would have to be fetched to be counted).
-    """
-
-    task: str
-    cell: Path
-    scored: int
-    total: int | None
 
 
 def evaluate(
@@ -330,123 +169,6 @@ def evaluate(
         ).run(progress, call)
 
 
-def plan(
-    tasks: str | Task | type[Task] | Sequence[str | Task | type[Task]],
-    model: str | Path | nn.Module = "nano",
-    *,
-    adapter: str | type[ModelAdapter] | ModelAdapter = "reference",
-    protocol: str = "",
-    asking: Asking = Asking(),
-    control: str = "",
-    output: str | Path = "results",
-    limit: int | float | str | None = None,
-    seed: int | None = None,
-    ids: Sequence[str] = (),
-    data: Mapping[str, str | Path] | None = None,
-    columns: Mapping[str, str] | None = None,
-    metric: str = "",
-    prompt: str = "",
-    name: str | None = None,
-    step: int | None = None,
-    fresh: bool = False,
-    executor: str = "",
-    devices: str = "",
-    shard: str = "",
-    arguments: Mapping[str, Any] | None = None,
-) -> Plan:
-    """What ``evaluate`` would run. Raises UsageError for whatever can't be run as it is written; a
-    task whose data can't be had is among the plan's ``unable``.
-    """
-    from evalkit.cell import Cell
-
-    bounds()  # a mistyped one is an error of the command, not of every sample
-    reading = {"columns": dict(columns or {}), "metric": metric, "prompt": prompt}
-    chosen = tasks_of(tasks, protocol, {k: v for k, v in reading.items() if v})
-    part = Shard.read(shard) if shard else None
-    if part and fresh:
-        raise UsageError(f"fresh and shard {part}: shards share a folder; choose a new output")
-    limits = Limit.of(limit, None if limit is None and asking.draws else seed, ids)
-    # made whole before an adapter is built: one that changes the present folder moves nothing
-    shots = {t.full_name: f"{t.name}:{asking.shots_from}" for t in chosen if asking.shots}
-    paths = check_data(data or {}, [*(t.full_name for t in chosen), *shots.values()])
-    folder = _path(output).absolute()
-    workers = executor_of(adapter, model, arguments or {}, devices, executor)
-    built = build_adapter(adapter, model, workers.arguments if workers else arguments or {})
-    title = "in memory" if _module(model) is not None else _expanded(cast("str | Path", model))
-    cells, selections, unable = [], [], {}
-    for task in chosen:
-        where = paths.get(task.full_name)
-        try:
-            others = paths.get(shots.get(task.full_name, ""))
-            cell = Cell.make(
-                task, built, title, folder, where, name or "", step, asking, others, control
-            )
-            selections.append(limits.selection(task, where))
-            cells.append(cell)
-        except UsageError:
-            raise
-        except EvalkitError as e:
-            unable[task.full_name] = str(e)
-    return Plan(tuple(cells), tuple(selections), unable, fresh, workers, part)
-
-
-def tasks_of(
-    tasks: str | Task | type[Task] | Sequence[str | Task | type[Task]],
-    protocol: str = "",
-    reading: Mapping[str, Any] | None = None,
-) -> list[Task]:
-    """The tasks that are named, each once, under a protocol; those that are given as data by a
-    ``reading``. Raises UsageError for one that there is not.
-    """
-    items = [tasks] if isinstance(tasks, str | Task | type) else list(tasks)
-    out: dict[str, Task] = {}
-    for item in items:
-        for task in (
-            _named(item, protocol, reading) if isinstance(item, str) else [_object(item, protocol)]
-        ):
-            if (other := out.setdefault(task.full_name, task)).file != task.file:
-                raise UsageError(
-                    f"two tasks are called {task.full_name}: {other.file} and {task.file}; rename "
-                    "one of the files, or run them one by one"
-                )
-    if reading and not any(task.file for task in out.values()):
-        raise UsageError(
-            f"{', '.join(reading)}: only for a task that is given as data, such as my.jsonl"
-        )
-    if not out:
-        raise UsageError("no task is named")
-    return list(out.values())
-
-
-def _named(text: str, protocol: str, reading: Mapping[str, Any] | None = None) -> Iterator[Task]:
-    parts = [text] if is_there(text) else text.split(",")
-    for part in filter(None, map(str.strip, parts)):
-        name, colon, subset = part.partition(":")
-        if name == "all" and name not in registered():
-            name = "*"
-        is_path = name.endswith(".py") or is_there(part)
-        if not is_path and any(sign in name for sign in "*?["):
-            matching = [known for known in sorted(registered()) if fnmatch(known, name)]
-            if not matching:
-                known = ", ".join(sorted(registered()))
-                raise UsageError(f"no task is named like {name!r}; known: {known}")
-            yield from (load_task(f"{known}{colon}{subset}", protocol) for known in matching)
-        else:
-            task = load_task(str(_path(part)) if part.startswith("~") else part, protocol, reading)
-            if task.file:
-                logger.info("%s", task.description)
-            yield task
-
-
-def _object(item: object, protocol: str) -> Task:
-    if isinstance(item, Task):
-        same = protocol in ("", item.protocol_name)
-        return item if same else type(item)(item.subset_name, protocol)
-    if isinstance(item, type) and issubclass(item, Task):
-        return item(protocol=protocol)
-    raise UsageError(f"{item!r:.100} is not a task: expected a name, a Task or a class of one")
-
-
 def compare(
     a: Evaluation | str | Path, b: Evaluation | str | Path, output: str | Path = "results"
 ) -> pd.DataFrame:
@@ -459,7 +181,7 @@ def compare(
     def cells(side: Evaluation | str | Path) -> Sequence[CellFolder]:
         if isinstance(side, Evaluation):
             return side.cells
-        return find_cells(str(_path(side)), _path(output))
+        return find_cells(str(path_of(side)), path_of(output))
 
     return comparison_frame(compare_cells(cells(a), cells(b)))
 
@@ -561,14 +283,14 @@ def load_results(output: str | Path = "results") -> pd.DataFrame:
     """See ``evalkit.results.load_results``."""
     from evalkit.results import load_results
 
-    return load_results(_path(output))
+    return load_results(path_of(output))
 
 
 def load_samples(output: str | Path = "results", errors: bool = True) -> pd.DataFrame:
     """See ``evalkit.results.load_samples``."""
     from evalkit.results import load_samples
 
-    return load_samples(_path(output), errors)
+    return load_samples(path_of(output), errors)
 
 
 def sweep(
@@ -590,8 +312,8 @@ def sweep(
     from evalkit.results import sweep_tables, write_report
     from evalkit.sweeps import Cells, arms, find_sweep, findings, load_sweep, plan, run_sweep
 
-    where = _path(output)
-    config = load_sweep(find_sweep(_expanded(sweep)), model and _expanded(model), data)
+    where = path_of(output)
+    config = load_sweep(find_sweep(expanded(sweep)), model and expanded(model), data)
     workers = None
     if devices or executor:
         workers = workers_for(
@@ -610,98 +332,10 @@ def sweep(
     return SweepResult(found, folder, page, tuple(errors))
 
 
-def _lost(outcome: Outcome) -> Iterator[str]:
-    """The first samples without a score, and why."""
-    yield from (f"{r.id}: {r.error}" for r in outcome.failures)
-    if outcome.results.errors > len(outcome.failures) and outcome.cell.stored.exists:
-        yield f"... all in {outcome.cell.stored.journal_path}"
-
-
-def build_adapter(
-    adapter: str | type[ModelAdapter] | ModelAdapter,
-    model: str | Path | nn.Module,
-    arguments: Mapping[str, Any],
-) -> ModelAdapter:
-    """An adapter as ``evaluate`` takes it, ready for requests. Raises UsageError."""
-    if isinstance(adapter, ModelAdapter):
-        if arguments:
-            raise UsageError(
-                f"{', '.join(arguments)}: an adapter that is built already takes no arguments"
-            )
-        return adapter
-    if isinstance(model, str | Path):
-        model = _expanded(model)
-        if "," in model and not Path(model).exists():
-            raise UsageError(
-                f"model {model}: one model at a time; repeat for each, or sweep over the axis model"
-            )
-    if isinstance(adapter, str):
-        adapter = _expanded(adapter)
-    try:
-        return make_adapter(adapter, cast(str, model), arguments)
-    except CheckpointError as e:
-        raise UsageError(str(e)) from e
-
-
-def executor_of(
-    adapter: str | type[ModelAdapter] | ModelAdapter,
-    model: str | Path | nn.Module,
-    arguments: Mapping[str, Any],
-    devices: str = "",
-    executor: str = "",
-) -> Executor | None:
-    """Workers that answer as the adapter would; None for none. Raises UsageError for what can't be
-    spread.
-    """
-    if not devices and not executor:
-        return None
-    from evalkit.executor import executor_for
-
-    if isinstance(adapter, ModelAdapter) or not isinstance(model, str | Path):
-        raise UsageError("devices: workers build adapter and model themselves; give their names")
-    if "device" in arguments:
-        raise UsageError("give device or devices, not both")
-    name = _expanded(adapter) if isinstance(adapter, str) else adapter
-    return executor_for((name, _expanded(model), arguments), devices, executor)
-
-
-def check_data(data: Mapping[str, str | Path], names: Sequence[str]) -> dict[str, Path]:
-    """Local copies of subsets' data as paths that exist, for the tasks of these names. Raises
-    UsageError.
-    """
-    out = {}
-    for name, where in data.items():
-        if name not in names:
-            raise UsageError(
-                f"data {name}={where}: expected TASK:SUBSET=PATH with one of "
-                f"{', '.join(dict.fromkeys(names))}"
-            )
-        if not _path(where).exists():
-            raise UsageError(f"data {name}={where}: {where} does not exist")
-        out[name] = _path(where).absolute()
-    return out
-
-
-def _path(path: str | Path) -> Path:
-    return Path(path).expanduser()
-
-
-def _expanded(name_or_path: str | Path) -> str:
-    """A name as it is, a path with ``~`` expanded."""
-    text = str(name_or_path)
-    return str(_path(text)) if text.startswith("~") else text
-
-
-def _module(model: object) -> nn.Module | None:
-    """The model, if it is one in memory; torch is not imported to tell."""
-    torch = sys.modules.get("torch")
-    return model if torch and isinstance(model, torch.nn.Module) else None
-
-
 @contextmanager
 def _evaluating(model: object) -> Iterator[None]:
     """Keeps a model in memory in eval mode, and gives every part of it back its own mode."""
-    modules = list(module.modules()) if (module := _module(model)) else []
+    modules = list(module.modules()) if (module := module_of(model)) else []
     modes = [m.training for m in modules]
     for m in modules:
         m.training = False
@@ -718,7 +352,7 @@ def _call(settings: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     """
     adapter, model = settings["adapter"], settings["model"]
     try:
-        cls = adapter_class(_expanded(adapter)) if isinstance(adapter, str) else adapter
+        cls = adapter_class(expanded(adapter)) if isinstance(adapter, str) else adapter
         unnamed = unnamed_arguments(cls, model, own) if isinstance(cls, type) else own
     except EvalkitError:
         unnamed = own

@@ -13,8 +13,8 @@ import pytest
 
 import evalkit
 from evalkit.adapter import adapter_class
-from evalkit.api import build_adapter, tasks_of
 from evalkit.errors import UsageError
+from evalkit.plan import build_adapter, tasks_of
 from evalkit.selection import Limit
 from evalkit.store import CellFolder, cells
 from evalkit.types import Completion, Request

@@ -119,7 +119,7 @@ def test_an_adapter_that_is_greedy_and_a_task_of_boxes_say_so(tmp_path: Path) ->
     with pytest.raises(UsageError, match="'adder' is greedy"):
         evalkit.evaluate(Splits, "m", adapter=Adder, output=tmp_path, temperature=0.5)
     with pytest.raises(UsageError, match="refcocog?.* method right_answer"):
-        task = evalkit.api.tasks_of("refcoco")[0]
+        task = evalkit.plan.tasks_of("refcoco")[0]
         task.right_answer(Sample("1", target=[1.0, 2.0, 3.0, 4.0]))
 
 

@@ -19,12 +19,12 @@ import pytest
 from PIL import Image as PIL
 
 import evalkit
-from evalkit import api
 from evalkit.cli.main import main
 from evalkit.errors import EvalkitError, UsageError
 from evalkit.executor import devices_of, replicas_of
 from evalkit.executor.backlog import BATCH, Backlog
 from evalkit.executor.local import LocalExecutor
+from evalkit.plan import plan as planned
 from evalkit.results import write_leaderboard
 from evalkit.store import cells
 from evalkit.types import Image, Message, Request, Text
@@ -223,7 +223,7 @@ def test_one_four_and_three_processes_and_twenty_kills_are_one_cell(tmp_path: Pa
     assert three == one
     rng = random.Random(1)
     executor = LocalExecutor(FRAIL, "slow", {}, ["cpu"] * 3)
-    plan = api.plan(str(data), "slow", adapter=FRAIL, output=tmp_path / "killed")
+    plan = planned(str(data), "slow", adapter=FRAIL, output=tmp_path / "killed")
     stop, hit = threading.Event(), Counter[str]()
     kills: list[None] = []
 

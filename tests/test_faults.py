@@ -22,7 +22,7 @@ from tests.faults import BROKEN, FORBIDDEN, FULL, Action, Faults, Try, faults
 
 PLUGINS = Path(__file__).parent / "plugins"
 LIGHT = (
-    "pandas,scipy.stats,tqdm,evalkit.api,evalkit.results.leaderboard,evalkit.runner,"
+    "pandas,scipy.stats,tqdm,evalkit.api,evalkit.plan,evalkit.results.leaderboard,evalkit.runner,"
     "evalkit.results.report.page,evalkit.results.sweep_tables,evalkit.results.rescore,"
     "evalkit.sweeps,matplotlib.figure,matplotlib.pyplot"
 )

@@ -50,7 +50,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("runner", "stream", "prompt_hash", "executor", "selection", "data_check", "lab", "imports"),
     ("results",),
     ("sweeps",),
-    ("api", ""),
+    ("api", "plan", "evaluation", ""),
     ("cli", "serve", "__main__", "bench", "roofline", "integrations"),
 )
 
@@ -72,8 +72,8 @@ BANS: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
 # who may import a model family by name
 FAMILY_READERS = ("models", "model_adapters", "nano", "lab", "pretrained")
 NO_TORCH = (
-    "api cli engine.scheduler metrics models.switch results selection stats store sweeps task "
-    "tasks types"
+    "api cli engine.scheduler evaluation metrics models.switch plan results selection stats store "
+    "sweeps task tasks types"
 ).split()
 
 

@@ -25,11 +25,11 @@ from evalkit.model_adapters.reference import ReferenceAdapter
 from PIL import Image as Pillow
 
 import evalkit
-from evalkit.api import tasks_of
 from evalkit.cell import Cell
 from evalkit.errors import EvalkitError, UsageError
 from evalkit.media import decode_image
 from evalkit.pace import Pace, retry_after, wait_before
+from evalkit.plan import tasks_of
 from evalkit.store import cells
 from evalkit.types import Completion, Image, MediaBudget, Message, Request, Text, Video
 from tests.chat_server import ChatServer, completion, question, serving, some

@@ -17,8 +17,8 @@ import pytest
 
 import evalkit
 from evalkit.adapter import ModelAdapter
-from evalkit.api import tasks_of
 from evalkit.errors import UsageError
+from evalkit.plan import tasks_of
 from evalkit.results.cells import take_inventory
 from evalkit.results.rescore import rescore
 from evalkit.task import RowError, load_task, read_samples

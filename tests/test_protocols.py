@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from evalkit import api
 from evalkit.cell import Cell
 from evalkit.errors import DataError, UsageError
+from evalkit.plan import tasks_of
 from evalkit.protocols import Protocol
 from evalkit.results.leaderboard import Leaderboard
 from evalkit.results.published import comparable
@@ -112,7 +112,7 @@ def test_a_task_without_the_protocol_names_those_that_it_has() -> None:
 
 
 def test_every_protocol_of_every_task_words_the_same_question() -> None:
-    for task in api.tasks_of("all"):
+    for task in tasks_of("all"):
         if task.subset_name != "mini":
             continue
         for name in task.subset.all_protocols:
@@ -179,4 +179,4 @@ def test_no_difference_is_stated_to_a_score_that_was_asked_otherwise() -> None:
 def test_tasks_of_lmms_eval_say_what_they_need_and_are_not_among_all_tasks() -> None:
     with pytest.raises(UsageError, match=r"need lmms-eval: pip install 'evalkit\[lmms\]'"):
         load_task("lmms:docvqa_val")
-    assert "lmms" not in {t.name for t in api.tasks_of("all")}
+    assert "lmms" not in {t.name for t in tasks_of("all")}

@@ -21,7 +21,7 @@ from evalkit.model_adapters.openai import OpenAIAdapter
 from evalkit.model_adapters.reference import ReferenceAdapter
 
 import evalkit
-from evalkit.api import build_adapter
+from evalkit.plan import build_adapter
 from evalkit.serve.app import HEADERS, Settings, make_app, running
 from evalkit.serve.backend import MOST_OVERTAKEN, Backend, Job, Lane, Queue
 from evalkit.serve.protocol import Limits

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 import evalkit
-from evalkit.api import Evaluation
 from evalkit.cli.main import main
 from evalkit.errors import UsageError
+from evalkit.evaluation import Evaluation
 from evalkit.journal import Header, Journal
 from evalkit.results import write_leaderboard
 from evalkit.results.cells import partial_text

@@ -45,8 +45,8 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from evalkit.api import build_adapter
     from evalkit.nano import shipped
+    from evalkit.plan import build_adapter
     from evalkit.types import Image, Message, Request, Text
 
     *files, question = args.words

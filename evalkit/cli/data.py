@@ -39,7 +39,7 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from evalkit.api import tasks_of
+    from evalkit.plan import tasks_of
     from evalkit.task import registered, task_class
 
     if args.words[:1] == ["check"]:
@@ -106,8 +106,8 @@ def _how(row: dict[str, Any]) -> str:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from evalkit.api import tasks_of
     from evalkit.data_check import check, text
+    from evalkit.plan import tasks_of
     from evalkit.progress import Progress
 
     tasks = tasks_of(args.words[1:]) if args.words[1:] else []

@@ -32,7 +32,7 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from evalkit.api import check_data
+    from evalkit.plan import check_data
     from evalkit.results import write_report
     from evalkit.results.cells import inventory_if_any
 

@@ -27,8 +27,9 @@ from evalkit.errors import EvalkitError
 from evalkit.results.tables import aligned
 
 if TYPE_CHECKING:
-    from evalkit.api import Evaluation, Plan
     from evalkit.cli.parser import Verbs
+    from evalkit.evaluation import Evaluation
+    from evalkit.plan import Plan
     from evalkit.runner import Outcome
 
 
@@ -115,11 +116,11 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from evalkit import api
     from evalkit.asking import Asking
+    from evalkit.plan import plan as planned
 
     output = args.output.absolute()
-    plan = api.plan(
+    plan = planned(
         ",".join([*args.task, args.tasks]),
         args.model,
         adapter=args.adapter,

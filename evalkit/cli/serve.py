@@ -45,7 +45,7 @@ def main(args: argparse.Namespace) -> int:
         from evalkit.serve.app import Settings, make_app, serve, warm
     except ImportError as e:
         raise EvalkitError(f"evalkit serve needs {e.name}: pip install 'evalkit[serve]'") from e
-    from evalkit.api import build_adapter
+    from evalkit.plan import build_adapter
     from evalkit.serve.protocol import Limits
     from evalkit.store import model_name
 

@@ -30,7 +30,7 @@ def add_parser(verbs: Verbs) -> None:
 
 def main(args: argparse.Namespace) -> int:
     if args.task:
-        from evalkit.api import tasks_of
+        from evalkit.plan import tasks_of
 
         reading = {k: v for k, v in reading_of(args).items() if v}
         details = [_details(task) for task in tasks_of(args.task, reading=reading)]
