@@ -31,10 +31,12 @@ from typing import Any, BinaryIO
 
 from pydantic_core import from_json
 
+from evalkit.cell_results import Ending
 from evalkit.errors import DataError, EvalkitError, reason
 from evalkit.files import regular
 from evalkit.index import Index
-from evalkit.records import SCHEMA_VERSION, Ending, Record, RunInfo
+from evalkit.records import SCHEMA_VERSION, Record
+from evalkit.run_info import RunInfo
 from evalkit.safe_text import mapped, mask, masked, without_values
 
 BATCH = 256

@@ -24,26 +24,15 @@ from typing import Any
 
 from evalkit import columns, journal
 from evalkit.adapter import digest
+from evalkit.cell_results import CellResults, Ending, MetricResult
 from evalkit.columns import Columns, Writer
 from evalkit.digests import content_hash
 from evalkit.errors import DataError, EvalkitError
 from evalkit.files import regular, remove_parts, replace_json
 from evalkit.journal import CUT, Contents, Header, Journal
 from evalkit.provenance import GitState
-from evalkit.records import (
-    READABLE,
-    SCHEMA_VERSION,
-    CellResults,
-    Ending,
-    FailedIn,
-    Identity,
-    MetricResult,
-    Record,
-    RunInfo,
-    Selection,
-    Session,
-    question_of,
-)
+from evalkit.records import READABLE, SCHEMA_VERSION, FailedIn, Record, question_of
+from evalkit.run_info import Identity, RunInfo, Selection, Session
 from evalkit.safe_text import MASK, digest_of
 from evalkit.task import Metric
 

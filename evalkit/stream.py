@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from evalkit.adapter import with_subtitles
 from evalkit.asking import repetitions
 from evalkit.cell import Cell
+from evalkit.cell_results import Tally
 from evalkit.columns import Writer
 from evalkit.controls import controlled, swapped
 from evalkit.errors import DataError, EvalkitError, ScoringError, UsageError, reason
@@ -21,7 +22,6 @@ from evalkit.journal import Journal
 from evalkit.progress import Progress
 from evalkit.prompt_hash import asked_before, prompt_hash
 from evalkit.provenance import now
-from evalkit.records import Tally
 from evalkit.store import (
     CellResults,
     Ending,

@@ -17,10 +17,12 @@ import pytest
 
 from evalkit.adapter import ModelAdapter, adapter_class
 from evalkit.cell import Cell
+from evalkit.cell_results import CellResults
 from evalkit.cli import main
 from evalkit.errors import DataError, UsageError
-from evalkit.records import CellResults, Record, Selection
+from evalkit.records import Record
 from evalkit.results.submission import write_submission
+from evalkit.run_info import Selection
 from evalkit.runner import run_cell
 from evalkit.task import Row, RowError, Task, checked_score, load_task, read_samples, task_class
 from evalkit.types import Completion, MediaBudget, Message, Request, Sample, Text

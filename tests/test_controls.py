@@ -15,8 +15,8 @@ from evalkit.cell import Cell
 from evalkit.controls import CONTROLS, controlled, swapped
 from evalkit.errors import DataError, UsageError
 from evalkit.media import decode_image, decode_video
-from evalkit.records import Selection
 from evalkit.results.leaderboard import Leaderboard
+from evalkit.run_info import Selection
 from evalkit.runner import run_cell
 from evalkit.task import RowError, load_task, read_samples
 from evalkit.types import Completion, Image, MediaBudget, Message, Request, Sample, Text, Video

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from evalkit import provenance, records, types
+from evalkit import cell_results, provenance, records, run_info, types
 from evalkit.adapter import make_adapter
 from evalkit.cell import Cell, identity_of_0_1
 from evalkit.results import load_results, load_samples
@@ -31,7 +31,7 @@ OLD = Path(__file__).parent / "data" / "results_0_1"
 
 def field_table(name: str) -> str:
     """A dataclass's own fields, with their types and docstrings, as a markdown table."""
-    for module in (records, provenance, types):
+    for module in (records, run_info, cell_results, provenance, types):
         for node in ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef) and node.name == name:
                 return "\n".join(["| field | type | meaning |", "|---|---|---|", *_rows(node)])

@@ -46,7 +46,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("multiple_choice", "yes_no", "submission", "asking", "controls"),
     ),
     ("tasks", "model_adapters", "nano", "pretrained"),
-    ("cell", "store", "journal", "records", "columns", "units"),
+    (
+        *("cell", "store", "journal", "columns", "units"),
+        *("records", "run_info", "cell_results", "json_fields"),
+    ),
     ("runner", "stream", "prompt_hash", "executor", "selection", "data_check", "lab", "imports"),
     ("results",),
     ("sweeps",),

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from evalkit.cell_results import seen_of
 from evalkit.lab.stored import load_studies
-from evalkit.records import seen_of
 from evalkit.results import write_report
 from evalkit.results.report.live import Live
 from evalkit.results.report.notes import load_notes

@@ -265,8 +265,10 @@ def test_what_only_sounds_like_a_secret_is_taken_and_shown() -> None:
 
 
 def test_no_setting_of_ours_is_taken_for_a_secret() -> None:
+    from evalkit.cell_results import CellResults
     from evalkit.models.qwen2_vl.switches import Switches
-    from evalkit.records import CellResults, Record, RunInfo
+    from evalkit.records import Record
+    from evalkit.run_info import RunInfo
 
     fields = [*Record.__annotations__, *RunInfo.__annotations__, *CellResults.__annotations__]
     assert registered()

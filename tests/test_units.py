@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evalkit.cell_results import MetricResult
 from evalkit.columns import Columns
-from evalkit.records import MetricResult, Record, RunInfo
+from evalkit.records import Record
 from evalkit.results.pairs import PairedScores
+from evalkit.run_info import RunInfo
 from evalkit.stats import Weighted, compare, compare_weighted, detectable, mean_interval
 from evalkit.task import Metric
 from tests.runs import run

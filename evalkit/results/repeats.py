@@ -15,7 +15,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from evalkit.records import MetricResult, Record
+from evalkit.cell_results import MetricResult
+from evalkit.records import Record
 from evalkit.stats import mean_interval
 from evalkit.store import CellFolder
 
