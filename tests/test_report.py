@@ -22,6 +22,7 @@ from evalkit.errors import UsageError
 from evalkit.results import take_inventory, write_report
 from evalkit.results.report import media
 from evalkit.results.report.page import HERE, packed
+from evalkit.store import RUN
 from evalkit.task import Metric
 from evalkit.types import Message, Sample, Text
 from tests.report_data import HOSTILE, write_results
@@ -209,7 +210,7 @@ def test_one_wrong_task_of_ones_own_costs_the_report_nothing(
     assert main(["run", "--tasks", str(tmp_path / "wrong.py"), "--output", str(output)]) == 1
     said = capsys.readouterr()
     assert "is not a Text with a string, an Image or a Video" in said.err
-    assert "no row could be used" in said.err and "run.json" not in said.err
+    assert "no row could be used" in said.err and RUN not in said.err
     assert "--errors" not in said.out  # nothing is kept that could be shown
     assert "not everything was scored" in said.err
     assert main(["report", "--output", str(output), "--save", str(tmp_path / "page.html")]) == 0

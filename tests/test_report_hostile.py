@@ -17,6 +17,7 @@ from evalkit.results.report.live import Live
 from evalkit.results.report.notes import add_note
 from evalkit.results.report.server import Server
 from evalkit.results.sweep_values import Arm
+from evalkit.store import JOURNAL, RUN
 from evalkit.task import Metric
 from tests.on_page import count, opened, until
 from tests.report_data import ATTACKS
@@ -174,8 +175,8 @@ def test_sweeps_notes_studies_and_damaged_cells_of_others_stay_text(
         (study / name).write_text(text)
     damaged = out / "runs" / "<img src=x onerror=ran(5)>" / "quiz-all-00000000 <b>"
     damaged.mkdir(parents=True)
-    (damaged / "run.json").write_text("{")
-    (damaged / "journal.jsonl").write_text('{"x": "\\ud800')
+    (damaged / RUN).write_text("{")
+    (damaged / JOURNAL).write_text('{"x": "\\ud800')
     shutil.copytree(STUDY, out / "lab" / "<img src=x onerror=ran(6)>")
     (out / "lab" / "<img src=x onerror=ran(6)>" / "scores.csv").write_text("arm\nx\n")
     address = address_of(out)
