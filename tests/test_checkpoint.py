@@ -143,6 +143,18 @@ def test_a_torn_weight_file_says_so(tiny: Path, tmp_path: Path) -> None:
         load(tmp_path)
 
 
+@pytest.mark.parametrize("why", ["open file <x> in read-only mode: Permission denied", "mmap 9"])
+def test_weights_that_torch_cannot_map_say_so(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    def refused(*args: object, **how: object) -> None:
+        raise RuntimeError(f"unable to {why}")
+
+    monkeypatch.setattr("evalkit.models.weights.safe_open", refused)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: not a readable .*unable to"):
+        load(tiny)
+
+
 def test_a_missing_shard_is_named(tiny: Path, tmp_path: Path) -> None:
     save(load(tiny), tmp_path, shard_bytes=200_000)
     (tmp_path / "model-00002-of-00005.safetensors").unlink(missing_ok=True)

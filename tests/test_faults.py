@@ -214,6 +214,7 @@ def first_difference(one: Any, other: Any) -> tuple[Any, Any]:
 def without_times(text: str) -> str:
     """Dates and durations stand for themselves in what is written, and differ each time."""
     text = re.sub(r"\d{4}-\d\d-\d\d(T[\d:+.]+)?", "DATE", text)
+    text = re.sub(r"\d+ (seconds|minutes) of computing", "NUMBER of computing", text)
     return re.sub(r"\b\d+\.\d+\b", "NUMBER", text)
 
 

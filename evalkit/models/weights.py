@@ -239,7 +239,10 @@ def _opened(file: Path) -> Iterator[Any]:
     try:
         with safe_open(file, framework="pt") as f:
             yield f
-    except (SafetensorError, OSError) as e:
+    except (SafetensorError, OSError, RuntimeError) as e:
+        # torch maps the file, and says of one that it can't open or map RuntimeError
+        if isinstance(e, RuntimeError) and not re.search("unable to (open|mmap)", str(e)):
+            raise
         raise CheckpointError(
             f"{file}: not a readable safetensors file ({e}); download it again"
         ) from e
