@@ -80,6 +80,6 @@ def test_a_list_of_machines_fills_one_cell(tmp_path: Path) -> None:
 @pytest.mark.ray
 @pytest.mark.skipif(not find_spec("ray"), reason="no ray")
 def test_a_slurm_job_starts_a_cluster_for_itself(tmp_path: Path) -> None:
-    run("slurm_ray.sh", tmp_path, SLURM_JOB_NODELIST="two", PORT="6399", WAIT="15")
+    run("slurm_ray.sh", tmp_path, SLURM_JOB_NODELIST="two", PORT="6399")
     (cell,) = cells(tmp_path / "results")
     assert cell.results.complete and cell.results.n == 40

@@ -14,7 +14,10 @@ address="$head:${PORT:-6379}"
 trap 'kill $(jobs -p) 2> /dev/null || true' EXIT
 
 srun --nodes=1 --ntasks=1 --nodelist="$head" ray start --head --node-ip-address="$head" --port="${PORT:-6379}" --block &
-sleep "${WAIT:-20}"
+for _ in $(seq "${TRIES:-60}"); do  # until the head answers
+    ray status --address "$address" > /dev/null 2>&1 && break
+    sleep 1
+done
 for node in "${nodes[@]:1}"; do
     srun --nodes=1 --ntasks=1 --nodelist="$node" ray start --address="$address" --block &
 done
