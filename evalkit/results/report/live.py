@@ -213,12 +213,19 @@ def _state(folder: CellFolder) -> State:
 
 def _of_part(part: Part, name: str) -> dict[str, Any]:
     _, _, rest = name.partition("-samples-")
-    return sample_chunk(part, int(rest)) if rest else part_index(part)
+    return sample_chunk(part, _number(rest)) if rest else part_index(part)
 
 
 def _of_cell(part: Part, cell: CellView, name: str) -> dict[str, Any]:
     _, _, rest = name.partition("-answers-")
-    return answer_chunk(part, cell, int(rest)) if rest else cell_index(part, cell)
+    return answer_chunk(part, cell, _number(rest)) if rest else cell_index(part, cell)
+
+
+def _number(text: str) -> int:
+    """Of a chunk, as its address has it. Raises KeyError for what no chunk is called."""
+    if not text.isdecimal() or len(text) > 9:
+        raise KeyError(text)
+    return int(text)
 
 
 class MediaFinder:
