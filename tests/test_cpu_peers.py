@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -44,6 +45,19 @@ def test_further_questions_of_a_page_cost_less_than_the_first() -> None:
     rows = [{**row, "id": str(n), "image": "page.png"} for n in range(2)]
     one, two = flop("nano", rows[:1], FOLDER), flop("nano", rows, FOLDER)
     assert one < two < 2 * one
+
+
+def test_rows_that_a_rival_reads_as_other_tokens_are_refused() -> None:
+    same_tokens = runpy.run_path(str(FOLDER / "arm.py"))["same_tokens"]
+    row = {"id": "a", "prompt": "<|image_pad|>no", "grid": (1, 4, 2), "ids": [9, 9, 1]}
+    read = {"<|image_pad|>": 9, "no": 1, "n": 2, "o": 3}
+
+    def encode(text: str, pattern: str) -> list[int]:
+        return [read[word] for word in re.findall(pattern, text)]
+
+    same_tokens([row], lambda text: encode(text, r"<\|image_pad\|>|no"))
+    with pytest.raises(SystemExit, match="a: other token ids from 2 on"):
+        same_tokens([row], lambda text: encode(text, r"<\|image_pad\|>|n|o"))
 
 
 @pytest.mark.slow

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import openvino as ov
 import openvino_genai as og
-from arm import run
+from arm import PAD, run, same_tokens
 from PIL import Image
 
-PLACEHOLDER = "<|vision_start|><|image_pad|><|vision_end|>"
+PLACEHOLDER = f"<|vision_start|>{PAD}<|vision_end|>"
 
 
 def prepare(folder: str, rows: list[Any], options: dict[str, Any]) -> Any:
@@ -31,6 +31,12 @@ def prepare(folder: str, rows: list[Any], options: dict[str, Any]) -> Any:
     scheduler.enable_prefix_caching = options.get("prefix", False)
     scheduler.dynamic_split_fuse = False
     pipe = og.ContinuousBatchingPipeline(folder, scheduler, "CPU", settings)
+    tokenizer = pipe.get_tokenizer()
+
+    def encode(text: str) -> list[int]:
+        return tokenizer.encode(text, add_special_tokens=False).input_ids.data[0].tolist()
+
+    same_tokens(rows, encode)
     stops = json.loads((Path(folder) / "generation_config.json").read_text())["eos_token_id"]
 
     def answer(rows: list[Any]) -> dict[str, str]:

@@ -149,4 +149,4 @@ def _pictures() -> Iterator[tuple[str, PILImage.Image, str, int]]:
             far = x + int(rng.integers(5, 200)), y + int(rng.integers(5, 120))
             draw.rectangle((x, y, *far), fill=colour)
             draw.text((x, y), f"item {item}", fill="white")
-        yield f"picture-{number}", picture, f"What is shown beside item {number}?", 16
+        yield f"picture-{number}", picture, f"What is the ITEM of line {number}?", 16
