@@ -26,7 +26,7 @@ from pydantic_core import from_json
 
 from evalkit.errors import EvalkitError
 from evalkit.files import replace
-from evalkit.journal import uncollected
+from evalkit.malloc import uncollected
 from evalkit.records import Record, record_of
 from evalkit.types import Metric, TokenCounts
 from evalkit.units import Seen

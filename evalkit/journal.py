@@ -16,13 +16,12 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import gc
 import json
 import os
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, ValuesView
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from io import FileIO
 from pathlib import Path
@@ -35,6 +34,7 @@ from evalkit.cell_results import Ending
 from evalkit.errors import DataError, EvalkitError, reason
 from evalkit.files import regular
 from evalkit.index import Index
+from evalkit.malloc import uncollected
 from evalkit.records import SCHEMA_VERSION, Record
 from evalkit.run_info import RunInfo
 from evalkit.safe_text import mapped, mask, masked, without_values
@@ -199,20 +199,6 @@ def read_header(path: Path) -> Header | None:
     except OSError as e:
         raise unreadable(path, e) from e
     return line if isinstance(line, Header) else None
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """While many objects are made that all stay, Python's collector of reference cycles would look
-    through them again and again: it rests, and half of the time is saved.
-    """
-    resting = not gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if not resting:
-            gc.enable()
 
 
 @uncollected()

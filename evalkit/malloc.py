@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -61,3 +64,27 @@ def resident() -> int:
         return int(Path("/proc/self/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         return 0
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """While many objects are made that all stay, Python's collector of reference cycles would look
+    through them again and again: it rests, and half of the time is saved.
+    """
+    resting = not gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if not resting:
+            gc.enable()
+
+
+@contextmanager
+def staying() -> Iterator[None]:
+    """While a program loads what it keeps until its end, packages above all: the collector rests,
+    and never looks through these objects again, at exit neither. Torch alone makes 190,000.
+    """
+    with uncollected():
+        yield
+        gc.freeze()

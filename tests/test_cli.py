@@ -239,14 +239,30 @@ def test_what_was_run_and_can_be_switched_is_shown_without_large_packages(
 
 def imported(args: tuple[str, ...], modules: str, cwd: Path) -> str:
     """Which of the modules a command line imports."""
+    return after(args, f"import sys; print(sorted({modules} & set(sys.modules)))", cwd)
+
+
+def after(args: tuple[str, ...], code: str, cwd: Path) -> str:
+    """The last line that ``code`` prints in a process in which a command line was run before."""
     code = (
-        f"import sys\nfrom evalkit.cli import main\ntry: main({list(args)!r})\nexcept SystemExit: "
-        f"pass\nprint(sorted({modules} & set(sys.modules)))"
+        f"from evalkit.cli import main\ntry: main({list(args)!r})\nexcept SystemExit: pass\n{code}"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, timeout=60
     )
     return done.stdout.strip().splitlines()[-1]
+
+
+def test_what_a_run_has_imported_is_not_searched_for_garbage(tmp_path: Path) -> None:
+    code = "import gc; print(gc.isenabled(), 10 * len(gc.get_objects()) < gc.get_freeze_count())"
+    run = ("run", "--tasks", "docvqa", "--limit", "1", "-q")
+    assert after(run, code, tmp_path) == "True True"
+
+
+def test_a_short_run_imports_nothing_for_tables_and_intervals(tmp_path: Path) -> None:
+    heavy = "{'pandas', 'scipy', 'datasets', 'transformers', 'pydantic', 'yaml', 'torch._dynamo'}"
+    run = ("run", "--tasks", "docvqa", "--limit", "1", "-q")
+    assert imported(run, heavy, tmp_path) == "[]"
 
 
 def test_a_limited_run_warns_that_it_must_not_be_quoted(evalkit: Evalkit) -> None:

@@ -45,6 +45,7 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    from evalkit.malloc import staying
     from evalkit.nano import shipped
     from evalkit.plan import build_adapter
     from evalkit.types import Image, Message, Request, Text
@@ -54,7 +55,8 @@ def main(args: argparse.Namespace) -> int:
     if args.save:
         _check_save(args.save, media)
     message = Message("user", (*media, Text(question)))
-    adapter = build_adapter(args.adapter, args.model, adapter_arguments(args))
+    with staying():
+        adapter = build_adapter(args.adapter, args.model, adapter_arguments(args))
     if args.model in shipped() and args.verbosity >= 0:
         print(
             f"evalkit: {args.model} knows evalkit's own drawn data only; for photographs and "

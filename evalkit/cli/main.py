@@ -5,6 +5,8 @@ scored), 1 (something failed), 2 (usage), 130 (Ctrl-C), 143 (SIGTERM) and 129 (S
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import signal
 import sys
 import threading
@@ -107,6 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.verb is None:
             parser.print_help()
             return 0
+        atexit.register(gc.freeze)  # the memory goes back at once: no last search for garbage
         args.argv = list(sys.argv[1:] if argv is None else argv)
         with log_to_terminal(args.verbosity), stopped_by_signals():
             return _run(args)

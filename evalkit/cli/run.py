@@ -117,36 +117,38 @@ def add_parser(verbs: Verbs) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from evalkit.asking import Asking
+    from evalkit.malloc import staying
     from evalkit.plan import plan as planned
 
     output = args.output.absolute()
-    plan = planned(
-        ",".join([*args.task, args.tasks]),
-        args.model,
-        adapter=args.adapter,
-        protocol=args.protocol,
-        asking=Asking(
-            args.system,
-            args.num_fewshot,
-            args.fewshot_from,
-            args.temperature,
-            args.seed or 0,
-            args.repeats,
-        ),
-        control=args.control,
-        output=args.output,
-        limit=args.limit,
-        seed=args.seed,
-        ids=args.sample_id,
-        data=data_paths(args.data),
-        **reading_of(args),
-        name=args.name,
-        fresh=args.fresh,
-        shard=args.shard,
-        executor=args.executor,
-        devices=args.devices,
-        arguments=adapter_arguments(args),
-    )
+    with staying():
+        plan = planned(
+            ",".join([*args.task, args.tasks]),
+            args.model,
+            adapter=args.adapter,
+            protocol=args.protocol,
+            asking=Asking(
+                args.system,
+                args.num_fewshot,
+                args.fewshot_from,
+                args.temperature,
+                args.seed or 0,
+                args.repeats,
+            ),
+            control=args.control,
+            output=args.output,
+            limit=args.limit,
+            seed=args.seed,
+            ids=args.sample_id,
+            data=data_paths(args.data),
+            **reading_of(args),
+            name=args.name,
+            fresh=args.fresh,
+            shard=args.shard,
+            executor=args.executor,
+            devices=args.devices,
+            arguments=adapter_arguments(args),
+        )
     if args.dry_run:
         return _dry_run(plan, args.json)
     line = command_of(args)

@@ -45,6 +45,7 @@ def main(args: argparse.Namespace) -> int:
         from evalkit.serve.app import Settings, make_app, serve, warm
     except ImportError as e:
         raise EvalkitError(f"evalkit serve needs {e.name}: pip install 'evalkit[serve]'") from e
+    from evalkit.malloc import staying
     from evalkit.plan import build_adapter
     from evalkit.serve.protocol import Limits
     from evalkit.store import model_name
@@ -52,7 +53,8 @@ def main(args: argparse.Namespace) -> int:
     key = os.environ.get(KEY, "")
     if not key and args.host not in ("127.0.0.1", "localhost", "::1"):
         raise UsageError(f"--host {args.host}: open to others; set a key in {KEY} first")
-    adapter = build_adapter(args.adapter, args.model, adapter_arguments(args))
+    with staying():
+        adapter = build_adapter(args.adapter, args.model, adapter_arguments(args))
     warm(adapter)
     settings = Settings(
         args.name or model_name(args.model),

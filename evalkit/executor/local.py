@@ -24,6 +24,7 @@ from evalkit.adapter import ModelAdapter, make_adapter
 from evalkit.errors import EvalkitError, UsageError, reason
 from evalkit.executor import Recipe, on_device, ranks_of
 from evalkit.executor.backlog import BATCH, MOST_DEATHS, Backlog
+from evalkit.malloc import staying
 from evalkit.types import Completion, Request
 
 logger = logging.getLogger("evalkit")
@@ -247,7 +248,8 @@ def _work(pipe: Connection, recipe: Recipe, place: Place) -> None:
     adapter_name, model, arguments = recipe
     try:
         place.take(str(arguments.get("device", "cpu")))
-        adapter = make_adapter(adapter_name, model, arguments)
+        with staying():
+            adapter = make_adapter(adapter_name, model, arguments)
         if place.rank == 0:
             pipe.send(True)
         while True:

@@ -20,8 +20,9 @@ from typing import Any
 from evalkit import journal
 from evalkit.columns import Columns
 from evalkit.errors import DataError, EvalkitError, UsageError, reason
-from evalkit.journal import Contents, uncollected
+from evalkit.journal import Contents
 from evalkit.lab.stored import stamp
+from evalkit.malloc import uncollected
 from evalkit.media import Times, preview
 from evalkit.results.cells import task_of
 from evalkit.results.report.documents import (

@@ -21,8 +21,8 @@ from pydantic_core import to_json
 
 from evalkit.errors import EvalkitError
 from evalkit.files import remove_parts, replace
-from evalkit.journal import uncollected
 from evalkit.lab.stored import stamp
+from evalkit.malloc import uncollected
 from evalkit.prompt_hash import is_text_alone
 from evalkit.results.cells import Output, inventory_if_any, some_cells
 from evalkit.results.report.documents import (
