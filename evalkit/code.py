@@ -45,6 +45,8 @@ LAB = "evalkit.lab.trainer"
 """The module whose runs studies keep."""
 STACKED = "evalkit.lab.stacked"
 """The module that trains them in stacks."""
+FINETUNE = "evalkit.lab.finetune"
+"""The module that trains those that start from a checkpoint."""
 OWN = "evalkit.own"
 """The module of the tasks that are given as data."""
 CONTROLS = "evalkit.controls"
@@ -71,6 +73,16 @@ def code_of(plugin: object, modules: Sequence[str] = ()) -> str:
 def code_of_module(name: str) -> str:
     """The same for a module of evalkit and all that it imports."""
     return _joined(_changes(name))
+
+
+@lru_cache(maxsize=8)
+def source_of_module(name: str) -> str:
+    """The source of a module of evalkit and of all that it imports, whatever was recorded of it: as
+    it was when this process first asked.
+    """
+    files = sorted(closure([name]).items())
+    text = "".join(f"{name}: {_hash(file)}\n" for name, file in files)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _changes(name: str) -> dict[str, str]:
@@ -270,7 +282,7 @@ def roots() -> tuple[list[str], dict[str, str]]:
         return {k: v for k, v in sorted(found.items()) if v.startswith("evalkit.")}
 
     adapters = own("evalkit.model_adapters").values()
-    others = [*FAMILIES.values(), LAB, STACKED, OWN, CONTROLS, LMMS_TASKS]
+    others = [*FAMILIES.values(), LAB, STACKED, FINETUNE, OWN, CONTROLS, LMMS_TASKS]
     return list(dict.fromkeys([*adapters, *others])), own("evalkit.tasks")
 
 

@@ -359,10 +359,38 @@ def test_runs_of_other_code_are_said(tmp_path: Path, capsys: pytest.CaptureFixtu
     arm, run = next(iter(study.runs()))
     done = FinishedRun(arm, run, trainer.train(run, study.conditions))
     with schedule._locked(tmp_path / "tiny" / schedule.RUNS) as file:
-        schedule._append(file, [("of-other-code", done), (OWN.key(run, study.conditions), done)])
+        others = schedule.Keys("of-other-code", "of-other-source")
+        own = schedule._keys(OWN, run, study.conditions)
+        schedule._append(file, [(others, done), (own, done)])
     command = ["study", str(path), "--output", str(tmp_path), "--dry-run"]
     assert main(command) == 0
     assert "3 to go (1 that lie there are of other code or settings)" in capsys.readouterr().out
+
+
+def test_runs_of_edited_code_count_once_that_code_is_recorded(
+    tmp_path: Path, recorded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, folder = load_study(write_study(tmp_path)), tmp_path / "out"
+    value, positions = json.loads(recorded.read_text()), "evalkit.models.qwen2_vl.positions"
+    as_it_is = value["files"][positions]
+    value["files"][positions] = "as it was before somebody edited it"
+    recorded.write_text(json.dumps(value))
+    with schedule._locked(folder / schedule.RUNS) as file:
+        for arm, r in study.runs():
+            done = FinishedRun(arm, r, result(1.0))
+            schedule._append(file, [(schedule._keys(OWN, r, study.conditions), done)])
+    assert not schedule.missing(study, folder)
+    value["files"][positions] = as_it_is
+    recorded.write_text(json.dumps(value))
+    assert len(schedule.results(study, folder)) == 4 and not schedule.others(study, folder)
+    schedule.adopt(study, folder)
+    kept = (folder / schedule.RUNS).read_bytes()
+    schedule.adopt(study, folder)
+    assert (folder / schedule.RUNS).read_bytes() == kept, "each once"
+    monkeypatch.setattr(
+        trainer, "source_of_module", lambda name: "edited, and recorded as the same"
+    )
+    assert not schedule.missing(study, folder)
 
 
 def test_two_processes_do_not_train_one_study_at_once(tmp_path: Path) -> None:

@@ -119,13 +119,14 @@ def train(studies: list[tuple[Study, Path]], trainer: Any, args: argparse.Namesp
     from tqdm import tqdm
 
     from evalkit.lab import page
-    from evalkit.lab.schedule import missing, run_missing, run_stacked
+    from evalkit.lab.schedule import adopt, missing, run_missing, run_stacked
     from evalkit.models.device import checked_device
 
     to_go = {folder: len(missing(study, folder, trainer)) for study, folder in studies}
     if any(to_go.values()):
         checked_device(args.device)
     for study, folder in studies:
+        adopt(study, folder, trainer)
         if to_go[folder] == len(list(study.runs())):
             page.state_hypotheses(study, folder)
     workers = args.workers or (1 if args.start else os.cpu_count() or 1)

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evalkit.adapter import chat_messages
+from evalkit.code import FINETUNE, code_of_module, source_of_module
 from evalkit.errors import UsageError
 from evalkit.lab.batches import Condition, options_of
 from evalkit.lab.pictures import Shows
@@ -77,9 +78,10 @@ class Checkpoint:
                     "shows, stages, start or text_jitter"
                 )
 
-    def key(self, run: Run, conditions: Mapping[str, Condition]) -> str:
+    def key(self, run: Run, conditions: Mapping[str, Condition], source: bool = False) -> str:
         """The identity of a run from this checkpoint: sizes are the checkpoint's."""
-        own = f"{run.key(conditions)} from {self.digest} at {RATE:g}"
+        code = source_of_module(FINETUNE) if source else code_of_module(FINETUNE)
+        own = f"{run.key(conditions, source)} from {self.digest} at {RATE:g} {code}".rstrip()
         return hashlib.sha256(own.encode()).hexdigest()[:12]
 
     def on(self, device: str) -> Checkpoint:

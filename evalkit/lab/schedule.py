@@ -1,8 +1,9 @@
 """Runs what is missing of a study: models side by side over workers, one thread each, kept as each
 ends; or in stacks on a device, kept as each stack ends.
 
-``runs.jsonl`` in the study's folder has one line a finished run, by the digest of everything that
-decides it. A killed study loses the runs in hand and nothing else, and gives the same numbers.
+``runs.jsonl`` in the study's folder has one line a finished run, by the digests of everything that
+decides it (``Keys``). A killed study loses the runs in hand and nothing else, and gives the same
+numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from io import FileIO
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from evalkit.errors import DataError, EvalkitError, UsageError
 from evalkit.executor.pieces import done, workers_for
@@ -43,8 +44,8 @@ class FinishedRun:
 class Trainer(Protocol):
     """What trains one model of a study: ``trainer``, or a checkpoint to start from."""
 
-    def key(self, run: Run, conditions: Mapping[str, Condition]) -> str:
-        """The identity of a run and of what is measured."""
+    def key(self, run: Run, conditions: Mapping[str, Condition], source: bool = False) -> str:
+        """The identity of a run and of what is measured, as ``Run.key``."""
         ...
 
     def train(self, run: Run, conditions: Mapping[str, Condition]) -> Result: ...
@@ -67,8 +68,8 @@ class FromNothing:
 
     device: str = "cpu"
 
-    def key(self, run: Run, conditions: Mapping[str, Condition]) -> str:
-        return run.key(conditions)
+    def key(self, run: Run, conditions: Mapping[str, Condition], source: bool = False) -> str:
+        return run.key(conditions, source)
 
     def train(self, run: Run, conditions: Mapping[str, Condition]) -> Result:
         return train(run, conditions)
@@ -88,28 +89,60 @@ def results(study: Study, folder: Path, trainer: Trainer = OWN) -> list[Finished
     """The runs of the study that have ended, in the study's order. Raises DataError for a file of
     runs that can't be read.
     """
-    stored = _read(folder / RUNS)
-    return [
-        FinishedRun(arm, run, stored[key])
-        for arm, run in study.runs()
-        if (key := trainer.key(run, study.conditions)) in stored
-    ]
+    looked_up = _looked_up(study, folder, trainer)
+    return [FinishedRun(arm, run, found) for arm, run, found in looked_up if found]
 
 
 def missing(study: Study, folder: Path, trainer: Trainer = OWN) -> list[tuple[Arm, Run]]:
     """The runs of the study that are not there yet. Raises DataError as ``results``."""
-    stored = _read(folder / RUNS)
-    return [
-        (arm, run) for arm, run in study.runs() if trainer.key(run, study.conditions) not in stored
-    ]
+    return [(arm, run) for arm, run, found in _looked_up(study, folder, trainer) if not found]
+
+
+def _looked_up(
+    study: Study, folder: Path, trainer: Trainer
+) -> Iterator[tuple[Arm, Run, Result | None]]:
+    """The study's runs in its order, with their results where they have ended."""
+    stored = {key: result for keys, result in _read(folder / RUNS) for key in keys}
+    for arm, run in study.runs():
+        keys = _keys(trainer, run, study.conditions)
+        yield arm, run, stored.get(keys.release) or stored.get(keys.source)
 
 
 def others(study: Study, folder: Path, trainer: Trainer = OWN) -> int:
     """How many runs lie there that are none of the study's as it is now: of other code, or of what
     its file said before. Raises DataError as ``results``.
     """
-    own = {trainer.key(run, study.conditions) for _, run in study.runs()}
-    return len(_read(folder / RUNS).keys() - own)
+    own = {key for _, run in study.runs() for key in _keys(trainer, run, study.conditions)}
+    return sum(own.isdisjoint(keys) for keys, _ in _read(folder / RUNS))
+
+
+def adopt(study: Study, folder: Path, trainer: Trainer = OWN) -> None:
+    """Keeps the runs that were made with this very source before it was recorded as what they are
+    since then, so that they count after the next recorded edit too. Raises EvalkitError as
+    ``run_missing``.
+    """
+    releases = {keys.release for keys, _ in _read(folder / RUNS)}
+    found = [
+        (keys, f)
+        for f in results(study, folder, trainer)
+        if (keys := _keys(trainer, f.run, study.conditions)).release not in releases
+    ]
+    if found:
+        with _locked(folder / RUNS) as file:
+            _append(file, found)
+
+
+class Keys(NamedTuple):
+    """The identities of a run, by either of which it is known again: by the version of the code
+    that was recorded, and by the code's very source.
+    """
+
+    release: str
+    source: str
+
+
+def _keys(trainer: Trainer, run: Run, conditions: Mapping[str, Condition]) -> Keys:
+    return Keys(trainer.key(run, conditions), trainer.key(run, conditions, source=True))
 
 
 @dataclass(frozen=True)
@@ -157,7 +190,7 @@ def run_missing(
                 lost.append(f"{arm.name}, seed {run.seed}: {end.error}")
                 continue
             finished = FinishedRun(arm, run, Result.from_json(json.loads(end.text)))
-            _append(file, [(trainer.key(run, study.conditions), finished)])
+            _append(file, [(_keys(trainer, run, study.conditions), finished)])
             yield finished
         if lost:
             raise EvalkitError("; ".join(lost))
@@ -199,7 +232,7 @@ def run_stacked(
             study: Study, file: FileIO, members: list[tuple[Arm, Run]], given: Sequence[Result]
         ) -> Iterator[tuple[Study, FinishedRun]]:
             done = [FinishedRun(arm, run, r) for (arm, run), r in zip(members, given)]
-            _append(file, [(trainer.key(f.run, study.conditions), f) for f in done])
+            _append(file, [(_keys(trainer, f.run, study.conditions), f) for f in done])
             yield from ((study, f) for f in done)
 
         try:
@@ -213,18 +246,19 @@ def run_stacked(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _append(file: FileIO, runs: Sequence[tuple[str, FinishedRun]]) -> None:
+def _append(file: FileIO, runs: Sequence[tuple[Keys, FinishedRun]]) -> None:
     """Keeps finished runs, by their keys, in one write."""
     lines = [
         {
             "schema_version": SCHEMA_VERSION,
-            "key": key,
+            "key": keys.release,
+            "source": keys.source,
             "arm": f.arm.name,
             "seed": f.run.seed,
             "rate": f.run.rate,
             "result": f.result.to_json(),
         }
-        for key, f in runs
+        for keys, f in runs
     ]
     try:
         text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
@@ -261,9 +295,11 @@ def _locked(path: Path) -> FileIO:
     return file
 
 
-def _read(path: Path) -> dict[str, Result]:
-    """Results by key; lines that are damaged count as absent, and their runs are made again."""
-    out: dict[str, Result] = {}
+def _read(path: Path) -> list[tuple[Keys, Result]]:
+    """Results with their keys; lines that are damaged count as absent, and their runs are made
+    again.
+    """
+    out: list[tuple[Keys, Result]] = []
     try:
         lines = path.read_bytes().split(b"\n")[:-1]
     except FileNotFoundError:
@@ -273,7 +309,8 @@ def _read(path: Path) -> dict[str, Result]:
     for line in lines:
         try:
             raw: Mapping[str, Any] = json.loads(line)
-            out[raw["key"]] = Result.from_json(raw["result"])
+            keys = Keys(raw["key"], raw.get("source", raw["key"]))
+            out.append((keys, Result.from_json(raw["result"])))
         except (ValueError, KeyError, TypeError):
             continue
     return out

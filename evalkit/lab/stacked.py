@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from evalkit.code import STACKED, code_of_module
+from evalkit.code import STACKED, code_of_module, source_of_module
 from evalkit.lab.batches import Condition, sees, visual_token
 from evalkit.lab.packed import NOTHING, Array, Drawn, Packed, draw, padded
 from evalkit.lab.pictures import Pictures
@@ -86,12 +86,13 @@ class InStacks:
 
     device: str
 
-    def key(self, run: Run, conditions: Mapping[str, Condition]) -> str:
+    def key(self, run: Run, conditions: Mapping[str, Condition], source: bool = False) -> str:
         """The identity of a run: stacks on another kind of device round otherwise."""
-        own = run.key(conditions)
+        own = run.key(conditions, source)
         if not stackable(run):
             return own
-        how = f"{own} stacked on {self.device.partition(':')[0]} {code_of_module(STACKED) or 1}"
+        code = source_of_module(STACKED) if source else code_of_module(STACKED) or 1
+        how = f"{own} stacked on {self.device.partition(':')[0]} {code}"
         return hashlib.sha256(how.encode()).hexdigest()[:12]
 
     def train(self, run: Run, conditions: Mapping[str, Condition]) -> Result:

@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from evalkit.code import LAB, code_of_module
+from evalkit.code import LAB, code_of_module, source_of_module
 from evalkit.config_files import Strict
 from evalkit.engine.interface import Media
 from evalkit.lab.batches import (
@@ -139,12 +139,13 @@ class Run(Strict):
             raise ValueError(f"apart: only the probe needle has a look-alike, not {self.probe}")
         return kind(self.trained.high, condition.apart)
 
-    def key(self, conditions: Mapping[str, Condition]) -> str:
+    def key(self, conditions: Mapping[str, Condition], source: bool = False) -> str:
         """The identity of a run and of what was measured, 12 hex digits. Edited code of the model,
-        the scenes or the training makes another.
+        the scenes or the training makes another. ``source``: that by the code's very source instead
+        of its recorded version, which stays when the code is recorded afterwards.
         """
         content = {
-            "version": code_of_module(LAB) or 1,
+            "version": source_of_module(LAB) if source else code_of_module(LAB) or 1,
             "run": self.model_dump(mode="json", exclude_defaults=True),
             "conditions": {
                 k: c.model_dump(mode="json", exclude_defaults=True) for k, c in conditions.items()
