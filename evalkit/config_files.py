@@ -104,7 +104,9 @@ def read_yaml(path: Path, kind: type[M], **replaced: Any) -> M:
 def _fault(text: str, fault: Any) -> str:
     field = ".".join(map(str, fault["loc"]))
     message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] in ("tuple_type", "list_type"):
+    if fault["type"] == "string_type" and field.endswith(".[key]"):
+        message = f"expected a text, such as '{fault['input']}' in quotes"
+    elif fault["type"] in ("tuple_type", "list_type"):
         message = f"expected a list, such as [{fault['input']}]"
     elif fault["type"] in ("dict_type", "model_type", "dataclass_type"):
         message = "expected a mapping, such as {name: value}"

@@ -8,16 +8,19 @@ their difference is the arm's.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from evalkit.config_files import Strict, find_shipped, read_yaml
+from evalkit.errors import CheckpointError
 from evalkit.lab.batches import Condition
 from evalkit.lab.trainer import Part, Run, Start
 from evalkit.nano.recipe import ModelSize
+from evalkit.nano.train import config
 from evalkit.probes import PROBES
 from evalkit.probes.scene import Range
 
@@ -35,6 +38,26 @@ SIZE = ModelSize(
 """0.58 million parameters."""
 
 
+def _one_line(text: str) -> str:
+    """A text for a cell of a table."""
+    text = " ".join(text.split())
+    if not text or re.search(r'["|]', text):
+        raise ValueError(f'{text!r}: expected a line of text without " and |')
+    return text
+
+
+def _folder(text: str) -> str:
+    if not re.fullmatch(r"\w[\w .+-]*", text):
+        raise ValueError(
+            f"{text!r}: expected letters, digits, spaces and . _ + -, since it names a folder"
+        )
+    return text
+
+
+Line = Annotated[str, AfterValidator(_one_line)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class Level(Strict):
     """What a level of a factor sets: switches of the model, how far training moves text, what the
     tower is shown (the keys of ``Shows``), which parts learn when, what the model starts from, and
@@ -42,7 +65,7 @@ class Level(Strict):
     """
 
     switches: dict[str, Any] = Field(default_factory=dict)
-    text_jitter: int | None = Field(default=None, ge=0)
+    text_jitter: int | None = Field(default=None, ge=0, le=65_536)
     shows: dict[str, Any] = Field(default_factory=dict)
     stages: tuple[Part, ...] = ()
     start: Start | None = None
@@ -58,14 +81,14 @@ class Hypothesis(Strict):
     have their defaults.
     """
 
-    name: str
-    claim: str
+    name: Line
+    claim: Line
     kind: str
     condition: str
     a: dict[str, str]
     b: dict[str, str]
-    below: float | None = Field(default=None, lt=0)
-    within: float | None = Field(default=None, gt=0)
+    below: float | None = Field(default=None, lt=0, allow_inf_nan=False)
+    within: Positive | None = None
 
     @model_validator(mode="after")
     def _one_bound(self) -> Hypothesis:
@@ -83,22 +106,22 @@ class Study(Strict):
     """
 
     schema_version: Literal[1] = 1
-    name: str
+    name: Annotated[str, AfterValidator(_folder)]
     question: str
     probe: str = "where"
     seeds: int = Field(default=8, ge=2, le=64)
-    factors: dict[str, dict[str, Level]] = Field(min_length=1)
+    factors: dict[Line, Annotated[dict[Line, Level], Field(min_length=1)]] = Field(min_length=1)
     grid: tuple[str, ...] = Field(min_length=1)
     also: tuple[dict[str, str], ...] = ()
     baseline: dict[str, str] = Field(default_factory=dict)
     hypotheses: tuple[Hypothesis, ...] = ()
     trained: Range | None = None
-    conditions: dict[str, Condition] = Field(min_length=1)
-    rate_check: tuple[float, ...] = ()
-    steps: int = Field(default=280, gt=0)
-    batch: int = Field(default=16, gt=0)
-    learning_rate: float = Field(default=2e-3, gt=0)
-    muon: float = Field(default=5e-3, gt=0)
+    conditions: dict[Line, Condition] = Field(min_length=1)
+    rate_check: tuple[Positive, ...] = ()
+    steps: int = Field(default=280, gt=0, le=1_000_000)
+    batch: int = Field(default=16, gt=0, le=4096)
+    learning_rate: Positive = 2e-3
+    muon: Positive = 5e-3
     model: ModelSize = SIZE
     start: Start | None = None
 
@@ -109,6 +132,16 @@ class Study(Strict):
         if strange := sorted(set(self.grid) - set(self.factors)):
             raise ValueError(
                 f"grid: {', '.join(strange)} not among factors {', '.join(self.factors)}"
+            )
+        for name in ("grid", "rate_check"):
+            if len(set(given := getattr(self, name))) < len(given):
+                raise ValueError(f"{name}: {', '.join(map(str, given))}: each may be there once")
+        if 1 in self.rate_check:
+            raise ValueError("rate_check: 1 is the rate of every run; give other factors")
+        if self.conditions[self.first_condition].view != "whole":
+            raise ValueError(
+                f"conditions: arms are compared by the first one, {self.first_condition!r}, which "
+                "must show all of a scene: put one of view: whole before it"
             )
         places = [("baseline", self.baseline)]
         places += [(f"also.{i}", levels) for i, levels in enumerate(self.also)]
@@ -129,15 +162,28 @@ class Study(Strict):
                     known = ", ".join(f"{f}: {'|'.join(ls)}" for f, ls in self.factors.items())
                     raise ValueError(f"{where}: {factor}: {level!r} unknown; there are: {known}")
         arms = {a.name for a in self.arms()}
+        if len({h.name for h in self.hypotheses}) < len(self.hypotheses):
+            raise ValueError("hypotheses: two have the same name")
+        sides = [("baseline", self.baseline)]
         for h in self.hypotheses:
-            for side in (h.a, h.b):
-                if (name := self.arm(side).name) not in arms:
-                    raise ValueError(f"hypothesis {h.name}: no arm {name!r}; add it under also")
+            sides += [(f"hypothesis {h.name}", h.a), (f"hypothesis {h.name}", h.b)]
+            if self.arm(h.a) == self.arm(h.b):
+                raise ValueError(f"hypothesis {h.name}: a and b are the same arm")
+        for where, side in sides:
+            if (name := self.arm(side).name) not in arms:
+                raise ValueError(f"{where}: no arm {name!r}; add it under also")
+        trained: dict[str, str] = {}
         for arm in self.arms():
             run = self.run(arm, 0)
-            _ = run.recipe  # raises for switches that don't exist
+            try:
+                config(run.recipe)
+            except CheckpointError as e:
+                raise ValueError(f"model: {e}") from None
             for condition in self.conditions.values():
                 run.asks(condition)
+            twin = trained.setdefault(run.model_dump_json(), arm.name)
+            if twin != arm.name:
+                raise ValueError(f"arms {twin!r} and {arm.name!r} train the same; leave one out")
         return self
 
     @property

@@ -98,6 +98,11 @@ class Run(Strict):
         for name in (self.probe, self.start.probe if self.start else None):
             if name and name not in PROBES:
                 raise ValueError(f"probe: {name!r} is none of {', '.join(PROBES)}")
+        if max(self.trained.high) > 8:
+            raise ValueError(
+                f"trained: {self.trained.high}: at most 8 seconds, rows and columns, whose numbers "
+                "are answers of one token; larger scenes can be among the conditions"
+            )
         if self.shows.drawn and self.trained.high[0] > 1:
             raise ValueError("drawn: a page has one second; trained grids have more")
         if self.stages and abs(sum(p.share for p in self.stages) - 1) > 1e-6:

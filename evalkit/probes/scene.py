@@ -56,8 +56,11 @@ class Range:
     most: int = 32
 
     def __post_init__(self) -> None:
-        if any(a < 1 or a > b for a, b in zip(self.low, self.high)):
-            raise ValueError(f"low {self.low} must be 1 or more and not above high {self.high}")
+        if any(a < 1 or a > b or b > 64 for a, b in zip(self.low, self.high)):
+            raise ValueError(
+                f"low {self.low} must be 1 or more and not above high {self.high}, and that not "
+                "above 64"
+            )
         if not self.grids():
             raise ValueError(
                 f"no grid between {self.low} and {self.high} has 8 to {self.most} cells"
