@@ -53,13 +53,17 @@ def made() -> list[FinishedRun]:
 
 def test_a_study_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     runs, folder = made(), tmp_path / "lab" / "made-up"
+    page.state_hypotheses(STUDY, folder)
     page.write(STUDY, runs, folder, "evalkit study made-up")
     assert study_folders(tmp_path) == study_folders(tmp_path / "lab") == study_folders(folder)
     (read,), faults = load_studies(tmp_path)
     assert (read.name, read.question, faults) == ("made-up", "Does it matter, or not?", [])
-    (sentence,) = read.sentences
-    assert sentence == (
-        "Held: It does. Right about the needle (trained sizes): 3D, new 52 %; 1D 25 %."
+    assert read.sentences == (
+        "Held: It does. An effect of more than 0.5: -1.100 [-1.348, -0.852] nats. "
+        "Right on needle, trained sizes: 3D, new 52 %; 1D 25 %.",
+        "Controls: no condition shuffles the squares, so that what is about positions "
+        "is not known.",
+        "Ceiling, everything shown, all right: no arm reaches it on needle (0.53, 3D, new).",
     )
     (heads, row), (test,) = read.hypotheses, analysis.test_hypotheses(STUDY, runs)
     assert (heads[0], heads[-1], row[0], row[1], row[-1]) == (

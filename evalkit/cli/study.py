@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.cli.options import name_or_path, output_option, spread_options, talk_options, whole
 from evalkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from evalkit.cli.parser import Verbs
     from evalkit.lab.finetune import Checkpoint
     from evalkit.lab.study import Study
@@ -60,18 +59,26 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    from evalkit.lab import page
     from evalkit.lab.schedule import missing, others
     from evalkit.lab.study import find_study, load_study
 
     trainer = trainer_of(args)
     studies = [seeded(load_study(find_study(str(name))), args.seeds) for name in args.study]
-    from_, start = "", ""
+    from_ = start = ""
     if args.start:
         trainer.check([run for study in studies for _, run in study.runs()])
         from_, start = f"-from-{trainer.folder.name}", f" --start {args.start}"
     on = " --device cuda" if args.device and args.device != "cpu" and not args.start else ""
+    seeds = f" --seeds {args.seeds}" if args.seeds else ""
+    commands = [f"evalkit study {Path(name)}{seeds}{start}{on}" for name in args.study]
     folders = [args.output / f"{study.name}{from_}" for study in studies]
-    for study, folder in zip(studies, folders):
+    for study, folder, command in zip(studies, folders, commands):
+        if folders.count(folder) > 1:
+            raise UsageError(
+                f"{study.name}: two of these studies have this name; give each its own"
+            )
+        page.check_own(study, folder, command)
         if args.dry_run:
             total, to_go = len(list(study.runs())), len(missing(study, folder, trainer))
             other = others(study, folder, trainer)
@@ -82,9 +89,7 @@ def main(args: argparse.Namespace) -> int:
             )
     if not args.dry_run:
         new = train(list(zip(studies, folders)), trainer, args)
-        for name, study, folder in zip(args.study, studies, folders):
-            seeds = f" --seeds {args.seeds}" if args.seeds else ""
-            command = f"evalkit study {name}{seeds}{start}{on}"
+        for study, folder, command in zip(studies, folders, commands):
             write(study, folder, trainer, command, folder in new, args.start or "")
     return 0
 
@@ -153,7 +158,7 @@ def write(study: Study, folder: Path, trainer: Any, command: str, new: bool, sta
     from evalkit.lab.stored import PAGE
 
     runs = results(study, folder, trainer)
-    stale = new or not page.is_current(study, folder)
+    stale = new or not page.is_current(study, folder, command)
     if stale:
         page.write(study, runs, folder, command, start)
     print(page.summary(study, runs))

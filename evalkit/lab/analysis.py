@@ -28,7 +28,7 @@ class Effect:
 
     low, high: the interval at the level asked for. noise: standard deviation of the paired
     differences over seeds. mde: the smallest difference that so many seeds with that noise would
-    show in four of five studies, at 5 %. right: the difference of right answers, in points.
+    show in four of five studies, at that level. right: the difference of right answers, in points.
     """
 
     difference: float
@@ -50,24 +50,42 @@ class Effect:
     def significant(self) -> bool:
         return not self.low <= 0 <= self.high
 
+    @property
+    def possible(self) -> bool:
+        """Whether there could have been a difference: false where it is 0 with every seed."""
+        return self.noise > 0 or self.difference != 0
+
 
 def effect(
     runs: Sequence[FinishedRun], a: Arm, b: Arm, condition: str, kind: str, level: float = LEVEL
 ) -> Effect | None:
     """The paired effect; None with fewer than two common seeds."""
+    return _contrast(runs, [(1, a), (-1, b)], condition, kind, level)
+
+
+def _contrast(
+    runs: Sequence[FinishedRun],
+    arms: Sequence[tuple[int, Arm]],
+    condition: str,
+    kind: str,
+    level: float,
+) -> Effect | None:
+    """The sum of arms by their signs, seed by seed; None with fewer than two common seeds."""
     sides = [
         {
             f.run.seed: f.result.conditions[condition][kind]
             for f in runs
             if f.arm == arm and f.run.rate == 1 and kind in f.result.conditions[condition]
         }
-        for arm in (a, b)
+        for _, arm in arms
     ]
-    seeds = sorted(sides[0].keys() & sides[1].keys())
+    seeds = sorted(set.intersection(*(set(side) for side in sides)))
     if len(seeds) < 2:
         return None
-    deltas = [sides[0][s].nll - sides[1][s].nll for s in seeds]
-    right = [sides[0][s].right - sides[1][s].right for s in seeds]
+    signed = [(sign, side) for (sign, _), side in zip(arms, sides)]
+    # NLLs are kept to five digits; what equal ones leave is rounding, and no difference
+    deltas = [round(sum(sign * side[s].nll for sign, side in signed), 9) for s in seeds]
+    right = [sum(sign * side[s].right for sign, side in signed) for s in seeds]
     n = len(deltas)
     mean = sum(deltas) / n
     noise = math.sqrt(sum((d - mean) ** 2 for d in deltas) / (n - 1))
@@ -77,16 +95,54 @@ def effect(
         mean - reach,
         mean + reach,
         noise,
-        _mde(noise, n),
+        _mde(noise, n, level),
         100 * sum(right) / n,
         n,
     )
 
 
-def _mde(noise: float, n: int) -> float:
+def _mde(noise: float, n: int, level: float = LEVEL) -> float:
     """(t at the level + t at the power) standard errors: the usual normal-theory approximation."""
-    quantiles = stats.t.ppf(1 - LEVEL / 2, n - 1) + stats.t.ppf(POWER, n - 1)
+    quantiles = stats.t.ppf(1 - level / 2, n - 1) + stats.t.ppf(POWER, n - 1)
     return float(quantiles) * noise / math.sqrt(n)
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """What an arm that differs from the baseline in two factors has beside what the two arms that
+    differ in one of them have, added up; ``effect`` below 0: together they are better than that.
+    """
+
+    both: Arm
+    kind: str
+    effect: Effect
+
+
+def interactions(
+    study: Study, runs: Sequence[FinishedRun], condition: str
+) -> tuple[list[Interaction], int]:
+    """Those of all arms that differ from the baseline in two factors and whose halves are arms too,
+    with intervals that hold together (Bonferroni); and over how many, those that could have been
+    other than nothing.
+    """
+    base = study.arm(study.baseline)
+    arms = {arm.levels: arm for arm in study.arms()}
+    found = []
+    for both in arms.values():
+        other = [i for i, pair in enumerate(both.levels) if pair != base.levels[i]]
+        halves = [
+            arms.get((*base.levels[:i], both.levels[i], *base.levels[i + 1 :])) for i in other
+        ]
+        if len(other) == 2 and halves[0] and halves[1]:
+            signs = [(1, both), (-1, halves[0]), (-1, halves[1]), (1, base)]
+            found += [(both, kind, signs) for kind in study.kinds]
+
+    def measured(level: float) -> list[Interaction]:
+        effects = ((b, k, _contrast(runs, signs, condition, k, level)) for b, k, signs in found)
+        return [Interaction(both, kind, e) for both, kind, e in effects if e]
+
+    tests = sum(i.effect.possible for i in measured(LEVEL))
+    return measured(LEVEL / max(tests, 1)), tests
 
 
 def size_factor(study: Study) -> str | None:
@@ -125,17 +181,27 @@ class HypothesisTest:
 
 
 def test_hypotheses(study: Study, runs: Sequence[FinishedRun]) -> list[HypothesisTest]:
-    """Every hypothesis of a study, Bonferroni over their number: all intervals hold together.
+    """Every hypothesis of a study; all intervals hold together (Bonferroni, ``number_of_tests``).
 
     ``below: x`` held when the interval lies under x, is refuted when it lies above it. ``within:
     x`` held when the interval lies between -x and x, is refuted when it lies outside.
     """
-    level = LEVEL / max(len(study.hypotheses), 1)
+    level = LEVEL / max(number_of_tests(study, runs), 1)
     out = []
     for h in study.hypotheses:
-        e = effect(runs, study.arm(h.a), study.arm(h.b), h.condition, h.kind, level)
+        e = _asked(study, runs, h, level)
         out.append(HypothesisTest(h, e, "not run" if e is None else verdict(h, e)))
     return out
+
+
+def number_of_tests(study: Study, runs: Sequence[FinishedRun]) -> int:
+    """How many hypotheses there are, but for those whose arms can't differ."""
+    effects = [_asked(study, runs, h, LEVEL) for h in study.hypotheses]
+    return sum(e is None or e.possible for e in effects)
+
+
+def _asked(study: Study, runs: Sequence[FinishedRun], h: Hypothesis, level: float) -> Effect | None:
+    return effect(runs, study.arm(h.a), study.arm(h.b), h.condition, h.kind, level)
 
 
 def verdict(h: Hypothesis, e: Effect) -> Verdict:
@@ -151,7 +217,7 @@ def verdict(h: Hypothesis, e: Effect) -> Verdict:
 @dataclass(frozen=True)
 class MeanScores:
     """Means over the seeds of an arm: NLL in nats, with its standard deviation (``spread``; NaN for
-    one seed), and the shares of a ``Measurement``.
+    one seed), and the shares of a ``Measurement``; ``answers`` in all.
     """
 
     nll: float
@@ -159,6 +225,7 @@ class MeanScores:
     right: float
     valid: float
     choice: float
+    answers: int
 
 
 def mean_scores(
@@ -178,7 +245,7 @@ def mean_scores(
     right, valid, choice = (
         sum(getattr(m, name) for m in measured) / n for name in ("right", "valid", "choice")
     )
-    return MeanScores(mean, spread, right, valid, choice)
+    return MeanScores(mean, spread, right, valid, choice, sum(m.n for m in measured))
 
 
 def mean_curve(runs: Sequence[FinishedRun], arm: Arm, kind: str) -> list[tuple[int, float]]:

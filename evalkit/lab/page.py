@@ -7,47 +7,69 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import yaml
 
+from evalkit.errors import UsageError
 from evalkit.files import remove_parts, replace, replace_json
-from evalkit.lab import analysis, phases
-from evalkit.lab.analysis import HypothesisTest, MeanScores, mean_scores
+from evalkit.lab import analysis, tables
+from evalkit.lab.analysis import HypothesisTest, mean_scores
 from evalkit.lab.csv_files import curves_csv, effects_csv, scores_csv
 from evalkit.lab.figures import write_figures
 from evalkit.lab.schedule import FinishedRun
 from evalkit.lab.stored import CURVES, EFFECTS, PAGE, SCORES
 from evalkit.lab.study import Study
-from evalkit.probes.oracle import KNOWLEDGE, Ceiling, ceilings
-from evalkit.probes.scene import Knowledge
 
-VERDICTS = {
-    "held": "**held**",
-    "refuted": "**refuted**",
-    "undecided": "undecided",
-    "not run": "not run",
-}
 HYPOTHESES = "hypotheses.json"
-KNOWN: Mapping[Knowledge, str] = {
-    "whole": "knows everything",
-    "shuffled": "sees the marks elsewhere (shuffled)",
-    "blind": "sees the grid's size alone (blind)",
-    "first_second": "sees the first second alone",
-    "index": "knows indices and the number of tokens (all that 1D tells)",
-}
-"""Ideal observers, as the tables name them."""
-CHANCE_MARGIN = 0.03
-"""How far above chance, as a share right, the shuffled view may be."""
+SCHEMA_VERSION = 2
+HEADER = re.compile(
+    r"<!-- schema_version: (?P<version>\d+); made by: (?P<command>.*); study (?P<digest>\w+) -->"
+)
 
 
-def is_current(study: Study, folder: Path) -> bool:
-    """Whether the folder's page is that of this study, as its file says it now."""
+def is_current(study: Study, folder: Path, command: str) -> bool:
+    """Whether the folder's page is that of this study, as its file says it now, and command, as
+    pages are today.
+    """
+    made = _header(folder)
+    own = (str(SCHEMA_VERSION), command, _digest(study))
+    return bool(made and made.groups() == own)
+
+
+def check_own(study: Study, folder: Path, command: str) -> None:
+    """Raises UsageError where the folder has the page of another study, which this one would
+    overwrite: it was made by another file, which has since then other contents too, or from another
+    checkpoint.
+    """
+    made = _header(folder)
+    if made is None or _what(made["command"]) == _what(command):
+        return
+    same_start = _start(made["command"]) == _start(command)
+    if not (same_start and made["digest"] == _digest(study)):
+        raise UsageError(
+            f"{folder / PAGE}: there is the page of another study, `{made['command']}`: give this "
+            f"one a `name` of its own, or another --output (or, if it is that study under another "
+            f"path, remove {PAGE})"
+        )
+
+
+def _header(folder: Path) -> re.Match[str] | None:
+    """Command and digest of the study that a folder's page was made by."""
     page = folder / PAGE
-    return page.is_file() and _digest(study) in page.read_text(encoding="utf-8")
+    return HEADER.match(page.read_text(encoding="utf-8")) if page.is_file() else None
+
+
+def _what(command: str) -> str:
+    """A command without what makes no other study of it."""
+    return re.sub(r" --(seeds|device) \S+", "", command)
+
+
+def _start(command: str) -> str:
+    return command.partition(" --start ")[2]
 
 
 def state_hypotheses(study: Study, folder: Path) -> None:
@@ -59,13 +81,14 @@ def state_hypotheses(study: Study, folder: Path) -> None:
         replace_json(path, {"schema_version": 1, "stated": now, "hypotheses": stated})
 
 
-def hypotheses_as_stated(study: Study, folder: Path) -> bool:
-    """Whether the hypotheses are those that were stated before the first run."""
+def when_stated(study: Study, folder: Path) -> str:
+    """In words, whether the hypotheses are those that were stated before the first run."""
     path = folder / HYPOTHESES
     if not path.is_file():
-        return True
+        return "no record of when they were stated"
     stated = json.loads(path.read_text(encoding="utf-8"))["hypotheses"]
-    return bool(stated == [h.model_dump(mode="json") for h in study.hypotheses])
+    same = stated == [h.model_dump(mode="json") for h in study.hypotheses]
+    return "stated before the run" if same else "CHANGED after the run"
 
 
 def _digest(study: Study) -> str:
@@ -85,8 +108,8 @@ def write(
     replace(folder / SCORES, scores_csv(study, runs))
     replace(folder / CURVES, curves_csv(study, runs))
     page = folder / PAGE
-    as_stated = hypotheses_as_stated(study, folder)
-    replace(page, text(study, runs, tested, pictures, command, as_stated, start))
+    stated = when_stated(study, folder)
+    replace(page, text(study, runs, tested, pictures, command, stated, start))
     return page
 
 
@@ -96,53 +119,52 @@ def text(
     tested: Sequence[HypothesisTest],
     pictures: Sequence[Path],
     command: str,
-    as_stated: bool = True,
+    stated: str,
     start: str = "",
 ) -> str:
-    """The page as markdown; ``pictures`` lie beside it, and ``command`` makes it again.
-    ``as_stated``: whether the hypotheses are those from before the run.
+    """The page as markdown; ``pictures`` lie beside it, and ``command`` makes it again. ``stated``:
+    in words, when the hypotheses were.
     """
     arms = study.arms()
     total = len(list(study.runs()))
     seeds = [len({f.run.seed for f in runs if f.arm == a and f.run.rate == 1}) for a in arms]
     each = f"{min(seeds)}" if min(seeds) == max(seeds) else f"{min(seeds)} or {max(seeds)}"
-    parameters = runs[0].result.parameters if runs else 0
     seconds = sum(f.result.seconds for f in runs)
     shown = {p.stem: f"\n![{p.stem}]({p.name})\n" for p in pictures}
     lines = [
-        f"<!-- schema_version: 1; made by: {command}; study {_digest(study)} -->",
+        f"<!-- schema_version: {SCHEMA_VERSION}; made by: {command}; study {_digest(study)} -->",
         f"# {study.name}",
         "",
         study.question.strip(),
         "",
         *([f"**Incomplete: {len(runs)} of {total} runs.**", ""] if len(runs) < total else []),
         *in_short(study, runs, tested),
-        *hypotheses_section(study, tested, as_stated),
+        *hypotheses_section(study, runs, tested, stated),
         shown.get("forest", ""),
+        *([] if start else phase_section(study)),
         "## Within the trained sizes",
         "",
-        *scores_table(study, runs, study.first_condition),
+        *tables.scores_table(study, runs, study.first_condition),
         "",
-        *control_sentences(study, runs),
-        "",
-        *answers_table(study, runs, study.first_condition),
+        *tables.answers_table(study, runs, study.first_condition),
         shown.get("heat", ""),
+        *ceilings_section(study, runs),
         *size_section(study, runs, shown.get("sizes", "")),
-        *([] if start else phase_section(study)),
+        *interactions_section(study, runs),
         *beyond_section(study, runs),
         shown.get("curves", ""),
         "## Learning",
         "",
-        *learning_table(study, runs),
+        *tables.learning_table(study, runs),
         "",
         "## How it was made",
         "",
         f"{len(arms)} arms, {each} seeds each, {study.steps} steps of {study.batch} "
-        f"scenes, {parameters / 1e6:.2f} million parameters; initialisation and scenes are those "
-        f"of the seed, the same in all arms. {len(runs)} runs, {_time(seconds)} of computing"
+        f"scenes{_before(study)}, {_sizes(runs)} million parameters; initialisation and scenes are "
+        f"those of the seed, the same in all arms. {len(runs)} runs, {_time(seconds)} of computing"
         f"{_where(runs)}, {datetime.now(UTC):%Y-%m-%d}.",
         "",
-        f"What it doesn't say: {_limits(study, parameters, start)}",
+        f"What it doesn't say: {_limits(study, runs, start)}",
         "",
         "```yaml",
         yaml.safe_dump(
@@ -157,7 +179,9 @@ def text(
 def in_short(
     study: Study, runs: Sequence[FinishedRun], tested: Sequence[HypothesisTest]
 ) -> list[str]:
-    """A line a hypothesis: what came of it, in shares right, for one who reads no further."""
+    """A line a hypothesis: what came of it, in nats and in shares right, for one who reads no
+    further; and a line each on the controls and the ceiling.
+    """
     lines = []
     for t in tested:
         h = t.hypothesis
@@ -165,39 +189,45 @@ def in_short(
         for arm in (study.arm(h.a), study.arm(h.b)):
             scores = mean_scores(runs, arm, h.condition, h.kind)
             sides.append(f"{arm.name} {100 * scores.right:.0f} %" if scores else f"{arm.name} –")
-        verdict = VERDICTS[t.verdict].strip("*").capitalize()
+        verdict = tables.VERDICTS[t.verdict].strip("*").capitalize()
+        size = f" {tables.finding(h, t.effect)}" if t.effect else ""
         lines.append(
-            f"- **{verdict}**: {h.claim} Right about the {h.kind} ({h.condition}): "
-            f"{'; '.join(sides)}."
+            f"- **{verdict}**: {h.claim}{size} Right on {h.kind}, {h.condition}: "
+            f"{'; '.join(sides)}.{_narrower(study, runs, t)}"
         )
-    return [*lines, ""] if lines else []
+    return [*lines, *tables.control_sentences(study, runs), ""]
+
+
+def _narrower(study: Study, runs: Sequence[FinishedRun], t: HypothesisTest) -> str:
+    """The kinds of questions on which a difference may be worth having that isn't on another that
+    asks for places too.
+    """
+    h = t.hypothesis
+    if h.within is None or t.verdict != "held" or h.kind not in study.places:
+        return ""
+    level = analysis.LEVEL / max(analysis.number_of_tests(study, runs), 1)
+    open_ = []
+    for kind in study.places:
+        e = analysis.effect(runs, study.arm(h.a), study.arm(h.b), h.condition, kind, level)
+        if e and not -h.within < e.low <= e.high < h.within:
+            open_.append(f"{kind} {tables.interval(e)}")
+    return f" NOT shown on {'; '.join(open_)}." if open_ else ""
 
 
 def size_section(study: Study, runs: Sequence[FinishedRun], picture: str) -> list[str]:
     """Effects against size; nothing where arms don't differ in it."""
     if not analysis.size_factor(study):
         return []
-    lines = [
+    return [
         "## Effect against size",
         "",
         "NLL minus that of the baseline of the same size, in nats, at the trained sizes of scenes, "
         "with 95 % intervals. An effect carries over where its sign is clear and the same at "
         "three sizes.",
         picture,
-        "| arm | kind | " + "effect (million parameters) | same sign |",
-        "|---" * 4 + "|",
+        *tables.size_table(study, runs),
+        "",
     ]
-    for kind in study.kinds:
-        by_arm = analysis.effects_by_size(study, runs, study.first_condition, kind)
-        for name, effects in by_arm.items():
-            said = "; ".join(
-                f"{e.difference:+.2f} [{e.low:+.2f}, {e.high:+.2f}] ({parameters / 1e6:.1f})"
-                for parameters, e in effects
-            )
-            signs = {e.difference > 0 for _, e in effects}
-            clear = len(effects) > 2 and len(signs) == 1 and all(e.significant for _, e in effects)
-            lines.append(f"| {name} | {kind} | {said} | {'yes' if clear else 'no'} |")
-    return [*lines, ""]
 
 
 def _time(seconds: float) -> str:
@@ -210,16 +240,30 @@ def _where(runs: Sequence[FinishedRun]) -> str:
     return f" ({'; '.join(made)})" if made else ""
 
 
-def _limits(study: Study, parameters: int, start: str) -> str:
+def _sizes(runs: Sequence[FinishedRun]) -> str:
+    """The smallest and the largest number of parameters, in millions."""
+    ends = sorted({f"{f.result.parameters / 1e6:.2f}" for f in runs}, key=float)
+    return " to ".join(dict.fromkeys((ends[0], ends[-1]))) if ends else "–"
+
+
+def _before(study: Study) -> str:
+    """What arms were trained on before."""
+    starts = [s for a in study.arms() if (s := study.run(a, 0).start)]
+    said = (f"{s.steps} steps of {s.probe or 'scenes written as words'}" for s in starts)
+    return f" after {' or '.join(dict.fromkeys(said))}" if starts else ""
+
+
+def _limits(study: Study, runs: Sequence[FinishedRun], start: str) -> str:
     """How far the results carry."""
     if start:
         return (
             f"every arm adapted {start} in {study.steps} steps of {study.batch} questions, its "
             "vision tower frozen: what is seen is what so little training can change."
         )
-    begun = "from a model that read text" if study.start else "from nothing"
+    text = any(s and not s.probe for s in (study.run(a, 0).start for a in study.arms()))
+    begun = "from models that had read text" if text else "from nothing"
     return (
-        f"these are models of {parameters / 1e6:.1f} million parameters, trained {begun}"
+        f"these are models of {_sizes(runs)} million parameters, trained {begun}"
         f"{_tower(study)}. Sign and mechanism can be taken from here, magnitudes can't."
     )
 
@@ -235,147 +279,49 @@ def summary(study: Study, runs: Sequence[FinishedRun]) -> str:
     """One line a hypothesis, for a terminal."""
     lines = []
     for t in analysis.test_hypotheses(study, runs):
-        e = t.effect
-        size = f"{e.difference:+.2f} [{e.low:+.2f}, {e.high:+.2f}] nats" if e else "no two seeds"
+        size = tables.finding(t.hypothesis, t.effect) if t.effect else "no two seeds"
         lines.append(f"{t.hypothesis.name} {t.verdict}: {t.hypothesis.claim} {size}")
     return "\n".join(lines)
 
 
 def hypotheses_section(
-    study: Study, tested: Sequence[HypothesisTest], as_stated: bool
+    study: Study, runs: Sequence[FinishedRun], tested: Sequence[HypothesisTest], stated: str
 ) -> list[str]:
     """The hypotheses and which of them held."""
     if not study.hypotheses:
         return ["## No hypotheses", "", "The study states none."]
     changed = [f"What was stated before the first run is in `{HYPOTHESES}`.", ""]
     return [
-        f"## Hypotheses, {'stated before the run' if as_stated else 'CHANGED after the run'}",
+        f"## Hypotheses, {stated}",
         "",
-        *([] if as_stated else changed),
-        *hypotheses_table(study, tested),
+        *(changed if "CHANGED" in stated else []),
+        *tables.hypotheses_table(study, tested),
         "",
         "Differences are of NLL in nats an answer, first arm minus second, paired over seeds; the "
-        f"intervals hold together at 95 % (Bonferroni over {len(study.hypotheses)}). An effect "
-        "*held* when its interval lies beyond the smallest effect of interest.",
+        "intervals hold together at 95 % (Bonferroni over "
+        f"{analysis.number_of_tests(study, runs)}). An effect *held* when its interval lies beyond "
+        "the smallest effect of interest. *Would show*: what lies so far from 0 is told from it by "
+        "such an interval in four of five such studies.",
     ]
 
 
-def hypotheses_table(study: Study, tested: Sequence[HypothesisTest]) -> list[str]:
-    """A hypothesis a row: its claim, the difference with its interval, and the verdict."""
-    lines = [
-        "| | claim | asked | difference | interval | bound | effect / seed noise | |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for t in tested:
-        h, e = t.hypothesis, t.effect
-        bound = f"below {h.below:g}" if h.below is not None else f"within ±{h.within:g}"
-        difference = interval = noise = "–"
-        if e:
-            noise = "no noise" if e.noise == 0 else f"{e.over_noise:.1f}"
-            difference, interval = f"{e.difference:+.2f}", f"[{e.low:+.2f}, {e.high:+.2f}]"
-        pair = f"{study.arm(h.a).name} − {study.arm(h.b).name}: {h.kind}, {h.condition}"
-        lines.append(
-            f"| {h.name} | {h.claim} | {pair} | {difference} | {interval} | {bound} | {noise} | "
-            f"{VERDICTS[t.verdict]} |"
-        )
-    return lines
-
-
-def scores_table(study: Study, runs: Sequence[FinishedRun], condition: str) -> list[str]:
-    """The scores of every arm in one condition, above what ideal observers reach in it."""
-    lines = [
-        "NLL in nats, mean over seeds ± their standard deviation (share right). Below: what an "
-        "ideal observer reaches with less than everything.",
+def ceilings_section(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
+    """What can be known from less than everything, and whether an arm knows as much."""
+    return [
+        "## Ceilings",
         "",
-        "| arm | " + " | ".join(study.kinds) + " |",
-        "|---" * (len(study.kinds) + 1) + "|",
-    ]
-    for arm in study.arms():
-        cells = [_cell(mean_scores(runs, arm, condition, k)) for k in study.kinds]
-        lines.append(f"| {arm.name} | {' | '.join(cells)} |")
-    tops = _tops(study, condition)
-    for known in KNOWLEDGE:
-        cells = [
-            f"{t.nll:.2f} ({t.right:.2f})" if (t := tops[known].get(k)) else "–"
-            for k in study.kinds
-        ]
-        lines.append(f"| *{KNOWN[known]}* | {' | '.join(cells)} |")
-    return lines
-
-
-def _tops(study: Study, condition: str) -> Mapping[Knowledge, Mapping[str, Ceiling]]:
-    """The ceilings of a condition's scenes."""
-    given = study.conditions[condition]
-    probe = study.run(study.arms()[0], 0).asks(given)
-    return ceilings(probe, given.cells or study.grids)
-
-
-def answers_table(study: Study, runs: Sequence[FinishedRun], condition: str) -> list[str]:
-    """Greedy answers: right, another option, none of the options; and right when made to choose."""
-    lines = [
-        "Greedy answers in per cent, right / another option / no option at all; in brackets: right "
-        "when made to choose among the options (chance: "
-        + ", ".join(
-            f"{k} {100 * _tops(study, condition)['blind'][k].right:.0f}" for k in study.kinds
-        )
-        + " for one who sees the grid alone).",
+        "The share right of an ideal observer, and of the arm that comes nearest to it when shown "
+        f"as much (for 1D positions: the nearest arm that has them). Met: to {tables.NEAR:g}.",
         "",
-        "| arm | " + " | ".join(study.kinds) + " |",
-        "|---" * (len(study.kinds) + 1) + "|",
+        *tables.ceilings_table(study, runs),
+        "",
     ]
-    for arm in study.arms():
-        cells = []
-        for kind in study.kinds:
-            m = mean_scores(runs, arm, condition, kind)
-            if m is None:
-                cells.append("–")
-                continue
-            shares = (m.right, m.valid - m.right, 1 - m.valid)
-            three = " / ".join(f"{100 * share:.0f}" for share in shares)
-            cells.append(f"{three} ({100 * m.choice:.0f})")
-        lines.append(f"| {arm.name} | {' | '.join(cells)} |")
-    return lines
 
 
-def _cell(scores: MeanScores | None) -> str:
-    return "–" if scores is None else f"{scores.nll:.2f} ± {scores.spread:.2f} ({scores.right:.2f})"
-
-
-def control_sentences(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
-    """Whether views that hide places are at chance, and the whole view reaches its ceiling."""
-    lines = []
-    for name, condition in study.conditions.items():
-        if condition.view not in ("shuffled", "blind"):
-            continue
-        top = _tops(study, name)[condition.view]
-        over = []
-        for arm in study.arms():
-            for kind in study.places:
-                if kind not in top:
-                    continue
-                scores, ceiling = mean_scores(runs, arm, name, kind), top[kind].right
-                if scores and scores.right > ceiling + CHANCE_MARGIN:
-                    over.append(f"{arm.name}, {kind}: {scores.right:.2f} against {ceiling:.2f}")
-        lines.append(
-            f"- *{name}*: "
-            + (
-                "no arm is right more often than this view allows, so what the whole view adds is "
-                "about positions."
-                if not over
-                else "ABOVE what this view allows: " + "; ".join(over) + "."
-            )
-        )
-    reached = [
-        f"{arm.name} ({kind})"
-        for arm in study.arms()
-        for kind in study.places
-        if (scores := mean_scores(runs, arm, study.first_condition, kind)) and scores.right >= 0.98
-    ]
-    everyone = (
-        f"- The ceiling of the whole view (all right) is met to 2 % by: {', '.join(reached)}."
-    )
-    lines.append(everyone if reached else "- No arm reaches the ceiling of the whole view.")
-    return lines
+def interactions_section(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
+    """Two choices together; nothing where no two are crossed."""
+    table = tables.interactions_table(study, runs)
+    return ["## Two choices together", "", *table, ""] if table else []
 
 
 def phase_section(study: Study) -> list[str]:
@@ -387,27 +333,9 @@ def phase_section(study: Study) -> list[str]:
         "Far below a hundredth of a turn neighbours look alike; above one turn they come round "
         "again.",
         "",
-        *phase_table(study),
+        *tables.phase_table(study),
         "",
     ]
-
-
-def phase_table(study: Study) -> list[str]:
-    """How far each axis rotates the frequencies, an arm a row; one row for arms whose switches are
-    the same, since text jitter moves nothing within a scene.
-    """
-    lines = ["| arm | " + " | ".join(phases.AXES) + " |", "|---" * 4 + "|"]
-    shown: list[dict[str, Any]] = []
-    for arm in study.arms():
-        if (switches := study.run(arm, 0).switches) in shown:
-            continue
-        shown.append(switches)
-        cells = [
-            f"{t.slowest:.2g} … {t.fastest:.2g} ({t.frequencies})" if t.frequencies else "none"
-            for t in phases.turns(study, arm).values()
-        ]
-        lines.append(f"| {arm.name} | {' | '.join(cells)} |")
-    return [*lines, "", "In brackets: how many frequencies the axis moves."]
 
 
 def _beyond(study: Study) -> list[str]:
@@ -434,45 +362,5 @@ def beyond_section(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
             if clamped
             else []
         ),
-        *beyond_table(study, runs),
+        *tables.beyond_table(study, runs, _beyond(study)),
     ]
-
-
-def beyond_table(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
-    """The scores of every arm in every whole-view condition but the first."""
-    names = _beyond(study)
-    lines = [
-        "| condition | arm | " + " | ".join(study.kinds) + " |",
-        "|---" * (len(study.kinds) + 2) + "|",
-    ]
-    for name in names:
-        for arm in study.arms():
-            cells = [_cell(mean_scores(runs, arm, name, k)) for k in study.kinds]
-            lines.append(f"| {name} | {arm.name} | {' | '.join(cells)} |")
-    return lines
-
-
-def learning_table(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
-    """Steps to 80 % of right training answers by kind, and the best of the learning rates tried."""
-    rates = bool(study.rate_check)
-    header = "| arm | " + " | ".join(f"{k}: steps to 80 %" for k in study.kinds)
-    lines = [header + (" | best rate (gain, nats) |" if rates else " |")]
-    lines.append("|---" * (len(study.kinds) + 1 + rates) + "|")
-    for arm in study.arms():
-        cells = [
-            f"{s:.0f}" if (s := analysis.steps_to(runs, arm, k)) else "never" for k in study.kinds
-        ]
-        if rates and any(f.arm == arm and f.run.rate != 1 for f in runs):
-            best, gain = analysis.best_rate(study, runs, arm, study.first_condition)
-            cells.append(f"×{best:g} ({gain:.2f})")
-        elif rates:
-            cells.append("–")
-        lines.append(f"| {arm.name} | {' | '.join(cells)} |")
-    if rates:
-        lines += [
-            "",
-            "Best rate: which factor on both learning rates has the lowest NLL over all questions "
-            "at the trained sizes, on the first seed alone, and how much lower it is than at the "
-            "study's rates.",
-        ]
-    return lines

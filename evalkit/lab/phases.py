@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from evalkit.lab.pictures import Shows
+from evalkit.lab.pictures import Pictures
 from evalkit.lab.study import Arm, Study
 from evalkit.lab.trainer import positions_of
 from evalkit.nano.train import fresh
@@ -34,18 +34,25 @@ class Turns:
 
 
 def turns(study: Study, arm: Arm) -> dict[str, Turns]:
-    """The phase table of one arm, from the position ids and rotations of its model."""
-    model: Any = fresh(study.run(arm, 0).recipe)
-    # [components, cells] of 2 x 2 x 2, without time stamps between seconds
-    ids = positions_of(model, Shows())((2, 2, 2), 0).float()[:, 1:9]
+    """The phase table of one arm, from the position ids and rotations of its model. A step along an
+    axis is one in a scene of 2 x 2 x 2 visual tokens, the span that of the trained scenes in visual
+    tokens.
+    """
+    run = study.run(arm, 0)
+    model: Any = fresh(run.recipe)
+    ids = positions_of(model, run.shows)((2, 2, 2), 0).float()
+    first = 1 + run.shows.stamps  # after the token that begins a scene
+    next_ = (first + 4 + run.shows.stamps, first + 2, first + 1)
+    pictures = Pictures(run.shows, model.switches)
+    shown = [pictures.grid(cells) for cells in study.grids.grids()]
     out = {}
     for i, axis in enumerate(AXES):
-        moved = ids[:, 4 >> i] - ids[:, 0]  # one step along the axis
+        moved = ids[:, next_[i]] - ids[:, first]
         cos, sin = model.rotary((moved * STEP)[:, None, None])
         half = cos.shape[-1] // 2
         phase = torch.atan2(sin, cos)[..., :half].abs().flatten() / STEP
-        span = study.grids.high[i] - 1
-        moving = phase[phase > 1e-9] * span / (2 * math.pi)
+        span = max(grid[i] for grid in shown) - 1
+        moving = phase[(phase > 1e-9) & (span > 0)] * span / (2 * math.pi)
         lowest, highest = (float(moving.min()), float(moving.max())) if len(moving) else (0.0, 0.0)
         out[axis] = Turns(lowest, highest, len(moving))
     return out
