@@ -346,7 +346,7 @@ def read_samples(
     row has several. ``on_row`` is told the number of each row that is read. Raises what the
     source raises.
     """
-    owners = Index()  # row of each id, to name both rows when one comes twice
+    owners = Index("I")  # row of each id, to name both rows when one comes twice
     for number, columns in enumerate(task.source.rows(data)):
         items: list[object] = []
         if on_row:

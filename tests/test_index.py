@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from evalkit.index import Index
 
 
-@given(st.lists(st.tuples(st.text(max_size=2), st.integers(0, 9))))
-def test_an_index_answers_as_a_dictionary_does(items: list[tuple[str, int]]) -> None:
+@given(st.lists(st.tuples(st.text(max_size=2), st.none() | st.integers(0, 9))))
+def test_an_index_answers_as_a_dictionary_does(items: list[tuple[str, int | None]]) -> None:
     index, expected = Index(), {}
     for text, number in items:
-        index[text] = expected[text] = number
+        if number is not None:
+            index[text] = expected[text] = number
+        elif text in expected:
+            del index[text], expected[text]
+        else:
+            with pytest.raises(KeyError):
+                del index[text]
     assert len(index) == len(expected)
-    assert list(index.numbers) == list(expected.values())
+    there = [n for at, n in enumerate(index.numbers) if at not in index.gone]
+    assert there == list(expected.values())
     for text in {text for text, _ in items} | {"another", ""}:
         assert index.get(text) == expected.get(text)
         assert (text in index) == (text in expected)
@@ -26,6 +34,17 @@ def test_an_index_grows() -> None:
         index[f"row-{i}"] = 2 * i
     assert [index.get(f"row-{i}") for i in range(5000)] == list(range(0, 10_000, 2))
     assert index.get("row-5000") is None and index.place("row-7") == 7
+
+
+def test_what_was_removed_stays_so_while_an_index_grows_and_may_come_again() -> None:
+    index = Index()
+    for i in range(100):
+        index[f"row-{i}"] = i
+        if i % 2:
+            del index[f"row-{i}"]
+    index["row-1"] = 7
+    assert len(index) == 51 and [index.get(f"row-{i}") for i in range(4)] == [0, 7, 2, None]
+    assert index.numbers[-1] == 7
 
 
 def test_what_is_added_keeps_the_number_that_it_had() -> None:
