@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from statistics import NormalDist
 
 import numpy as np
@@ -34,6 +35,8 @@ FEW_CLUSTERS = 256
 """Up to this many, draws are kept as the numbers that they are multiplied as."""
 BLOCK = 2_000_000
 """How many drawn numbers are held at a time."""
+MANY = 1 << 17
+"""Above so many samples, clusters are summed a part at a time."""
 WIDEST = 64
 """Bytes of names that are compared in an array of texts as wide as the widest."""
 
@@ -80,10 +83,64 @@ def mean_interval(
     """
     if weights is not None:
         return _weighted_interval(values, weights, clusters, confidence, seed)
+    if groups is None:
+        return clustered_mean(values, _numbers(clusters), confidence, seed)[0]
     x, mine, group = _sorted(values, clusters, groups)
     if not len(x):
         raise ValueError("no values")
     return _interval(x, mine, group, confidence, seed)
+
+
+def clustered_mean(
+    values: ArrayLike, clusters: Codes, confidence: float = 0.95, seed: int = 0
+) -> tuple[Interval, int]:
+    """``mean_interval`` of samples whose clusters are whole numbers, in the order of their names
+    where there are up to ``NORMAL_CLUSTERS`` (above, the order is no matter), and how many clusters
+    there are. NaN is no value. Of many samples it holds little beside what it is given.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    n = len(x) - int(np.count_nonzero(np.isnan(x)))
+    if not n:
+        raise ValueError("no values")
+    parts = (x[i : i + MANY] for i in range(0, len(x), MANY))
+    value = math.fsum(chain.from_iterable(part[part == part].tolist() for part in parts)) / n
+    count, few = 0, list[tuple[Floats, Floats]]()
+
+    def squares() -> Iterator[float]:
+        nonlocal count
+        for sums, sizes in _of_clusters(x, clusters):
+            count += len(sums)
+            if count <= NORMAL_CLUSTERS:
+                few.append((sums, sizes))
+            yield from ((sums - sizes * value) ** 2).tolist()
+
+    spread = math.fsum(squares())
+    if count < 2:
+        return Interval(value, None, None), count
+    if np.fmin.reduce(x) == np.fmax.reduce(x):  # which pass over NaN
+        return _degenerate(value, count, confidence), count
+    if count > NORMAL_CLUSTERS:
+        reach = _quantile((1 + confidence) / 2) * math.sqrt(spread * count / (count - 1)) / n
+        return Interval(value, value - reach, value + reach), count
+    sums, sizes = map(np.concatenate, zip(*few))
+    return Interval(value, *_bootstrap(sums, sizes, confidence, seed)), count
+
+
+def _of_clusters(x: Floats, clusters: Codes) -> Iterator[tuple[Floats, Floats]]:
+    """Sum of values and number of samples of each cluster that has a value, in the order of their
+    numbers: of many samples, a sixteenth of the numbers at a time.
+    """
+    parts, first, last = 16 if len(x) > MANY else 1, int(clusters.min()), int(clusters.max())
+    for k in range(parts):
+        low, end = (first + (last + 1 - first) * i // parts for i in (k, k + 1))
+        mine = np.flatnonzero((clusters >= low) & (clusters <= end - 1) & (x == x))
+        order = np.lexsort((x[mine], clusters[mine]))
+        mine = mine[order]  # sums follow this order, not that in which samples came
+        at = np.cumsum(np.diff(clusters[mine], prepend=clusters[mine[:1]]) != 0)
+        yield (
+            np.bincount(at, weights=x[mine]).astype(np.float64),
+            np.bincount(at).astype(np.float64),
+        )
 
 
 def _weighted_interval(
@@ -121,16 +178,7 @@ def _interval(
     """``mean_interval`` of samples that are in order."""
     if groups is not None:
         return _macro_interval(x, clusters, groups, confidence, seed)
-    sums, sizes = cluster_sums(x, clusters)
-    value = float(x.mean())
-    if len(sums) < 2:
-        return Interval(value, None, None)
-    if np.ptp(x) == 0:
-        return _degenerate(value, len(sums), confidence)
-    if len(sums) > NORMAL_CLUSTERS:
-        reach = _quantile((1 + confidence) / 2) * _standard_error(sums, sizes)
-        return Interval(value, value - reach, value + reach)
-    return Interval(value, *_bootstrap(sums, sizes, confidence, seed))
+    return clustered_mean(x, clusters, confidence, seed)[0]
 
 
 def _bootstrap(
@@ -388,6 +436,16 @@ def _codes(names: Sequence[Hashable]) -> NDArray[np.intp]:
         written = np.fromiter((repr(n).encode() for n in names), f"S{width}", len(names))
         return np.unique(written, return_inverse=True)[1]
     places = {name: i for i, name in enumerate(sorted(dict.fromkeys(names), key=repr))}
+    return np.fromiter(map(places.__getitem__, names), np.intp, len(names))
+
+
+def _numbers(names: Sequence[Hashable]) -> Codes:
+    """For each name a number, as ``clustered_mean`` takes them."""
+    places: dict[Hashable, int] = {}
+    for name in names:
+        places.setdefault(name, len(places))
+    if len(places) <= NORMAL_CLUSTERS:
+        places = {name: i for i, name in enumerate(sorted(places, key=repr))}
     return np.fromiter(map(places.__getitem__, names), np.intp, len(names))
 
 

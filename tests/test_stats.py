@@ -16,6 +16,7 @@ from evalkit.stats import (
     RESAMPLES,
     Interval,
     cluster_sums,
+    clustered_mean,
     compare,
     corrected,
     detectable,
@@ -251,3 +252,34 @@ def test_thousands_of_clusters_need_little_memory() -> None:
     mean_interval(np.arange(3_000) % 3 / 2, list(range(3_000)))
     assert tracemalloc.get_traced_memory()[1] < 100e6
     tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("n", "clusters"), [(600, 90), (9_000, 4_000), (150_000, 500), (150_000, 10**9)]
+)
+def test_clusters_by_number_tell_what_clusters_by_name_tell(n: int, clusters: int) -> None:
+    """Also in another order, with other numbers where there are many, and among missing values."""
+    rng = np.random.default_rng(n)
+    x, of = rng.random(n).round(2), rng.integers(0, clusters, n)
+    named = mean_interval(x, [f"page {c:010}" for c in of])
+    assert clustered_mean(x, of) == (named, len(set(of.tolist())))
+    shuffled = rng.permutation(n)
+    other = of[shuffled] if clusters < NORMAL_CLUSTERS else 7 - 5 * of[shuffled]
+    gaps = np.insert(x[shuffled], [0, n // 2, n], np.nan), np.insert(other, [0, n // 2, n], 1)
+    assert clustered_mean(*gaps)[0] == named
+
+
+def test_the_interval_of_a_million_clusters_holds_little_beside_its_samples() -> None:
+    x, of = np.arange(1_000_000) % 7 / 4, np.arange(1_000_000)
+    tracemalloc.start()
+    clustered_mean(x, of)
+    assert tracemalloc.get_traced_memory()[1] < 15e6
+    tracemalloc.stop()
+
+
+def test_the_interval_of_no_values_is_an_error() -> None:
+    for x in ([], [np.nan]):
+        with pytest.raises(ValueError, match="no values"):
+            clustered_mean(np.array(x), np.zeros(len(x), int))
+    with pytest.raises(ValueError, match="no values"):
+        mean_interval([], [])
