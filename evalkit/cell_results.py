@@ -4,23 +4,27 @@ journal from which it can be made again. Read also from the files of evalkit 0.1
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from hashlib import blake2b, sha256
 from operator import add, attrgetter
 from typing import Any
+
+import numpy as np
 
 from evalkit.json_fields import number, typed
 from evalkit.records import SCHEMA_VERSION, Record
 from evalkit.run_info import Selection
 from evalkit.safe_text import masked
+from evalkit.stats import MANY, NORMAL_CLUSTERS, Codes, Interval, clustered_mean
 from evalkit.task import Metric
 from evalkit.types import TokenCounts
 from evalkit.units import Counted, Seen
 
+ID_BYTES = 16
 _tokens_in = attrgetter(*(f.name for f in fields(TokenCounts)))
 
 
@@ -95,14 +99,31 @@ class MetricResult:
         counted = Counted.of(seen, metric)
         if not counted.values:
             return None
-        mean, scale = counted.interval, metric.scale * counted.added
+        n = len(seen.values) - seen.values.count(None)
+        clusters = len(set(counted.clusters))
+        return cls._of(metric, counted.interval, n, clusters, counted.added)
+
+    @classmethod
+    def of_columns(cls, values: array[float], names: Names, metric: Metric) -> MetricResult | None:
+        """A plain mean over samples; NaN is a value that is not there."""
+        x = np.frombuffer(values)
+        if not (n := len(x) - int(np.count_nonzero(np.isnan(x)))):
+            return None
+        mean, clusters = clustered_mean(x, names.numbers)
+        return cls._of(metric, mean, n, clusters)
+
+    @classmethod
+    def _of(
+        cls, metric: Metric, mean: Interval, n: int, clusters: int, added: int = 1
+    ) -> MetricResult:
+        scale = metric.scale * added
         return cls(
             metric=metric.name,
             value=mean.value * scale,
             ci_low=None if mean.low is None else mean.low * scale,
             ci_high=None if mean.high is None else mean.high * scale,
-            n=len(seen.values) - seen.values.count(None),
-            clusters=len(set(counted.clusters)),
+            n=n,
+            clusters=clusters,
             group=metric.group,
             higher_is_better=metric.higher_is_better,
             scale=metric.scale,
@@ -214,8 +235,41 @@ class CellResults:
         )
 
 
+class Names:
+    """The cluster of each of many samples, in eight bytes each; names are held while few."""
+
+    def __init__(self) -> None:
+        self._hashes = array("q")
+        self._few: dict[str, int] | None = {}
+
+    def append(self, name: str) -> None:
+        number = hash(name)
+        if self._few is not None:
+            self._few[name] = number
+            if len(self._few) > NORMAL_CLUSTERS:
+                self._few = None
+        self._hashes.append(number)
+
+    @property
+    def numbers(self) -> Codes:
+        """A number for each sample, as ``stats.clustered_mean`` takes them."""
+        hashes = np.frombuffer(self._hashes, np.int64)
+        if not self._few:
+            return hashes
+        names = sorted(self._few, key=repr)
+        known = np.array([self._few[name] for name in names])
+        place = np.argsort(known)  # of each in ``names``, by its hash
+        numbers = np.empty(len(hashes), np.uint16)
+        for i in range(0, len(hashes), MANY):
+            part = slice(i, i + MANY)
+            numbers[part] = place[np.searchsorted(known, hashes[part], sorter=place)]
+        return numbers
+
+
 class Tally:
-    """Counts of records, and what metrics need of them: each is looked at once, and goes."""
+    """Counts of records, and what metrics need of them: each is looked at once, and goes. Where all
+    metrics are plain means of samples, some 16 bytes of a record stay.
+    """
 
     def __init__(self, metrics: Sequence[Metric]) -> None:
         self.metrics = metrics
@@ -224,7 +278,8 @@ class Tally:
         # a score that is not there is NaN, which none is
         names = dict.fromkeys(name for m in metrics for name in (m.name, m.weight) if name)
         self.scores = {name: array("d") for name in names}
-        self.clusters: list[str] = []
+        plain = all(not (m.group or m.units or m.weight) for m in metrics)
+        self.clusters: Names | list[str] = Names() if plain else []
         self.keys = tuple(dict.fromkeys(k for m in metrics for k in (m.group, *m.units) if k))
         self.metadata: list[Mapping[str, str]] = []
         self.kinds: dict[tuple[str | None, ...], Mapping[str, str]] = {}
@@ -240,23 +295,26 @@ class Tally:
         self.clusters.append(record.cluster)
         if self.keys:
             told = record.metadata
-            kind = tuple(str(told[k]) if k in told else None for k in self.keys)
+            kind = tuple(_told(told[k]) if k in told else None for k in self.keys)
             mine = {k: v for k, v in zip(self.keys, kind) if v is not None}
             self.metadata.append(self.kinds.setdefault(kind, mine))
 
-    def seen(self, metric: Metric) -> Seen:
-        """What a metric needs of the records."""
+    def _result(self, metric: Metric) -> MetricResult | None:
+        values, clusters = self.scores[metric.name], self.clusters
+        if isinstance(clusters, Names):
+            return MetricResult.of_columns(values, clusters, metric)
         weights = self.scores[metric.weight] if metric.weight else None
-        return Seen(
-            [None if math.isnan(v) else v for v in self.scores[metric.name]],
-            self.clusters,
+        seen = Seen(
+            [None if math.isnan(v) else v for v in values],
+            clusters,
             self.metadata if metric.group or metric.units else None,
             None if weights is None else [0.0 if math.isnan(w) else w for w in weights],
         )
+        return MetricResult.of(seen, metric)
 
     def counts(self) -> dict[str, Any]:
         """Of ``CellResults``."""
-        results = (MetricResult.of(self.seen(metric), metric) for metric in self.metrics)
+        results = map(self._result, self.metrics)
         return {
             "n": self.n,
             "n_total": self.total,
@@ -265,6 +323,11 @@ class Tally:
             "tokens": TokenCounts(*self.tokens),
             "metrics": tuple(m for m in results if m),
         }
+
+
+def _told(value: Any) -> str:
+    """What is said of a sample, as it is once it is read from a journal."""
+    return value if type(value) is str else str(json.loads(json.dumps(value)))
 
 
 def _counts(records: Iterable[Record], metrics: Sequence[Metric]) -> dict[str, Any]:
@@ -281,27 +344,28 @@ class Ending:
     results: CellResults
     """As results.json has them."""
     digest: str
-    """SHA-256 over the ids of the samples that count, sorted."""
+    """``ids_digest`` of the samples that count; in older journals SHA-256 over the sorted ids."""
     ids: tuple[str, ...] = ()
     """Those ids where a part of the samples was selected; otherwise all of the journal count."""
 
     @classmethod
     def of(cls, results: CellResults, ids: Iterable[str]) -> Ending:
         chosen = tuple(ids)
-        return cls(results, _ids_digest(chosen), chosen if results.selection.partial else ())
+        return cls(results, ids_digest(chosen), chosen if results.selection.partial else ())
 
-    def records(self, records: Mapping[str, Record]) -> list[Record]:
+    def records(self, records: Mapping[str, Record]) -> Collection[Record]:
         """Those of a journal's records that count."""
         if self.results.selection.partial:
             return [records[id] for id in self.ids if id in records]
-        return list(records.values())
+        return records.values()
 
     def results_of(self, records: Mapping[str, Record], metrics: Sequence[Metric]) -> CellResults:
         """The results by a journal's records as they are now: complete as long as these are of the
         same samples.
         """
         mine = self.records(records)
-        same = _ids_digest(r.id for r in mine) == self.digest
+        digest = ids_digest if len(self.digest) == 2 * ID_BYTES else _sorted_digest
+        same = digest(r.id for r in mine) == self.digest
         return self.results.of_records(mine, metrics, complete=self.results.complete and same)
 
     def to_json(self) -> dict[str, Any]:
@@ -317,5 +381,21 @@ class Ending:
         )
 
 
-def _ids_digest(ids: Iterable[str]) -> str:
-    return hashlib.sha256(json.dumps(sorted(ids)).encode()).hexdigest()
+def id_number(id: str) -> int:
+    """A digest of an id. The sum of them tells a set of ids, whatever their order."""
+    text = id.encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(text, digest_size=ID_BYTES).digest())
+
+
+def ids_digest(ids: Iterable[str]) -> str:
+    """Hex digits of the sum of the ids' digests (BLAKE2b), each being there once."""
+    return sum_digest(sum(map(id_number, ids)))
+
+
+def sum_digest(total: int) -> str:
+    """``ids_digest`` of ids whose ``id_number``s have this sum."""
+    return (total % (1 << 8 * ID_BYTES)).to_bytes(ID_BYTES).hex()
+
+
+def _sorted_digest(ids: Iterable[str]) -> str:
+    return sha256(json.dumps(sorted(ids)).encode()).hexdigest()

@@ -46,7 +46,7 @@ class Index:
         if (at := self.put(text, number)) is not None:
             self.numbers[at] = number
 
-    def __delitem__(self, text: str) -> None:
+    def remove(self, text: str) -> None:
         """Raises KeyError for a text that is not there."""
         if (at := self.place(text)) is None:
             raise KeyError(text)

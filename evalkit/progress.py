@@ -35,6 +35,13 @@ class Progress:
         )
         return self
 
+    @property
+    def due(self) -> bool:
+        """Whether there is anything to show by now."""
+        return not self.bar.disable or (
+            self.wanted and time.monotonic() - self.logged >= self.LOG_SECONDS
+        )
+
     def update(self, done: int, reused: int, total: int | None, score: str) -> None:
         """``done`` samples have a record, of which ``reused`` had it before this run; ``total`` is
         None as long as nobody knows it.
@@ -43,7 +50,7 @@ class Progress:
             self.bar.total, self.bar.initial = total, reused
             self.bar.set_postfix_str(printable(score), refresh=False)
             self.bar.update(done - self.bar.n)
-        elif self.wanted and time.monotonic() - self.logged >= self.LOG_SECONDS:
+        elif self.due:
             self.logged = time.monotonic()
             logger.info("%s: %s", self.name, self.line(done, reused, total, score))
 

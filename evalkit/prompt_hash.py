@@ -5,13 +5,9 @@ same again.
 from __future__ import annotations
 
 import hashlib
-import json
-from typing import Any
 
-from evalkit.records import Record
+from evalkit.records import asked
 from evalkit.types import Image, Sample, Subtitles, Text, Video
-
-ENCODER = json.JSONEncoder(sort_keys=True)
 
 
 def prompt_hash(sample: Sample) -> str:
@@ -59,16 +55,7 @@ def prompt_hash_of_0_1(sample: Sample) -> str:
     return hashlib.sha256(repr(parts).encode("utf-8", "replace")).hexdigest()[:12]
 
 
-def asked_before(record: Record, sample: Sample, prompt: str) -> bool:
-    """Whether a record is of this sample as it is now."""
-    if len(record.prompt) == 12:
-        prompt = prompt_hash_of_0_1(sample)
-    return record.prompt == prompt and _json(record.target) == _json(sample.target)
-
-
-def _json(target: Any) -> str | None:
-    """A target as a journal would give it back; None for what it can't hold."""
-    try:
-        return ENCODER.encode(target)
-    except (TypeError, ValueError):
-        return None
+def asked_before(known: int, sample: Sample, prompt: str) -> bool:
+    """Whether ``records.asked`` of a record is that of this sample as it is now."""
+    told = sample.target
+    return known == asked(prompt, told) or known == asked(prompt_hash_of_0_1(sample), told)

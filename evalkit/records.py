@@ -96,7 +96,7 @@ class Record:
             about = _outcome(score)
         return cls(
             id=completion.id,
-            cluster=sample.cluster or completion.id,
+            cluster=str.__str__(sample.cluster or completion.id),
             metadata=dict(sample.metadata),
             target=sample.target,
             choices=tuple(sample.choices),
@@ -104,7 +104,7 @@ class Record:
             question=question_of(sample),
             text=completion.text,
             finish_reason=completion.finish_reason,
-            tokens=completion.tokens,
+            tokens=_whole(completion.tokens),
             seconds=round(completion.seconds, 4),
             logprobs=tuple(completion.logprobs),
             box_space=completion.box_space,
@@ -239,6 +239,12 @@ def _checked(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=4096)
+def _whole(tokens: TokenCounts) -> TokenCounts:
+    """Counts as a journal gives them back."""
+    return TokenCounts(*map(int, vars(tokens).values()))
+
+
+@lru_cache(maxsize=4096)
 def _token_counts(*names_and_numbers: Any) -> TokenCounts:
     """Names, and then as many numbers. Raises TypeError for a name that is none."""
     half = len(names_and_numbers) // 2
@@ -276,6 +282,19 @@ def _outcome(score: Score | str | None) -> dict[str, Any]:
         "error": score or "no score",
         "failed_in": "scoring",
     }
+
+
+def asked(prompt: str, target: Any) -> int | None:
+    """What a sample was asked and what counts as right, as a number that is not 0 and means nothing
+    to another process; None for a target that a journal can't hold.
+    """
+    try:
+        return hash(prompt + _TARGETS.encode(target)) or 1
+    except (TypeError, ValueError):
+        return None
+
+
+_TARGETS = json.JSONEncoder(sort_keys=True)
 
 
 def question_of(sample: Sample) -> str:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from evalkit.adapter import recordable
 from evalkit.cell import Cell
-from evalkit.columns import Writer
 from evalkit.errors import DataError, UsageError, reason
+from evalkit.gathering import SHOWN, Gathering
 from evalkit.journal import Journal
 from evalkit.patience import completions
 from evalkit.plugin import file_of
@@ -33,7 +33,7 @@ from evalkit.store import (
     model_path,
     shown_path,
 )
-from evalkit.stream import FAULTS_SHOWN, Stream
+from evalkit.stream import Stream
 
 if TYPE_CHECKING:
     from evalkit.executor import Executor
@@ -87,8 +87,16 @@ def run_cell(
     if folder.intact and _has_all(folder, folder.results, selection, cell):
         return Outcome(cell, folder.results, folder.results.n, 0)  # nothing to write
     with ExitStack() as stack:
-        opened = folder.open_shard(cell.name, str(shard)) if shard else None
-        journal = stack.enter_context(opened or folder.open_journal(cell.name))
+
+        def gathering() -> Gathering:
+            made = Gathering(cell.task.metrics, folder.path, selection.partial)
+            return stack.enter_context(closing(made))
+
+        told = gathering()
+        if shard:
+            journal = stack.enter_context(folder.open_shard(cell.name, str(shard), told.add))
+        else:
+            journal = stack.enter_context(folder.open_journal(cell.name, told.add))
         _warn_of_damage(journal)
         folder.mend(journal)
         before = folder.finished(None if shard else journal.contents)
@@ -97,7 +105,7 @@ def run_cell(
         # The results of a part never take the place of those of everything.
         keep = selection.partial and before is not None and not before.selection.partial
         answering = executor or cell.adapter
-        stream = Stream(cell, selection, journal, before, shard)
+        stream = Stream(cell, selection, journal, told, before, shard)
         stopped: str | None = None
         interrupted: KeyboardInterrupt | None = None
         started = time.perf_counter()
@@ -130,11 +138,11 @@ def run_cell(
         stopped = stopped or stream.why_incomplete()
         seconds = time.perf_counter() - started
         if shard:
-            journal = stack.enter_context(folder.gathered(cell.name, journal))
-            stream.journal = journal
+            told = gathering()
+            journal = stack.enter_context(folder.gathered(cell.name, journal, told.add))
+            stream.end_in(journal, told)
         stats = answering.stats if stream.made else {}
-        columns = stack.enter_context(closing(Writer(folder.path)))
-        end = stream.summary(seconds, stopped is None, recordable(cell.adapter, stats), columns)
+        end = stream.summary(seconds, stopped is None, recordable(cell.adapter, stats))
         results = end.results
         if end.lost and not results.missing_shards:
             folder.remove()
@@ -145,7 +153,7 @@ def run_cell(
                 folder.mend(journal)
             elif not folder.intact or results != before:
                 folder.write_results(results)
-            folder.write_columns(journal, columns)
+            folder.write_columns(journal, told.columns)
         if interrupted:
             try:
                 raise interrupted
@@ -206,7 +214,7 @@ def _readable(folder: CellFolder) -> bool:
 
 def _warn_of_damage(journal: Journal) -> None:
     faults = journal.contents.faults
-    for damage in faults[:FAULTS_SHOWN]:
+    for damage in faults[:SHOWN]:
         logger.warning("%s", damage)
-    if (more := len(faults) - FAULTS_SHOWN) > 0:
+    if (more := len(faults) - SHOWN) > 0:
         logger.warning("%s: %d more lines like that", journal.path, more)

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
-Codes = NDArray[np.intp]
+Codes = NDArray[np.integer[Any]]
 """A number for each sample: of its cluster, or of its group."""
 RESAMPLES = 2000
 FLIPS = 9999

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,14 +22,24 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from evalkit import columns, journal
+from evalkit import columns
 from evalkit.adapter import digest
 from evalkit.cell_results import CellResults, Ending, MetricResult
 from evalkit.columns import Columns, Writer
+from evalkit.contents import (
+    CUT,
+    Contents,
+    Header,
+    check_owner,
+    merged,
+    read,
+    read_header,
+    unreadable,
+)
 from evalkit.digests import content_hash
 from evalkit.errors import DataError, EvalkitError
 from evalkit.files import regular, remove_parts, replace_json
-from evalkit.journal import CUT, Contents, Header, Journal
+from evalkit.journal import Journal
 from evalkit.provenance import GitState
 from evalkit.records import READABLE, SCHEMA_VERSION, FailedIn, Record, question_of
 from evalkit.run_info import Identity, RunInfo, Selection, Session
@@ -123,13 +133,12 @@ class CellFolder:
     def derived(self, contents: Contents) -> CellResults:
         """The results by what the journal holds."""
         run, ending = contents.run or self.run, contents.ending
+        metrics = run.metrics or _metrics_in(contents.records.values())
         if ending:
-            metrics = run.metrics or _metrics_in(list(contents.records.values()))
             return ending.results_of(contents.records, metrics)
-        records = list(contents.records.values())
         return CellResults.of(
-            records,
-            run.metrics or _metrics_in(records),
+            contents.records.values(),
+            metrics,
             created=run.created,
             selection=run.selection,
             complete=False,
@@ -215,7 +224,7 @@ class CellFolder:
         try:
             return content_hash((self.journal_path, *self.shard_paths))
         except OSError as e:
-            raise journal.unreadable(Path(e.filename or self.journal_path), e) from e
+            raise unreadable(Path(e.filename or self.journal_path), e) from e
 
     @property
     def task(self) -> str:
@@ -262,20 +271,20 @@ class CellFolder:
         DataError when one can't be read, or is another cell's.
         """
         # in this order: what a shard's end moves from the one to the other is seen at least once
-        shards = self._of_shards()
+        shards = [self._contents_of(path) for path in self.shard_paths]
         whole = self._contents_of(self.journal_path)
-        return journal.merged([whole, *shards]) if shards else whole
+        return merged([whole, *shards]) if shards else whole
 
     def _contents_of(self, path: Path) -> Contents:
-        contents = journal.read(path)
-        journal.check_owner(path, contents.header, self.name)
+        contents = read(path)
+        check_owner(path, contents.header, self.name)
         return contents
 
     def check(self) -> None:
         """Raises DataError when the cell can't be read: its journal can't, or is another cell's, or
         neither run.json nor the journal says what was run.
         """
-        journal.check_owner(self.journal_path, journal.read_header(self.journal_path), self.name)
+        check_owner(self.journal_path, read_header(self.journal_path), self.name)
         _ = self.run, self.results
 
     def columns(self) -> Columns:
@@ -301,8 +310,8 @@ class CellFolder:
         """The columns beside the journal; None where there are none, or not of it as it is now."""
         if not self.columns_path.is_file() or not self.journal_path.is_file():
             return None
-        header = journal.read_header(self.journal_path)
-        journal.check_owner(self.journal_path, header, self.name)
+        header = read_header(self.journal_path)
+        check_owner(self.journal_path, header, self.name)
         return columns.read(self.columns_path, self._journal_digest())
 
     def write_columns(self, journal: Journal, made: Writer | None = None) -> None:
@@ -357,13 +366,14 @@ class CellFolder:
         """The file of ``columns``; there for a journal of some size."""
         return self.path / COLUMNS
 
-    def open_journal(self, task: str) -> Journal:
+    def open_journal(self, task: str, seen: Callable[[Record], None] | None = None) -> Journal:
         """The journal, open for writing, with what shards left that did not come to their end;
-        ``task`` (``name:subset``) goes into its header. Raises EvalkitError when another run is
-        writing to one of them, DataError when it is another cell's.
+        ``task`` (``name:subset``) goes into its header, ``seen`` is given each record. Raises
+        EvalkitError when another run is writing to one of them, DataError when it is another
+        cell's.
         """
         header = Header(task, self.name)
-        opened = Journal(self.journal_path, header)
+        opened = Journal(self.journal_path, header, seen=seen)
         if not opened.read_only:
             try:
                 for path in self.shard_paths:
@@ -375,22 +385,27 @@ class CellFolder:
             remove_parts(self.path)
         return opened
 
-    def open_shard(self, task: str, shard: str) -> Journal:
+    def open_shard(
+        self, task: str, shard: str, seen: Callable[[Record], None] | None = None
+    ) -> Journal:
         """The journal of a shard (``2/3``), open for writing; it holds what all of the cell's hold.
         Raises as ``open_journal`` does.
         """
         path = self.path / f"shard-{shard.replace('/', '-of-')}.jsonl"
-        beside = [*self._of_shards(path), self._contents_of(self.journal_path)]
-        return Journal(path, Header(task, self.name), beside)
+        # in this order: what a shard's end moves from the one to the other is seen at least once
+        beside = [*self._shards_but(path), self.journal_path]
+        return Journal(path, Header(task, self.name), beside, seen=seen)
 
-    def gathered(self, task: str, shard: Journal) -> Journal:
+    def gathered(
+        self, task: str, shard: Journal, seen: Callable[[Record], None] | None = None
+    ) -> Journal:
         """The cell's journal, open for writing, with a shard's in it, whose file is no more. It
         holds what those of other shards hold. Waits for a run that is writing to it. Raises as
         ``open_journal`` does.
         """
         shard.flush()
-        others = self._of_shards(shard.path)
-        opened = Journal(self.journal_path, Header(task, self.name), others, wait=True)
+        others = self._shards_but(shard.path)
+        opened = Journal(self.journal_path, Header(task, self.name), others, wait=True, seen=seen)
         try:
             opened.take_in(shard.path)
         except BaseException:
@@ -398,9 +413,8 @@ class CellFolder:
             raise
         return opened
 
-    def _of_shards(self, but: Path | None = None) -> list[Contents]:
-        """What the journals of shards hold, of all or all but one."""
-        return [self._contents_of(path) for path in self.shard_paths if path != but]
+    def _shards_but(self, own: Path) -> list[Path]:
+        return [path for path in self.shard_paths if path != own]
 
     def set_aside(self) -> None:
         """Puts the journal under a name with the present time, and removes what was derived from
@@ -487,7 +501,7 @@ def cells(output: Path = Path("results")) -> list[CellFolder]:
 def _is_empty(path: Path) -> bool:
     """Whether a journal can be read and says nothing."""
     try:
-        contents = journal.read(path)
+        contents = read(path)
     except DataError:
         return False
     return not contents.records and not contents.run
@@ -559,7 +573,7 @@ def slug(text: str, most: int = 200) -> str:
     return f"{start}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def _metrics_in(records: list[Record]) -> tuple[Metric, ...]:
+def _metrics_in(records: Iterable[Record]) -> tuple[Metric, ...]:
     """Metrics by the names that scores have, for a killed run of evalkit 0.1, which did not write
     down what they are.
     """

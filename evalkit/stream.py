@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, get_args
 from evalkit.adapter import with_subtitles
 from evalkit.asking import repetitions
 from evalkit.cell import Cell
-from evalkit.cell_results import Tally
-from evalkit.columns import Writer
+from evalkit.cell_results import sum_digest
 from evalkit.controls import controlled, swapped
 from evalkit.errors import DataError, EvalkitError, ScoringError, UsageError, reason
+from evalkit.gathering import Gathering
 from evalkit.index import Index
 from evalkit.journal import Journal
 from evalkit.progress import Progress
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 FINISH_REASONS = get_args(FinishReason)
-FAULTS_SHOWN = 5
-"""Damaged lines of a journal, and failed samples of an outcome, that are named one by one."""
 
 
 @dataclass(frozen=True)
@@ -70,16 +68,18 @@ class Stream:
         cell: Cell,
         selection: Selection,
         journal: Journal,
+        gathering: Gathering,
         before: CellResults | None,
         shard: Shard | None = None,
     ) -> None:
         self.cell, self.selection, self.journal, self.before = cell, selection, journal, before
-        self.shard = shard
+        self.gathering, self.shard = gathering, shard
+        self.places = journal.records
+        self.places.begin()
         self.elsewhere = Index("I")  # records of other shards, and which
         self.pending: dict[str, tuple[Sample, str]] = {}
-        self.chosen = Index("B")
-        self.reused = self.asked = self.made = 0
-        self.running = _RunningScore(cell)
+        self.chosen = bytearray(self.places.early)  # of those that are there already
+        self.selected = self.reused = self.asked = self.made = 0
         self.broken: BaseException | None = None
         self.seen = 0  # samples of the data so far
         self.rows_read = self.in_rows = 0  # rows that were read to their end, and their samples
@@ -87,6 +87,11 @@ class Stream:
         self.known = before.n_total if before and whole else None
         count = getattr(cell.task.source, "count", None)
         self.rows: int | None = count(cell.data) if count else None
+
+    def end_in(self, journal: Journal, gathering: Gathering) -> None:
+        """Goes on with another journal, which has in it what was appended to a shard's."""
+        self.journal, self.gathering = journal, gathering
+        journal.records.begin()
 
     def requests(self) -> Iterator[Request]:
         """What is left to ask. Ends early where the data do, which ``broken`` then says: what was
@@ -100,13 +105,23 @@ class Stream:
             self.broken = e
 
     def _requests(self) -> Iterator[Request]:
-        done = self.journal.contents.scored
         for sample in self._own():
             if isinstance(sample, RowError):
-                self.chosen[sample.id] = 1
+                self._choose(sample.id)
                 self._append(Record.of_row(sample.id, sample.reason))
                 continue
-            yield from self._asked(sample, done)
+            yield from self._asked(sample)
+
+    def _choose(self, id: str) -> int:
+        """Notes that an id is selected; ``records.asked`` of its record from before this run, 0
+        where there is none with a score.
+        """
+        self.selected += 1
+        place = self.places.place(id)
+        if place is None or place >= self.places.early:
+            return 0
+        self.chosen[place] = 1
+        return self.places.asked(place)
 
     def _own(self) -> Iterator[Sample | RowError]:
         """What is selected, without what other shards ask."""
@@ -133,21 +148,20 @@ class Stream:
         owners = {owner for owner, known in zip(self.elsewhere.numbers, there) if not known}
         return tuple(f"{owner}/{self.shard.of}" for owner in sorted(owners))
 
-    def _asked(self, sample: Sample, done: Mapping[str, Record]) -> Iterator[Request]:
+    def _asked(self, sample: Sample) -> Iterator[Request]:
         """The requests of a sample, one a repetition, but for those that have their answers."""
         cell = self.cell
         try:
             repetitions = list(cell.asking.ask(sample, cell.examples))
         except DataError as e:
-            self.chosen[sample.id] = 1
+            self._choose(sample.id)
             self._append(Record.of_row(sample.id, str(e)))
             return
         for sample in repetitions:
-            self.chosen[id := sample.id] = 1
-            prompt = prompt_hash(sample)
-            if id in done and asked_before(done[id], sample, prompt):
+            id = sample.id
+            known, prompt = self._choose(id), prompt_hash(sample)
+            if known and asked_before(known, sample, prompt):
                 self.reused += 1
-                self.running.count(done[id])
             else:
                 try:
                     messages = self._messages(sample)
@@ -206,7 +220,7 @@ class Stream:
         if self.pending:
             first = next(iter(self.pending))
             return f"the adapter left {len(self.pending)} requests unanswered, the first {first!r}"
-        if not len(self.chosen) and not len(self.elsewhere):
+        if not self.selected and not len(self.elsewhere):
             if self.selection.first and self.seen:
                 start, stop = self.selection.first
                 return (
@@ -230,42 +244,37 @@ class Stream:
         return None if same else changed
 
     def _is_selected(self, id: str) -> bool:
+        place = self.places.place(id)
+        if place is not None and (place >= self.places.early or self.chosen[place]):
+            return True  # what came since is what was selected
         # a sample that could not be asked has a record of its own, not one a repetition
-        return id in self.chosen or id in self.elsewhere or f"{id}#0" in self.elsewhere
+        return id in self.elsewhere or f"{id}#0" in self.elsewhere
 
-    def summary(
-        self, seconds: float, complete: bool, stats: Mapping[str, Any], columns: Writer
-    ) -> Summary:
+    def _unselected(self) -> list[str]:
+        """The ids of records that are not of the samples that there are now."""
+        if self.shard:
+            return [id for id in self.journal.records if not self._is_selected(id)]
+        places = (place for place, chosen in enumerate(self.chosen) if not chosen)
+        return [record.id for place in places if (record := self.places.at(place))]
+
+    def summary(self, seconds: float, complete: bool, stats: Mapping[str, Any]) -> Summary:
         """What came out, by the records that count: all that the journal has, or those that were
         selected; ``stats`` are those of who answered. A whole run counts all that the journal has,
-        once rows that failed before and now have samples are withdrawn. ``columns`` takes every
-        record.
+        once rows that failed before and now have samples are withdrawn.
         """
         self.journal.flush()
         kept, partial = self.journal.records, self.selection.partial
         missing = self._missing_shards()
         complete = complete and not missing
         if complete and not partial:
-            # what was appended here was selected; of a shard, all records were appended to the cell
-            for id in [
-                id for id in (kept if self.shard else kept.known) if not self._is_selected(id)
-            ]:
+            for id in self._unselected():
                 self.journal.withdraw(id)
-        tally, lost = Tally(self.cell.task.metrics), True
-        failures: list[Record] = []
-        ids: list[str] = []
-        for record in kept.values():
-            columns.add(record)
-            lost = lost and record.failed_in == "row"
-            if partial and not self._is_selected(record.id):
-                continue
-            tally.add(record)
-            ids.append(record.id)
-            if not record.scored and len(failures) < FAULTS_SHOWN:
-                failures.append(record)
+        told = self.gathering
+        if not kept.once or (partial and kept.early):
+            told.again(kept.values(), self._is_selected if partial else lambda _: True)
         fingerprint, before = self.cell.identity.fingerprint, self.before
         results = CellResults(
-            **tally.counts(),
+            **told.tally.counts(),
             created=before.created if before and not self.made else now(),
             rescored=before.rescored if before else None,
             selection=self.selection,
@@ -276,10 +285,13 @@ class Stream:
             seconds=before.seconds if before and not self.made else round(seconds, 3),
             stats=stats if self.made else before.stats if before else {},
         )
-        return Summary(results, Ending.of(results, ids), tuple(failures), lost)
+        ending = Ending(results, sum_digest(told.id_sum), tuple(told.ids))
+        return Summary(results, ending, tuple(told.failures), told.lost)
 
     def show(self, bar: Progress) -> None:
-        bar.update(self.made + self.reused, self.reused, self._total(), self.running.text)
+        if bar.due:
+            done, score = self.made + self.reused, self.gathering.running.text
+            bar.update(done, self.reused, self._total(), score)
 
     def _total(self) -> int | None:
         """How many samples are selected, as far as that can be told: exactly after an earlier run,
@@ -352,31 +364,6 @@ class Stream:
             record = Record.of_row(record.id, why)
             self.journal.append(record)
         self.made += 1
-        self.running.count(record)
-
-
-class _RunningScore:
-    """The first score that is made of single samples, over what was counted so far."""
-
-    def __init__(self, cell: Cell) -> None:
-        plain = (m for m in cell.task.metrics if not m.units and not m.weight)
-        self.metric = next(plain, cell.task.metrics[0])
-        self.sums: dict[str, tuple[float, int]] = {}
-
-    def count(self, record: Record) -> None:
-        value = record.scores.get(self.metric.name)
-        if value is not None:
-            group = str(record.metadata.get(self.metric.group)) if self.metric.group else ""
-            total, n = self.sums.get(group, (0.0, 0))
-            self.sums[group] = total + value, n + 1
-
-    @property
-    def text(self) -> str:
-        """``anls 90.7``; empty before the first score."""
-        if not self.sums:
-            return ""
-        mean = sum(total / n for total, n in self.sums.values()) / len(self.sums)
-        return f"{self.metric.name} {mean * self.metric.scale:.1f}"
 
 
 def _without_media(sample: Sample) -> Sample:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from evalkit import columns, journal
+from evalkit import columns
+from evalkit.contents import read
 from evalkit.records import Record
 from evalkit.results import load_samples, write_report
 from evalkit.results.report import media
@@ -27,7 +28,7 @@ def cell(tmp_path: Path) -> CellFolder:
 
 def parsed(folder: CellFolder) -> dict[str, Record]:
     """The records by the journal alone."""
-    return journal.read(folder.journal_path).records
+    return read(folder.journal_path).records
 
 
 def test_a_run_leaves_columns_that_say_what_its_journal_says(cell: CellFolder) -> None:

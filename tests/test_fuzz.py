@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from evalkit import journal
 from evalkit.config_files import Strict, read_yaml
+from evalkit.contents import parsed, read
 from evalkit.errors import CheckpointError, DataError, UsageError
 from evalkit.lab.study import Study
 from evalkit.metrics.anls import anls
@@ -113,10 +113,10 @@ def test_a_damaged_journal_loses_no_line_that_is_whole(
     path = tmp_path / "lines.jsonl"
     path.write_bytes(b"".join([*lines[:which], line, b"\n", *lines[which + 1 :]]))
     try:
-        contents = journal.read(path)
+        contents = read(path)
     except DataError:
         return
-    whole = [journal._parsed(other) for i, other in enumerate(lines) if i != which]
+    whole = [parsed(other) for i, other in enumerate(lines) if i != which]
     ids = {r.id for r in whole if isinstance(r, Record)}
     missing = ids - contents.records.keys()
     assert not missing or b"withdrawn" in line, "a whole line was lost"
@@ -134,7 +134,7 @@ def test_a_record_with_anything_in_it_is_valid_or_damaged(
     changed = json.dumps(data.draw(replaced(value)), ensure_ascii=True)
     path.write_bytes(lines[0] + changed.encode() + b"\n")
     try:
-        contents = journal.read(path)
+        contents = read(path)
     except DataError:
         return
     for record in contents.records.values():

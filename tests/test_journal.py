@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evalkit.contents import Header, merged, read
 from evalkit.errors import DataError, EvalkitError
 from evalkit.files import replace_json as write_json
-from evalkit.journal import Header, Journal, read
+from evalkit.journal import Journal
 from evalkit.records import Record
 from evalkit.store import cells
 from tests.runs import run
@@ -214,7 +215,8 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_line_costs_only_that_line(tmp_p
     code = (
         "import resource, signal, sys\n"
         "from pathlib import Path\n"
-        "from evalkit.journal import Header, Journal\n"
+        "from evalkit.contents import Header\n"
+        "from evalkit.journal import Journal\n"
         "from evalkit.records import Record\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (3500, 3500))\n"
@@ -284,7 +286,6 @@ def test_what_was_appended_is_read_from_the_file_and_not_held(tmp_path: Path) ->
         journal.withdraw("9")
         journal.append(Record("9", "c", text="withdrawn, and back"))
         journal.flush()
-        assert list(journal.records.known) == ["0", "1", "2"]
         assert dict(journal.records) == read(path).records
         assert [r.id for r in journal.records.values()] == list(journal.records)
         assert len(journal.records) == 599 and "8" not in journal.records
@@ -301,3 +302,31 @@ def test_whoever_is_faster_than_the_disk_waits(
             journal.append(Record(str(i)))
             most = max(most, len(journal.waiting))
     assert most <= 10 and len(read(tmp_path / "j").records) == 300
+
+
+LINES = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["failed", "scored", "gone"])))
+
+
+@given(LINES, LINES)
+def test_journals_beside_one_another_are_one_as_readers_have_it(
+    tmp_path_factory: pytest.TempPathFactory, one: list[tuple[str, str]], own: list[tuple[str, str]]
+) -> None:
+    folder, number = tmp_path_factory.mktemp("j"), 0
+    for name, lines in (("one", one), ("own", own)):
+        scored = set[str]()
+        with Journal(folder / name, Header()) as journal:
+            for id, kind in lines:
+                number += 1
+                if kind == "scored":
+                    scored.add(id)
+                    journal.append(Record(id, id, scores={"exact": float(number)}))
+                elif id not in scored and kind == "failed":
+                    journal.append(Record(id, id, error=f"{number}", failed_in="adapter"))
+                elif id not in scored:
+                    journal.withdraw(id)
+    told = merged([read(folder / "one"), read(folder / "own")])
+    with Journal(folder / "own", Header(), [folder / "one"]) as journal:
+        mine = dict(journal.records)
+        assert {id: r for id, r in mine.items() if r.scored} == told.scored
+        assert mine.items() <= told.records.items() and journal.contents.header == told.header
+        assert all(journal.records.scored(id) == r.scored for id, r in mine.items())

@@ -47,7 +47,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("tasks", "model_adapters", "nano", "pretrained"),
     (
-        *("cell", "store", "journal", "columns", "units"),
+        *("cell", "store", "journal", "contents", "places", "columns", "units", "gathering"),
         *("records", "run_info", "cell_results", "json_fields"),
     ),
     ("runner", "stream", "prompt_hash", "executor", "selection", "data_check", "lab", "imports"),

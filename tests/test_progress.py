@@ -30,6 +30,7 @@ def shown(
 ) -> list[tuple[int, int, int | None]]:
     """(done, reused, total) of every step that a run shows."""
     steps: list[tuple[int, int, int | None]] = []
+    monkeypatch.setattr(Progress, "due", True)
     monkeypatch.setattr(
         Progress,
         "update",

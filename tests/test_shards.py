@@ -15,9 +15,10 @@ import pytest
 
 import evalkit
 from evalkit.cli.main import main
+from evalkit.contents import Header
 from evalkit.errors import UsageError
 from evalkit.evaluation import Evaluation
-from evalkit.journal import Header, Journal
+from evalkit.journal import Journal
 from evalkit.results import write_leaderboard
 from evalkit.results.cells import partial_text
 from evalkit.selection import RUN, Shard

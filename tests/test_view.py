@@ -76,7 +76,7 @@ def test_a_run_is_seen_while_it_grows(tmp_path: Path) -> None:
 def test_a_growing_journal_is_read_from_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from evalkit import journal
+    from evalkit import contents
 
     output = write_results(tmp_path, 8)
     first = cells(output)[0]
@@ -84,8 +84,8 @@ def test_a_growing_journal_is_read_from_where_it_was(
     live = Live(output)
     live.refresh()
     read: list[bytes] = []
-    parsed = journal._parsed
-    monkeypatch.setattr(journal, "_parsed", lambda text: read.append(text) or parsed(text))
+    parsed = contents.parsed
+    monkeypatch.setattr(contents, "parsed", lambda text: read.append(text) or parsed(text))
     first.journal_path.write_bytes(whole[:-1] + b"\n")
     live.refresh()
     assert len(read) == len(whole.splitlines()) - 5

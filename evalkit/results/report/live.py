@@ -17,10 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from evalkit import journal
 from evalkit.columns import Columns
+from evalkit.contents import Contents, check_owner, read
 from evalkit.errors import DataError, EvalkitError, UsageError, reason
-from evalkit.journal import Contents
 from evalkit.lab.stored import stamp
 from evalkit.malloc import uncollected
 from evalkit.media import Times, preview
@@ -164,8 +163,8 @@ class Live:
         earlier = None
         if before and before.state[0][0] == state[0][0] and before.state[0][1] <= state[0][1]:
             earlier = before.contents  # the same file, longer
-        contents = journal.read(folder.journal_path, earlier)
-        journal.check_owner(folder.journal_path, contents.header, folder.name)
+        contents = read(folder.journal_path, earlier)
+        check_owner(folder.journal_path, contents.header, folder.name)
         return contents
 
     def _arrange(self) -> None:
