@@ -259,6 +259,19 @@ def test_what_a_run_has_imported_is_not_searched_for_garbage(tmp_path: Path) -> 
     assert after(run, code, tmp_path) == "True True"
 
 
+def test_what_is_garbage_while_a_program_loads_goes_meanwhile() -> None:
+    code = (
+        "import gc\nfrom evalkit.malloc import staying\n"
+        "before = gc.get_threshold()\n"
+        "with staying():\n"
+        "    for _ in range(500_000):\n        a = []\n        a.append(a)\n"
+        "    print(len(gc.get_objects()) < 150_000)\n"
+        "print(gc.get_threshold() == before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["True", "True"]
+
+
 def test_a_short_run_imports_nothing_for_tables_and_intervals(tmp_path: Path) -> None:
     heavy = "{'pandas', 'scipy', 'datasets', 'transformers', 'pydantic', 'yaml', 'torch._dynamo'}"
     run = ("run", "--tasks", "docvqa", "--limit", "1", "-q")

@@ -4,6 +4,7 @@ do.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -679,3 +680,16 @@ print((at[-1] - at[1]) / 1024)
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert float(done.stdout) < 24  # MiB, of 62 that lie between
+
+
+def test_rows_leave_no_garbage_for_the_collector(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "rows.parquet", 50)
+    made = list(tables.parquet_rows(tmp_path / "rows.parquet"))
+    assert len(made) == 50
+    gc.collect()
+    gc.disable()
+    try:
+        assert all(map(dict, map(tables.with_paths, made, [tmp_path] * 50)))
+        assert gc.collect() < 10
+    finally:
+        gc.enable()

@@ -292,16 +292,16 @@ def with_paths(row: Columns, folder: Path, *others: Path) -> Columns:
     """The row with the paths of its media, where they have no bytes, read against the table's own
     folder and kept below it or one of the ``others``.
     """
+    return {column: _placed(value, folder, others) for column, value in row.items()}
 
-    def placed(value: Any) -> Any:
-        if isinstance(value, list):
-            return [placed(item) for item in value]
-        media = isinstance(value, dict) and value.keys() >= {"bytes", "path"}
-        if media and value["path"] and not value["bytes"]:
-            return below(folder, value["path"], *others)
-        return value
 
-    return {column: placed(value) for column, value in row.items()}
+def _placed(value: Any, folder: Path, others: tuple[Path, ...]) -> Any:
+    if isinstance(value, list):
+        return [_placed(item, folder, others) for item in value]
+    media = isinstance(value, dict) and value.keys() >= {"bytes", "path"}
+    if media and value["path"] and not value["bytes"]:
+        return below(folder, value["path"], *others)
+    return value
 
 
 def _beside(folder: Path, names: Sequence[str | None]) -> list[Path]:
