@@ -14,6 +14,8 @@ from functools import lru_cache
 from operator import attrgetter, itemgetter
 from typing import Any, Literal, get_args
 
+from pydantic_core import to_json
+
 from evalkit.types import (
     BoxSpace,
     Completion,
@@ -289,12 +291,12 @@ def asked(prompt: str, target: Any) -> int | None:
     to another process; None for a target that a journal can't hold.
     """
     try:
-        return hash(prompt + _TARGETS.encode(target)) or 1
+        told = to_json(target)
+        if b"{" in told:  # whose keys may come in any order
+            told = json.dumps(target, sort_keys=True).encode()
     except (TypeError, ValueError):
         return None
-
-
-_TARGETS = json.JSONEncoder(sort_keys=True)
+    return hash((prompt, told)) or 1
 
 
 def question_of(sample: Sample) -> str:
