@@ -253,12 +253,15 @@ class ReferenceAdapter(ModelAdapter):
 
     @property
     def stats(self) -> Mapping[str, Any]:
-        """What the engines did and were given, and how they share a CPU once that was measured."""
+        """What the engines did and were given, and once it was measured how they use a CPU."""
+        from evalkit.engine.products import chosen
+
         cores = self.replicas.cores
         return {
             **asdict(self.replicas.stats),
             **asdict(self.replicas.budget),
             **(asdict(cores) if cores else {}),
+            **({"cpu": ways} if (ways := chosen()) else {}),
         }
 
     @property

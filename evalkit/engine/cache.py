@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from evalkit.engine.interface import CacheShape
+from evalkit.engine.products import attend_by_products, products_win
 from evalkit.engine.sequence import Group, room, size_class
 
 NEIGHBOURS = 8
@@ -162,6 +163,10 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Te
     """Attention over q [1, queries, heads, dim] and k, v [1, tokens, kv_heads, dim]: causal, or
     where ``mask`` [queries, tokens] allows it. Returns [1, queries, heads, value_dim].
     """
+    if mask is None and k.shape == v.shape and products_win(q, q.shape[1]):
+        out = torch.empty_like(q)
+        attend_by_products(out[0], q[0], k[0], v[0], causal=True)
+        return out
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # [1, heads, tokens, dim]
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from evalkit.engine.interface import Attend
 from evalkit.engine.packed import Lengths, can_pack, packed_attention
+from evalkit.engine.products import attend_by_products, products_win
 
 
 def causal(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -113,6 +114,12 @@ class Segments:
         out, start = [], 0
         for n, count in self.equal:
             rows = slice(start, start := start + n * count)
+            if products_win(q, n):
+                whole = torch.empty_like(v[rows])
+                for part in zip(*(x.split(n) for x in (whole, q[rows], k[rows], v[rows]))):
+                    attend_by_products(*part)
+                out.append(whole)
+                continue
             # [count * n, heads, head_dim] -> [count, heads, n, head_dim]
             parts = [x[rows].unflatten(0, (count, n)).transpose(1, 2) for x in (q, k, v)]
             out.append(F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(0, 1))

@@ -2,8 +2,8 @@
 
 Norms, projections, RoPE and the MLP act on each token alone. On a CPU the fused layers run them
 over blocks of 1,024 tokens, so that intermediates stay in cache; on a GPU over the whole pack.
-Attention itself is untouched. Loaded models are changed in place; after ``fuse`` their weights no
-longer have the released names.
+Attention itself is untouched. Products go to the library that is the faster on the processor.
+Loaded models are changed in place; after ``fuse`` their weights no longer have the released names.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evalkit.engine.interface import Attend
+from evalkit.engine.products import Linear, linear
 from evalkit.models.qwen2_vl.attention import Segments
 from evalkit.models.qwen2_vl.decoder import MLP, Attention, DecoderLayer, RMSNorm
 from evalkit.models.qwen2_vl.model import Qwen2VL
@@ -62,7 +63,7 @@ class FusedAttention(nn.Module):
 
     def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # [tokens, hidden] -> [tokens, all heads, head_dim]
-        qkv = F.linear(x, self.weight, self.bias).unflatten(-1, (-1, self.head_dim))
+        qkv = linear(x, self.weight, self.bias).unflatten(-1, (-1, self.head_dim))
         q, k, v = qkv.split(self.heads, dim=-2)
         return self.q_norm(q), self.k_norm(k), v
 
@@ -79,7 +80,7 @@ class FusedMLP(nn.Module):
         self.down_proj = mlp.down_proj
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = F.linear(x, self.weight, self.bias).chunk(2, dim=-1)
+        gate, up = linear(x, self.weight, self.bias).chunk(2, dim=-1)
         return self.down_proj(F.silu(gate).mul_(up))
 
 
@@ -142,6 +143,10 @@ def fuse(model: Model) -> Model:
     for i, layer in enumerate(model.model.layers):
         assert isinstance(layer, DecoderLayer)
         model.model.layers[i] = FusedDecoderLayer(layer)
+    for part in [*model.modules()]:
+        for name, child in part.named_children():
+            if type(child) is nn.Linear:
+                part.add_module(name, Linear(child))
     return model
 
 
