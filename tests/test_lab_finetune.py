@@ -92,8 +92,18 @@ def test_a_checkpoint_has_runs_of_its_own_and_takes_switches_alone(random_checkp
     assert start.key(run(), conditions) != run().key(conditions)
     start.check([run(switches={"position": "none"})])
     for odd in ({"text_jitter": 4}, {"shows": {"stamps": True}}, {"start": {"steps": 1}}):
-        with pytest.raises(UsageError, match="differ in switches alone"):
+        (name,) = odd
+        with pytest.raises(UsageError, match=f"differ in switches alone.*{name}"):
             start.check([run(**odd)])
+    larger = SMALL.model_copy(update={"depth": 2})
+    with pytest.raises(UsageError, match="differ in switches alone.*model"):
+        start.check([run(), run(model=larger)])
+
+
+def test_a_family_that_no_study_starts_from_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3_vl"}', encoding="utf-8")
+    with pytest.raises(UsageError, match="a checkpoint of qwen3_vl; studies start from"):
+        Checkpoint(tmp_path).check([run()])
 
 
 STUDY = """

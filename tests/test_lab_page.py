@@ -218,13 +218,13 @@ def test_who_knows_more_than_a_view_shows_is_named_and_noise_is_not(
 
     (line,) = (x for x in page_of(study, made(study, right=right)).splitlines() if "Controls" in x)
     assert ("FAIL" in line and "row, shuffled: 0.60 against 0.40" in line) == fails
-    assert ("about positions" in line) == (not fails)
+    assert ("known by positions" in line) == (not fails)
 
 
 def test_a_study_that_needs_no_position_claims_none_to_be_about_them() -> None:
     study = study_of(probe="controls", conditions={AT: {}, "shuffled": {"view": "shuffled"}})
     text = page_of(study, made(study, right=lambda *_: 1.0))
-    assert "no question here needs a position" in text and "about positions" not in text
+    assert "no question here needs a position" in text and "by positions" not in text
     assert "some arm knows present, count" in text
 
 

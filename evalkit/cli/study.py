@@ -143,7 +143,8 @@ def train(studies: list[tuple[Study, Path]], trainer: Any, args: argparse.Namesp
             for s, to in studies
             for f in run_missing(s, to, workers, trainer, args.devices, args.executor)
         )
-    with tqdm(total=sum(to_go.values()), unit="run", disable=not any(to_go.values())) as bar:
+    quiet = args.verbosity < 0 or not any(to_go.values())
+    with tqdm(total=sum(to_go.values()), unit="run", disable=quiet) as bar:
         for study, finished in done:
             bar.set_description(study.name, refresh=False)
             bar.set_postfix_str(f"{finished.arm.name}, seed {finished.run.seed}", refresh=False)

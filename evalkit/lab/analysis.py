@@ -249,12 +249,15 @@ def mean_scores(
 
 
 def mean_curve(runs: Sequence[FinishedRun], arm: Arm, kind: str) -> list[tuple[int, float]]:
-    """The learning curve of an arm, (step, NLL in nats): the mean over its seeds."""
+    """The learning curve of an arm, (step, NLL in nats): the mean over the seeds that were asked
+    that kind.
+    """
     curves = [f.result.curve for f in runs if f.arm == arm and f.run.rate == 1]
-    return [
-        (points[0].step, sum(p.nll.get(kind, 0.0) for p in points) / len(points))
+    asked = (
+        (points[0].step, [p.nll[kind] for p in points if kind in p.nll])
         for points in zip(*curves)  # the points of all seeds at one step
-    ]
+    )
+    return [(step, sum(nll) / len(nll)) for step, nll in asked if nll]
 
 
 def steps_to(runs: Sequence[FinishedRun], arm: Arm, kind: str, right: float = 0.8) -> float | None:

@@ -69,14 +69,22 @@ class Checkpoint:
 
     def check(self, runs: Sequence[Run]) -> None:
         """Raises UsageError where a run changes what a checkpoint fixes."""
-        if model_type(self.folder) != "qwen2_vl":
-            raise UsageError(f"{self.folder}: studies start from checkpoints of qwen2_vl")
-        for run in runs:
-            if run.shows != Shows() or run.stages or run.start or run.text_jitter:
-                raise UsageError(
-                    "--start: arms of a checkpoint differ in switches alone; this study's also in "
-                    "shows, stages, start or text_jitter"
-                )
+        if (kind := model_type(self.folder)) != "qwen2_vl":
+            raise UsageError(
+                f"{self.folder}: a checkpoint of {kind}; studies start from those of qwen2_vl"
+            )
+        changes = {
+            "shows": any(run.shows != Shows() for run in runs),
+            "stages": any(run.stages for run in runs),
+            "start": any(run.start for run in runs),
+            "text_jitter": any(run.text_jitter for run in runs),
+            "model": any(run.model != runs[0].model for run in runs),
+        }
+        if also := [name for name, changed in changes.items() if changed]:
+            raise UsageError(
+                "--start: arms of a checkpoint differ in switches alone; this study has also "
+                f"{', '.join(also)}"
+            )
 
     def key(self, run: Run, conditions: Mapping[str, Condition], source: bool = False) -> str:
         """The identity of a run from this checkpoint: sizes are the checkpoint's."""

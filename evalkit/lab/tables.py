@@ -54,7 +54,9 @@ def finding(h: Hypothesis, e: Effect) -> str:
     elif least > bound:
         said = f"{a} of more than {bound:g}"
     elif most < bound:
-        said = f"{a}, but smaller than {bound:g}" if least > 0 else f"No {thing} of {bound:g}"
+        said = (
+            f"{a}, but smaller than {bound:g}" if least > 0 else f"No {thing} as large as {bound:g}"
+        )
     elif least > 0:
         said = f"{a}; whether it is as large as {bound:g} is open"
     else:
@@ -96,7 +98,7 @@ def scores_table(study: Study, runs: Sequence[FinishedRun], condition: str) -> l
         cells = [score(mean_scores(runs, arm, condition, k)) for k in study.kinds]
         lines.append(f"| {arm.name} | {' | '.join(cells)} |")
     tops = _tops(study, condition)
-    return lines + [_ideal(study, tops, known, KNOWN[known]) for known in KNOWLEDGE]
+    return lines + [_ideal(study, tops, known, KNOWN[known]) for known in _views(study)]
 
 
 def _ideal(
@@ -126,7 +128,7 @@ def _tops(study: Study, condition: str) -> Mapping[Knowledge, Mapping[str, Ceili
 def ceilings_table(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
     """A view a row: of each kind of question the ceiling, and the arm that came nearest to it."""
     lines = _heads("who", study.kinds)
-    for known in KNOWLEDGE:
+    for known in _views(study):
         best = nearest(study, runs, known)
         tops = _tops(study, _shown(study, known) or study.first_condition)[known]
         cells = []
@@ -134,10 +136,12 @@ def ceilings_table(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
             if kind not in tops:
                 cells.append("–")
             elif kind not in best:
-                cells.append(f"{tops[kind].right:.2f}: no arm was shown this")
+                nobody = "no arm has these" if known == "index" else "no arm was shown this"
+                cells.append(f"{tops[kind].right:.2f}: {nobody}")
             else:
                 arm, scores = best[kind]
-                met = "met by" if scores.right > tops[kind].right - NEAR else "met by none, nearest"
+                near = _meets(scores.right, tops[kind].right)
+                met = "met by" if near else "met by none, nearest"
                 cells.append(f"{tops[kind].right:.2f}: {met} {arm.name} ({scores.right:.2f})")
         lines.append(f"| {KNOWN[known]} | {' | '.join(cells)} |")
     return lines
@@ -163,6 +167,17 @@ def nearest(
             if scores and (kind not in best or scores.right > best[kind][1].right):
                 best[kind] = (arm, scores)
     return best
+
+
+def _meets(right: float, top: float) -> bool:
+    """Whether a share right comes close to a ceiling, as both are printed."""
+    return round(right, 2) >= round(top - NEAR, 2)
+
+
+def _views(study: Study) -> list[Knowledge]:
+    """What observers know: on pages the first second is everything."""
+    pages = study.grids.high[0] == 1
+    return [known for known in KNOWLEDGE if not (pages and known == "first_second")]
 
 
 def _shown(study: Study, known: Knowledge) -> str | None:
@@ -206,8 +221,8 @@ def control_sentences(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
         lines = ["- Controls: no question here needs a position."]
     elif shuffled:
         lines = [
-            "- Controls: with the squares elsewhere no arm is right more often than chance, so "
-            f"that answers on {kinds} are about positions."
+            "- Controls: with the squares elsewhere no arm is right more often than chance: what "
+            f"is known of {kinds} beyond chance is known by positions."
         ]
     else:
         lines = [
@@ -218,9 +233,9 @@ def control_sentences(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
     short = [
         f"{k} ({best[k][1].right:.2f}, {best[k][0].name})"
         for k in study.kinds
-        if k in best and best[k][1].right <= 1 - NEAR
+        if k in best and not _meets(best[k][1].right, 1)
     ]
-    met = [k for k in study.kinds if k in best and best[k][1].right > 1 - NEAR]
+    met = [k for k in study.kinds if k in best and _meets(best[k][1].right, 1)]
     if best:
         parts = [f"some arm knows {', '.join(met)}"] if met else []
         parts += [f"no arm reaches it on {', '.join(short)}"] if short else []
