@@ -227,12 +227,23 @@ def test_the_help_imports_the_verbs_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "args", [("switches",), ("leaderboard",), ("leaderboard", "--by", "parity")]
+    "args",
+    [
+        ("switches",),
+        ("tasks", "docvqa"),
+        ("leaderboard",),
+        ("leaderboard", "--by", "parity"),
+        ("compare", "adder", "other"),
+        ("report",),
+        ("show", "other"),
+        ("rescore", "other"),
+    ],
 )
 def test_what_was_run_and_can_be_switched_is_shown_without_large_packages(
     args: tuple[str, ...], evalkit: Evalkit, tmp_path: Path
 ) -> None:
-    assert evalkit(*RUN_SUMS, "--limit", "2").code == 0
+    for name in ("adder", "other"):
+        assert evalkit(*RUN_SUMS, "--limit", "2", "--name", name).code == 0
     heavy = "{'torch', 'transformers', 'datasets', 'pandas', 'scipy'}"
     assert imported(args, heavy, tmp_path) == "[]"
 
