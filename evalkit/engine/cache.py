@@ -8,8 +8,10 @@ decoding feeds one token of every sequence.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -70,10 +72,10 @@ class KVCache:
         """Tokens that each sequence holds."""
         return [block.lengths[row] for block, row in self.places]
 
-    def reserve(self, longest: Sequence[int], most: int) -> None:
+    def reserve(self, longest: Sequence[int], most: int, rows: int) -> None:
         """Makes room for further sequences of at most so many tokens each; what is stored is kept.
         Rows that no sequence uses are given up where all blocks together would have room for more
-        than ``most`` tokens.
+        than ``most`` tokens. There are never more than ``rows`` sequences.
         """
         needed: dict[int, tuple[int, int]] = {}  # rows and capacity of each block that takes more
         for kind in set(map(size_class, longest)):
@@ -82,14 +84,19 @@ class KVCache:
             used, capacity = (len(block.lengths), block.capacity) if block else (0, 0)
             needed[kind] = used + len(own), max(capacity, room(max(own)))
         grown = {
-            kind: (max(rows, self.blocks[kind].rows) if kind in self.blocks else rows, capacity)
-            for kind, (rows, capacity) in needed.items()
+            kind: (max(n, self.blocks[kind].rows) if kind in self.blocks else n, capacity)
+            for kind, (n, capacity) in needed.items()
             if kind not in self.blocks
-            or rows > self.blocks[kind].rows
+            or n > self.blocks[kind].rows
             or capacity > self.blocks[kind].capacity
         }
         others = sum(b.tokens for kind, b in self.blocks.items() if kind not in grown)
-        if grown and others + sum(rows * capacity for rows, capacity in grown.values()) > most:
+        if self.device.type == "cpu" and 0 in grown:
+            # of short ones there will be more; room that is not written to costs nothing
+            ahead = grown | {0: (max(grown[0][0], rows), _power(grown[0][1]))}
+            if others + sum(n * capacity for n, capacity in ahead.values()) <= most:
+                grown = ahead
+        if grown and others + sum(n * capacity for n, capacity in grown.values()) > most:
             for kind, block in self.blocks.items():
                 grown[kind] = needed.get(kind, (len(block.lengths), block.capacity))
             grown |= needed
@@ -156,7 +163,17 @@ class KVCache:
 
     def _zeros(self, rows: int, capacity: int, dim: int) -> Tensor:
         layers, heads = self.shape
-        return torch.zeros(layers, rows, heads, capacity, dim, dtype=self.dtype, device=self.device)
+        shape = layers, rows, heads, capacity, dim
+        if self.device.type == "cpu" and rows:
+            # numpy asks the system for zero pages, which take memory and time once they are written
+            pages = np.zeros(math.prod(shape) * self.dtype.itemsize, np.uint8)
+            return torch.from_numpy(pages).view(self.dtype).view(shape)
+        return torch.zeros(shape, dtype=self.dtype, device=self.device)
+
+
+def _power(n: int) -> int:
+    """The power of two that is no less."""
+    return 1 << (n - 1).bit_length()
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -41,7 +41,7 @@ class ModelRunner:
         """
         started = time.perf_counter()
         prompts = [p for g in pack for p in g.prompts]
-        self.cache.reserve([p.longest for p in prompts], budget.cache_tokens)
+        self.cache.reserve([p.longest for p in prompts], budget.cache_tokens, budget.rows)
         if len(pack) == 1 and len(prompts[0].ids) > budget.pack_tokens:
             last, positions = self._step_by_step(pack[0], budget)
         else:

@@ -111,16 +111,17 @@ class Segments:
         """
         if len(self.equal) > 1 and can_pack(q.device, q.dtype):
             return packed_attention(q, k, v, self.packed, self.packed)
-        out, start = [], 0
+        out, start = torch.empty_like(v), 0
         for n, count in self.equal:
             rows = slice(start, start := start + n * count)
             if products_win(q, n):
-                whole = torch.empty_like(v[rows])
-                for part in zip(*(x.split(n) for x in (whole, q[rows], k[rows], v[rows]))):
+                for part in zip(*(x[rows].split(n) for x in (out, q, k, v))):
                     attend_by_products(*part)
-                out.append(whole)
                 continue
             # [count * n, heads, head_dim] -> [count, heads, n, head_dim]
             parts = [x[rows].unflatten(0, (count, n)).transpose(1, 2) for x in (q, k, v)]
-            out.append(F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(0, 1))
-        return torch.cat(out) if len(out) > 1 else out[0]
+            attended = F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(0, 1)
+            if len(self.equal) == 1:
+                return attended
+            out[rows] = attended
+        return out
