@@ -28,17 +28,19 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from evalkit.code import code_of
-    from evalkit.results import find_cells, some_cells, write_leaderboard
-    from evalkit.results.cells import IMPORTED, data_kind, inventory_if_any
-    from evalkit.results.rescore import rescore as rescore_cell
+    from evalkit.malloc import staying
 
+    with staying():
+        from evalkit.code import code_of
+        from evalkit.results import find_cells, some_cells, write_leaderboard
+        from evalkit.results.cells import IMPORTED, data_kind, inventory_if_any
+        from evalkit.results.rescore import rescore as rescore_cell
+
+        there = inventory_if_any(args.output) if args.cells else some_cells(args.output)
     if args.cells:
-        there = inventory_if_any(args.output)
         named = [c for name in args.cells for c in find_cells(name, there)]
         cells = list({c.path: c for c in named}.values())
     else:
-        there = some_cells(args.output)
         cells = [c for c in there.cells if data_kind(c) != IMPORTED]
     failed = bool(there.damaged)
     rows: list[dict[str, Any]] = []
