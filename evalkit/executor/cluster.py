@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -27,6 +29,8 @@ from evalkit.types import Completion, Request
 logger = logging.getLogger("evalkit")
 LOOK = 1.0
 """Seconds between two looks at what the cluster has room for."""
+ANSWER = 5.0
+"""Seconds in which a cluster's head takes a connection; Ray itself tries for minutes."""
 PATIENCE = 120.0
 """Seconds that a run waits for a cluster to have room for one replica."""
 
@@ -79,11 +83,11 @@ class Replica:
 
 
 class ClusterExecutor:
-    """An ``Executor`` of a Ray cluster. ``address``: of its head, ``host:port`` or ``auto``; empty
-    for the one that RAY_ADDRESS names, or a new one on this machine. ``device``: what one replica
-    takes: ``cuda`` (a GPU), ``cpu`` (a core), or ``auto``: a GPU where there are any. ``most``: the
-    number of replicas at most, 0 for as many as there is room for. ``batch``: requests that one is
-    handed at a time.
+    """An ``Executor`` of a Ray cluster. ``address``: of its head, ``host:port``, or ``auto`` for
+    the one that was last started on this machine; empty for the one that RAY_ADDRESS names, or a
+    new one on this machine. ``device``: what one replica takes: ``cuda`` (a GPU), ``cpu`` (a core),
+    or ``auto``: a GPU where there are any. ``most``: the number of replicas at most, 0 for as many
+    as there is room for. ``batch``: requests that one is handed at a time.
 
     Raises UsageError without Ray, or where no cluster can be reached.
     """
@@ -98,6 +102,9 @@ class ClusterExecutor:
         most: int = 0,
         batch: int = BATCH,
     ) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if _has_token():  # which a head that finds one asks for; Ray shows it to ``auto`` alone
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
         try:
             import ray
         except ImportError as e:
@@ -117,17 +124,28 @@ class ClusterExecutor:
         self.waiting_since = time.monotonic()
 
     def _join(self, address: str) -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        where = address or os.environ.get("RAY_ADDRESS") or None
+        # without an address Ray, too, joins whatever was last started here, long dead or not
+        where = address or os.environ.get("RAY_ADDRESS") or "local"
+        head = _last_started() if where == "auto" else where
+        if why := _why_silent(head):
+            raise UsageError(
+                f"executor ray:{where}: nothing answers at {head} ({why}); start a head there (ray "
+                "start --head), name another, or give ray alone for a new cluster on this machine"
+            )
         try:
             self.ray.init(
                 address=where,
                 logging_level=logging.ERROR,
                 log_to_driver=False,
-                **({} if where else {"include_dashboard": False}),
+                **({"include_dashboard": False} if where == "local" else {}),
             )
-        except (ConnectionError, RuntimeError, ValueError, OSError) as e:
-            raise UsageError(f"executor ray:{where or ''}: {reason(e)}") from e
+        except ConnectionError as e:
+            raise UsageError(
+                f"executor ray:{where}: {reason(e)}; does the head ask for a token that is not the "
+                "one here (~/.ray/auth_token, RAY_AUTH_TOKEN)?"
+            ) from e
+        except (RuntimeError, ValueError, OSError) as e:
+            raise UsageError(f"executor ray:{where}: {reason(e)}") from e
 
     @property
     def arguments(self) -> Mapping[str, Any]:
@@ -285,3 +303,34 @@ class ClusterExecutor:
             "num_gpus" if self.device == "cuda" else "num_cpus": self.ranks,
         }
         return self.ray.remote(**takes, max_restarts=0, max_task_retries=0)(Answerer)
+
+
+def _has_token() -> bool:
+    """Whether this user has a token for Ray, in one of the places where it looks for one."""
+    given = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
+    return bool(given) or (Path.home() / ".ray" / "auth_token").is_file()
+
+
+def _last_started() -> str:
+    """The address that ``auto`` stands for; empty where there is none."""
+    if named := os.environ.get("RAY_ADDRESS"):
+        return named
+    folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray"
+    try:
+        return (folder / "ray_current_cluster").read_text().strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def _why_silent(address: str) -> str:
+    """Why nothing can be reached at ``host:port``, or ``ray://host:port``; empty where something
+    can, and for what is no such address.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdecimal():
+        return ""
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER).close()
+    except (OSError, OverflowError) as e:
+        return str(e)
+    return ""
