@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from evalkit.tasks import probes
 from evalkit.tasks.probes import read
 
 from evalkit.errors import UsageError
@@ -92,3 +93,11 @@ def test_the_first_answer_of_the_asked_kind_is_read(text: str, target: str, answ
 def test_drawn_scenes_are_not_replaced_by_data(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="scenes are drawn"):
         list(load_task("probe_where").source.rows(tmp_path))
+
+
+def test_a_new_probe_does_not_change_the_scenes_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sorted(PROBES) == probes.FIRST, "so that no scene changed"
+    before = first("probe_where", 1)
+    monkeypatch.setattr(probes, "PROBES", {**PROBES, "anything": PROBES["where"]})
+    assert first("probe_where", 1) == before
+    assert probes._stream("anything") not in range(len(probes.FIRST))
