@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    machine = f"{platform.processor()}, {stacked.name_of(args.device)}"
+    machine = f"{platform.machine()}, {stacked.name_of(args.device)}"
     print(f"{datetime.now(UTC):%Y-%m-%d}, torch {torch.__version__}, {machine}\n")
     print("| models | one at a time, s | stacked, s | largest difference of a weight |")
     print("|---|---|---|---|")

@@ -510,6 +510,14 @@ def test_every_probe_trains_and_is_measured(probe: str) -> None:
         assert all(np.isfinite(m.nll) and 0 <= m.choice <= 1 for m in condition.values())
 
 
+def test_a_kind_whose_word_is_no_token_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PROBES["where"], "kinds", (*KINDS, "roof"))
+    with pytest.raises(UsageError, match="give 'roof' one in KIND_WORDS"):
+        load_study(write_study(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("shows", "grid", "tokens"),
     [

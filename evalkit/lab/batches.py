@@ -122,11 +122,17 @@ def sees(owner: Tensor) -> Tensor:
 
 @lru_cache(maxsize=256)
 def token(word: str) -> int:
-    """The token of an answer, of a kind of question, or of anything else that a lab model reads."""
+    """The token of an answer, of a kind of question, or of anything else that a lab model reads.
+    Raises ValueError for a word that is no single token.
+    """
     text = KIND_WORDS.get(word) or OTHER_WORDS.get(word)
     text = text or (word if word.isdecimal() or word.startswith("<") else f" {word}")
     ids = encode(text)
-    assert len(ids) == 1, f"{text!r} is {len(ids)} tokens of the nano vocabulary"
+    if len(ids) != 1:
+        raise ValueError(
+            f"{text!r}: {len(ids)} tokens of the nano vocabulary; give {word!r} one in KIND_WORDS, "
+            "of KEYS in nano/documents.py"
+        )
     return ids[0]
 
 

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from evalkit.config_files import Strict, find_shipped, read_yaml
 from evalkit.errors import CheckpointError
-from evalkit.lab.batches import Condition
+from evalkit.lab.batches import Condition, token
 from evalkit.lab.trainer import Part, Run, Start
 from evalkit.nano.recipe import ModelSize
 from evalkit.nano.train import config
@@ -143,6 +143,8 @@ class Study(Strict):
                 f"conditions: arms are compared by the first one, {self.first_condition!r}, which "
                 "must show all of a scene: put one of view: whole before it"
             )
+        for kind in self.kinds:
+            token(kind)  # raises where a probe's kind has no word
         places = [("baseline", self.baseline)]
         places += [(f"also.{i}", levels) for i, levels in enumerate(self.also)]
         for h in self.hypotheses:
