@@ -177,6 +177,15 @@ def test_a_held_null_hypothesis_says_of_what_else_it_was_not_shown() -> None:
     assert "NOT shown on row" in line and "column" not in line and "colour" not in line
 
 
+def test_arms_that_have_learnt_nothing_are_not_called_alike_without_a_word() -> None:
+    h = {"name": "H1", "claim": "No difference.", "kind": "row", "condition": AT, "within": 0.1}
+    study = study_of(hypotheses=[h | {"a": {"scheme": "1D"}, "b": {}}])
+    for right, said in ((0.41, True), (0.9, False)):
+        text = page_of(study, made(study, right=lambda *_, right=right: right))  # type: ignore[misc]
+        (line,) = (x for x in text.splitlines() if x.startswith("- **Held**"))
+        assert ("BOTH AT CHANCE (40 %)" in line) == said
+
+
 def test_every_view_has_its_ceiling_and_who_met_it() -> None:
     study = study_of()
     tops = ceilings(study.run(study.arms()[0], 0).asks(), study.grids)
@@ -191,11 +200,11 @@ def test_every_view_has_its_ceiling_and_who_met_it() -> None:
     assert len(table) == 2 + len(tables.KNOWN), "one row a view, none left out"
     rows = {line.split(" | ")[0]: line.split(" | ")[1:] for line in table[2:]}
     whole = rows["| knows everything"]
-    assert whole[0] == "1.00: met by 3D, theta 10 (0.99)"
-    assert "met by none, nearest" in whole[1] and "(0.50)" in whole[1]
-    assert all(": met by 3D" in cell for cell in rows[f"| {tables.KNOWN['shuffled']}"])
+    assert whole[0] == "1.00: met, 3D, theta 10 0.99"
+    assert "1.00: NOT met, " in whole[1] and " 0.50" in whole[1]
+    assert all(": met, 3D" in cell for cell in rows[f"| {tables.KNOWN['shuffled']}"])
     index = rows[f"| {tables.KNOWN['index']}"]
-    assert all("met by none, nearest 1D" in cell for cell in index), "1D alone, not what knows more"
+    assert all("NOT met, 1D" in cell for cell in index), "1D alone, not what knows more"
     assert all("no arm was shown this" in c for c in rows[f"| {tables.KNOWN['first_second']}"])
     short = [x for x in page_of(study, made(study, right=right)).splitlines() if "- Ceiling" in x]
     assert short[0].startswith(

@@ -60,7 +60,7 @@ def test_a_study_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     assert (read.name, read.question, faults) == ("made-up", "Does it matter, or not?", [])
     assert read.sentences == (
         "Held: It does. An effect of more than 0.5: -1.100 [-1.348, -0.852] nats. "
-        "Right on needle, trained sizes: 3D, new 52 %; 1D 25 %.",
+        'Right on "needle", trained sizes: 3D, new 52 %; 1D 25 %.',
         "Controls: no condition shuffles the squares, so that what is about positions "
         "is not known.",
         "Ceiling, everything shown, all right: no arm reaches it on needle (0.53, 3D, new).",

@@ -192,10 +192,16 @@ def in_short(
         verdict = tables.VERDICTS[t.verdict].strip("*").capitalize()
         size = f" {tables.finding(h, t.effect)}" if t.effect else ""
         lines.append(
-            f"- **{verdict}**: {h.claim}{size} Right on {h.kind}, {h.condition}: "
-            f"{'; '.join(sides)}.{_narrower(study, runs, t)}"
+            f'- **{verdict}**: {h.claim}{size} Right on "{h.kind}", {h.condition}: '
+            f"{'; '.join(sides)}.{_narrower(study, runs, t)}{_nothing_known(study, runs, t)}"
         )
     return [*lines, *tables.control_sentences(study, runs), ""]
+
+
+def _nothing_known(study: Study, runs: Sequence[FinishedRun], t: HypothesisTest) -> str:
+    """Whether both arms are at chance, so that they are alike in having learnt nothing."""
+    chance = tables.at_chance(study, runs, t.hypothesis)
+    return f" BOTH AT CHANCE ({100 * chance:.0f} %): neither has learnt it." if chance else ""
 
 
 def _narrower(study: Study, runs: Sequence[FinishedRun], t: HypothesisTest) -> str:
@@ -311,7 +317,7 @@ def ceilings_section(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
         "## Ceilings",
         "",
         "The share right of an ideal observer, and of the arm that comes nearest to it when shown "
-        f"as much (for 1D positions: the nearest arm that has them). Met: to {tables.NEAR:g}.",
+        f"as much (of index and number: of those that have 1D positions). Met: to {tables.NEAR:g}.",
         "",
         *tables.ceilings_table(study, runs),
         "",

@@ -140,9 +140,9 @@ def ceilings_table(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
                 cells.append(f"{tops[kind].right:.2f}: {nobody}")
             else:
                 arm, scores = best[kind]
-                near = _meets(scores.right, tops[kind].right)
-                met = "met by" if near else "met by none, nearest"
-                cells.append(f"{tops[kind].right:.2f}: {met} {arm.name} ({scores.right:.2f})")
+                met = "met" if _meets(scores.right, tops[kind].right) else "NOT met"
+                best_is = f"{arm.name} {scores.right:.2f}"
+                cells.append(f"{tops[kind].right:.2f}: {met}, {best_is}")
         lines.append(f"| {KNOWN[known]} | {' | '.join(cells)} |")
     return lines
 
@@ -185,6 +185,15 @@ def _shown(study: Study, known: Knowledge) -> str | None:
     if known in ("whole", "index"):
         return study.first_condition
     return next((name for name, c in study.conditions.items() if c.view == known), None)
+
+
+def at_chance(study: Study, runs: Sequence[FinishedRun], h: Hypothesis) -> float | None:
+    """The share right by chance, where neither arm of a hypothesis is above it; else None."""
+    top = _tops(study, h.condition)["blind"].get(h.kind)
+    sides = [mean_scores(runs, study.arm(side), h.condition, h.kind) for side in (h.a, h.b)]
+    if top is None or any(s is None or _meets(s.right, top.right + 3 * NEAR) for s in sides):
+        return None
+    return top.right
 
 
 def above_ceilings(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
