@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PIP := install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all test-browser test-lmms test-ray test-oldest test-newest check audit fuzz docs nano twins clean
+.PHONY: demo test test-all test-browser test-lmms test-ray test-optional test-oldest test-newest check audit fuzz docs nano twins clean
 
 $(STAMP): pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv .venv
@@ -21,7 +21,7 @@ test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-all: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'not browser and not lmms and not ray'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'not browser and not lmms and not ray and not optional'
 
 # The report in headless Chromium: Debian's package, installed when there is none (CHROMIUM=path names another).
 test-browser: $(STAMP)
@@ -42,6 +42,11 @@ test-lmms:
 test-ray: $(STAMP)
 	$(BIN)/pip $(PIP) -c constraints.txt -e '.[ray]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ray
+
+# Packages that one feature each needs: scores sent to W&B and MLflow, both without a server, LoRA folders, the OCR engine.
+test-optional: $(STAMP)
+	$(BIN)/pip $(PIP) -c constraints.txt -e '.[wandb,mlflow,peft,ocr]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m optional
 
 # The lowest releases that pyproject.toml allows, and the newest ones, each in an environment of its own.
 test-oldest:

@@ -89,22 +89,22 @@ def test_a_tracker_that_is_not_there_is_said(
     assert "pip install 'evalkit[wandb]'" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.optional
 def test_wandb_takes_the_scores_offline(
     tmp_path: Path, two: tuple[CellFolder, CellFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("wandb")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert run("export", "--format", "wandb", "--output", str(tmp_path)) == 0
     assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.optional
 def test_mlflow_takes_the_scores_without_a_server(
     tmp_path: Path, two: tuple[CellFolder, CellFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mlflow = pytest.importorskip("mlflow")
+    import mlflow
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())

@@ -50,9 +50,8 @@ def test_words_become_rows_and_cells() -> None:
     assert [c.text for c in cells(rows[1])] == ["low down"]
 
 
-@pytest.mark.slow
+@pytest.mark.optional
 def test_the_engine_reads_a_page() -> None:
-    pytest.importorskip("rapidocr_onnxruntime")
     page = PILImage.new("RGB", (260, 90), "white")
     font = ImageFont.load_default(28)
     for i, line in enumerate(("CODE      610", "ZONE      WEST")):

@@ -184,9 +184,9 @@ def lora_of(base: str, folder: Path, rename: str = "base_model.model.") -> str:
     return str(folder)
 
 
+@pytest.mark.optional
 @pytest.mark.parametrize("folder", ["llava"], indirect=True)
 def test_a_lora_is_merged_into_its_base(folder: str, tmp_path: Path) -> None:
-    pytest.importorskip("peft")
     lora = lora_of(folder, tmp_path / "lora")
     merged, base = TransformersAdapter(lora), TransformersAdapter(folder)
     stored = load_file(f"{lora}/adapter_model.safetensors")
