@@ -103,8 +103,6 @@ class ClusterExecutor:
         batch: int = BATCH,
     ) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        if _has_token():  # which a head that finds one asks for; Ray shows it to ``auto`` alone
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
         try:
             import ray
         except ImportError as e:
@@ -141,8 +139,8 @@ class ClusterExecutor:
             )
         except ConnectionError as e:
             raise UsageError(
-                f"executor ray:{where}: {reason(e)}; does the head ask for a token that is not the "
-                "one here (~/.ray/auth_token, RAY_AUTH_TOKEN)?"
+                f"executor ray:{where}: {reason(e)}; a head that found ~/.ray/auth_token asks for "
+                "it: set RAY_AUTH_MODE=token here, with the same token"
             ) from e
         except (RuntimeError, ValueError, OSError) as e:
             raise UsageError(f"executor ray:{where}: {reason(e)}") from e
@@ -303,12 +301,6 @@ class ClusterExecutor:
             "num_gpus" if self.device == "cuda" else "num_cpus": self.ranks,
         }
         return self.ray.remote(**takes, max_restarts=0, max_task_retries=0)(Answerer)
-
-
-def _has_token() -> bool:
-    """Whether this user has a token for Ray, in one of the places where it looks for one."""
-    given = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
-    return bool(given) or (Path.home() / ".ray" / "auth_token").is_file()
 
 
 def _last_started() -> str:

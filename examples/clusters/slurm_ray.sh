@@ -11,6 +11,8 @@ set -euo pipefail
 nodes=($(scontrol show hostnames "$SLURM_JOB_NODELIST"))
 head=${nodes[0]}
 address="$head:${PORT:-6379}"
+# A head asks for ~/.ray/auth_token where it finds one: then all show it.
+test ! -f ~/.ray/auth_token || export RAY_AUTH_MODE="${RAY_AUTH_MODE:-token}"
 trap 'kill $(jobs -p) 2> /dev/null || true' EXIT
 
 srun --nodes=1 --ntasks=1 --nodelist="$head" ray start --head --node-ip-address="$head" --port="${PORT:-6379}" --block &
