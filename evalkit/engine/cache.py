@@ -9,9 +9,9 @@ decoding feeds one token of every sequence.
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -164,10 +164,11 @@ class KVCache:
     def _zeros(self, rows: int, capacity: int, dim: int) -> Tensor:
         layers, heads = self.shape
         shape = layers, rows, heads, capacity, dim
-        if self.device.type == "cpu" and rows:
-            # numpy asks the system for zero pages, which take memory and time once they are written
-            pages = np.zeros(math.prod(shape) * self.dtype.itemsize, np.uint8)
-            return torch.from_numpy(pages).view(self.dtype).view(shape)
+        if self.device.type == "cpu" and rows and hasattr(mmap, "MAP_ANONYMOUS"):
+            # zero pages of the system's, which take memory and time once they are written
+            size = math.prod(shape) * self.dtype.itemsize
+            pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            return torch.frombuffer(pages, dtype=self.dtype).view(shape)
         return torch.zeros(shape, dtype=self.dtype, device=self.device)
 
 

@@ -22,7 +22,7 @@ SHAPE = 512, 256, 512
 ROUNDS, MARGIN = 5, 1.15
 LONG = 512
 """Tokens of a sequence from which its attention may be products."""
-SCORE_BYTES = 1 << 19
+SCORE_BYTES = 1 << 20
 """Bytes of scores that are made at a time, so that they stay in a core's cache."""
 _faster: dict[str | tuple[str, int], bool] = {}
 _measuring = RLock()

@@ -27,6 +27,7 @@ from evalkit.engine.engine import Engine
 from evalkit.engine.interface import EngineModel
 from evalkit.engine.scheduler import Budget, repeated
 from evalkit.engine.sequence import Group, Output, Prompt, RunningSequence, Stats, Watch
+from evalkit.malloc import keep_freed_memory
 
 PROBE = 64, 128
 """Tokens of the text that is measured: at least, and for small models at most."""
@@ -59,6 +60,8 @@ class Replicas:
         feature_tokens: int = 16_384,
     ) -> None:
         self.model, self.stop_ids, self.feature_tokens = model, stop_ids, feature_tokens
+        if model.device.type == "cpu":
+            keep_freed_memory()
         self.single = Engine(model, stop_ids, budget, feature_tokens)
         self.engines: list[Engine] = []
         self.cores: Cores | None = None

@@ -432,11 +432,11 @@ def normalised(patches: Tensor, lookup: Tensor) -> Tensor:
     patches [patches, 3, 1 or 2, 196]; one frame is shown twice. ``lookup`` [channels, 256] holds
     the value for each of a channel's 256.
     """
-    shape = (*patches.shape[:2], FRAME_FACTOR, patches.shape[-1])
-    out = patches.new_empty(shape, dtype=lookup.dtype)
-    for channel, values in enumerate(lookup.to(patches.device)):
-        out[:, channel] = values[patches[:, channel].int()]
-    return out.flatten(1)
+    table = lookup.to(patches.device)
+    firsts = torch.arange(len(table), dtype=torch.int32, device=patches.device) * table.shape[1]
+    places = patches.int().add_(firsts[:, None, None])  # of each value in the table as one list
+    values = table.flatten().index_select(0, places.flatten()).view(patches.shape)
+    return values.expand(-1, -1, FRAME_FACTOR, -1).flatten(1)
 
 
 def visual_tokens(grids: Sequence[Grid]) -> int:
