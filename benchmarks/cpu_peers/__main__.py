@@ -1,14 +1,16 @@
 """evalkit's engine on a CPU beside what a CPU user would run instead: the same weights, pictures,
 prompts and threads, every arm in turn and in processes of its own, answers compared.
 
-`python benchmarks/cpu_peers [--loads docvqa,pages,small,big] [--dtypes float32,bfloat16]
+`python benchmarks/cpu_peers [--loads docvqa,pages,small,big] [--dtypes float32,bfloat16,int8]
 [--rounds 1] [--threads 2] [--limit N] [--arms evalkit,...] [--work FOLDER] [--save FILE]`
 
 The rivals are openvino-genai with continuous batching, in one process with all threads, with its
-prefix cache too, and in as many processes as there are threads, and `transformers` at batch 1 and
-8; their environment is made by itself the first time (``environment.py``). llama.cpp has no wheel
-on the package index, and is not built here. Loading, exporting and one short answer lie before the
-clock. Memory is the highest of each process while it answers, added up.
+prefix cache too, with all rows at once, and in as many processes as there are threads; llama.cpp's
+server with 8 slots, and with one and its prompt cache; and `transformers` at batch 1 and 8. int8
+stands for the 8-bit weights of the two that offer them, all else as they choose by themselves. What
+they need is made by itself the first time (``environment.py``); a rival that can't be built here
+gets a row that says why. Loading, exporting and one short answer lie before the clock. Memory is
+the highest of each process while it answers, added up.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -32,7 +35,7 @@ import torch
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
 
-from environment import exported, python  # noqa: E402
+from environment import Unbuilt, gguf, llama_server, openvino, python  # noqa: E402
 from loads import LOADS, Row, checkpoint, load, parts  # noqa: E402
 
 from evalkit.bench import product_rate  # noqa: E402
@@ -43,6 +46,9 @@ from evalkit.models.device import DTYPES  # noqa: E402
 from evalkit.models.qwen2_vl import bench as family  # noqa: E402
 from evalkit.models.qwen2_vl.checkpoint import load as load_model  # noqa: E402
 from evalkit.roofline import work as cost  # noqa: E402
+
+GGUF = {"float32": "f32", "bfloat16": "bf16", "int8": "q8_0"}
+"""The types of weights as llama.cpp names them."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +61,35 @@ class Arm:
     options: Mapping[str, Any]
     processes: int = 1
 
+    def ready(self, model: str, dtype: str, work: Path) -> tuple[Path, Path, dict[str, Any]]:
+        """The interpreter, the model's folder and further options, all made if not there yet."""
+        folder = checkpoint(model, work)
+        if self.script == "arm_genai.py":
+            weights = "int8" if dtype == "int8" else "float32"
+            return python(work), openvino(folder, model, weights, work), {}
+        if self.script == "arm_llama.py":
+            more = {"server": str(llama_server(work)), "tokenizer": str(folder / "tokenizer.json")}
+            return Path(sys.executable), gguf(folder, model, GGUF[dtype], work), more
+        return Path(sys.executable), folder, {}
 
-def arms(threads: int) -> dict[str, Arm]:
-    """By the names of the table's rows."""
-    batches = {"batch": 32}
+
+def arms(threads: int, dtype: str) -> dict[str, Arm]:
+    """By the names of the table's rows; int8 is offered by two of them."""
+    genai, llama, peer = "arm_genai.py", "arm_llama.py", "arm_transformers.py"
     every = {
         "evalkit": Arm("arm_evalkit.py", {}),
-        "openvino-genai": Arm("arm_genai.py", batches),
-        "openvino-genai, prefix cache": Arm("arm_genai.py", {**batches, "prefix": True}),
-        f"openvino-genai, {threads} processes": Arm("arm_genai.py", batches, threads),
-        "transformers, batch 1": Arm("arm_transformers.py", {"batch": 1}),
-        "transformers, batch 8": Arm("arm_transformers.py", {"batch": 8}),
+        "openvino-genai": Arm(genai, {"batch": 32}),
+        "openvino-genai, prefix cache": Arm(genai, {"batch": 32, "prefix": True}),
+        "openvino-genai, all at once": Arm(genai, {"batch": 256, "tokens": 16384}),
+        "llama.cpp, 8 slots": Arm(llama, {"slots": 8, "cache": False}),
+        "llama.cpp, prompt cache": Arm(llama, {"slots": 1, "cache": True}),
+        "transformers, batch 1": Arm(peer, {"batch": 1}),
+        "transformers, batch 8": Arm(peer, {"batch": 8}),
     }
-    return every if threads > 1 else {k: a for k, a in every.items() if a.processes == 1}
+    if threads > 1:
+        every[f"openvino-genai, {threads} processes"] = Arm(genai, {"batch": 32}, threads)
+    eight_bit = (genai, llama)
+    return {n: arm for n, arm in every.items() if dtype != "int8" or arm.script in eight_bit}
 
 
 @dataclass(frozen=True)
@@ -82,13 +104,11 @@ class Took:
 
 def run(arm: Arm, model: str, rows: list[Row], dtype: str, threads: int, work: Path) -> Took:
     """Starts the arm's processes, and lets them go together when all are ready."""
-    folder = checkpoint(model, work)
-    ours = arm.script != "arm_genai.py"
-    interpreter = Path(sys.executable) if ours else python(work)
-    place = folder if ours else exported(folder, model, work)
+    interpreter, folder, more = arm.ready(model, dtype, work)
     each = threads // arm.processes
-    options = json.dumps({**arm.options, "dtype": dtype, "threads": each})
+    options = json.dumps({**arm.options, **more, "dtype": dtype, "threads": each})
     env = {**os.environ, "OMP_NUM_THREADS": str(each), "HF_HUB_OFFLINE": "1"}
+    ours = interpreter == Path(sys.executable)
     env["PYTHONPATH"] = str(HERE.parent.parent) if ours else ""
     with tempfile.TemporaryDirectory() as temporary:
         running = []
@@ -96,10 +116,10 @@ def run(arm: Arm, model: str, rows: list[Row], dtype: str, threads: int, work: P
             asked, out = (Path(temporary) / f"{kind}-{number}.json" for kind in ("rows", "out"))
             asked.write_text(json.dumps(part), encoding="utf-8")
             log = out.with_suffix(".log").open("w+", encoding="utf-8")
-            command = [interpreter, HERE / arm.script, place, asked, out, options]
-            pipe = subprocess.PIPE
+            command = [interpreter, HERE / arm.script, folder, asked, out, options]
+            streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}
             process = subprocess.Popen(
-                command, env=env, text=True, stdin=pipe, stdout=pipe, stderr=log
+                command, env=env, text=True, start_new_session=True, **streams
             )
             running.append((process, out, log))
         try:
@@ -121,7 +141,8 @@ def run(arm: Arm, model: str, rows: list[Row], dtype: str, threads: int, work: P
             seconds = time.perf_counter() - started
         finally:
             for process, _, log in running:
-                process.kill()
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)  # with the server that it started
                 log.close()
         took = [json.loads(out.read_text(encoding="utf-8")) for _, out, _ in running]
     seconds = max(t["seconds"] for t in took) if len(took) == 1 else seconds
@@ -163,7 +184,7 @@ def processor_name() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--loads", default=",".join(LOADS))
-    parser.add_argument("--dtypes", default="float32,bfloat16")
+    parser.add_argument("--dtypes", default="float32,bfloat16,int8")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--limit", type=int, help="so many rows of each load")
@@ -171,21 +192,19 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=cache_dir() / "cpu_peers")
     parser.add_argument("--save", type=Path)
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # so that what it started ends
     torch.set_num_threads(args.threads)
-    chosen = {
-        name: arm
-        for name, arm in arms(args.threads).items()
-        if not args.arms or name.startswith(tuple(args.arms.split(",")))
-    }
     dtypes = args.dtypes.split(",")
-    rates = {d: product_rate(DTYPES[d], "cpu") for d in dtypes}
+    wanted = tuple(args.arms.split(",")) if args.arms else ("",)
+    rates = {d: product_rate(DTYPES[d], "cpu") for d in dtypes if d in DTYPES}
     page = [
-        "# Beside OpenVINO and transformers on a CPU",
+        "# Beside OpenVINO, llama.cpp and transformers on a CPU",
         "",
         f"{datetime.now(UTC):%Y-%m-%d}, {processor_name()}, {args.threads} threads, torch "
         f"{torch.__version__}; median of {args.rounds} in turn. A large product reaches "
         + " and ".join(f"{rate / 1e9:,.0f} GFLOP/s in {d}" for d, rate in rates.items())
-        + ".",
+        + "."
+        + " int8 are weights alone, other ones than evalkit's." * ("int8" in dtypes),
     ]
     if rates.get("bfloat16", 1e30) < 1.5 * rates.get("float32", 0):
         dtypes.remove("bfloat16")
@@ -205,25 +224,34 @@ def main() -> None:
         reference: dict[str, str] = {}
         for dtype in dtypes:
             took: dict[str, list[Took]] = {}
-            for _ in range(args.rounds):
-                for arm_name, arm in chosen.items():
+            unbuilt: dict[str, str] = {}
+            for arm_name, arm in args.rounds * list(arms(args.threads, dtype).items()):
+                if not arm_name.startswith(wanted):
+                    continue
+                try:
                     once = run(arm, LOADS[name], rows, dtype, args.threads, args.work)
-                    took.setdefault(arm_name, []).append(once)
-                    print(f"{name} {dtype} {arm_name}: {once.seconds:.2f} s", file=sys.stderr)
+                except Unbuilt as error:
+                    unbuilt[arm_name] = str(error)
+                    continue
+                took.setdefault(arm_name, []).append(once)
+                print(f"{name} {dtype} {arm_name}: {once.seconds:.2f} s", file=sys.stderr)
+            for arm_name, reason in unbuilt.items():
+                page.append(f"| {dtype} | {arm_name} | not built: {reason} |" + 5 * " |")
+            if not took:
+                continue
             reference = reference or next(iter(took.values()))[-1].answers
             for arm_name, all_ in took.items():
                 seconds = statistics.median(t.seconds for t in all_)
                 same = sum(all_[-1].answers[i] == text for i, text in reference.items())
+                share = f"{work / seconds / rates[dtype]:.0%}" if dtype in rates else ""
                 page.append(
                     f"| {dtype} | {arm_name} | {seconds:.2f} | {len(rows) / seconds:.1f} | "
                     f"{statistics.median(t.cpu for t in all_):.1f} | "
-                    f"{max(t.peak for t in all_) / 1e6:,.0f} | "
-                    f"{work / seconds / rates[dtype]:.0%} | {same} of {len(rows)} |"
+                    f"{max(t.peak for t in all_) / 1e6:,.0f} | {share} | {same} of {len(rows)} |"
                 )
-    page += ["", "llama.cpp: not run; the package index has no wheel of it.", ""]
+        if args.save:
+            args.save.write_text("\n".join([*page, ""]), encoding="utf-8")
     print("\n".join(page))
-    if args.save:
-        args.save.write_text("\n".join(page), encoding="utf-8")
 
 
 if __name__ == "__main__":

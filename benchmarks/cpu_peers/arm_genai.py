@@ -16,17 +16,15 @@ PLACEHOLDER = f"<|vision_start|>{PAD}<|vision_end|>"
 
 
 def prepare(folder: str, rows: list[Any], options: dict[str, Any]) -> Any:
-    plain = options["dtype"] == "float32"
-    settings = {
-        "INFERENCE_NUM_THREADS": options["threads"],
-        "INFERENCE_PRECISION_HINT": "f32" if plain else "bf16",
-        "PERFORMANCE_HINT": "LATENCY",
-    }
-    if plain:  # by default keys and values have 8 bits, and activations may
-        settings |= {"KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
+    settings = {"INFERENCE_NUM_THREADS": options["threads"], "PERFORMANCE_HINT": "LATENCY"}
+    if options["dtype"] == "bfloat16":
+        settings["INFERENCE_PRECISION_HINT"] = "bf16"
+    elif options["dtype"] == "float32":  # by default keys and values have 8 bits, activations may
+        settings |= {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
+        settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
     scheduler = og.SchedulerConfig()
     scheduler.cache_size = 2
-    scheduler.max_num_batched_tokens = 4096
+    scheduler.max_num_batched_tokens = options.get("tokens", 4096)
     scheduler.max_num_seqs = options["batch"]
     scheduler.enable_prefix_caching = options.get("prefix", False)
     scheduler.dynamic_split_fuse = False
