@@ -341,6 +341,7 @@ class ReferenceAdapter(ModelAdapter):
                 if said(s.prompt.id, partial(self.chat.decode, s.generated))
             }
 
+        tidy = Tidy(TRIM_THRESHOLD)
         with ThreadPoolExecutor(self.workers, thread_name_prefix="prepare") as pool:
             again = True
             while again:
@@ -350,6 +351,7 @@ class ReferenceAdapter(ModelAdapter):
                         yield Completion(output.id, finish_reason="error", error=output.error)
                     else:
                         yield self._completion(*under_way.pop(output.id), output)
+                    tidy()
                     while failed:
                         yield failed.pop()
                 again = bool(preparing)  # one that was refused kept others from being waited for

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import errno
+import mmap
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -302,6 +304,25 @@ class Cramped:
             return whole(decoder, x, *rest)  # type: ignore[arg-type]
 
         monkeypatch.setattr(type(model.model), "forward", forward)
+
+
+def test_pages_that_the_system_has_not_for_the_cache_are_memory_that_ran_out(
+    model: Qwen2VL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [prompt(model, i, "i") for i in range(4)]
+    expected = answers(Engine(model, STOP), prompts)
+    whole, asked = mmap.mmap, []
+
+    def pages(*given: Any, **more: Any) -> mmap.mmap:
+        asked.append(given)
+        if len(asked) == 1:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        return whole(*given, **more)
+
+    monkeypatch.setattr("evalkit.engine.cache.mmap.mmap", pages)
+    engine = Engine(model, STOP, Budget(8, 4096, 1 << 20))
+    assert answers(engine, prompts) == expected
+    assert engine.stats.halvings == 1 and len(asked) > 1
 
 
 def test_when_memory_runs_out_packs_are_halved_and_the_run_goes_on(

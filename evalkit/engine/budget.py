@@ -4,6 +4,7 @@ it.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from functools import wraps
@@ -61,6 +62,9 @@ def raises_out_of_memory(work: Callable[P, T]) -> Callable[P, T]:
     def checked(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return work(*args, **kwargs)
+        except OSError as e:  # of pages that the system is asked for
+            if e.errno != errno.ENOMEM:
+                raise
         except RuntimeError as e:
             if not isinstance(e, torch.OutOfMemoryError) and "can't allocate memory" not in str(e):
                 raise

@@ -22,8 +22,10 @@ SHAPE = 512, 256, 512
 ROUNDS, MARGIN = 5, 1.15
 LONG = 512
 """Tokens of a sequence from which its attention may be products."""
-SCORE_BYTES = 1 << 20
-"""Bytes of scores that are made at a time, so that they stay in a core's cache."""
+SCORE_BYTES = 1 << 22
+"""Bytes of scores that are made at a time, so that they stay in cache; but for at least 64 queries,
+since oneDNN makes a kernel for each number of keys that a causal block sees.
+"""
 _faster: dict[str | tuple[str, int], bool] = {}
 _measuring = RLock()
 
@@ -104,7 +106,7 @@ def attend_by_products(out: Tensor, q: Tensor, k: Tensor, v: Tensor, causal: boo
     of queries. ``out`` and q are [tokens, heads, head_dim], k and v [tokens, kv_heads, head_dim].
     """
     n, shared = len(q), q.shape[1] // k.shape[1]
-    rows = min(max(SCORE_BYTES // (n * q.element_size()), 16), LONG)
+    rows = min(max(SCORE_BYTES // (n * q.element_size()), 64), LONG)
     for head in range(q.shape[1]):
         # scaled here, since queries are fewer than scores
         queries = q[:, head] * q.shape[-1] ** -0.5
