@@ -89,8 +89,11 @@ class PromptTokens:
 
 def _visual_tokens(request: Request) -> int:
     """As every released Qwen2-VL sees its pictures."""
-    from evalkit.models.qwen2_vl.processing import Processor, visual_tokens
+    from evalkit.models.qwen2_vl.processing import Processor
+    from evalkit.models.qwen2_vl.rope import grid_tokens
 
     processor, limits = Processor(), limits_of(request.budget)
     images = [m for m in media_of(request.messages) if isinstance(m, Image)]
-    return visual_tokens([processor.image_patches(decode_image(i), limits)[1].grid for i in images])
+    return sum(
+        grid_tokens(processor.image_patches(decode_image(i), limits)[1].grid) for i in images
+    )

@@ -28,7 +28,8 @@ from evalkit.metrics.boxes import from_xywh, iou, parse_box
 from evalkit.models.qwen2_vl.checkpoint import load
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig
 from evalkit.models.qwen2_vl.model import Qwen2VL
-from evalkit.models.qwen2_vl.processing import Processor, visual_tokens
+from evalkit.models.qwen2_vl.processing import Processor
+from evalkit.models.qwen2_vl.rope import grid_tokens
 from evalkit.nano import tokenizer
 from evalkit.nano.batches import BOXES, HEAD, TURN, encode, pixels, prompt
 from evalkit.nano.families import Family, draw
@@ -201,7 +202,7 @@ def answer(model: Qwen2VL, family: Family, scenes: Sequence[Scene]) -> list[list
     for i, scene in enumerate(scenes):
         patches, grid = pixels(scene, processor)
         visual = Visual(patches, Media(grid, is_video=family == "clips"), i)
-        head = [*encode(HEAD), *pad * visual_tokens([grid])]
+        head = [*encode(HEAD), *pad * grid_tokens(grid)]
         for j, question in enumerate(scene.questions):
             ids = (*head, *encode("<|vision_end|>" + prompt(family, question) + TURN))
             prompts.append(Prompt(f"{i} {j}", ids, (visual,), 32, prefix=len(head)))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -27,7 +27,7 @@ from evalkit.engine.interface import Media
 from evalkit.errors import CheckpointError, DataError
 from evalkit.models.limits import Limits, media_limits
 from evalkit.models.qwen2_vl.config import Tower
-from evalkit.models.qwen2_vl.rope import Grid, grid_tokens
+from evalkit.models.qwen2_vl.rope import Grid
 from evalkit.models.qwen2_vl.switches import Switches
 from evalkit.models.sampling import Sampling
 from evalkit.models.weights import read_json
@@ -437,8 +437,3 @@ def normalised(patches: Tensor, lookup: Tensor) -> Tensor:
     places = patches.int().add_(firsts[:, None, None])  # of each value in the table as one list
     values = table.flatten().index_select(0, places.flatten()).view(patches.shape)
     return values.expand(-1, -1, FRAME_FACTOR, -1).flatten(1)
-
-
-def visual_tokens(grids: Sequence[Grid]) -> int:
-    """Tokens that the decoder sees for these grids."""
-    return sum(map(grid_tokens, grids))
