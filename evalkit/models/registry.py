@@ -147,9 +147,11 @@ class Bench(Protocol):
     """What the benchmark asks of a family, beyond running it: a module.
 
     sizes: configurations by a short name, of which it measures random weights.
+    processor: makes a processor with the settings of the release.
     """
 
     sizes: Mapping[str, Any]
+    processor: Callable[[], Processor]
 
     def load(self, folder: Path, dtype: str, device: str) -> Any:
         """A checkpoint's model as ``peer`` and ``linear_weights`` read it. Raises
@@ -164,9 +166,6 @@ class Bench(Protocol):
 
     def compile_parts(self, model: Any) -> Any:
         """Compiles what the family compiles of a model made ready by ``fuse``, in place."""
-
-    def processor(self) -> Processor:
-        """With the settings of the release."""
 
     def placeholders(self, config: Any, media: Media) -> tuple[int, ...]:
         """Token ids that stand for an image or video in a prompt, its delimiters included."""

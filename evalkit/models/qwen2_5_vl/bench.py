@@ -2,56 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from evalkit.engine.interface import Media
 from evalkit.models.qwen2_5_vl.config import RELEASED, Qwen2_5VLConfig
-from evalkit.models.qwen2_5_vl.model import Qwen2_5VL
 from evalkit.models.qwen2_5_vl.processing import Processor
 from evalkit.models.qwen2_5_vl.vision import windows
-from evalkit.models.qwen2_vl.bench import (
-    compile_parts,
-    decoder_attention,
-    fuse,
-    linear_weights,
-    peer,
-    placeholders,
-    randomised,
-    visual_tokens,
-)
-from evalkit.models.qwen2_vl.checkpoint import load_as
-
-__all__ = [
-    "compile_parts",
-    "decoder_attention",
-    "fuse",
-    "linear_weights",
-    "load",
-    "peer",
-    "placeholders",
-    "processor",
-    "random_model",
-    "sizes",
-    "tower_attention",
-    "visual_tokens",
-]
+from evalkit.models.qwen2_vl.bench import compile_parts as compile_parts
+from evalkit.models.qwen2_vl.bench import decoder_attention as decoder_attention
+from evalkit.models.qwen2_vl.bench import fuse as fuse
+from evalkit.models.qwen2_vl.bench import linear_weights as linear_weights
+from evalkit.models.qwen2_vl.bench import load as load
+from evalkit.models.qwen2_vl.bench import peer as peer
+from evalkit.models.qwen2_vl.bench import placeholders as placeholders
+from evalkit.models.qwen2_vl.bench import random_model as random_model
+from evalkit.models.qwen2_vl.bench import visual_tokens as visual_tokens
 
 sizes = RELEASED
-
-
-def load(folder: Path, dtype: str, device: str) -> Qwen2_5VL:
-    """A checkpoint's model with the released names, not fused yet. Raises CheckpointError."""
-    return load_as(Qwen2_5VL, folder, dtype, device)
-
-
-def random_model(config: Qwen2_5VLConfig, dtype: str, device: str) -> Qwen2_5VL:
-    """A model of that size with random weights."""
-    return randomised(Qwen2_5VL, config, dtype, device)
-
-
-def processor() -> Processor:
-    """With the settings of the release."""
-    return Processor()
+processor = Processor
 
 
 def tower_attention(config: Qwen2_5VLConfig, media: Media) -> float:

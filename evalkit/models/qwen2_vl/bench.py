@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,48 +14,29 @@ from torch import nn
 from evalkit.engine.interface import Media
 from evalkit.engine.sequence import Prompt
 from evalkit.models.device import DTYPES
-from evalkit.models.qwen2_vl.checkpoint import load as load_released
-from evalkit.models.qwen2_vl.checkpoint import transformers_state
+from evalkit.models.qwen2_vl.checkpoint import load_as, transformers_state
 from evalkit.models.qwen2_vl.config import RELEASED, Qwen2VLConfig
-from evalkit.models.qwen2_vl.fused import compile_parts, fuse
+from evalkit.models.qwen2_vl.fused import compile_parts as compile_parts
+from evalkit.models.qwen2_vl.fused import fuse as fuse
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen2_vl.processing import Processor
 from evalkit.models.qwen2_vl.rope import MERGE, grid_tokens
-from evalkit.models.registry import LinearWeights
-
-__all__ = [
-    "compile_parts",
-    "decoder_attention",
-    "fuse",
-    "linear_weights",
-    "load",
-    "peer",
-    "placeholders",
-    "processor",
-    "random_model",
-    "sizes",
-    "tower_attention",
-    "visual_tokens",
-]
+from evalkit.models.registry import LinearWeights, family, family_of
 
 sizes = RELEASED
-Model = TypeVar("Model", bound=Qwen2VL)
+processor = Processor
 
 
 def load(folder: Path, dtype: str, device: str) -> Qwen2VL:
     """A checkpoint's model with the released names, not fused yet. Raises CheckpointError."""
-    return load_released(folder, dtype, device)
+    model: Qwen2VL = load_as(family_of(folder).Model, folder, dtype, device)
+    return model
 
 
 def random_model(config: Qwen2VLConfig, dtype: str, device: str) -> Qwen2VL:
-    """A model of that size with random weights."""
-    return randomised(Qwen2VL, config, dtype, device)
-
-
-def randomised(kind: type[Model], config: Any, dtype: str, device: str) -> Model:
-    """A model of one generation, of that size, with random weights."""
+    """A model of that generation and size with random weights."""
     with torch.device("meta"):
-        model = kind(config).to(DTYPES[dtype])
+        model: Qwen2VL = family(config.model_type).Model(config).to(DTYPES[dtype])
     model = model.to_empty(device=device)
     generator = torch.Generator(device).manual_seed(0)
     with torch.no_grad():
@@ -65,11 +46,6 @@ def randomised(kind: type[Model], config: Any, dtype: str, device: str) -> Model
             else:
                 p.normal_(0, 0.02, generator=generator)
     return model.eval().requires_grad_(False)
-
-
-def processor() -> Processor:
-    """With the settings of the release."""
-    return Processor()
 
 
 def placeholders(config: Qwen2VLConfig, media: Media) -> tuple[int, ...]:

@@ -2,57 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from evalkit.models.qwen2_vl.bench import (
-    compile_parts,
-    decoder_attention,
-    fuse,
-    matrices,
-    peer,
-    placeholders,
-    randomised,
-    tower_attention,
-    visual_tokens,
-)
-from evalkit.models.qwen2_vl.checkpoint import load_as
+from evalkit.models.qwen2_vl.bench import compile_parts as compile_parts
+from evalkit.models.qwen2_vl.bench import decoder_attention as decoder_attention
+from evalkit.models.qwen2_vl.bench import fuse as fuse
+from evalkit.models.qwen2_vl.bench import load as load
+from evalkit.models.qwen2_vl.bench import matrices
+from evalkit.models.qwen2_vl.bench import peer as peer
+from evalkit.models.qwen2_vl.bench import placeholders as placeholders
+from evalkit.models.qwen2_vl.bench import random_model as random_model
+from evalkit.models.qwen2_vl.bench import tower_attention as tower_attention
+from evalkit.models.qwen2_vl.bench import visual_tokens as visual_tokens
 from evalkit.models.qwen2_vl.rope import MERGE
-from evalkit.models.qwen3_vl.config import RELEASED, Qwen3VLConfig
+from evalkit.models.qwen3_vl.config import RELEASED
 from evalkit.models.qwen3_vl.model import Qwen3VL
 from evalkit.models.qwen3_vl.processing import Processor
 from evalkit.models.registry import LinearWeights
 
-__all__ = [
-    "compile_parts",
-    "decoder_attention",
-    "fuse",
-    "linear_weights",
-    "load",
-    "peer",
-    "placeholders",
-    "processor",
-    "random_model",
-    "sizes",
-    "tower_attention",
-    "visual_tokens",
-]
-
 sizes = RELEASED
-
-
-def load(folder: Path, dtype: str, device: str) -> Qwen3VL:
-    """A checkpoint's model with the released names, not fused yet. Raises CheckpointError."""
-    return load_as(Qwen3VL, folder, dtype, device)
-
-
-def random_model(config: Qwen3VLConfig, dtype: str, device: str) -> Qwen3VL:
-    """A model of that size with random weights."""
-    return randomised(Qwen3VL, config, dtype, device)
-
-
-def processor() -> Processor:
-    """With the settings of the release."""
-    return Processor()
+processor = Processor
 
 
 def linear_weights(model: Qwen3VL) -> LinearWeights:
