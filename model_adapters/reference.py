@@ -123,6 +123,10 @@ class ReferenceAdapter(ModelAdapter):
         self.tensor_parallel = tensor_parallel
         if tensor_parallel > 1 and not hasattr(self.family, "load_parallel"):
             raise UsageError(f"tensor_parallel={tensor_parallel}: this family can't be shared out")
+        if tensor_parallel > 1 and (compile or not isinstance(model, str)):
+            raise UsageError(
+                f"tensor_parallel={tensor_parallel} goes with neither compile nor a model in memory"
+            )
         self.live: Any = None
         if isinstance(model, str):
             if companions is not None:
@@ -233,16 +237,15 @@ class ReferenceAdapter(ModelAdapter):
         import torch.distributed as dist
 
         from evalkit.engine import Replicas
-        from evalkit.engine.budget import choose
+        from evalkit.engine.budget import agreed, choose
         from evalkit.engine.replicas import Cores
-        from evalkit.models.qwen2_vl.parallel import agreed
 
         if not dist.is_initialized() or dist.get_world_size() != self.tensor_parallel:
             raise UsageError(
                 f"tensor_parallel={self.tensor_parallel}: name as many devices, such as "
                 f"--devices cuda:0-{self.tensor_parallel - 1} or cpu:{self.tensor_parallel}"
             )
-        model = self.family.load_parallel(self.folder, self.dtype, self.device, self.switched)  # type: ignore[attr-defined]
+        model = self.family.load_parallel(self.folder, self.dtype, self.device, self.switched)
         budget = agreed(choose(model, self.batch_size, self.batch_tokens))
         out = Replicas(model, self.chat.stop_ids, budget)
         out.cores = Cores(1, torch.get_num_threads())  # sums over all ranks come in one order

@@ -78,6 +78,8 @@ def test_what_can_not_be_shared_out_is_refused() -> None:
         LocalExecutor("reference", "nano", {"tensor_parallel": 2}, ["cpu"] * 3)
     with pytest.raises(UsageError, match="above 0"):
         ranks_of({"tensor_parallel": 0})
+    with pytest.raises(UsageError, match="neither compile"):
+        make_adapter("reference", "nano", {"tensor_parallel": 2, "compile": True})
     with pytest.raises(UsageError, match="name as many devices"):
         _ = make_adapter("reference", "nano", {"tensor_parallel": 2}).engine  # type: ignore[attr-defined]
 

@@ -55,6 +55,19 @@ def choose(model: EngineModel, rows: int | None = None, tokens: int | None = Non
     return Budget(rows or 64, tokens or pack, min(cache, CACHE_TOKENS))
 
 
+def agreed(budget: Budget) -> Budget:
+    """The smallest of all ranks' budgets in each of its bounds: the processes that hold a model
+    together must schedule alike.
+    """
+    import torch.distributed as dist
+
+    least = torch.tensor([budget.rows, budget.pack_tokens, budget.cache_tokens])
+    if dist.get_backend() == "nccl":
+        least = least.cuda()
+    dist.all_reduce(least, dist.ReduceOp.MIN)
+    return Budget(*map(int, least.tolist()))
+
+
 def raises_out_of_memory(work: Callable[P, T]) -> Callable[P, T]:
     """``work``, which raises OutOfMemory when memory runs out."""
 

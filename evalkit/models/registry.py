@@ -198,7 +198,7 @@ class Family(Protocol):
     blind: the switch values that hide all media from the model; None where there are none.
     box_space: the frame in which its models write boxes (``evalkit.types.BoxSpace``); None where
         they write none.
-    bench: for ``evalkit bench``; may be absent.
+    bench: for ``evalkit bench``; may be absent, as may ``load_parallel``.
     """
 
     Config: type[Config]
@@ -220,6 +220,17 @@ class Family(Protocol):
         """The model of a checkpoint folder, ready for inference: its weights may be rearranged.
 
         Raises CheckpointError.
+        """
+
+    def load_parallel(
+        self,
+        folder: Path,
+        dtype: str | None = None,
+        device: str = "cpu",
+        switches: Any = None,
+    ) -> EngineModel:
+        """This rank's share of the model, in the default process group. Raises CheckpointError, and
+        UsageError for what can't be shared.
         """
 
     def compile_parts(self, model: Any) -> None:

@@ -31,7 +31,6 @@ from torch.distributed.tensor.parallel import (
     parallelize_module,
 )
 
-from evalkit.engine.scheduler import Budget
 from evalkit.errors import UsageError
 from evalkit.models.qwen2_vl.checkpoint import load_as
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig
@@ -200,12 +199,3 @@ def _distribute(model: Qwen2VL, cut: Mapping[str, int], mesh: DeviceMesh) -> Non
     parallelize_module(model, mesh, styles)
     for module, bias in biases:
         module.register_forward_hook(lambda m, inputs, out, bias=bias: out + bias)
-
-
-def agreed(budget: Budget) -> Budget:
-    """The smallest of all ranks' budgets in each of its bounds: all ranks must schedule alike."""
-    least = torch.tensor([budget.rows, budget.pack_tokens, budget.cache_tokens])
-    if dist.get_backend() == "nccl":
-        least = least.cuda()
-    dist.all_reduce(least, dist.ReduceOp.MIN)
-    return Budget(*map(int, least.tolist()))
