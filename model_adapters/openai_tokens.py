@@ -20,7 +20,7 @@ from evalkit.nano import shipped
 from evalkit.types import BoxSpace, Image, Request, Text
 
 if TYPE_CHECKING:
-    from evalkit.model_adapters.reference import ReferenceAdapter
+    from evalkit.model_adapters.reference_prompts import Prompts
 
 QWEN2_VL = re.compile(r"qwen2[-_]?vl", re.IGNORECASE)
 TEMPLATE = 256
@@ -33,7 +33,7 @@ class PromptTokens:
     where there is no checkpoint.
     """
 
-    checkpoint: ReferenceAdapter | None
+    checkpoint: Prompts | None
 
     @classmethod
     def of(cls, model: str, checkpoint: str | None) -> PromptTokens | None:
@@ -41,11 +41,11 @@ class PromptTokens:
         that it is a Qwen2-VL; None where nothing is known. Raises EvalkitError for a checkpoint
         that can't be read.
         """
-        from evalkit.model_adapters.reference import ReferenceAdapter
+        from evalkit.model_adapters.reference_prompts import Prompts
 
         if checkpoint or model in shipped() or Path(model).is_dir():
             try:
-                return cls(ReferenceAdapter(checkpoint or model, device="cpu"))
+                return cls(Prompts.of(checkpoint or model))
             except EvalkitError:
                 if checkpoint:
                     raise
@@ -64,7 +64,7 @@ class PromptTokens:
         prompt; empty when nothing is. Raises DataError for media that can't be read.
         """
         if self.checkpoint:
-            ids = self.checkpoint.prompt(request).ids
+            ids = self.checkpoint.make(request).ids
             seen = self.checkpoint.visual_tokens(ids)
             low = high = len(ids)
         else:

@@ -1,8 +1,8 @@
 """The reference adapter: evalkit's own implementation of a model family through its engine, with
 every ablation switch as an argument.
 
-It knows no family: what a checkpoint is, and how images and text become its prompts, it asks
-``evalkit.models.registry``.
+It knows no family: what a checkpoint is it asks ``evalkit.models.registry``; requests become
+prompts in ``reference_prompts``.
 """
 
 from __future__ import annotations
@@ -14,25 +14,18 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import asdict, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalkit.adapter import (
-    ModelAdapter,
-    chat_messages,
-    check_arguments,
-    check_length,
-    limits_of,
-    media_of,
-)
+from evalkit.model_adapters.reference_prompts import Prompts
+
+from evalkit.adapter import ModelAdapter, check_arguments
 from evalkit.errors import CheckpointError, UsageError, reason
 from evalkit.malloc import Tidy
-from evalkit.media import Times, decode_image, decode_video, frame_times, noted_frames
+from evalkit.media import Times
 from evalkit.models.registry import FAMILIES, Family, family, family_of, model_type
-from evalkit.models.sampling import Sampling
 from evalkit.models.switch import Switch
-from evalkit.models.template import Template
 from evalkit.models.weights import headers, tensors_digest, weight_files, weights_digest
 from evalkit.nano import checkpoint_folder
 from evalkit.prefetch import prefetch
@@ -40,7 +33,6 @@ from evalkit.types import (
     BoxSpace,
     Completion,
     FinishReason,
-    Image,
     MediaBudget,
     Request,
     TokenCounts,
@@ -50,7 +42,7 @@ from evalkit.types import (
 if TYPE_CHECKING:
     from torch import nn
 
-    from evalkit.engine import Engine, Output, Prompt, Replicas, Visual
+    from evalkit.engine import Engine, Output, Prompt, Replicas
     from evalkit.engine.sequence import RunningSequence
 
 _Choices = Sequence[tuple[str, tuple[int, ...]]]
@@ -151,12 +143,11 @@ class ReferenceAdapter(ModelAdapter):
             self.dtype = str(self.live.dtype).removeprefix("torch.")
         self.box_space = self.family.box_space
         self.max_waiting = MAX_WAITING if self.device == "cpu" else MAX_WAITING_FOR_GPU
-        self.chat = self.family.Chat(self.folder, self.config, self.switched)
         self.given_template = _template(chat_template) if chat_template else None
-        if self.given_template is not None:
-            self.chat.template = Template(self.given_template)
-        self.processor = self.family.Processor.load(self.folder, self.switched)
-        self._visual = lru_cache(maxsize=4)(self._process)
+        self.prompts = Prompts(
+            self.family, self.folder, self.config, self.switched, self.given_template
+        )
+        self.chat = self.prompts.chat
 
     @classmethod
     def switches(cls, model: str | nn.Module) -> Mapping[str, Switch]:
@@ -205,8 +196,8 @@ class ReferenceAdapter(ModelAdapter):
             "batch_size": self.batch_size or "chosen",
             "batch_tokens": self.batch_tokens or "chosen",
             **({"tensor_parallel": n} if (n := self.tensor_parallel) > 1 else {}),
-            "min_pixels": self.processor.limits.min_pixels,
-            "max_pixels": self.processor.limits.max_pixels,
+            "min_pixels": self.prompts.processor.limits.min_pixels,
+            "max_pixels": self.prompts.processor.limits.max_pixels,
         }
 
     @property
@@ -368,91 +359,21 @@ class ReferenceAdapter(ModelAdapter):
 
     def _prepare(self, request: Request) -> tuple[Request, Prompt | Completion]:
         try:
-            return request, self.prompt(request)
+            return request, self.prompts.make(request)
         except (CheckpointError, KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as e:  # also a panic of a native library
             return request, Completion(request.id, finish_reason="error", error=reason(e))
 
     def frame_times(self, clip: Video, budget: MediaBudget) -> Sequence[float]:
-        task = limits_of(budget)
-        return frame_times(clip, lambda total, fps: self.processor.frames(total, fps, task))
-
-    def prompt(self, request: Request) -> Prompt:
-        """What the engine gets for a request; needs no weights. Raises DataError."""
-        from evalkit.engine import Prompt
-
-        visuals = tuple(self._visual(part, request.budget) for part in media_of(request.messages))
-        text = self.chat.render(chat_messages(request.messages))
-        ids = self.chat.encode(text, [v.media for v in visuals])
-        choices = tuple(tuple(self.chat.encode(c)) for c in request.choices)
-        longest_choice = max(map(len, choices), default=0)
-        seen = self.visual_tokens(ids)
-        check_length(len(ids) + longest_choice, self.config.max_tokens, seen)
-        # Prompts with the same media and the same text before them share what they have up to
-        # the last visual token.
-        prefix = len(ids) - next(
-            (i for i, t in enumerate(reversed(ids)) if t in self.chat.visual_ids), len(ids)
-        )
-        return Prompt(
-            request.id,
-            tuple(ids),
-            visuals,
-            request.max_new_tokens,
-            choices,
-            prefix,
-            request.temperature,
-            request.seed,
-        )
+        return self.prompts.frame_times(clip, budget)
 
     def _about(self, request: Request, prompt: Prompt) -> _About:
-        seen = self.visual_tokens(prompt.ids)
+        seen = self.prompts.visual_tokens(prompt.ids)
         counts = TokenCounts(len(prompt.ids) - seen, seen)
         frames = tuple(v.times for v in prompt.visuals if v.times)
         choices = list(zip(request.choices, prompt.choices))
-        return choices, counts, self._box_space(prompt), frames
-
-    def visual_tokens(self, ids: Sequence[int]) -> int:
-        """How many of a prompt's tokens stand for media."""
-        return sum(token in self.chat.visual_ids for token in ids)
-
-    def _process(self, part: Image | Video, budget: MediaBudget) -> Visual:
-        """An image's or a video's patches, under a key of all that decides them."""
-        from evalkit.engine import Visual
-
-        task = limits_of(budget)
-        key = (
-            type(part).__name__,
-            part.digest,
-            getattr(part, "start", None),
-            getattr(part, "end", None),
-            getattr(part, "fps", None),
-            part.upright,
-            budget,
-        )
-        if isinstance(part, Image):
-            patches, media = self.processor.image_patches(decode_image(part), task)
-            return Visual(patches, media, key, self.processor.normalise)
-        samplings: list[Sampling] = []  # of the frames that are shown, known as they are chosen
-
-        def choose(total: int, fps: float) -> list[int]:
-            chosen = self.processor.frames(total, fps, task)
-            samplings.append(Sampling(tuple(chosen), total, fps))
-            return chosen
-
-        with noted_frames() as times:
-            frames = decode_video(
-                part, choose, lambda frame, total: self.processor.resize_frame(frame, total, task)
-            )
-        patches, media = self.processor.video_patches(frames, samplings[-1])
-        return Visual(patches, media, key, self.processor.normalise, times[0])
-
-    def _box_space(self, prompt: Prompt) -> BoxSpace | None:
-        """How boxes in the answer are written; one in pixels of the resized image says its size."""
-        if not (self.box_space or "").startswith("resized") or not prompt.media:
-            return self.box_space
-        width, height = self.processor.size(prompt.media[0])
-        return f"{self.box_space}@{width}x{height}"
+        return choices, counts, self.prompts.boxes(prompt), frames
 
     def _completion(
         self,

@@ -199,7 +199,7 @@ def test_a_chat_template_of_ones_own_takes_the_place_of_the_checkpoints(tmp_path
     file.write_text("{% for m in messages %}{{ m.content[0].text }}{% endfor %}!")
     own, plain = ReferenceAdapter(folder, chat_template=str(file)), ReferenceAdapter(folder)
     request = Request("1", (Message("user", (Text("abc"),)),))
-    assert own.chat.decode(own.prompt(request).ids) == "abc!"
+    assert own.chat.decode(own.prompts.make(request).ids) == "abc!"
     assert own.fingerprint != plain.fingerprint and "chat_template" not in plain.fingerprint
     with pytest.raises(UsageError, match="can't be read"):
         ReferenceAdapter(folder, chat_template=str(tmp_path / "none.jinja"))

@@ -389,7 +389,7 @@ def test_another_model_under_the_same_name_is_found_out(server: ChatServer) -> N
 
 def test_a_token_count_that_is_not_ours_is_an_error_that_names_both() -> None:
     request = ask("1", Image(png(200, 200)), Text("?"), budget=MediaBudget(max_pixels=3600))
-    right = len(ReferenceAdapter("nano").prompt(request).ids)
+    right = len(ReferenceAdapter("nano").prompts.make(request).ids)
     for counted, wrong in ((right, False), (right + 45, True)):
         usage = {"usage": {"prompt_tokens": counted, "completion_tokens": 1}}
         with serving(lambda body, usage=usage: completion("x", **usage)) as it:

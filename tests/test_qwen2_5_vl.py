@@ -370,7 +370,7 @@ def test_the_adapter_says_at_which_size_boxes_are_and_when_frames_are(tmp_path: 
     seen = {c.id: c for c in adapter.generate(requests)}
     assert seen["0"].error is None and seen["1"].error is None
     assert seen["0"].box_space == "resized:json@140x112"
-    (visual,) = adapter._prepare(requests[1])[1].visuals
+    (visual,) = adapter.prompts.make(requests[1]).visuals
     assert visual.media.seconds_per_step == 2 / (4 / 12 * 4)
     assert seen["0"].frames == () and seen["1"].frames == ((0.0, 1.0, 1.75, 2.75),)
 

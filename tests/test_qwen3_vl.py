@@ -519,7 +519,7 @@ def test_the_adapter_tells_the_model_when_frames_are(tmp_path: Path) -> None:
     seen = {c.id: c for c in adapter.generate(requests)}
     assert [seen[k].error for k in "01"] == [None, None]
     assert seen["0"].box_space == "norm1000:json"
-    prompt = adapter._prepare(requests[1])[1]
+    prompt = adapter.prompts.make(requests[1])
     (visual,) = prompt.visuals
     assert visual.media.times == tuple((a + b) / 2 / 4 for a, b in ((0, 4), (7, 11)))
     written = adapter.chat.tokenizer.decode(list(prompt.ids), skip_special_tokens=True)

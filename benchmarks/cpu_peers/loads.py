@@ -85,7 +85,7 @@ def load(name: str, work: Path, limit: int | None = None) -> Path:
         path = folder / f"{hashlib.sha256(buffer.getvalue()).hexdigest()[:16]}.png"
         path.write_bytes(buffer.getvalue())
         message = Message("user", (Image(path), Text(question)))
-        prompt = adapter.prompt(Request(id_, (message,), new))
+        prompt = adapter.prompts.make(Request(id_, (message,), new))
         rows.append(
             {
                 "id": id_,
