@@ -26,7 +26,7 @@ from evalkit.metrics.anls import anls, exact_match
 from evalkit.metrics.boxes import from_xywh, iou, parse_box
 from evalkit.metrics.choice import LETTERS, parse_choice
 from evalkit.metrics.ocr import character_error_rate, ocrbench
-from evalkit.metrics.relaxed import relaxed_accuracy
+from evalkit.metrics.relaxed import number, relaxed_accuracy
 from evalkit.metrics.vqa import vqa_accuracy
 from evalkit.protocols import LETTER_ANSWER, SHORT_ANSWER, VIDEO_BUDGET, Protocol
 from evalkit.rows import identifier, image, sides, video
@@ -63,7 +63,9 @@ Qwen2-VL, for options lmms-eval's, for boxes that of the Qwen2-VL paper's figure
 TEXT_METRICS: Mapping[str, Callable[[str, Sequence[str]], float]] = {
     "exact_match": exact_match,
     "anls": anls,
-    "relaxed_accuracy": lambda text, answers: max(relaxed_accuracy(text, a) for a in answers),
+    "relaxed_accuracy": lambda text, answers: max(
+        relaxed_accuracy(_numeral(text), _numeral(a)) for a in answers
+    ),
     "vqa_accuracy": vqa_accuracy,
     "contains": ocrbench,
     "cer": lambda text, answers: min(character_error_rate(text, a) for a in answers),
@@ -160,7 +162,8 @@ class OwnData(Task):
             return _corners(row, columns, about)
         value = row[column] if (column := columns["answer"]) in row else None
         if kind == "options":
-            return right_option(value, options, column)
+            numbers = not all(isinstance(o, str) for o in _listed(row, columns))
+            return right_option(value, options, column, numbers)
         answers = answer_texts(value, column)
         if self.metrics[0].name == "vqa_accuracy" and len(answers) < 2:
             raise DataError(f"{column!r} has one answer, and vqa_accuracy compares several")
@@ -290,10 +293,20 @@ def _first_answers(source: OwnFile, column: str) -> Iterator[list[str]]:
 
 
 def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text.replace(",", "").rstrip("%")))
-    except ValueError:
-        return False
+    value = number(_numeral(text))
+    return value is not None and math.isfinite(value)
+
+
+_GROUPED = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]*)?%?")
+
+
+def _numeral(text: str) -> str:
+    """A number as the metric reads it, thousands without commas, signs and digits in ASCII; another
+    text as it is.
+    """
+    plain = unicodedata.normalize("NFKC", text).strip().replace("\N{MINUS SIGN}", "-")
+    plain = plain.replace(",", "") if _GROUPED.fullmatch(plain) else plain
+    return text if number(plain) is None else plain
 
 
 def _fields(prompt: str) -> list[str]:
@@ -343,20 +356,37 @@ def options_of(row: Mapping[str, Any], columns: Mapping[str, str]) -> list[str]:
     """The options of a row, without letters before them. Raises DataError for fewer than 2, or more
     than 26.
     """
-    column = columns["options"]
-    if column == "A":
-        value: Any = [row[letter] for letter in LETTERS if letter in row]
-        while value and value[-1] is None:
-            value.pop()
-    else:
-        value = row[column]
-        value = spelled(value) if isinstance(value, str) else value
-        value = list(value.values()) if isinstance(value, Mapping) else value
-    if not isinstance(value, list | tuple) or not 2 <= len(value) <= len(LETTERS):
-        raise DataError(f"{column!r} is {row[column]!r:.80}, not a list of 2 to 26 options")
-    texts = [_text(v, column) for v in value]
+    texts = [_text(v, columns["options"]) for v in _listed(row, columns)]
     bare = [t for i, text in enumerate(texts) if (t := _unmarked(text, i)) is not None]
     return bare if len(bare) == len(texts) else texts
+
+
+def _listed(row: Mapping[str, Any], columns: Mapping[str, str]) -> Sequence[Any]:
+    """The options as the row has them, without the empty places behind the last of named ones."""
+    column = columns["options"]
+    value: Any = {c: row[c] for c in LETTERS if c in row} if column == "A" else row[column]
+    value = spelled(value) if isinstance(value, str) else value
+    if isinstance(value, Mapping):
+        value = _in_order(value, column)
+        while value and _is_nothing(value[-1]):
+            value.pop()
+    if not isinstance(value, list | tuple) or not 2 <= len(value) <= len(LETTERS):
+        raise DataError(f"{column!r} is {row[column]!r:.80}, not a list of 2 to 26 options")
+    return value
+
+
+def _in_order(options: Mapping[Any, Any], column: str) -> list[Any]:
+    """Options by their names, which are the letters from A or the numbers from 0. Raises DataError
+    for other names: the right one might be named by them.
+    """
+    named = {str(name).strip().upper(): option for name, option in options.items()}
+    for names in (LETTERS, [*map(str, range(len(LETTERS)))]):
+        if named.keys() == set(first := names[: len(options)]):
+            return [named[name] for name in first]
+    raise DataError(
+        f"{column!r} names its options {', '.join(map(str, options)):.80}: name them A, B, ..., or "
+        "give a list"
+    )
 
 
 def _unmarked(text: str, place: int) -> str | None:
@@ -365,9 +395,12 @@ def _unmarked(text: str, place: int) -> str | None:
     return text[3:].strip() if marked else None
 
 
-def right_option(value: Any, options: Sequence[str], column: str) -> int:
+def right_option(
+    value: Any, options: Sequence[str], column: str, numbers: bool = False
+) -> int:
     """The place of the right option, which is given by its text (also with its letter before it),
-    its letter, or its index from 0. Raises DataError when it is none of them, or could be two.
+    its letter, or its index from 0. Of options that are ``numbers`` a number is one of them before
+    it is an index. Raises DataError when it is none of them, or could be two.
     """
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
@@ -376,7 +409,8 @@ def right_option(value: Any, options: Sequence[str], column: str) -> int:
     letter = text.strip("().:").upper()
     if len(letter) == 1 and letter in LETTERS[: len(options)]:
         readings.add(LETTERS.index(letter))
-    if not readings and text.isdecimal() and int(text) < len(options):
+    is_index = text.isdecimal() and int(text) < len(options)
+    if is_index and (not readings or not (numbers or isinstance(value, str))):
         readings.add(int(text))
     if len(readings) != 1:
         why = "could be two options" if readings else "names no option"

@@ -98,6 +98,7 @@ def test_ocrbench_is_containment(
         ("-4", "4", False),
         ("50%", "50%", True),
         ("0.5", "50%", True),
+        ("50 %", "50%", True),  # Python's float() reads "50 "
         ("50", "50%", False),
         ("0", "0", True),
         ("0.0", "0", False),  # target zero compares as text

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from evalkit.errors import UsageError
@@ -48,6 +50,7 @@ def picture(sample: Sample) -> Any:
         ("tabs.csv", "image\tquestion\tanswer\n1.png\t?, !\tx\n1.png\t?\tx\n"),
         ("late.csv", "\n\nimage,question,answer\n1.png,?,x\n\n1.png,?,x"),
         ("Capitals.CSV", "Image, Question ,ANSWER\n1.png,?,x\n1.png,?,x\n"),
+        ("blanks.csv", '"image", "question", "answer"\n1.png, "?, !", "x"\n1.png, ?, x\n'),
     ],
 )
 def test_a_file_as_other_programs_write_it(folder: Path, name: str, content: str | bytes) -> None:
@@ -63,6 +66,7 @@ def test_a_file_as_other_programs_write_it(folder: Path, name: str, content: str
         ("pretty.jsonl", json.dumps(ROW, indent=1), "line 1: no JSON"),
         ("columns.json", json.dumps({"image": {"0": "1.png"}}), "neither a list of objects"),
         ("header.csv", "image,question,answer\n", "no rows"),
+        ("open.csv", 'image,answer\n1.png,x\n1.png,"x\n1.png,y\n', "line 3 to 4: a quote opens"),
     ],
 )
 def test_a_file_that_can_mean_anything_is_refused(
@@ -70,6 +74,41 @@ def test_a_file_that_can_mean_anything_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match=reason):
         load_task(str(raw(folder / name, content)))
+
+
+def test_a_cell_with_stray_quotes_costs_its_row(folder: Path) -> None:
+    lines = ["image,question,answer", '1.png,"5"" disk",x', '1.png,"5" disk,x', '1.png,"?\n!",x']
+    path = raw(folder / "my.csv", "\n".join(lines))
+    first, _, last = samples(path)
+    assert [asked(s).split("\nPlease")[0] for s in (first, last) if isinstance(s, Sample)] == [
+        '<>5" disk',
+        "<>?\n!",
+    ]
+    assert "line 3: ',' expected after" in why(path)
+
+
+def test_two_columns_of_one_name_are_refused_in_every_format(folder: Path) -> None:
+    cells = [[*ROW, "answer"], [*ROW.values(), "y"]]
+    table = pa.Table.from_arrays([pa.array([c]) for c in cells[1]], names=cells[0])
+    pq.write_table(table, folder / "my.parquet")
+    pd.DataFrame(cells).to_excel(folder / "my.xlsx", header=False, index=False)
+    for name in ("my.parquet", "my.xlsx"):
+        with pytest.raises(UsageError, match="two columns are called 'answer'"):
+            load_task(str(folder / name))
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "xlsx", "parquet"])
+def test_a_column_without_a_name_is_none(folder: Path, kind: str) -> None:
+    """It is a row's number, as notebooks write it, and neither a hint nor a picture."""
+    frame = pd.DataFrame([{"": 7, **ROW}])
+    path = folder / f"my.{kind}"
+    if kind == "jsonl":
+        write_lines(path, frame.to_dict("records"))
+    elif kind == "xlsx":
+        frame.to_excel(path, index=False)
+    else:
+        frame.to_parquet(path)
+    assert asked(one(path)).startswith("<>?\nPlease")
 
 
 # Media
@@ -146,6 +185,31 @@ def test_answers_are_texts_and_numbers_in_any_writing(
     assert one(write_lines(folder / "my.jsonl", [{**ROW, "answer": answer}])).target == texts
 
 
+@pytest.mark.parametrize(
+    ("answer", "said", "value"),
+    [
+        ("1,000", "1000", 1),
+        (1234567.5, "1,234,567.5", 1),
+        (-5, "\N{MINUS SIGN}5", 1),
+        (5, "\N{FULLWIDTH DIGIT FIVE}", 1),
+        ("50%", "50 %", 1),
+        (12, "1,2", 0),
+        (1000, "1.000", 0),
+    ],
+)
+def test_numbers_of_any_writing_are_compared_as_numbers(
+    folder: Path, answer: Any, said: str, value: float
+) -> None:
+    path = write_lines(folder / "my.jsonl", [{**ROW, "answer": answer}])
+    score = load_task(str(path)).score(one(path), Completion("0", said))
+    assert score.values == {"relaxed_accuracy": value}
+
+
+def test_a_comma_for_the_decimals_is_a_text(folder: Path) -> None:
+    path = write_lines(folder / "my.jsonl", [{**ROW, "answer": "0,5"}])
+    assert load_task(str(path)).metrics[0].name == "exact_match"
+
+
 def test_decimals_of_a_database_are_numbers(folder: Path) -> None:
     frame = pd.DataFrame({**ROW, "answer": [Decimal("1.50"), Decimal("2.00")]})
     frame.to_parquet(folder / "my.parquet")
@@ -182,7 +246,11 @@ def test_an_answer_that_is_none_is_its_row_s_error(folder: Path, answer: str, re
         ([0.5, 1.5], 1.5, 1),
         ('{"A": "x", "B": "y"}', "B", 1),
         ("['x' 'y']", "y", 1),
-        ({"B": "y", "A": "x"}, "y", 0),
+        ({"B": "y", "A": "x"}, "y", 1),
+        ({"b": "y", "a": "x"}, "A", 0),
+        ({"1": "y", "0": "x"}, 1, 1),
+        ({"A": "x", "B": "y", "C": None}, "B", 1),
+        (["1", "2", "3"], "1", 0),
         (["x", "y"], 1.0, 1),
     ],
 )
@@ -207,6 +275,9 @@ def test_options_and_their_answer_in_any_writing(
         (["x", "y"], 2, "names no option"),
         (["x", "y"], -1, "names no option"),
         (["x", "y"], 10**30, "names no option"),
+        (["1", "2", "3"], 1, "could be two options"),
+        ({"1": "x", "2": "y"}, "1", "names its options 1, 2: name them A, B"),
+        ({"A": "x", "C": "y"}, "C", "names its options A, C"),
     ],
 )
 def test_options_that_leave_it_open_are_their_row_s_error(

@@ -20,14 +20,15 @@ def relaxed_accuracy(prediction: str, target: str, tolerance: float = 0.05) -> f
     right means equal without regard to case: "0.0" is not "0", and "1,000" is not "1000". A year is
     a number like any other.
     """
-    p, t = _number(prediction), _number(target)
+    p, t = number(prediction), number(target)
     if p is not None and t:
         return float(abs(p - t) <= tolerance * abs(t))
     return float(prediction.strip().lower() == target.strip().lower())
 
 
-def _number(text: str) -> float | None:
+def number(text: str) -> float | None:
+    """The number that a text is, "50%" and "50 %" as 0.5; None for another text."""
     text = text.strip()
-    if not _NUMBER.fullmatch(text.removesuffix("%")):
+    if not _NUMBER.fullmatch(text.removesuffix("%").rstrip()):
         return None
     return float(text[:-1]) / 100 if text.endswith("%") else float(text)

@@ -22,7 +22,7 @@ import re
 import sys
 import tokenize
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
@@ -36,7 +36,7 @@ from evalkit.errors import DataError
 from evalkit.formats import HEAD, media_type
 from evalkit.sources.files import Folder
 from evalkit.sources.media import below, media_hash, paths
-from evalkit.sources.tables import Columns, local_table, parquet_rows
+from evalkit.sources.tables import Columns, local_table, once, parquet_rows
 
 Line = Columns | DataError
 PICTURE_SUFFIXES = frozenset(".png .jpg .jpeg .webp .gif .bmp .tif .tiff .ppm .jp2 .avif".split())
@@ -96,7 +96,7 @@ class OwnFile:
         with what is wrong with the first.
         """
         lines = list(islice(lines_of(self.path, self.split), LOOKED_AT))
-        found = dict.fromkeys(c for line in lines if isinstance(line, Mapping) for c in line)
+        found = dict.fromkeys(c for line in lines if isinstance(line, Mapping) for c in line if c)
         if not found:
             raise DataError(f"{self.path}: {lines[0] if lines else 'no rows'}")
         return list(found)
@@ -112,7 +112,7 @@ class OwnFile:
 
     def _placed(self, row: Columns, root: Path, shared: Mapping[str, Any]) -> Columns:
         here = {c: _media(row[c], root, shared) for c in self.media if c in row}
-        return {**row, **here}
+        return {c: v for c, v in {**row, **here}.items() if c}  # one without a name is no column
 
     def _shared(self, path: Path) -> Mapping[str, Any]:
         """The pictures that rows name by another row's index."""
@@ -280,7 +280,8 @@ def _json_file(path: Path) -> Iterator[Line]:
 def _delimited(path: Path) -> Iterator[Line]:
     """CSV or TSV with a header; in CSV a semicolon counts as the separator where the header has no
     comma, as spreadsheets write it in many countries, then a tab. A line ``sep=;`` before the
-    header, which is Excel's, decides.
+    header, which is Excel's, decides. Where the header has blanks behind its separators, so have
+    cells.
     """
     csv.field_size_limit(min(bounds().json_bytes, sys.maxsize >> 1))
     lines = _text(path, newline="")
@@ -292,25 +293,46 @@ def _delimited(path: Path) -> Iterator[Line]:
         yield "\n" if told else head
         yield from lines
 
-    reader = csv.reader(every(), delimiter=told[1] if told else found)
-    try:
-        names = [name.strip() for name in next(filter(None, reader), [])]
-        if not all(map(_is_unicode, names)):
-            raise DataError(f"{path}: its header {NO_UTF8}")
-        if twice := sorted({n for n in names if n and names.count(n) > 1}):
-            raise DataError(f"{path}: two columns are called {', '.join(map(repr, twice))}")
-        for cells in reader:
-            if not cells:
-                continue
-            where = f"{path.name}, line {reader.line_num}"
-            if len(cells) != len(names):
-                yield DataError(f"{where}: {len(cells)} cells, where the header has {len(names)}")
-            elif not all(map(_is_unicode, cells)):
-                yield DataError(f"{where}: {NO_UTF8}")
-            else:  # an unnamed column is the row's number, as pandas writes it
-                yield {n: cell or None for n, cell in zip(names, cells) if n}
-    except csv.Error as e:
-        raise DataError(f"{path}, line {reader.line_num}: {e}") from e
+    mark = told[1] if told else found
+    reader = csv.reader(every(), delimiter=mark, skipinitialspace=f"{mark} " in head, strict=True)
+    names: list[str] = []
+    while True:
+        begun = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as e:
+            where = f"line {begun}" + (f" to {n}" if (n := reader.line_num) > begun else "")
+            if "unexpected end" in str(e):
+                raise DataError(f"{path}, {where}: a quote opens a cell and never closes it") from e
+            if not names:
+                raise DataError(f"{path}, {where}: {e}") from e
+            yield DataError(f"{path.name}, {where}: {e}: a quote within a cell is written twice")
+            continue
+        if cells is None:
+            return
+        if not cells:
+            continue
+        if not names:
+            names = _header(path, cells)
+            continue
+        where = f"{path.name}, line {reader.line_num}"
+        if len(cells) != len(names):
+            yield DataError(f"{where}: {len(cells)} cells, where the header has {len(names)}")
+        elif not all(map(_is_unicode, cells)):
+            yield DataError(f"{where}: {NO_UTF8}")
+        else:
+            yield {n: cell or None for n, cell in zip(names, cells)}
+
+
+def _header(path: Path, cells: Iterable[Any]) -> list[str]:
+    """The names of columns; an unnamed one is the row's number, as pandas writes it. Raises
+    DataError for two of one name.
+    """
+    names = ["" if c is None else str(c).strip() for c in cells]
+    if not all(map(_is_unicode, names)):
+        raise DataError(f"{path}: its header {NO_UTF8}")
+    once(names, str(path))
+    return names
 
 
 def _parquet(path: Path) -> Iterator[Line]:
@@ -326,11 +348,16 @@ def _spreadsheet(path: Path) -> Iterator[Line]:
     import pandas as pd
 
     try:
-        frame = pd.read_excel(path, keep_default_na=False, na_values=[""], dtype=object)
+        frame = pd.read_excel(
+            path, header=None, keep_default_na=False, na_values=[""], dtype=object
+        )
     except Exception as e:  # a damaged archive may raise anything
         raise DataError(f"{path}: can't be read ({type(e).__name__}: {e})") from e
-    for row in frame.to_dict("records"):
-        yield {str(k): None if v is None or v != v else v for k, v in row.items()}
+    rows = ([c if c == c else None for c in cells] for cells in frame.itertuples(index=False))
+    lines = (cells for cells in rows if any(c is not None for c in cells))
+    names = _header(path, next(lines, ()))
+    for cells in lines:
+        yield dict(zip(names, cells))
 
 
 READERS: Mapping[str, Callable[[Path], Iterator[Line]]] = {

@@ -74,6 +74,7 @@ class _Parquet(Table):
                     there = table.schema_arrow.names
                     wanted = there if columns is None else list(columns)
                     _need(wanted, there, str(file))
+                    once([c for c in there if c in wanted], str(file))
                     _check_packed(table.metadata, wanted, file)
                     for batch in table.iter_batches(batch_size=16, columns=wanted):
                         for row in batch.to_pylist():
@@ -332,6 +333,12 @@ def _check_packed(metadata: Any, columns: Sequence[str], file: Path) -> None:
                     f"{file}: {column.path_in_schema!r} unpacks to {size:,} bytes from "
                     f"{packed:,}: {over('unpack_ratio')}"
                 )
+
+
+def once(columns: Sequence[str], where: str) -> None:
+    """Raises DataError where two columns have one name: either might be meant."""
+    if twice := sorted({c for c in columns if c and columns.count(c) > 1}):
+        raise DataError(f"{where}: two columns are called {', '.join(map(repr, twice))}")
 
 
 def _need(columns: Sequence[str], present: Sequence[str], where: str) -> None:
