@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
@@ -64,7 +64,7 @@ class Loader(yaml.SafeLoader):  # type: ignore[misc]
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if key.value in seen:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
                 raise yaml.YAMLError(f"{_place(key)}{key.value!r} is given twice")
             seen.add(str(key.value))
         return dict(super().construct_mapping(node, deep))
@@ -74,7 +74,12 @@ def _place(thing: Any) -> str:
     return f"line {thing.start_mark.line + 1}: "
 
 
-def read_yaml(path: Path, kind: type[M], **replaced: Any) -> M:
+def read_yaml(
+    path: Path,
+    kind: type[M],
+    replaced: Mapping[str, Any] = MappingProxyType({}),
+    loader: type[Loader] = Loader,
+) -> M:
     """A checked value; ``replaced`` fields come instead of the file's. Raises UsageError that names
     file, line and field.
     """
@@ -82,7 +87,7 @@ def read_yaml(path: Path, kind: type[M], **replaced: Any) -> M:
         if (size := path.stat().st_size) > bounds().yaml_bytes:
             raise UsageError(f"{path}: {size:,} bytes: {over('yaml_bytes')}")
         text = path.read_text(encoding="utf-8")
-        content = yaml.load(text, Loader)  # noqa: S506 (a SafeLoader, stricter)
+        content = yaml.load(text, loader)  # noqa: S506 (a SafeLoader, stricter)
     except OSError as e:
         raise UsageError(f"{path}: {e.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as e:
@@ -92,7 +97,7 @@ def read_yaml(path: Path, kind: type[M], **replaced: Any) -> M:
     if not isinstance(content, dict):
         raise UsageError(f"{path}: expected a mapping of {', '.join(kind.model_fields)}")
     try:
-        value = kind.model_validate(content | replaced)
+        value = kind.model_validate(content | dict(replaced))
     except UsageError as e:
         raise UsageError(f"{path}: {e}") from None
     except ValidationError as e:

@@ -395,9 +395,7 @@ def _unmarked(text: str, place: int) -> str | None:
     return text[3:].strip() if marked else None
 
 
-def right_option(
-    value: Any, options: Sequence[str], column: str, numbers: bool = False
-) -> int:
+def right_option(value: Any, options: Sequence[str], column: str, numbers: bool = False) -> int:
     """The place of the right option, which is given by its text (also with its letter before it),
     its letter, or its index from 0. Of options that are ``numbers`` a number is one of them before
     it is an index. Raises DataError when it is none of them, or could be two.

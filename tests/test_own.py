@@ -426,6 +426,55 @@ def test_a_task_of_lmms_eval_that_only_names_local_data_loads_as_it_is(folder: P
         load_task(str(file))
 
 
+def test_an_answer_ends_where_the_task_of_lmms_eval_says(folder: Path) -> None:
+    write_lines(folder / "my.jsonl", ROWS)
+    file = folder / "mine.yaml"
+    file.write_text(
+        "dataset_path: my.jsonl\ngeneration_kwargs: {until: [STOP], do_sample: false, top_p: 1.0}\n"
+    )
+    task = load_task(str(file))
+    assert task.protocol.cut("610 STOP and more") == "610 "
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("generation_kwargs: {temperature: 0.7}", "line 2: generation_kwargs.temperature"),
+        ("generation_kwargs: {do_sample: true}", "answers are drawn with --temperature only"),
+        ("generation_kwargs: {num_beams: 5}", "generation_kwargs.num_beams"),
+        ("generation_kwargs: {max_new_tokens: 0}", "generation_kwargs.max_new_tokens"),
+        ("generation_kwargs: {image_aspect_ratio: pad}", "generation_kwargs.image_aspect_ratio"),
+        ("generation_kwargs: 16", "generation_kwargs: expected a mapping"),
+        ("metric_list: {metric: anls}", "metric_list: expected a list"),
+        ("metric_list: [{metric: bleu}]", "bleu is not computed here; name one of exact_match"),
+        ("dataset_kwargs: [a]", "dataset_kwargs: expected a mapping"),
+        ("lmms_eval_specific_kwargs: {default: x}", "default: expected a mapping"),
+        ("num_fewshot: 5", "num_fewshot"),
+        ("test_split: [a]", "test_split"),
+        ("doc_to_text: !function [a]", "expected a scalar node"),
+        ("5: x", "5 is not read, and may change a score"),
+        ("? [a]\n: x", "unhashable key"),
+    ],
+)
+def test_what_a_task_of_lmms_eval_says_oddly_is_refused_by_name(
+    folder: Path, line: str, reason: str
+) -> None:
+    write_lines(folder / "my.jsonl", ROWS)
+    (folder / "mine.yaml").write_text(f"dataset_path: my.jsonl\n{line}\n")
+    with pytest.raises(UsageError) as refused:
+        load_task(str(folder / "mine.yaml"))
+    assert reason in str(refused.value)
+
+
+def test_the_file_of_another_split_is_not_taken(folder: Path) -> None:
+    write_lines(folder / "my.jsonl", ROWS)
+    (folder / "mine.yaml").write_text(
+        "dataset_path: json\ntest_split: test\ndataset_kwargs: {data_files: {train: my.jsonl}}\n"
+    )
+    with pytest.raises(UsageError, match="expected one file of the split test"):
+        load_task(str(folder / "mine.yaml"))
+
+
 def test_one_bad_row_costs_one_row(folder: Path) -> None:
     good = json.dumps(ROWS[0])
     bad = {

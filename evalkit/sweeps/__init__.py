@@ -206,7 +206,7 @@ def load_sweep(
     """Reads and checks a sweep's file; ``model`` replaces its own, ``data`` is added to its own.
     Raises UsageError that names file, line and field.
     """
-    sweep = read_yaml(path, Sweep, **({"model": model} if model else {}))
+    sweep = read_yaml(path, Sweep, {"model": model} if model else {})
     sweep._added_data = {name: Path(where) for name, where in (data or {}).items()}
     for settings in sweep.every():
         try:
