@@ -13,7 +13,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from evalkit.store import CellFolder, Record, cells
+from evalkit.records import Record
+from evalkit.store import CellFolder, cells
 
 
 def key(cell: CellFolder) -> tuple[str, str, str, str]:

@@ -15,9 +15,11 @@ from evalkit.asking import Asking, Examples
 from evalkit.code import CONTROLS, code_of, code_of_module
 from evalkit.controls import check_control
 from evalkit.errors import UsageError
+from evalkit.names import model_name, model_path
+from evalkit.run_info import Identity
 from evalkit.safe_text import without_keys
 from evalkit.sources import table_files
-from evalkit.store import CellFolder, Identity, model_name, model_path
+from evalkit.store import CellFolder
 from evalkit.task import Task
 
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from evalkit.cell import Cell
     from evalkit.executor import Executor
+    from evalkit.run_info import Selection
     from evalkit.runner import Outcome
-    from evalkit.store import Selection
 
 logger = logging.getLogger("evalkit")
 

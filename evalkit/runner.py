@@ -16,23 +16,19 @@ from typing import TYPE_CHECKING
 
 from evalkit.adapter import recordable
 from evalkit.cell import Cell
+from evalkit.cell_results import CellResults
 from evalkit.errors import DataError, UsageError, reason
 from evalkit.gathering import SHOWN, Gathering
 from evalkit.journal import Journal
+from evalkit.names import model_path, shown_path
 from evalkit.patience import completions
 from evalkit.plugin import file_of
 from evalkit.progress import Progress
 from evalkit.provenance import command as command_line
 from evalkit.provenance import git_state, now, versions
-from evalkit.store import (
-    CellFolder,
-    CellResults,
-    Record,
-    RunInfo,
-    Selection,
-    model_path,
-    shown_path,
-)
+from evalkit.records import Record
+from evalkit.run_info import RunInfo, Selection
+from evalkit.store import CellFolder
 from evalkit.stream import Stream
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from evalkit.types import Sample
 
 if TYPE_CHECKING:
     from evalkit.cell import Cell
-    from evalkit.store import Selection
+    from evalkit.run_info import Selection
 
 RUN = 64
 """Samples of one picture that follow each other and stay in one shard, at most."""
@@ -77,7 +77,7 @@ class Limit:
 
     def selection(self, task: Task, data: Path | None) -> Selection:
         """The samples of a task. A share counts the task's samples, which reads its rows."""
-        from evalkit.store import Selection
+        from evalkit.run_info import Selection
 
         if self.ids:
             return Selection(ids=self.ids)

@@ -9,11 +9,8 @@ journal says counts. docs/formats.md describes them for people who read them wit
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,7 +21,7 @@ from typing import Any
 
 from evalkit import columns
 from evalkit.adapter import digest
-from evalkit.cell_results import CellResults, Ending, MetricResult
+from evalkit.cell_results import CellResults
 from evalkit.columns import Columns, Writer
 from evalkit.contents import (
     CUT,
@@ -40,34 +37,11 @@ from evalkit.digests import content_hash
 from evalkit.errors import DataError, EvalkitError
 from evalkit.files import regular, remove_parts, replace_json
 from evalkit.journal import Journal
-from evalkit.provenance import GitState
-from evalkit.records import READABLE, SCHEMA_VERSION, FailedIn, Record, question_of
-from evalkit.run_info import Identity, RunInfo, Selection, Session
+from evalkit.names import slug
+from evalkit.records import READABLE, Record
+from evalkit.run_info import Identity, RunInfo
 from evalkit.safe_text import MASK, digest_of
 from evalkit.task import Metric
-
-__all__ = [
-    "READABLE",
-    "SCHEMA_VERSION",
-    "CellFolder",
-    "CellResults",
-    "Ending",
-    "FailedIn",
-    "GitState",
-    "Identity",
-    "MetricResult",
-    "Record",
-    "RunInfo",
-    "Selection",
-    "Session",
-    "cells",
-    "display_names",
-    "model_name",
-    "model_path",
-    "question_of",
-    "shown_path",
-    "slug",
-]
 
 JOURNAL, RUN, RESULTS = "journal.jsonl", "run.json", "results.json"
 SHARDS = "shard-*-of-*.jsonl"
@@ -505,72 +479,6 @@ def _is_empty(path: Path) -> bool:
     except DataError:
         return False
     return not contents.records and not contents.run
-
-
-def model_name(text: str) -> str:
-    """How tables call a model: a hub id or shipped name as it is, a path by its last part; by the
-    one before it for the ``model`` folder of a training run.
-    """
-    if not _is_path(text):
-        return text
-    path = Path(text).resolve()
-    return (path.parent.name if path.name == "model" else path.name) or "model"
-
-
-def shown_path(path: str | Path) -> str:
-    """A path as results keep it: resolved, the home folder as ``~``."""
-    resolved = Path(path).resolve()
-    home = Path.home()
-    return f"~/{resolved.relative_to(home)}" if resolved.is_relative_to(home) else str(resolved)
-
-
-def model_path(text: str) -> str:
-    """``shown_path`` of a model that was given as a path; empty for a hub id or a shipped name."""
-    return shown_path(text) if _is_path(text) else ""
-
-
-def display_names(folders: Sequence[CellFolder]) -> list[str]:
-    """What tables call the model of each cell: its name, or as many parts of its path as it takes
-    to tell it from another model of the same name.
-    """
-    paths: dict[str, set[str]] = {}
-    for f in folders:
-        paths.setdefault(f.model, set()).add(f.run.model_path)
-    return [_distinct(f.model, f.run.model_path, paths[f.model]) for f in folders]
-
-
-def _distinct(name: str, path: str, others: set[str]) -> str:
-    """The last parts of a path, so many that no other one ends like it."""
-    if len(others) == 1 or not path:
-        return name
-    parts = Path(path).parts
-    for n in range(1, len(parts)):
-        ends = [Path(o).parts[-n:] for o in others if o != path]
-        if name in parts[-n:] and parts[-n:] not in ends:
-            return "/".join(parts[-n:])
-    return path
-
-
-def _is_path(text: str) -> bool:
-    """Whether a model was named by its path; a hub id looks like one that is not there, and an
-    address is none.
-    """
-    if "://" in text:
-        return False
-    hub_id = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(@.+)?", text)
-    there = os.path.exists(text)  # noqa: PTH110 - Path's raises for a name that is too long
-    return ("/" in text or text.startswith((".", "~"))) and (not hub_id or there)
-
-
-def slug(text: str, most: int = 200) -> str:
-    """A folder name for a model or task, hub ids with ``--`` for ``/``; one of more than ``most``
-    bytes is cut and ends in a digest of the whole (file systems take 255).
-    """
-    name = re.sub(r"[^\w.+-]+", "_", text.replace("/", "--")).strip(".") or "_"
-    if len(name.encode()) <= most:
-        return name
-    start = name.encode()[: most - 13].decode(errors="ignore")
-    return f"{start}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def _metrics_in(records: Iterable[Record]) -> tuple[Metric, ...]:

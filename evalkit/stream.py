@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from evalkit.adapter import with_subtitles
 from evalkit.asking import repetitions
 from evalkit.cell import Cell
-from evalkit.cell_results import sum_digest
+from evalkit.cell_results import CellResults, Ending, sum_digest
 from evalkit.controls import controlled, swapped
 from evalkit.errors import DataError, EvalkitError, ScoringError, UsageError, reason
 from evalkit.gathering import Gathering
@@ -22,12 +22,8 @@ from evalkit.journal import Journal
 from evalkit.progress import Progress
 from evalkit.prompt_hash import asked_before, prompt_hash
 from evalkit.provenance import now
-from evalkit.store import (
-    CellResults,
-    Ending,
-    Record,
-    Selection,
-)
+from evalkit.records import Record
+from evalkit.run_info import Selection
 from evalkit.task import RowError, checked_score, read_samples
 from evalkit.types import (
     Completion,

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.cell import Cell
+from evalkit.run_info import Selection
 from evalkit.runner import Outcome, run_cell
-from evalkit.store import Selection
 from evalkit.task import Task, load_task
 from tests.plugins.adder import Adder
 

@@ -7,7 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evalkit.store import CellFolder, CellResults, Ending, Identity, Record, RunInfo
+from evalkit.cell_results import CellResults, Ending
+from evalkit.records import Record
+from evalkit.run_info import Identity, RunInfo
+from evalkit.store import CellFolder
 from evalkit.task import Metric
 from evalkit.types import MediaBudget, TokenCounts
 

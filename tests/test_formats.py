@@ -18,9 +18,10 @@ from evalkit.adapter import make_adapter
 from evalkit.cell import Cell, identity_of_0_1
 from evalkit.results import load_results, load_samples
 from evalkit.results.rescore import rescore
+from evalkit.run_info import Selection
 from evalkit.runner import run_cell
 from evalkit.sources import EMBEDDED
-from evalkit.store import CellFolder, Selection, cells
+from evalkit.store import CellFolder, cells
 from evalkit.task import load_task
 from tests.runs import run
 

@@ -16,8 +16,9 @@ from evalkit.contents import Header, read
 from evalkit.gathering import Gathering
 from evalkit.journal import Journal
 from evalkit.records import Record
+from evalkit.run_info import Selection
 from evalkit.runner import Outcome
-from evalkit.store import CellFolder, Selection
+from evalkit.store import CellFolder
 from evalkit.task import Task, load_task
 from evalkit.types import Completion, Metric, Sample, Score, TokenCounts
 from tests.runs import SUMS, run

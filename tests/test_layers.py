@@ -31,6 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "files",
         "index",
         "malloc",
+        "names",
         "palette",
         "config_files",
         "stats",

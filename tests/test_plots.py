@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from evalkit.records import Record
 from evalkit.results import plots
-from evalkit.store import Record
 from evalkit.task import Metric
 from tests.stored import record
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from evalkit.progress import Progress
-from evalkit.store import Selection
+from evalkit.run_info import Selection
 from evalkit.task import Task, load_task
 from tests.runs import SUMS, run
 

@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 from evalkit.results.published import beside_published, published, write_paper_table
-from evalkit.store import CellFolder, Selection
+from evalkit.run_info import Selection
+from evalkit.store import CellFolder
 from evalkit.task import Metric, load_task
 from evalkit.types import MediaBudget
 from tests.stored import cell, record

@@ -31,9 +31,10 @@ from evalkit.results.cells import labels, model_labels
 from evalkit.results.leaderboard import Leaderboard
 from evalkit.results.rescore import rescore
 from evalkit.results.tables import aligned, escaped, write_csv
+from evalkit.run_info import Selection
 from evalkit.runner import run_cell
 from evalkit.stats import compare, mean
-from evalkit.store import CellFolder, Selection
+from evalkit.store import CellFolder
 from evalkit.task import Metric, Task, load_task
 from evalkit.types import Completion, Sample, Score
 from tests.plugins.adder import Adder

@@ -16,8 +16,9 @@ import pytest
 from evalkit.cell import Cell
 from evalkit.errors import DataError, EvalkitError, UsageError
 from evalkit.prompt_hash import prompt_hash
+from evalkit.run_info import Selection
 from evalkit.runner import run_cell
-from evalkit.store import Selection, cells
+from evalkit.store import cells
 from evalkit.task import Task, load_task
 from evalkit.types import Completion, Image, Message, Request, Sample, Text, TokenCounts, Video
 from tests.plugins.adder import Adder

@@ -26,11 +26,12 @@ from evalkit.cli import main
 from evalkit.cli.output import log_to_terminal, output_for_people
 from evalkit.errors import EvalkitError, UsageError, reason
 from evalkit.files import replace, replace_json
+from evalkit.names import model_name, model_path
 from evalkit.results import load_results, load_samples, write_leaderboard, write_report
 from evalkit.results.report.page import render
 from evalkit.results.tables import aligned, write_csv
 from evalkit.safe_text import LONG, digest_of, harmless, is_secret, mask, masked, without_keys
-from evalkit.store import cells, model_name, model_path
+from evalkit.store import cells
 from tests.plugins.adder import Adder
 from tests.runs import SUMS
 

@@ -11,22 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from evalkit.cell_results import CellResults
 from evalkit.errors import DataError, EvalkitError
 from evalkit.files import PART, part_of, remove_parts
 from evalkit.files import replace as replace_file
-from evalkit.store import (
-    CellFolder,
-    CellResults,
-    Record,
-    RunInfo,
-    Selection,
-    cells,
-    display_names,
-    model_name,
-    model_path,
-    shown_path,
-    slug,
-)
+from evalkit.names import model_name, model_path, shown_path, slug
+from evalkit.records import Record
+from evalkit.results.cells import model_labels
+from evalkit.run_info import RunInfo, Selection
+from evalkit.store import CellFolder, cells
 from evalkit.types import Completion, Message, Sample, Score, Text, TokenCounts
 from tests.runs import run
 
@@ -331,13 +324,13 @@ def test_models_of_one_name_show_as_much_of_their_paths_as_it_takes(tmp_path: Pa
         folder = run(tmp_path / str(i)).cell.stored
         folder.write_run(replace(folder.run, model=Path(path).name, model_path=path))
         folders.append(folder)
-    assert display_names(folders) == [
+    assert list(model_labels(folders).values()) == [
         "runA/checkpoint-500",
         "a/runB/checkpoint-500",
         "b/runB/checkpoint-500",
         "x",
     ]
-    assert display_names(folders[:1]) == ["checkpoint-500"]
+    assert list(model_labels(folders[:1]).values()) == ["checkpoint-500"]
 
 
 def test_paths_are_kept_resolved_and_without_the_name_of_a_user(

@@ -46,9 +46,9 @@ def main(args: argparse.Namespace) -> int:
     except ImportError as e:
         raise EvalkitError(f"evalkit serve needs {e.name}: pip install 'evalkit[serve]'") from e
     from evalkit.malloc import staying
+    from evalkit.names import model_name
     from evalkit.plan import build_adapter
     from evalkit.serve.protocol import Limits
-    from evalkit.store import model_name
 
     key = os.environ.get(KEY, "")
     if not key and args.host not in ("127.0.0.1", "localhost", "::1"):

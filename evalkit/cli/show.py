@@ -10,7 +10,7 @@ from evalkit.cli.output import near, print_json
 
 if TYPE_CHECKING:
     from evalkit.cli.parser import Verbs
-    from evalkit.store import Record
+    from evalkit.records import Record
 
 
 def add_parser(verbs: Verbs) -> None:

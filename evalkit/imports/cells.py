@@ -11,24 +11,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from evalkit.cell_results import CellResults, Ending
 from evalkit.code import code_of
 from evalkit.errors import DataError, ScoringError, UsageError
 from evalkit.imports.answers import Answer, Answers
 from evalkit.metrics.choice import LETTERS
+from evalkit.names import model_name
 from evalkit.own import Reading, check_metric, fitting_metric, own_task
 from evalkit.provenance import git_state, now, versions
+from evalkit.records import Record
+from evalkit.run_info import Identity, RunInfo, Selection
 from evalkit.safe_text import without_keys
 from evalkit.stats import Comparison, compare
-from evalkit.store import (
-    CellFolder,
-    CellResults,
-    Ending,
-    Identity,
-    Record,
-    RunInfo,
-    Selection,
-    model_name,
-)
+from evalkit.store import CellFolder
 from evalkit.task import Metric, Task, checked_score, read_samples
 from evalkit.types import BoxSpace, Completion, MediaBudget, Sample
 

@@ -15,11 +15,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from evalkit.errors import UsageError
+from evalkit.records import Record
 from evalkit.results.pairs import PairedScores
 from evalkit.results.tables import aligned, interval_text, p_text, value_text
 from evalkit.safe_text import printable
 from evalkit.stats import mean_interval
-from evalkit.store import CellFolder, Record
+from evalkit.store import CellFolder
 
 Pieces = Callable[[str], Sequence[str]]
 """An answer as the tokens that are counted."""

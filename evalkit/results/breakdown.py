@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from evalkit.cell_results import MetricResult
 from evalkit.columns import Columns
 from evalkit.errors import UsageError
+from evalkit.records import Record
 from evalkit.results.cells import Output, arm, data_kind, model_labels, partial_text, some_cells
 from evalkit.results.tables import aligned, interval_text, value_text
-from evalkit.store import MetricResult, Record
 from evalkit.task import Metric
 
 if TYPE_CHECKING:

@@ -12,9 +12,11 @@ from pathlib import Path
 
 from evalkit.adapter import digest
 from evalkit.errors import DataError, UsageError
+from evalkit.names import model_name
 from evalkit.protocols import DEFAULT
+from evalkit.run_info import Selection
 from evalkit.safe_text import printable
-from evalkit.store import CellFolder, Selection, cells, display_names, model_name
+from evalkit.store import CellFolder, cells
 from evalkit.task import Task, load_task
 
 LOG = logging.getLogger("evalkit")
@@ -164,8 +166,25 @@ def partial_text(cell: CellFolder) -> str:
 
 
 def model_labels(cells: Sequence[CellFolder]) -> dict[Path, str]:
-    """What tables call the model of each cell, by the cell's folder."""
-    return {c.path: name for c, name in zip(cells, display_names(cells))}
+    """What tables call the model of each cell, by the cell's folder: its name, or as many parts of
+    its path as it takes to tell it from another model of the same name.
+    """
+    paths: dict[str, set[str]] = {}
+    for c in cells:
+        paths.setdefault(c.model, set()).add(c.run.model_path)
+    return {c.path: _distinct(c.model, c.run.model_path, paths[c.model]) for c in cells}
+
+
+def _distinct(name: str, path: str, others: set[str]) -> str:
+    """The last parts of a path, so many that no other one ends like it."""
+    if len(others) == 1 or not path:
+        return name
+    parts = Path(path).parts
+    for n in range(1, len(parts)):
+        ends = [Path(o).parts[-n:] for o in others if o != path]
+        if name in parts[-n:] and parts[-n:] not in ends:
+            return "/".join(parts[-n:])
+    return path
 
 
 def labels(cells: Sequence[CellFolder]) -> dict[Path, str]:

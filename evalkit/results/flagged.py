@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from evalkit.cell_results import MetricResult
 from evalkit.errors import UsageError
 from evalkit.results.cells import Output, data_digest, model_labels, some_cells
 from evalkit.results.report.notes import load_notes
 from evalkit.results.tables import aligned, interval_text, value_text
-from evalkit.store import MetricResult
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from evalkit.adapter import digest
 from evalkit.columns import Columns
 from evalkit.protocols import DEFAULT
+from evalkit.records import SCHEMA_VERSION, Record
 from evalkit.results.cells import (
     arm,
     data_digest,
@@ -23,7 +24,7 @@ from evalkit.results.cells import (
     take_inventory,
 )
 from evalkit.results.repeats import repeated
-from evalkit.store import SCHEMA_VERSION, CellFolder, Record
+from evalkit.store import CellFolder
 from evalkit.types import TokenCounts
 
 if TYPE_CHECKING:

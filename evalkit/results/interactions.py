@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from evalkit.cell_results import MetricResult
 from evalkit.errors import DataError
+from evalkit.records import Record
 from evalkit.stats import compare
-from evalkit.store import CellFolder, MetricResult, Record
+from evalkit.store import CellFolder
 
 Settings = Mapping[str, Any]
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.adapter import digest
+from evalkit.cell_results import MetricResult
 from evalkit.files import locked, remove_parts, replace
+from evalkit.records import SCHEMA_VERSION
 from evalkit.results.cells import (
     IMPORTED,
     MINI_NOTE,
@@ -34,7 +36,7 @@ from evalkit.results.tables import (
     value_text,
     write_csv_rows,
 )
-from evalkit.store import SCHEMA_VERSION, CellFolder, MetricResult
+from evalkit.store import CellFolder
 
 LONG = (
     "task",

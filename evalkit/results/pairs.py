@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, TypeVar
 
+from evalkit.cell_results import MetricResult
 from evalkit.columns import Columns
 from evalkit.errors import UsageError
 from evalkit.results.cells import data_digest, data_kind, labels, model_labels, partial_text
 from evalkit.results.tables import aligned, interval_text, p_text, value_text
 from evalkit.stats import holm
-from evalkit.store import CellFolder, MetricResult
+from evalkit.store import CellFolder
 from evalkit.types import Metric
 from evalkit.units import Counted, Seen
 

@@ -15,13 +15,16 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
+from evalkit.cell_results import MetricResult
 from evalkit.errors import UsageError
 from evalkit.files import replace
+from evalkit.names import slug
 from evalkit.palette import COLOURS
+from evalkit.records import Record
 from evalkit.results.breakdown import in_order, metric_inside, value_of
 from evalkit.results.cells import data_digest, labels
 from evalkit.results.sweep_values import Finding, Kind
-from evalkit.store import CellFolder, MetricResult, Record, slug
+from evalkit.store import CellFolder
 from evalkit.task import Metric
 
 MARKS = "os^Dv*"

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from evalkit.cell_results import Ending
 from evalkit.code import code_of
 from evalkit.errors import EvalkitError, ScoringError
 from evalkit.provenance import now
+from evalkit.records import Record
 from evalkit.results.cells import IMPORTED, data_kind, task_of
-from evalkit.store import CellFolder, Ending, Record
+from evalkit.store import CellFolder
 from evalkit.task import Task, checked_score
 
 

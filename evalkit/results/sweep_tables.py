@@ -11,6 +11,7 @@ from dataclasses import replace as with_changes
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evalkit.cell_results import CellResults
 from evalkit.columns import Columns
 from evalkit.errors import DataError, UsageError
 from evalkit.files import remove_parts, replace
@@ -40,7 +41,7 @@ from evalkit.results.tables import (
     write_csv,
 )
 from evalkit.stats import holm
-from evalkit.store import CellFolder, CellResults
+from evalkit.store import CellFolder
 
 if TYPE_CHECKING:
     import pandas as pd

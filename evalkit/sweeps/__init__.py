@@ -30,8 +30,8 @@ from evalkit.results.cells import take_inventory
 from evalkit.results.interactions import quartets
 from evalkit.results.sweep_tables import compare_arms
 from evalkit.results.sweep_values import Arm, Findings
+from evalkit.run_info import Selection
 from evalkit.runner import run_cell
-from evalkit.store import Selection
 from evalkit.task import Task, load_task
 
 logger = logging.getLogger(__name__)

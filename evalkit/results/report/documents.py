@@ -21,6 +21,7 @@ from math import exp
 from pathlib import Path
 from typing import Any
 
+from evalkit.cell_results import MetricResult
 from evalkit.columns import SCORE, Columns
 from evalkit.errors import DataError
 from evalkit.lab.stored import load_studies
@@ -36,7 +37,7 @@ from evalkit.results.cells import (
     partial_text,
 )
 from evalkit.safe_text import mask
-from evalkit.store import CellFolder, MetricResult
+from evalkit.store import CellFolder
 
 SCHEMA_VERSION = 4
 CHUNK = 500
