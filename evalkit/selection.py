@@ -1,7 +1,8 @@
 """Which samples of a task are asked: a limit as a user gives it, and what it comes to in words and
 in ids before anything is run.
 
-``Limit`` is what was asked for; ``store.Selection`` is what a run takes, and what its results keep.
+``Limit`` is what was asked for; ``run_info.Selection`` is what a run takes, and what its results
+keep.
 """
 
 from __future__ import annotations

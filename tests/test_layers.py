@@ -43,7 +43,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("types",),
     ("media", "prefetch", "patience", "pace", "plugin", "progress", "provenance", "code"),
     (
-        *("task", "own", "own_yaml", "adapter", "sources", "rows", "clips", "protocols"),
+        *("task", "own", "own_values", "own_yaml", "adapter", "sources", "rows", "clips"),
+        "protocols",
         *("multiple_choice", "yes_no", "submission", "asking", "controls"),
     ),
     ("tasks", "model_adapters", "nano", "pretrained"),
@@ -63,13 +64,13 @@ BANS: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
     (("metrics", "stats"), ("files", "malloc", "config_files", "data"), "pure functions"),
     (("models", "engine"), ("config_files", "stats", "metrics"), "they know no harness"),
     (
-        ("tasks", "task", "own", "own_yaml", "sources", "rows", "clips"),
+        ("tasks", "task", "own", "own_values", "own_yaml", "sources", "rows", "clips"),
         ("adapter", "model_adapters", "models", "engine", "nano"),
         "a task never sees a model",
     ),
     (
         ("adapter", "model_adapters", "pretrained"),
-        ("task", "tasks", "own", "own_yaml", "sources", "rows", "clips", "metrics"),
+        ("task", "tasks", "own", "own_values", "own_yaml", "sources", "rows", "clips", "metrics"),
         "an adapter never sees a metric or a task",
     ),
 )

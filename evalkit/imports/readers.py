@@ -22,7 +22,7 @@ from typing import Any
 from evalkit.errors import DataError, UsageError
 from evalkit.imports.answers import Answer, Answers
 from evalkit.metrics.choice import LETTERS
-from evalkit.own import answer_texts, metadata_of, options_of, right_option
+from evalkit.own_values import answer_texts, metadata_of, options_of, right_option
 from evalkit.sources.own import lines_of, spelled
 
 VLMEVALKIT_SCORES = ("hit", "eval_score", "score")
