@@ -135,7 +135,8 @@ class Patience:
     """How often one question is asked, and how long is waited in between.
 
     tries: of one question, the first included. first_wait: seconds before the second one.
-    longest_asked: a server that asks for a longer wait has its question given up.
+    longest_asked: a server that asks for a longer wait has its question given up, and all others
+        where it turned it away for want of room.
     silent: so many questions in a row without an answer, each given up, end everything.
     """
 
@@ -168,7 +169,8 @@ def ask_all(
     ``ask`` runs in ``loop``, which another thread runs. What it raises as Again is repeated with
     ``patience``; what else it raises is raised here. ``go_on`` is asked, with the number under way,
     before another question is taken; ``retried`` is told of each repetition. Raises EvalkitError
-    when too many questions in a row were given up. Closing the generator drops what is under way.
+    when too many questions in a row were given up, and when the server wants to be left alone for
+    longer than one is patient. Closing the generator drops what is under way.
     """
     ended: SimpleQueue[tuple[_Attempt[Q], A | BaseException]] = SimpleQueue()
     waiting: list[_Attempt[Q]] = []
@@ -201,8 +203,14 @@ def ask_all(
             while len(tasks) < pace.limit and not pace.wait and (one := next_attempt()):
                 one.tried, one.begun = one.tried + 1, pace.clock()
                 tasks[one.number] = asyncio.run_coroutine_threadsafe(attempt(one), loop)
+            if not tasks and not waiting and (one := next_attempt()):
+                heapq.heappush(waiting, one)  # until the server may be asked again
             if not tasks and not waiting:
                 return
+            if not tasks and pace.wait > patience.longest_asked:
+                raise EvalkitError(
+                    f"the server asks to wait {pace.wait:,.0f} seconds: repeat the run then"
+                )
             due = max(waiting[0].due - pace.clock(), pace.wait, 0.0) if waiting else None
             if not tasks and pace.wait:
                 due = max(due or 0.0, pace.wait)

@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from evalkit.model_adapters.openai_connection import (
+    FULL,
     Connection,
+    end_of,
     logprobs_of,
     text_of,
     usage_of,
@@ -319,7 +321,7 @@ class OpenAIAdapter(ModelAdapter):
         return Completion(
             request.id,
             text,
-            "length" if choice.get("finish_reason") in ("length", "max_tokens") else "stop",
+            "length" if end_of(choice) in FULL else "stop",
             usage,
             time.perf_counter() - started,
             box_space=self.box_space,

@@ -21,8 +21,15 @@ NOT_REPEATED = "insufficient_quota"
 """The code of a 429 that no waiting mends."""
 NOT_MENDED = (400, 403, 404, 413, 422)
 """Codes of errors that no repetition mends."""
-BROKEN_OFF = ("abort", "aborted", "cancelled", "error")
-"""Reasons of answers that ended (SGLang, vLLM, OpenRouter) which are not the model's."""
+BROKEN_OFF = frozenset(
+    "abort aborted cancelled error timeout network_error insufficient_system_resource".split()
+)
+"""Reasons of answers that ended (SGLang, vLLM, OpenRouter, DeepSeek, Zhipu) which are not the
+model's."""
+WITHHELD = frozenset("content_filter safety recitation prohibited_content sensitive".split())
+"""Reasons of answers that a filter ended (Gemini's in capitals, Zhipu's last)."""
+FULL = frozenset("length max_tokens model_length model_context_window_exceeded".split())
+"""Reasons of answers that were as long as they may be (Mistral's and Zhipu's last)."""
 UNSTABLE = {"created", "permission"}
 """Keys of an entry in /v1/models that differ from one look to the next (vLLM's are of the moment
 and random).
@@ -154,7 +161,7 @@ class Connection:
             raise Again(f"a reply that is no whole JSON ({e})") from None
         if not isinstance(reply, dict):
             raise Again(f"a reply that is no JSON object: {reply!r:.100}")
-        if (error := reply.get("error")) and not reply.get("choices"):
+        if error := reply.get("error"):
             return self._error_in(error)
         return reply
 
@@ -206,26 +213,31 @@ def _count(value: Any) -> int:
         return 0
 
 
+def end_of(choice: Mapping[str, Any]) -> str:
+    """Why an answer ended, as the server says; in lower case."""
+    return str(choice.get("finish_reason")).lower()
+
+
 def text_of(choice: Mapping[str, Any]) -> tuple[str, str]:
     """An answer's text, and why there is none. A refusal is what the model says; what a filter
-    withholds is no answer, nor is one without content. Raises Again for one that was broken off,
-    TypeError for content that is no text.
+    withholds is no answer, nor is one without content beside a call or a thought. Raises Again for
+    one that was broken off, TypeError for content that is no text.
     """
-    message, ended = choice["message"], choice.get("finish_reason")
-    if ended == "content_filter":
-        return "", "the server withheld the answer (finish_reason content_filter)"
-    if ended in BROKEN_OFF or isinstance(ended, dict):
-        raise Again(f"the server broke the answer off (finish_reason {ended!r:.100})")
+    message, ended = choice["message"], end_of(choice)
+    if ended in WITHHELD:
+        return "", f"the server withheld the answer (finish_reason {ended})"
+    if ended in BROKEN_OFF or isinstance(choice.get("finish_reason"), dict):
+        raise Again(f"the server broke the answer off (finish_reason {ended:.100})")
     text = message.get("content")
     if isinstance(text, list):
         texts = [part["text"] for part in text if part.get("type") in ("text", "output_text")]
         text = "".join(texts) if texts else None
-    if text is None and message.get("tool_calls"):
+    if not text and (message.get("tool_calls") or message.get("function_call")):
         return "", "the model called a tool instead of answering"
-    if text is None:
-        text = message.get("refusal")
-    if text is None:
-        advice = ": all tokens went into its reasoning?" if ended == "length" else ""
+    text = text or message.get("refusal") or text
+    thought = message.get("reasoning_content") or message.get("reasoning")
+    if text is None or (text == "" and thought):
+        advice = ": all tokens went into its reasoning?" if ended in FULL else ""
         return "", f"a reply without content (finish_reason {ended}){advice}"
     if not isinstance(text, str):
         raise TypeError(f"content is {text!r:.80}")

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from evalkit.model_adapters import openai_messages
 from evalkit.model_adapters.openai import OpenAIAdapter
+from evalkit.model_adapters.openai_connection import Connection
 from evalkit.model_adapters.openai_messages import bounded, frame_indices
 from evalkit.model_adapters.reference import ReferenceAdapter
 from PIL import Image as Pillow
@@ -28,7 +29,7 @@ import evalkit
 from evalkit.cell import Cell
 from evalkit.errors import EvalkitError, UsageError
 from evalkit.media import decode_image
-from evalkit.pace import Pace, retry_after, wait_before
+from evalkit.pace import Again, Pace, Patience, ask_all, retry_after, wait_before
 from evalkit.plan import tasks_of
 from evalkit.store import cells
 from evalkit.types import Completion, Image, MediaBudget, Message, Request, Text, Video
@@ -219,17 +220,49 @@ def test_an_outage_ends_the_run_after_a_few_questions_not_after_all() -> None:
     assert "(asked 2 times)" in str(got[0].error) and len(down.bodies) < 20
 
 
+def paced(ask: Any, tries: int) -> Iterator[tuple[int, str]]:
+    """Three questions, one at a time."""
+    connection = Connection("http://localhost", "A_TOKEN", 1.0)
+    try:
+        yield from ask_all(iter(range(3)), ask, connection.loop, Pace(1, 60.0), Patience(tries))
+    finally:
+        connection.close()
+
+
+def test_a_server_that_wants_to_be_left_alone_for_long_ends_the_run() -> None:
+    async def closed(number: int) -> str:
+        raise Again("HTTP 429: tomorrow", 86400.0, crowded=True)
+
+    asked = paced(closed, tries=9)
+    assert next(asked) == (0, "HTTP 429: tomorrow (asked once)")
+    with pytest.raises(EvalkitError, match="asks to wait 86,400 seconds: repeat the run then"):
+        next(asked)
+
+
+def test_the_others_are_asked_after_one_was_given_up_that_was_to_wait() -> None:
+    async def first_fails(number: int) -> str:
+        if number == 0:
+            raise Again("HTTP 429: no", 0.1, crowded=True)
+        return "yes"
+
+    got = [*paced(first_fails, tries=1)]
+    assert got == [(0, "HTTP 429: no (asked once)"), (1, "yes"), (2, "yes")]
+
+
 def test_an_error_is_no_answer_but_length_and_refusals_are() -> None:
     replies = {
         "filter": {"finish_reason": "content_filter", "message": {"content": None}},
         "long": {"finish_reason": "length", "message": {"content": "and so"}},
         "refused": {"finish_reason": "stop", "message": {"content": None, "refusal": "I can't"}},
         "empty": {"finish_reason": "stop", "message": {"content": ""}},
+        "cut": {"finish_reason": "MAX_TOKENS", "message": {"content": "and so"}},
+        "no": {"finish_reason": "stop", "message": {"content": "", "refusal": "I can't"}},
     }
     with serving(lambda body: completion("") | {"choices": [replies[question(body)]]}) as odd:
         done = answers(odd, *(ask(name, Text(name)) for name in replies))
     assert "withheld" in str(done["filter"].error)
     assert (done["long"].text, done["long"].finish_reason) == ("and so", "length")
+    assert (done["cut"].finish_reason, done["no"].text) == ("length", "I can't")
     assert (done["refused"].text, done["empty"].text) == ("I can't", "")
 
 
@@ -248,7 +281,13 @@ def replying(message: Any = None, ended: Any = "stop", **more: Any) -> dict[str,
         (replying({"content": None}), "without content", 1),
         (replying({"content": None, "reasoning_content": "hm"}, "length"), "its reasoning", 1),
         (replying({"content": [{"type": "thinking", "thinking": "hm"}]}), "without content", 1),
+        (replying({"content": "", "reasoning": "hm"}, "length"), "its reasoning", 1),
         (replying({"content": None, "tool_calls": [{}]}), "called a tool", 1),
+        (replying({"content": "", "tool_calls": [{}]}, "tool_calls"), "called a tool", 1),
+        (replying({"content": "", "function_call": {"name": "f"}}), "called a tool", 1),
+        (replying({"content": "half an"}, "SAFETY"), "withheld", 1),
+        (replying({"content": "half an"}, "insufficient_system_resource"), "broke", 2),
+        (replying({"content": "half an"}, error={"message": "cut"}), "cut", 2),
         (replying({"content": "half an"}, "abort"), "broke the answer off", 2),
         (replying({"content": "half an"}, {"type": "abort"}), "broke the answer off", 2),
         ({"error": {"message": "overloaded", "code": 502}}, "overloaded", 2),
