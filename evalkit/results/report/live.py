@@ -25,13 +25,10 @@ from evalkit.malloc import uncollected
 from evalkit.media import Times, preview
 from evalkit.results.cells import task_of
 from evalkit.results.report.documents import (
-    CellView,
-    Part,
     answer_chunk,
     cell_index,
     overview,
     part_index,
-    parts_of,
     sample_chunk,
     studies_document,
 )
@@ -46,6 +43,7 @@ from evalkit.results.report.media import (
 )
 from evalkit.results.report.notes import load_notes, notes_document
 from evalkit.results.report.page import sweep
+from evalkit.results.report.parts import CellView, Part, parts_of
 from evalkit.results.sweep_tables import load_findings
 from evalkit.store import CellFolder, cells
 from evalkit.types import Sample, Video

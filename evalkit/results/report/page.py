@@ -26,18 +26,17 @@ from evalkit.malloc import uncollected
 from evalkit.prompt_hash import is_text_alone
 from evalkit.results.cells import Output, inventory_if_any, some_cells
 from evalkit.results.report.documents import (
-    Part,
     answer_chunk,
     cell_index,
     chunks,
     overview,
     part_index,
-    read_all,
     sample_chunk,
     studies_document,
 )
 from evalkit.results.report.media import Gallery, beside, data_url, none, pictures_of
 from evalkit.results.report.notes import load_notes, notes_document
+from evalkit.results.report.parts import Part, read_all
 from evalkit.results.sweep_tables import PAGE_COLUMNS, load_findings, page_row, sentences
 from evalkit.results.sweep_values import Findings, Kind
 from evalkit.safe_text import without_keys
