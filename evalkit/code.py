@@ -35,7 +35,7 @@ from evalkit.files import replace_json
 ANSWER_MAKING = tuple(
     f"evalkit.{name}"
     for name in (
-        "models engine media timeline subtitles model_adapters tasks metrics "
+        "models engine media video_files timeline subtitles model_adapters tasks metrics "
         "multiple_choice yes_no protocols own own_values sources rows clips formats nano probes "
         "lab pretrained controls integrations.lmms_tasks"
     ).split()

@@ -14,29 +14,23 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from fractions import Fraction
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evalkit.bounds import bounds, over
 from evalkit.errors import DataError
-from evalkit.formats import IMAGE_FORMATS, VIDEO_FORMATS, frame_files
+from evalkit.formats import IMAGE_FORMATS, frame_files
 from evalkit.timeline import Timeline
 from evalkit.types import Image, Video
+from evalkit.video_files import Frame, Frames, decoded_frames, read_timeline, where
 
 STRIP = 4_000_000
 """Pixels of a picture that are converted at once: a large one is never held in several forms."""
-SMALL_FRAME = 512 * 512
-"""Pixels of a frame below which threads cost a decoder more than they bring."""
 MAX_MISSING = 0.05
 """Share of a clip's frames that may be absent (one always may): a neighbour takes their place."""
 
-Frame = NDArray[np.uint8]
-"""[height, width, 3]."""
 ChooseFrames = Callable[[int, float], Sequence[int]]
 """(frames in the clip, its frames per second) -> increasing indices to keep."""
 Times = tuple[float, ...]
@@ -100,7 +94,7 @@ def opened(image: Image) -> Iterator[Any]:
         if (len(source) if isinstance(source, bytes) else source.stat().st_size) > (
             bounds().image_bytes
         ):
-            raise DataError(f"image{_where(image)}: {over('image_bytes')}")
+            raise DataError(f"image{where(image)}: {over('image_bytes')}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PILImage.DecompressionBombWarning)
             most = bounds().image_pixels
@@ -115,13 +109,11 @@ def opened(image: Image) -> Iterator[Any]:
     except DataError:
         raise
     except PILImage.DecompressionBombError:
-        raise DataError(f"image{_where(image)}: {over('image_pixels')}") from None
+        raise DataError(f"image{where(image)}: {over('image_pixels')}") from None
     except UnidentifiedImageError:
-        raise DataError(
-            f"unreadable image{_where(image)}: not an image in a known format"
-        ) from None
+        raise DataError(f"unreadable image{where(image)}: not an image in a known format") from None
     except Exception as e:  # damaged files make Pillow's decoders raise anything
-        raise DataError(f"unreadable image{_where(image)}: {e}") from e
+        raise DataError(f"unreadable image{where(image)}: {e}") from e
 
 
 def open_image(data: bytes) -> Any:
@@ -195,7 +187,7 @@ def noted_frames() -> Iterator[list[Times]]:
         _NOTED.reset(token)
 
 
-def decode_video(video: Video, choose: ChooseFrames, resize: Resize | None = None) -> Frame:
+def decode_video(video: Video, choose: ChooseFrames, resize: Resize | None = None) -> Frames:
     """The chosen frames [frames, height, width, 3] of a clip, in order.
 
     Indices count from the clip's first frame, after ``start`` and ``end`` (by presentation time)
@@ -212,7 +204,7 @@ def decode_video(video: Video, choose: ChooseFrames, resize: Resize | None = Non
         timeline, wanted = _chosen(video, choose)
         frames, whole = _frames(video, timeline, wanted, resize)
     except (FFmpegError, OSError, ValueError, OverflowError) as e:
-        raise DataError(f"unreadable video{_where(video)}: {e}") from e
+        raise DataError(f"unreadable video{where(video)}: {e}") from e
     missing = [i for i in wanted if i not in whole]
     lost = max(timeline.expected - len(timeline.times), 0)
     if missing or lost:
@@ -220,11 +212,11 @@ def decode_video(video: Video, choose: ChooseFrames, resize: Resize | None = Non
         if len(missing) + lost > allowed or not whole:
             what = f"frame {missing[0]}" if missing else f"{lost} frames at its end"
             raise DataError(
-                f"truncated video{_where(video)}: {what} of {timeline.expected} can't be decoded"
+                f"truncated video{where(video)}: {what} of {timeline.expected} can't be decoded"
             )
         logger.warning(
             "video%s: %d of %d frames can't be decoded; the nearest are shown instead",
-            _where(video),
+            where(video),
             len(missing) + lost,
             timeline.expected,
         )
@@ -248,7 +240,7 @@ def frame_times(video: Video, choose: ChooseFrames) -> list[float]:
     try:
         timeline, wanted = _chosen(video, choose)
     except (FFmpegError, OSError, ValueError, OverflowError) as e:
-        raise DataError(f"unreadable video{_where(video)}: {e}") from e
+        raise DataError(f"unreadable video{where(video)}: {e}") from e
     return [timeline.times[i] for i in wanted]
 
 
@@ -256,85 +248,20 @@ def _chosen(video: Video, choose: ChooseFrames) -> tuple[Timeline, list[int]]:
     """The timeline of a clip, and the indices in it of the frames that are shown."""
     for name, value in (("start", video.start), ("end", video.end)):
         if value is not None and not math.isfinite(value):
-            raise DataError(f"unreadable video{_where(video)}: {name} is {value}")
-    timeline = _timeline(video)
+            raise DataError(f"unreadable video{where(video)}: {name} is {value}")
+    timeline = _folder_timeline(video) if _is_folder(video) else read_timeline(video)
     part = timeline.cut(video.start, video.end)
     if not part:
         raise DataError(
             f"the cut {video.start}..{video.end} s holds no frame of a clip of "
-            f"{timeline.times[-1] + 1 / timeline.fps:.2f} s{_where(video)}"
+            f"{timeline.times[-1] + 1 / timeline.fps:.2f} s{where(video)}"
         )
     return timeline, [part[i] for i in choose(len(part), timeline.rate(part))]
 
 
-def _timeline(video: Video) -> Timeline:
-    """Read from the packets, without decoding: an edit list hides some of those that the header
-    counts, and a file that was cut short has fewer.
-    """
-    if _is_folder(video):
-        return _folder_timeline(video)
-    with _open(video) as container:
-        stream = _stream(container, video)
-        rate, unit = stream.average_rate or stream.guessed_rate, stream.time_base
-        stated, seconds = stream.frames, _stated_seconds(container, stream)
-        count, hidden, stamps, end = 0, 0, [], 0
-        for packet in container.demux(stream):  # kept as numbers: a file may be gigabytes
-            if not packet.size:
-                continue
-            if count + hidden == bounds().clip_frames:
-                raise DataError(f"video{_where(video)}: {over('clip_frames')}")
-            if packet.is_discard:
-                hidden += 1
-                continue
-            count += 1
-            if packet.pts is not None:
-                stamps.append(packet.pts)
-                end = max(end, packet.pts + (packet.duration or 0))
-    stamps.sort()
-    if len(set(stamps)) < count or unit is None:
-        stamps = []  # none, or the same for several frames: they are counted in decoding order
-    if not rate and len(stamps) > 1:
-        rate = Fraction(count - 1) / ((stamps[-1] - stamps[0]) * unit)
-    if not rate or not count:
-        raise DataError(f"the video states no frame rate or has no frames{_where(video)}")
-    fps = float(rate)
-    times = tuple(float((s - stamps[0]) * unit) for s in stamps) or tuple(
-        i / fps for i in range(count)
-    )
-    unseen = max(stated - hidden - count, 0)
-    expected = count
-    if seconds is None or not stamps or count < 2:
-        expected += unseen
-    else:
-        # What the stated end leaves room for. A header's count alone is no proof: AVI counts the
-        # empty packets, too, with which it fills gaps.
-        steps = np.diff(times)
-        step = float(np.median(steps))
-        room = seconds - float((end - stamps[0]) * unit)
-        if unseen and room > step / 2:
-            expected += min(unseen, max(round(room / step), 1))
-        elif room > 2 * steps.max():
-            expected += round(room / step)
-    return Timeline(times, tuple(stamps), fps, expected)
-
-
-def _stated_seconds(container: Any, stream: Any) -> float | None:
-    """How long the video is by the file's header; None where it doesn't say, or says it of the
-    sound as well.
-    """
-    if stream.duration is not None:
-        return float(stream.duration * stream.time_base)
-    if tag := stream.metadata.get("DURATION"):  # Matroska: 00:00:05.000000000
-        hours, minutes, seconds = (float(x) for x in tag.rstrip("\0").split(":"))
-        return 3600 * hours + 60 * minutes + seconds
-    if container.duration is not None and len(container.streams) == 1:
-        return container.duration / 1_000_000
-    return None
-
-
 def _frames(
     video: Video, timeline: Timeline, wanted: Sequence[int], resize: Resize | None
-) -> tuple[Frame, set[int]]:
+) -> tuple[Frames, set[int]]:
     """The frames [frames, height, width, 3] at indices of the timeline, and the indices of those
     that decode; what the others hold is undefined.
     """
@@ -342,8 +269,10 @@ def _frames(
     for row, i in enumerate(wanted):
         rows.setdefault(i, []).append(row)
     whole: set[int] = set()
-    out: Frame = np.empty((0, 0, 0, 3), np.uint8)
-    decoded = _of_folder(video, rows) if _is_folder(video) else _of_stream(video, timeline, rows)
+    out: Frames = np.empty((0, 0, 0, 3), np.uint8)
+    decoded = (
+        _of_folder(video, rows) if _is_folder(video) else decoded_frames(video, timeline, rows)
+    )
     for i, rgb in decoded:
         kept = resize(rgb, len(wanted)) if resize else rgb
         if not whole:  # one array from the start: a list of frames would be held twice
@@ -351,38 +280,11 @@ def _frames(
         elif kept.shape != out.shape[1:]:
             sizes = sorted(s[1::-1] for s in (out.shape[1:], kept.shape))
             raise DataError(
-                f"the frames change size{_where(video)}: {', '.join(f'{w}x{h}' for w, h in sizes)}"
+                f"the frames change size{where(video)}: {', '.join(f'{w}x{h}' for w, h in sizes)}"
             )
         out[rows[i]] = kept
         whole.add(i)
     return out, whole
-
-
-def _of_stream(
-    video: Video, timeline: Timeline, wanted: Collection[int]
-) -> Iterator[tuple[int, Frame]]:
-    """Those of the ``wanted`` frames that decode, each with its index."""
-    from av.video.reformatter import VideoReformatter
-
-    places = {stamp: i for i, stamp in enumerate(timeline.stamps)}
-    last = max(wanted)
-    convert = VideoReformatter()
-    with _open(video) as container:
-        stream = _stream(container, video)
-        if stream.width * stream.height < SMALL_FRAME:
-            stream.codec_context.thread_count = 1
-        for number, frame in enumerate(_decoded(container, stream)):
-            i = places.get(frame.pts, -1) if places else number
-            if i in wanted:
-                rgb = np.asarray(
-                    convert.reformat(frame, format="rgb24", **_one_thread()).to_ndarray(),
-                    dtype=np.uint8,
-                )
-                if video.upright and frame.rotation % 90 == 0:
-                    rgb = np.ascontiguousarray(np.rot90(rgb, frame.rotation // 90))
-                yield i, rgb
-            if i >= last:
-                break
 
 
 def _is_folder(video: Video) -> bool:
@@ -393,19 +295,19 @@ def _folder_timeline(video: Video) -> Timeline:
     """The pictures of a folder, at the rate that the data state."""
     if video.fps is None or not 0 < video.fps < math.inf:
         raise DataError(
-            f"a folder of frames{_where(video)} shown at {video.fps} pictures a second: give their "
+            f"a folder of frames{where(video)} shown at {video.fps} pictures a second: give their "
             "rate, Video(folder, fps=3)"
         )
     count = len(frame_files(Path(video.source)))  # type: ignore[arg-type]  # it is a folder
     if not count:
-        raise DataError(f"no pictures in the folder of frames{_where(video)}")
+        raise DataError(f"no pictures in the folder of frames{where(video)}")
     if count > bounds().clip_frames:
-        raise DataError(f"video{_where(video)}: {over('clip_frames')}")
+        raise DataError(f"video{where(video)}: {over('clip_frames')}")
     return Timeline(tuple(i / video.fps for i in range(count)), (), video.fps, count)
 
 
 def _of_folder(video: Video, wanted: Collection[int]) -> Iterator[tuple[int, Frame]]:
-    """As ``_of_stream``."""
+    """As ``decoded_frames``."""
     files = frame_files(Path(video.source))  # type: ignore[arg-type]  # it is a folder
     for i in sorted(wanted):
         picture = Image(files[i], upright=video.upright)
@@ -418,84 +320,6 @@ def _of_folder(video: Video, wanted: Collection[int]) -> Iterator[tuple[int, Fra
             continue  # as a frame of a stream that can't be decoded
         if not small:
             raise DataError(
-                f"frames of {width}x{height} pixels{_where(video)}: {over('frame_pixels')}"
+                f"frames of {width}x{height} pixels{where(video)}: {over('frame_pixels')}"
             )
         yield i, rgb
-
-
-def _decoded(container: Any, stream: Any) -> Any:
-    """The frames that decode; what a decoder can't make sense of costs its own frame alone."""
-    from av.error import FFmpegError, InvalidDataError
-
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-        except FFmpegError:  # the file ends in the middle of a packet
-            return
-        if packet is None:
-            return
-        try:
-            yield from packet.decode()
-        except InvalidDataError:
-            continue
-
-
-def _open(video: Video) -> Any:
-    import av
-
-    if not isinstance(video.source, bytes) and not video.source.is_file():
-        absent = not video.source.exists()
-        raise OSError("no such file" if absent else "not a regular file")
-    # without "file:" a name with a colon in it is taken for an address
-    source = io.BytesIO(video.source) if isinstance(video.source, bytes) else f"file:{video.source}"
-    options = {"format_whitelist": VIDEO_FORMATS, "protocol_whitelist": "file"}
-    # container options alone: as options of every stream, PyAV 15 crashes where streams come late
-    return av.open(source, container_options=options, **_lenient())
-
-
-def _stream(container: Any, video: Video) -> Any:
-    if not container.streams.video:
-        raise DataError(f"no video stream{_where(video)}")
-    stream = container.streams.video[0]
-    if stream.codec_context is None:
-        raise DataError(f"no decoder for its video{_where(video)}")
-    most = bounds().frame_pixels
-    if stream.width * stream.height > most:
-        raise DataError(
-            f"frames of {stream.width}x{stream.height} pixels{_where(video)}: "
-            f"{over('frame_pixels')}"
-        )
-    # frames that grow later are refused by the decoder, which counts its padding, too
-    stream.codec_context.options = {"max_pixels": str(2 * most)}
-    return stream
-
-
-@lru_cache(maxsize=1)
-def _lenient() -> dict[str, Any]:
-    """PyAV before 19 decodes titles strictly unless told otherwise; later ones know no such
-    argument.
-    """
-    import av
-
-    return {"metadata_errors": "replace"} if _version(av) < 19 else {}
-
-
-@lru_cache(maxsize=1)
-def _one_thread() -> dict[str, Any]:
-    """From PyAV 17 on the conversion to RGB takes threads, which cost small frames more than they
-    bring.
-    """
-    import av
-
-    return {"threads": 1} if _version(av) >= 17 else {}
-
-
-def _version(av: Any) -> int:
-    return int(av.__version__.split(".")[0])
-
-
-def _where(media: Image | Video) -> str:
-    return (
-        f" ({len(media.source)} bytes)" if isinstance(media.source, bytes) else f" {media.source}"
-    )

@@ -41,7 +41,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("models", "engine"),
     ("types",),
-    ("media", "prefetch", "patience", "pace", "plugin", "progress", "provenance", "code"),
+    (
+        *("media", "video_files", "prefetch", "patience", "pace"),
+        *("plugin", "progress", "provenance", "code"),
+    ),
     (
         *("task", "own", "own_values", "own_yaml", "adapter", "sources", "rows", "clips"),
         "protocols",

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image as PILImage
 from PIL import features
 
-from evalkit import media
+from evalkit import media, video_files
 from evalkit.errors import DataError
 from evalkit.formats import HEAD, media_type
 from evalkit.media import decode_image, decode_video
@@ -420,13 +420,13 @@ def test_one_missing_frame_does_not_lose_a_clip(caplog: pytest.LogCaptureFixture
 def test_missing_frames_are_counted_in_a_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    decoded = media._decoded
+    decoded = video_files._decoded
     lost = {7}
 
     def without_some(container: Any, stream: Any) -> Any:
         return (f for i, f in enumerate(decoded(container, stream)) if i not in lost)
 
-    monkeypatch.setattr(media, "_decoded", without_some)
+    monkeypatch.setattr(video_files, "_decoded", without_some)
     with media.noted_frames() as noted:
         assert shown(decode_video(Video(levels(20)), every)) == [*range(7), 6, *range(8, 20)]
     assert noted[0][6] == noted[0][7] < noted[0][8]  # the times are those of what was shown
@@ -470,7 +470,7 @@ def test_a_clip_of_too_many_frames_is_refused_before_it_is_decoded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("EVALKIT_MAX_CLIP_FRAMES", "19")
-    monkeypatch.setattr(media, "_decoded", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(video_files, "_decoded", lambda *_: pytest.fail("decoded"))
     with pytest.raises(DataError, match="over the limit of 19 frames .EVALKIT_MAX_CLIP_FRAMES"):
         decode_video(Video(levels(20)), every)
 

@@ -19,11 +19,12 @@ from PIL import Image as PILImage
 from evalkit.asking import repetitions
 from evalkit.errors import reason
 from evalkit.files import replace
-from evalkit.media import Frame, Times, decode_video, frame_times, preview
+from evalkit.media import Times, decode_video, frame_times, preview
 from evalkit.results.cells import task_of
 from evalkit.store import CellFolder
 from evalkit.task import read_samples
 from evalkit.types import Image, Sample, Text, Video
+from evalkit.video_files import Frame
 
 SIDE = 640
 """Longest side in pixels of a picture."""
