@@ -105,6 +105,7 @@ def opened(image: Image) -> Iterator[Any]:
                 raise DataError(
                     f"image of {picture.width}x{picture.height} pixels: {over('image_pixels')}"
                 )
+            _check_levels(picture)
             yield picture
     except DataError:
         raise
@@ -158,6 +159,20 @@ def _rgb(picture: Any) -> Any:
             "is not known; save it with 8 or 16 bits"
         )
     return picture.convert("RGB")
+
+
+def _check_levels(picture: Any) -> None:
+    """Raises DataError for a TIFF of grey levels that Pillow gives as they are stored, though they
+    have fewer than 16 bits, or 0 means white in them.
+    """
+    tags = getattr(picture, "tag_v2", {})
+    if picture.mode.startswith("I;16") and tags:
+        bits, white_is_0 = tags.get(258, (16,))[0], tags.get(262) == 0
+        if bits != 16 or white_is_0:
+            raise DataError(
+                f"TIFF of {bits} bits a pixel{', 0 for white' if white_is_0 else ''}: its levels "
+                "would be shown too dark or inverted; save it with 8 bits, or 16 with 0 for black"
+            )
 
 
 def _by_strips(picture: Any, convert: Callable[[Any], Any]) -> Any:

@@ -60,12 +60,12 @@ def read_timeline(video: Video) -> Timeline:
     )
     unseen = max(stated - hidden - count, 0)
     expected = count
-    if seconds is None or not stamps or count < 2:
+    if seconds is None or not stamps:
         expected += unseen
     else:
         # What the stated end leaves room for. A header's count alone is no proof: AVI counts the
         # empty packets, too, with which it fills gaps.
-        steps = np.diff(times)
+        steps = np.diff(times) if count > 1 else np.array([1 / fps])
         step = float(np.median(steps))
         room = seconds - float((end - stamps[0]) * unit)
         if unseen and room > step / 2:
@@ -106,7 +106,7 @@ def decoded_frames(
             stream.codec_context.thread_count = 1
         for number, frame in enumerate(_decoded(container, stream)):
             i = places.get(frame.pts, -1) if places else number
-            if i in wanted:
+            if i in wanted and not frame.is_corrupt:  # what the decoder made up is no frame
                 rgb = np.asarray(
                     convert.reformat(frame, format="rgb24", **_one_thread()).to_ndarray(),
                     dtype=np.uint8,

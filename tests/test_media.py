@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -241,6 +242,24 @@ def test_sixteen_bits_of_grey_are_scaled_to_eight(kind: str) -> None:
     assert (np.asarray(picture) == grey[..., None]).all()
 
 
+def grey_tiff(bits: int, white_is_0: bool) -> bytes:
+    """16 x 16 grey levels as a baseline TIFF: packed, without compression."""
+    data = bytes(16 * 16 * bits // 8)
+    tags = {256: 16, 257: 16, 258: bits, 259: 1, 262: not white_is_0, 273: 122, 277: 1, 278: 16}
+    entries = b"".join(
+        struct.pack("<HHII", k, 4, 1, v) for k, v in (tags | {279: len(data)}).items()
+    )
+    return b"II*\0" + struct.pack("<IH", 8, 9) + entries + bytes(4) + data
+
+
+@pytest.mark.parametrize(("bits", "white_is_0"), [(12, False), (16, True)])
+def test_levels_that_pillow_gives_as_they_are_stored_are_refused(
+    bits: int, white_is_0: bool
+) -> None:
+    with pytest.raises(DataError, match=f"TIFF of {bits} bits a pixel"):
+        decode_image(Image(grey_tiff(bits, white_is_0)))
+
+
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_a_mode_without_a_known_range_is_refused_by_its_name(mode: str) -> None:
     with pytest.raises(DataError, match=f"mode {mode} "):
@@ -415,6 +434,36 @@ def test_one_missing_frame_does_not_lose_a_clip(caplog: pytest.LogCaptureFixture
     assert frames[:odd] == list(range(odd))
     assert frames[odd] == odd - 1
     assert "1 of 40 frames can't be decoded" in caplog.text
+
+
+def test_a_frame_that_the_decoder_made_up_is_a_missing_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Half of its packet is zeros: decoders conceal that with what was there before."""
+    out, random = io.BytesIO(), np.random.default_rng(0)
+    with av.open(out, "w", format="matroska") as file:
+        stream = file.add_stream("mpeg4", rate=8, options={"g": "1"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(40):
+            noise = random.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
+        file.mux(stream.encode())
+    with av.open(io.BytesIO(data := out.getvalue())) as file:
+        packet = next(bytes(p) for i, p in enumerate(file.demux(video=0)) if i == 7)
+    half = len(packet) // 2
+    spoilt = data.replace(packet, packet[:half] + bytes(len(packet) - half))
+    frames = decode_video(Video(spoilt), every)
+    assert (frames[7] == frames[6]).all()
+    assert "1 of 40 frames can't be decoded" in caplog.text
+
+
+def test_a_clip_that_was_cut_after_its_first_frame_is_no_clip_of_one_frame() -> None:
+    whole = levels(40, "matroska", "mpeg4")
+    with av.open(io.BytesIO(whole)) as file:
+        end = next(p.pos for i, p in enumerate(file.demux(video=0)) if i == 1)
+    with pytest.raises(DataError, match="truncated video .*39 frames at its end of 40"):
+        decode_video(Video(whole[: end + 8]), every)
+    assert len(decode_video(Video(levels(1, "matroska", "mpeg4")), every)) == 1
 
 
 def test_missing_frames_are_counted_in_a_warning(
