@@ -3,7 +3,8 @@ image or a video).
 
 Resampling is over clusters, not samples: ten questions on one page are not ten independent pages
 (Miller, "Adding Error Bars to Evals", 2024, section 2.2, argues the same for clustered standard
-errors). Every function is deterministic for its seed, whatever the order of the samples.
+errors). Intervals are at 95 %. Every function gives the same numbers for the same samples, whatever
+their order.
 """
 
 from __future__ import annotations
@@ -23,6 +24,12 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 Codes = NDArray[np.integer[Any]]
 """A number for each sample: of its cluster, or of its group."""
+CONFIDENCE = 0.95
+TAILS = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
+LEVEL, POWER = 0.05, 0.8
+"""Of the minimum detectable effect: the level of the test, and how often it is to find the
+effect."""
+SEED = 0
 RESAMPLES = 2000
 FLIPS = 9999
 BCA_CLUSTERS = 1000
@@ -32,6 +39,8 @@ NORMAL_CLUSTERS = 3000
 """Above this many clusters nothing is resampled: the normal approximation, with the clusters'
 standard error, agrees with resampling to three digits."""
 NORMAL = NormalDist()
+Z = NORMAL.inv_cdf(TAILS[1])
+"""Standard errors from the mean to an end of its interval."""
 FEW_CLUSTERS = 256
 """Up to this many, draws are kept as the numbers that they are multiplied as."""
 BLOCK = 2_000_000
@@ -68,8 +77,6 @@ def mean_interval(
     values: ArrayLike,
     clusters: Sequence[Hashable],
     groups: Sequence[Hashable] | None = None,
-    confidence: float = 0.95,
-    seed: int = 0,
     weights: ArrayLike | None = None,
 ) -> Interval:
     """The mean of values and its interval under resampling of clusters (bias-corrected and
@@ -83,18 +90,16 @@ def mean_interval(
     for no values, or no weight.
     """
     if weights is not None:
-        return _weighted_interval(values, weights, clusters, confidence, seed)
+        return _weighted_interval(values, weights, clusters)
     if groups is None:
-        return clustered_mean(values, _numbers(clusters), confidence, seed)[0]
+        return clustered_mean(values, _numbers(clusters))[0]
     x, mine, group = _sorted(values, clusters, groups)
     if not len(x):
         raise ValueError("no values")
-    return _interval(x, mine, group, confidence, seed)
+    return _interval(x, mine, group)
 
 
-def clustered_mean(
-    values: ArrayLike, clusters: Codes, confidence: float = 0.95, seed: int = 0
-) -> tuple[Interval, int]:
+def clustered_mean(values: ArrayLike, clusters: Codes) -> tuple[Interval, int]:
     """``mean_interval`` of samples whose clusters are whole numbers, in the order of their names
     where there are up to ``NORMAL_CLUSTERS`` (above, the order is no matter), and how many clusters
     there are. NaN is no value. Of many samples it holds little beside what it is given.
@@ -119,12 +124,12 @@ def clustered_mean(
     if count < 2:
         return Interval(value, None, None), count
     if np.fmin.reduce(x) == np.fmax.reduce(x):  # which pass over NaN
-        return _degenerate(value, count, confidence), count
+        return _degenerate(value, count), count
     if count > NORMAL_CLUSTERS:
-        reach = _quantile((1 + confidence) / 2) * math.sqrt(spread * count / (count - 1)) / n
+        reach = Z * math.sqrt(spread * count / (count - 1)) / n
         return Interval(value, value - reach, value + reach), count
     sums, sizes = map(np.concatenate, zip(*few))
-    return Interval(value, *_bootstrap(sums, sizes, confidence, seed)), count
+    return Interval(value, *_bootstrap(sums, sizes)), count
 
 
 def _of_clusters(x: Floats, clusters: Codes) -> Iterator[tuple[Floats, Floats]]:
@@ -145,11 +150,7 @@ def _of_clusters(x: Floats, clusters: Codes) -> Iterator[tuple[Floats, Floats]]:
 
 
 def _weighted_interval(
-    values: ArrayLike,
-    weights: ArrayLike,
-    clusters: Sequence[Hashable],
-    confidence: float,
-    seed: int,
+    values: ArrayLike, weights: ArrayLike, clusters: Sequence[Hashable]
 ) -> Interval:
     x, w = (np.asarray(v, dtype=np.float64) for v in (values, weights))
     if not w.sum() > 0:
@@ -159,11 +160,11 @@ def _weighted_interval(
     if len(sums) < 2:
         return Interval(value, None, None)
     if np.ptp(counted) == 0:
-        return _degenerate(float(counted[0]), len(sums), confidence)
+        return _degenerate(float(counted[0]), len(sums))
     if len(sums) > NORMAL_CLUSTERS:
-        reach = _quantile((1 + confidence) / 2) * _standard_error(sums, sizes)
+        reach = Z * _standard_error(sums, sizes)
         return Interval(value, value - reach, value + reach)
-    return Interval(value, *_bootstrap(sums, sizes, confidence, seed))
+    return Interval(value, *_bootstrap(sums, sizes))
 
 
 def _weighted_sums(x: Floats, w: Floats, clusters: Sequence[Hashable]) -> tuple[Floats, Floats]:
@@ -173,27 +174,23 @@ def _weighted_sums(x: Floats, w: Floats, clusters: Sequence[Hashable]) -> tuple[
     return sums.astype(np.float64), sizes.astype(np.float64)
 
 
-def _interval(
-    x: Floats, clusters: Codes, groups: Codes | None, confidence: float, seed: int
-) -> Interval:
+def _interval(x: Floats, clusters: Codes, groups: Codes | None) -> Interval:
     """``mean_interval`` of samples that are in order."""
     if groups is not None:
-        return _macro_interval(x, clusters, groups, confidence, seed)
-    return clustered_mean(x, clusters, confidence, seed)[0]
+        return _macro_interval(x, clusters, groups)
+    return clustered_mean(x, clusters)[0]
 
 
-def _bootstrap(
-    sums: Floats, sizes: Floats, confidence: float, seed: int
-) -> tuple[float, float] | tuple[None, None]:
+def _bootstrap(sums: Floats, sizes: Floats) -> tuple[float, float] | tuple[None, None]:
     """The ends of the interval of the mean, by resampling clusters: BCa (Efron and Tibshirani,
     1993, equations 14.14 and 14.15, with half of the ties counted as below the mean), or the plain
     percentiles for many clusters, and where BCa is undefined.
     """
-    drawn = _drawn_counts(len(sums), seed) @ np.stack([sums, sizes], axis=1)  # [resamples, 2]
+    drawn = _drawn_counts(len(sums)) @ np.stack([sums, sizes], axis=1)  # [resamples, 2]
     means = drawn[:, 0] / drawn[:, 1]
     if np.isnan(means).any():  # clusters without weight alone
         return None, None
-    tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
+    tails = np.array(TAILS)
     if len(sums) <= BCA_CLUSTERS:
         corrected = _bca_tails(tails, means, sums, sizes)
         tails = corrected if np.isfinite(corrected).all() else tails
@@ -231,12 +228,12 @@ def _quantiles(x: Floats, shares: Floats) -> Floats:
 
 
 @lru_cache(maxsize=16)
-def _drawn_counts(n: int, seed: int) -> NDArray[np.uint8] | Floats:
+def _drawn_counts(n: int) -> NDArray[np.uint8] | Floats:
     """How often each of n clusters is drawn in each resample [RESAMPLES, n]: the same for all sets
     of so many, of which a table has hundreds. A cluster is drawn once on average; that one is drawn
     256 times of more than 255 does not happen.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     counts = np.empty((RESAMPLES, n), dtype=np.uint8)
     for start in range(0, RESAMPLES, rows := max(1, BLOCK // n)):
         part = counts[start : start + rows]
@@ -264,8 +261,6 @@ def compare(
     b: ArrayLike,
     clusters: Sequence[Hashable],
     groups: Sequence[Hashable] | None = None,
-    confidence: float = 0.95,
-    seed: int = 0,
 ) -> Comparison:
     """The paired difference a - b, macro-averaged over ``groups`` if given.
 
@@ -276,12 +271,12 @@ def compare(
     d, mine, group = _sorted(differences, clusters, groups)
     if not d.any():
         return Comparison(Interval(0.0, 0.0, 0.0), 1.0, len(d))
-    interval = _interval(d, mine, group, confidence, seed)
+    interval = _interval(d, mine, group)
     names = None if group is None else group.tolist()
     shares, _ = cluster_sums(d * _weights(len(d), names), mine)
     if len(shares) < 2:
         return Comparison(interval, None, len(d))
-    return Comparison(interval, sign_flip_p(shares, seed), len(d))
+    return Comparison(interval, sign_flip_p(shares), len(d))
 
 
 @dataclass(frozen=True)
@@ -296,8 +291,6 @@ def compare_weighted(
     a: Weighted,
     b: Weighted,
     clusters: Sequence[Hashable],
-    confidence: float = 0.95,
-    seed: int = 0,
 ) -> tuple[Comparison, float | None]:
     """The difference a - b of two weighted means over the same samples, and its minimum detectable
     effect (as ``detectable`` says).
@@ -318,20 +311,19 @@ def compare_weighted(
     if not shares.any():
         return Comparison(Interval(value, value, value), 1.0, len(x)), 0.0
     error = float(np.sqrt(((shares - shares.mean()) ** 2).sum() * n / (n - 1)))
-    reach = _quantile((1 + confidence) / 2) * error
+    reach = Z * error
     low, high = value - reach, value + reach
     if n <= NORMAL_CLUSTERS:
         with np.errstate(all="ignore"):
-            sums = _drawn_counts(n, seed) @ np.stack([xs, xn, ys, yn], axis=1)
+            sums = _drawn_counts(n) @ np.stack([xs, xn, ys, yn], axis=1)
             drawn = sums[:, 0] / sums[:, 1] - sums[:, 2] / sums[:, 3]
         drawn = drawn[np.isfinite(drawn)]
-        low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+        low, high = np.quantile(drawn, TAILS)
     interval = Interval(value, float(low), float(high))
-    effect = (_quantile(0.975) + _quantile(0.8)) * error
-    return Comparison(interval, sign_flip_p(shares, seed), len(x)), effect
+    return Comparison(interval, sign_flip_p(shares), len(x)), _needed(LEVEL) * error
 
 
-def sign_flip_p(shares: Floats, seed: int = 0) -> float:
+def sign_flip_p(shares: Floats) -> float:
     """Two-sided p-value of the sum of ``shares`` (one a cluster) when their signs are flipped at
     random: over all sign patterns where there are few clusters, over FLIPS drawn ones where there
     are more (the observed one counted among them: Phipson and Smyth, 2010).
@@ -343,7 +335,7 @@ def sign_flip_p(shares: Floats, seed: int = 0) -> float:
     if 2**n <= FLIPS:
         signs = 1 - 2 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)
         return float(np.mean(np.abs(signs @ shares) >= least))
-    rng, extreme = np.random.default_rng(seed), 1
+    rng, extreme = np.random.default_rng(SEED), 1
     for start in range(0, FLIPS, rows := max(1, BLOCK // n)):
         flipped = rng.integers(0, 2, (min(rows, FLIPS - start), n), dtype=np.int8)
         # a sum with signs is the whole sum less twice that of the flipped ones
@@ -356,11 +348,9 @@ def detectable(
     differences: ArrayLike,
     clusters: Sequence[Hashable],
     groups: Sequence[Hashable] | None = None,
-    power: float = 0.8,
-    level: float = 0.05,
 ) -> float | None:
     """The minimum detectable effect: the smallest true mean difference that a two-sided test at
-    ``level`` finds with ``power``.
+    ``LEVEL`` finds with ``POWER``.
 
     From the spread of these paired differences between clusters (normal approximation), inside each
     group where the mean is one over ``groups``; None where a group has fewer than two clusters.
@@ -368,7 +358,7 @@ def detectable(
     d, of_cluster, of_group = _sorted(differences, clusters, groups)
     if of_group is not None and _crossed(of_cluster, of_group):
         joint = _joint_error(d, of_cluster, of_group)
-        return None if joint is None else (_quantile(1 - level / 2) + _quantile(power)) * joint
+        return None if joint is None else _needed(LEVEL) * joint
     errors = []
     for mine in [slice(None)] if of_group is None else _runs(of_group):
         sums, sizes = cluster_sums(d[mine], of_cluster[mine])
@@ -376,26 +366,25 @@ def detectable(
             return None
         errors.append(_standard_error(sums, sizes))
     error = math.hypot(*errors) / len(errors)
-    return (_quantile(1 - level / 2) + _quantile(power)) * error
+    return _needed(LEVEL) * error
 
 
-def corrected(level: float, tests: int, power: float = 0.8) -> float:
-    """How many times larger the minimum detectable effect is when ``level`` is shared by ``tests``
+def corrected(tests: int) -> float:
+    """How many times larger the minimum detectable effect is when ``LEVEL`` is shared by ``tests``
     tests (Bonferroni: that of the smallest p-value, which Holm's correction asks most of).
     """
-    needed = [_quantile(1 - share / 2) + _quantile(power) for share in (level / tests, level)]
-    return needed[0] / needed[1]
+    return _needed(LEVEL / tests) / _needed(LEVEL)
+
+
+def _needed(level: float) -> float:
+    """Standard errors that an effect must have to be found at ``level`` with ``POWER``."""
+    return NORMAL.inv_cdf(1 - level / 2) + NORMAL.inv_cdf(POWER)
 
 
 def _standard_error(sums: Floats, sizes: Floats) -> float:
     """Of the mean of all samples, from the spread between clusters (linearised ratio of sums)."""
     rest = sums - sizes * (sums.sum() / sizes.sum())
     return float(np.sqrt((rest**2).sum() * len(sums) / (len(sums) - 1))) / float(sizes.sum())
-
-
-def _quantile(p: float) -> float:
-    """Of the standard normal distribution."""
-    return NORMAL.inv_cdf(p)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -464,12 +453,10 @@ def _weights(n: int, groups: Sequence[Hashable] | None) -> Floats:
     return np.array([1 / (len(sizes) * sizes[g]) for g in groups])
 
 
-def _macro_interval(
-    x: Floats, clusters: Codes, groups: Codes, confidence: float, seed: int
-) -> Interval:
+def _macro_interval(x: Floats, clusters: Codes, groups: Codes) -> Interval:
     if _crossed(clusters, groups):
-        return _joint_interval(x, clusters, groups, confidence, seed)
-    rng = np.random.default_rng(seed)
+        return _joint_interval(x, clusters, groups)
+    rng = np.random.default_rng(SEED)
     runs = list(_runs(groups))
     means, errors, drawn = [], [], np.zeros(RESAMPLES)
     count = len(np.unique(clusters))
@@ -490,13 +477,13 @@ def _macro_interval(
         drawn += (sums[pick].sum(1) / sizes[pick].sum(1) - centre) * spread / len(runs)
     value = float(np.mean(means))
     if np.ptp(x) == 0:
-        return _degenerate(value, count, confidence)
+        return _degenerate(value, count)
     if len(errors) < len(runs):  # a group with one cluster
         return Interval(value, None, None)
     if many:
-        reach = _quantile((1 + confidence) / 2) * math.hypot(*errors) / len(runs)
+        reach = Z * math.hypot(*errors) / len(runs)
         return Interval(value, value - reach, value + reach)
-    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(drawn, TAILS)
     return Interval(
         value, max(float(x.min()), value + float(low)), min(float(x.max()), value + float(high))
     )
@@ -531,34 +518,31 @@ def _joint_error(x: Floats, clusters: Codes, groups: Codes) -> float | None:
     return float(np.sqrt((shares**2).sum() * n / (n - 1)))
 
 
-def _joint_interval(
-    x: Floats, clusters: Codes, groups: Codes, confidence: float, seed: int
-) -> Interval:
+def _joint_interval(x: Floats, clusters: Codes, groups: Codes) -> Interval:
     """Of the mean of the groups' means, whole clusters being resampled over all groups."""
     sums, sizes = _joint_sums(x, clusters, groups)
     value, n = float((sums.sum(0) / sizes.sum(0)).mean()), len(sums)
     if np.ptp(x) == 0:
-        return _degenerate(value, n, confidence)
+        return _degenerate(value, n)
     error = _joint_error(x, clusters, groups)
     if error is None:
         return Interval(value, None, None)
-    reach = _quantile((1 + confidence) / 2) * error
+    reach = Z * error
     if n > NORMAL_CLUSTERS:
         return Interval(value, value - reach, value + reach)
-    counts = _drawn_counts(n, seed)
+    counts = _drawn_counts(n)
     with np.errstate(all="ignore"):
         drawn = ((counts @ sums) / (counts @ sizes)).mean(1)
     drawn = drawn[np.isfinite(drawn)]  # a resample may miss a group
     if not len(drawn):
         return Interval(value, None, None)
-    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(drawn, TAILS)
     return Interval(value, float(low), float(high))
 
 
-def _degenerate(value: float, n: int, confidence: float) -> Interval:
+def _degenerate(value: float, n: int) -> Interval:
     if abs(value) not in (0.0, 1.0):
         return Interval(value, None, None)
     # Wilson's interval (1927) of a share of all: its near end is the share itself
-    z = _quantile((1 + confidence) / 2) ** 2
-    low, high = (n / (n + z), 1.0) if abs(value) == 1 else (0.0, z / (n + z))
+    low, high = (n / (n + Z**2), 1.0) if abs(value) == 1 else (0.0, Z**2 / (n + Z**2))
     return Interval(value, low, high) if value >= 0 else Interval(value, -high, -low)

@@ -462,7 +462,7 @@ def test_a_study_of_sizes_shows_effects_against_size(tmp_path: Path) -> None:
         nll = 1 - dict(arm.levels)["scheme"].startswith("3D") + 0.01 * rng.standard_normal()
         measured = {"trained sizes": {"needle": Measurement(nll, 0.5, 1.0, 0.5, 8)}}
         runs.append(FinishedRun(arm, r, Result(1.0, 10 * r.model.depth, (), measured)))
-    (name,) = by_size = analysis.effects_by_size(study, runs, "trained sizes", "needle")
+    (name,) = by_size = analysis.effects_by_size(study, runs, "needle")
     assert name == "3D" and [p for p, _ in by_size[name]] == [10, 20, 30]
     assert all(e.high < -0.9 for _, e in by_size[name])
     text = page.write(study, runs, tmp_path, "evalkit study sizes").read_text()

@@ -16,9 +16,10 @@ from scipy import stats
 
 from evalkit.lab.schedule import FinishedRun
 from evalkit.lab.study import Arm, Hypothesis, Study
+from evalkit.stats import LEVEL, POWER
 
-LEVEL = 0.05
-POWER = 0.8
+LEARNED = 0.8
+"""Share of right answers at which a kind of question counts as learned."""
 Verdict = Literal["held", "refuted", "undecided", "not run"]
 
 
@@ -153,17 +154,18 @@ def size_factor(study: Study) -> str | None:
 
 
 def effects_by_size(
-    study: Study, runs: Sequence[FinishedRun], condition: str, kind: str
+    study: Study, runs: Sequence[FinishedRun], kind: str
 ) -> dict[str, list[tuple[int, Effect]]]:
     """Of each arm, but for its size: parameters, smallest first, and its effect against the
-    baseline of that size.
+    baseline of that size, in the first condition.
     """
     out: dict[str, list[tuple[int, Effect]]] = {}
     factor, base = size_factor(study), study.arm(study.baseline)
+    first = study.first_condition
     for arm in study.arms():
         levels = dict(arm.levels)
         of_size = study.arm(dict(base.levels) | {factor: levels[factor]}) if factor else base
-        e = effect(runs, arm, of_size, condition, kind) if arm != of_size else None
+        e = effect(runs, arm, of_size, first, kind) if arm != of_size else None
         if e:
             name = ", ".join(v for f, v in arm.levels if f != factor and f in study.grid)
             parameters = next(f.result.parameters for f in runs if f.arm == arm)
@@ -260,24 +262,25 @@ def mean_curve(runs: Sequence[FinishedRun], arm: Arm, kind: str) -> list[tuple[i
     return [(step, sum(nll) / len(nll)) for step, nll in asked if nll]
 
 
-def steps_to(runs: Sequence[FinishedRun], arm: Arm, kind: str, right: float = 0.8) -> float | None:
-    """Median over seeds of the step at which training answers pass this share; None: never."""
+def steps_to(runs: Sequence[FinishedRun], arm: Arm, kind: str) -> float | None:
+    """Median over seeds (of an even number the later of the middle two) of the step at which so
+    many answers in training are right as ``LEARNED`` says; None: never.
+    """
     reached = []
     for f in runs:
         if f.arm == arm and f.run.rate == 1:
-            passed = (p.step for p in f.result.curve if p.right.get(kind, 0.0) >= right)
+            passed = (p.step for p in f.result.curve if p.right.get(kind, 0.0) >= LEARNED)
             reached.append(next(passed, math.inf))
     middle = sorted(reached)[len(reached) // 2] if reached else math.inf
     return None if math.isinf(middle) else middle
 
 
-def best_rate(
-    study: Study, runs: Sequence[FinishedRun], arm: Arm, condition: str
-) -> tuple[float, float]:
-    """The learning-rate factor with the lowest NLL summed over kinds (first seed), and by how much
-    it is lower than at factor 1.
+def best_rate(study: Study, runs: Sequence[FinishedRun], arm: Arm) -> tuple[float, float]:
+    """The learning-rate factor with the lowest NLL summed over kinds (first seed, first condition),
+    and by how much it is lower than at factor 1.
     """
-    first = [f for f in runs if f.arm == arm and f.run.seed == 0]
-    sums = {f.run.rate: sum(m.nll for m in f.result.conditions[condition].values()) for f in first}
+    tried = [f for f in runs if f.arm == arm and f.run.seed == 0]
+    measured = {f.run.rate: f.result.conditions[study.first_condition] for f in tried}
+    sums = {rate: sum(m.nll for m in kinds.values()) for rate, kinds in measured.items()}
     best = min(sums, key=lambda r: sums[r])
     return best, sums.get(1.0, math.nan) - sums[best]

@@ -118,7 +118,7 @@ def _sizes(figure: Any, study: Study, runs: Sequence[FinishedRun]) -> None:
 
     axes = figure.subplots(1, len(study.kinds), sharey=True, squeeze=False)[0]
     for ax, kind in zip(axes, study.kinds):
-        by_arm = effects_by_size(study, runs, study.first_condition, kind)
+        by_arm = effects_by_size(study, runs, kind)
         for i, (name, effects) in enumerate(by_arm.items()):
             sizes = [parameters / 1e6 * 1.05**i for parameters, _ in effects]  # side by side
             means = [e.difference for _, e in effects]

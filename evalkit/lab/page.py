@@ -23,6 +23,7 @@ from evalkit.lab.figures import write_figures
 from evalkit.lab.schedule import FinishedRun
 from evalkit.lab.stored import CURVES, EFFECTS, PAGE, SCORES
 from evalkit.lab.study import Study
+from evalkit.stats import LEVEL
 
 HYPOTHESES = "hypotheses.json"
 SCHEMA_VERSION = 2
@@ -211,7 +212,7 @@ def _narrower(study: Study, runs: Sequence[FinishedRun], t: HypothesisTest) -> s
     h = t.hypothesis
     if h.within is None or t.verdict != "held" or h.kind not in study.places:
         return ""
-    level = analysis.LEVEL / max(analysis.number_of_tests(study, runs), 1)
+    level = LEVEL / max(analysis.number_of_tests(study, runs), 1)
     open_ = []
     for kind in study.places:
         e = analysis.effect(runs, study.arm(h.a), study.arm(h.b), h.condition, kind, level)

@@ -14,6 +14,7 @@ from evalkit.lab.schedule import FinishedRun
 from evalkit.lab.study import Arm, Hypothesis, Study
 from evalkit.probes.oracle import KNOWLEDGE, SCENES, Ceiling, ceilings
 from evalkit.probes.scene import Knowledge
+from evalkit.stats import LEVEL
 
 VERDICTS = {
     "held": "**held**",
@@ -215,7 +216,7 @@ def above_ceilings(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
                     p = float(stats.norm.sf((scores.right - top.right) / spread))
                     said = f"{arm.name}, {kind}, {name}: {scores.right:.2f} against {top.right:.2f}"
                     asked.append((p, said))
-    return [said for p, said in asked if p < analysis.LEVEL / len(asked)]
+    return [said for p, said in asked if p < LEVEL / len(asked)]
 
 
 def control_sentences(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
@@ -343,7 +344,7 @@ def size_table(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
     """Effects against the baseline of the same size, an arm and kind a row."""
     lines = ["| arm | kind | effect (million parameters) | same sign |", "|---" * 4 + "|"]
     for kind in study.kinds:
-        by_arm = analysis.effects_by_size(study, runs, study.first_condition, kind)
+        by_arm = analysis.effects_by_size(study, runs, kind)
         for name, effects in by_arm.items():
             said = "; ".join(
                 f"{e.difference:+.2f} [{e.low:+.2f}, {e.high:+.2f}] ({parameters / 1e6:.1f})"
@@ -365,7 +366,7 @@ def learning_table(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
             f"{s:.0f}" if (s := analysis.steps_to(runs, arm, k)) else "never" for k in study.kinds
         ]
         if arm.name in rates:
-            best, gain = analysis.best_rate(study, runs, arm, study.first_condition)
+            best, gain = analysis.best_rate(study, runs, arm)
             cells.append(f"×{best:g} ({gain:.2f})")
         elif rates:
             cells.append("–")
@@ -391,7 +392,7 @@ def rate_sentences(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
         if not all(any(f.arm == arm and f.run.seed == 0 for f in runs) for arm in arms):
             continue
         for arm in arms:
-            best, _ = analysis.best_rate(study, runs, arm, study.first_condition)
+            best, _ = analysis.best_rate(study, runs, arm)
             nll = {
                 f.run.rate: f.result.conditions[h.condition][h.kind].nll
                 for f in runs

@@ -20,7 +20,6 @@ from evalkit.results.interactions import Interaction, Quartet, interaction
 from evalkit.results.pairs import PairedScores
 from evalkit.results.repeats import repeated
 from evalkit.results.sweep_values import (
-    LEVEL,
     SCHEMA_VERSION,
     Arm,
     Drawn,
@@ -40,7 +39,7 @@ from evalkit.results.tables import (
     value_text,
     write_csv,
 )
-from evalkit.stats import holm
+from evalkit.stats import LEVEL, holm
 from evalkit.store import CellFolder
 
 if TYPE_CHECKING:

@@ -15,12 +15,11 @@ from evalkit.errors import DataError
 from evalkit.files import replace_json
 from evalkit.results.interactions import Interaction
 from evalkit.results.pairs import PairedScores
-from evalkit.stats import corrected
+from evalkit.stats import LEVEL, corrected
 from evalkit.store import CellFolder
 
 SCHEMA_VERSION = 3
 """2 has no interactions, and is read."""
-LEVEL = 0.05
 """Of the tests, after Holm's correction over a sweep."""
 
 
@@ -185,4 +184,4 @@ def _finding(value: Mapping[str, Any]) -> Finding:
 
 def mde_of(scores: PairedScores, tests: int) -> float | None:
     """The minimum detectable effect at LEVEL corrected for ``tests`` tests, from that of one."""
-    return None if scores.mde is None else scores.mde * corrected(LEVEL, max(tests, 1))
+    return None if scores.mde is None else scores.mde * corrected(max(tests, 1))
