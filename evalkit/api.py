@@ -386,7 +386,7 @@ def view(output: str | Path = "results") -> Server:
     from evalkit.results.report.live import Live
     from evalkit.results.report.server import Server
 
-    folder = Path(output)
+    folder = path_of(output)
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder")
     return Server(Live(folder)).start()

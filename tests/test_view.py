@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import evalkit
 from evalkit.errors import UsageError
 from evalkit.results.report.live import Live
 from evalkit.results.report.notes import FILE, Note, add_note, load_notes
@@ -199,3 +200,14 @@ def test_figures_for_papers_are_written_in_each_form(tmp_path: Path, form: str) 
     head = {"pdf": b"%PDF", "svg": b"<?xml", "png": b"\x89PNG"}[form]
     assert file.read_bytes().startswith(head) and file.suffix == f".{form}"
     assert main(["plot", "--task", "other:all", "--output", str(tmp_path)]) == 2
+
+
+def test_a_page_from_python_takes_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    output = write_results(tmp_path, 4)
+    served = evalkit.view(f"~/{output.relative_to(tmp_path)}")
+    assert asked(served, "/")[0] == 200
+    served.shutdown()
+    served.server_close()
