@@ -84,7 +84,7 @@ class MathVision(MultipleChoice):
         picture, options = image(row, "decoded_image"), strings(row, "options")
         if len(options) == 1:
             raise DataError("'options' has a single one")
-        answer = letter_answer(row, "answer", len(options)) if options else string(row, "answer")
+        answer = letter_answer(row, len(options)) if options else string(row, "answer")
         return Question(
             id=identifier(row, "id"),
             media=[picture],

@@ -87,7 +87,7 @@ class MMBench(MultipleChoice):
             text=string(row, "question"),
             options=options,
             hint=hint if isinstance(hint, str) and hint.strip() not in ("", "nan") else "",
-            answer=letter_answer(row, "answer", len(options), self.subset.hidden),
+            answer=letter_answer(row, len(options), self.subset.hidden),
             cluster=str(index % ROTATION),
             metadata={
                 "question": str(index % ROTATION),

@@ -150,7 +150,7 @@ class MMMU(MultipleChoice):
             media=pictures(row),
             text=string(row, "question"),
             options=options,
-            answer=letter_answer(row, "answer", len(options), hidden)
+            answer=letter_answer(row, len(options), hidden)
             if options
             else open_answers(row, hidden),
             cluster=id,
@@ -200,7 +200,7 @@ class MMMUPro(MultipleChoice):
             media=[image(row)] if vision else pictures(row),
             text="" if vision else string(row, "question"),
             options=options,
-            answer=letter_answer(row, "answer", len(options)),
+            answer=letter_answer(row, len(options)),
             cluster=id,
             metadata={"subject": string(row, "subject")},
         )

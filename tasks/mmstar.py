@@ -69,7 +69,7 @@ class MMStar(MultipleChoice):
             media=[picture],
             text=text,
             options=options,
-            answer=letter_answer(row, "answer", len(options)),
+            answer=letter_answer(row, len(options)),
             cluster=picture.digest[:16],
             fields={"asked": asked.strip()},
             metadata={

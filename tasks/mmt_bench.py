@@ -76,7 +76,7 @@ class MMTBench(MultipleChoice):
             media=pictures,
             text=string(row, "question").strip(),
             options=options,
-            answer=letter_answer(row, "answer", len(options), self.subset.hidden),
+            answer=letter_answer(row, len(options), self.subset.hidden),
             cluster=pictures[0].digest[:16],
             metadata={
                 "category": string(row, "category"),

@@ -13,7 +13,7 @@ import pytest
 
 import evalkit
 from evalkit.cli import main
-from evalkit.config_files import Strict, yaml_reference
+from evalkit.config_files import Strict
 from evalkit.errors import UsageError
 from evalkit.nano.mini import HERE
 from evalkit.nano.recipe import Ladder, ModelSize, Recipe, Stage
@@ -23,6 +23,7 @@ from evalkit.results.sweep_tables import COLUMNS
 from evalkit.results.sweep_values import Findings, Kind
 from evalkit.store import cells
 from evalkit.sweeps import Group, Sweep, find_sweep, findings, load_sweep, outlook, plan, run_sweep
+from tests.yaml_reference import yaml_reference
 
 
 def sweep(**changes: Any) -> Sweep:
