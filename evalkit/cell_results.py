@@ -9,12 +9,13 @@ import math
 from array import array
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from hashlib import blake2b, sha256
+from hashlib import sha256
 from operator import add, attrgetter
 from typing import Any
 
 import numpy as np
 
+from evalkit.index import SIZE, digest
 from evalkit.json_fields import number, typed
 from evalkit.records import SCHEMA_VERSION, Record
 from evalkit.run_info import Selection
@@ -24,7 +25,6 @@ from evalkit.task import Metric
 from evalkit.types import TokenCounts
 from evalkit.units import Counted, Seen
 
-ID_BYTES = 16
 _tokens_in = attrgetter(*(f.name for f in fields(TokenCounts)))
 
 
@@ -364,8 +364,8 @@ class Ending:
         same samples.
         """
         mine = self.records(records)
-        digest = ids_digest if len(self.digest) == 2 * ID_BYTES else _sorted_digest
-        same = digest(r.id for r in mine) == self.digest
+        digest_of = ids_digest if len(self.digest) == 2 * SIZE else _sorted_digest
+        same = digest_of(r.id for r in mine) == self.digest
         return self.results.of_records(mine, metrics, complete=self.results.complete and same)
 
     def to_json(self) -> dict[str, Any]:
@@ -381,20 +381,14 @@ class Ending:
         )
 
 
-def id_number(id: str) -> int:
-    """A digest of an id. The sum of them tells a set of ids, whatever their order."""
-    text = id.encode("utf-8", "surrogatepass")
-    return int.from_bytes(blake2b(text, digest_size=ID_BYTES).digest())
-
-
 def ids_digest(ids: Iterable[str]) -> str:
-    """Hex digits of the sum of the ids' digests (BLAKE2b), each being there once."""
-    return sum_digest(sum(map(id_number, ids)))
+    """Hex digits of the sum of the ids' digests, each id being there once."""
+    return sum_digest(sum(int.from_bytes(digest(id)) for id in ids))
 
 
 def sum_digest(total: int) -> str:
-    """``ids_digest`` of ids whose ``id_number``s have this sum."""
-    return (total % (1 << 8 * ID_BYTES)).to_bytes(ID_BYTES).hex()
+    """``ids_digest`` of ids whose digests have this sum: ``Index.total``."""
+    return (total % (1 << 8 * SIZE)).to_bytes(SIZE).hex()
 
 
 def _sorted_digest(ids: Iterable[str]) -> str:

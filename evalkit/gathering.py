@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from evalkit.cell_results import Tally, id_number
+from evalkit.cell_results import Tally
 from evalkit.columns import Writer
 from evalkit.records import Record
 from evalkit.types import Metric
@@ -34,8 +34,6 @@ class Gathering:
         """The first few that have no score."""
         self.ids: list[str] = []
         """Of those that count, when they are a part."""
-        self.id_sum = 0
-        """The sum of their ``id_number``s."""
 
     def add(self, record: Record) -> None:
         """Takes one more record."""
@@ -58,7 +56,6 @@ class Gathering:
 
     def _count(self, record: Record) -> None:
         self.tally.add(record)
-        self.id_sum += id_number(record.id)
         if self.partial:
             self.ids.append(record.id)
         if not record.scored and len(self.failures) < SHOWN:

@@ -112,6 +112,11 @@ class Places(Mapping[str, Record]):
     def __iter__(self) -> Iterator[str]:
         return (record.id for record in self.values())
 
+    @property
+    def id_total(self) -> int:
+        """``Index.total`` of the ids."""
+        return self._index.total
+
     def values(self) -> ValuesView[Record]:
         """In order of first appearance, one at a time from the files."""
         return _Values(self)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from evalkit.adapter import with_subtitles
 from evalkit.asking import repetitions
 from evalkit.cell import Cell
-from evalkit.cell_results import CellResults, Ending, sum_digest
+from evalkit.cell_results import CellResults, Ending, ids_digest, sum_digest
 from evalkit.controls import controlled, swapped
 from evalkit.errors import DataError, EvalkitError, ScoringError, UsageError, reason
 from evalkit.gathering import Gathering
@@ -281,7 +281,8 @@ class Stream:
             seconds=before.seconds if before and not self.made else round(seconds, 3),
             stats=stats if self.made else before.stats if before else {},
         )
-        ending = Ending(results, sum_digest(told.id_sum), tuple(told.ids))
+        chosen = ids_digest(told.ids) if partial else sum_digest(kept.id_total)
+        ending = Ending(results, chosen, tuple(told.ids))
         return Summary(results, ending, tuple(told.failures), told.lost)
 
     def show(self, bar: Progress) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalkit.index import Index
+from evalkit.index import Index, digest
 
 
 @given(st.lists(st.tuples(st.text(max_size=2), st.none() | st.integers(0, 9))))
@@ -27,6 +27,7 @@ def test_an_index_answers_as_a_dictionary_does(items: list[tuple[str, int | None
     for text in {text for text, _ in items} | {"another", ""}:
         assert index.get(text) == expected.get(text)
         assert (text in index) == (text in expected)
+    assert index.total == sum(int.from_bytes(digest(text)) for text in expected)
 
 
 def test_an_index_grows() -> None:
