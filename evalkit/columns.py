@@ -27,7 +27,7 @@ from pydantic_core import from_json
 from evalkit.errors import EvalkitError
 from evalkit.files import replace
 from evalkit.malloc import uncollected
-from evalkit.records import Record, record_of
+from evalkit.records import Record, made
 from evalkit.types import Metric, TokenCounts
 from evalkit.units import Seen
 
@@ -114,7 +114,7 @@ class Columns:
         scores = zip(*map(self.score, named)) if named else [()] * self.rows
         values["scores"] = [{k: v for k, v in zip(named, row) if v is not None} for row in scores]
         rows = zip(*(values[name] for name in FIELDS))
-        return {row[0]: record_of(dict(zip(FIELDS, row))) for row in rows}
+        return {row[0]: made(Record, zip(FIELDS, row)) for row in rows}
 
     @property
     def names(self) -> tuple[str, ...]:

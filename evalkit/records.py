@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from operator import attrgetter, itemgetter
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic_core import to_json
 
@@ -30,6 +30,7 @@ SCHEMA_VERSION = 2
 """Of the journal, run.json and results.json; 1 was written by evalkit 0.1 and is read."""
 READABLE = (1, 2)
 
+V = TypeVar("V")
 FailedIn = Literal["row", "adapter", "scoring"]
 """Where a sample was lost: its row could not be made into it, the adapter gave no answer, or the
 answer could not be scored."""
@@ -93,26 +94,28 @@ class Record:
         """The record of an answered sample. ``score`` is why scoring failed when it is text, and
         None when the completion is an error.
         """
-        about: dict[str, Any] = {"error": completion.error, "failed_in": "adapter"}
+        told = {
+            **_DEFAULTS,
+            "id": completion.id,
+            "cluster": str.__str__(sample.cluster or completion.id),
+            "metadata": dict(sample.metadata),
+            "target": sample.target,
+            "choices": tuple(sample.choices),
+            "prompt": prompt,
+            "question": question_of(sample),
+            "text": completion.text,
+            "finish_reason": completion.finish_reason,
+            "tokens": _whole(completion.tokens),
+            "seconds": round(completion.seconds, 4),
+            "logprobs": tuple(completion.logprobs),
+            "box_space": completion.box_space,
+            "frames": tuple(map(tuple, completion.frames)),
+        }
         if completion.error is None:
-            about = _outcome(score)
-        return cls(
-            id=completion.id,
-            cluster=str.__str__(sample.cluster or completion.id),
-            metadata=dict(sample.metadata),
-            target=sample.target,
-            choices=tuple(sample.choices),
-            prompt=prompt,
-            question=question_of(sample),
-            text=completion.text,
-            finish_reason=completion.finish_reason,
-            tokens=_whole(completion.tokens),
-            seconds=round(completion.seconds, 4),
-            logprobs=tuple(completion.logprobs),
-            box_space=completion.box_space,
-            frames=tuple(map(tuple, completion.frames)),
-            **about,
-        )
+            told |= _outcome(score)
+        else:
+            told |= {"scores": {}, "error": completion.error, "failed_in": "adapter"}
+        return made(Record, told)
 
     @classmethod
     def of_row(cls, id: str, error: str) -> Record:
@@ -121,7 +124,7 @@ class Record:
 
     def rescored(self, score: Score | str | None) -> Record:
         """The same answer with another score, or with the reason why it has none."""
-        return record_of(dict(zip(_DEFAULTS, _values_in(self))) | _outcome(score))
+        return made(Record, (dict(zip(_DEFAULTS, _values_in(self))) | _outcome(score)).items())
 
     @property
     def answered(self) -> bool:
@@ -130,27 +133,31 @@ class Record:
 
     def sample(self) -> Sample:
         """The sample, without its messages: what ``Task.score`` may look at."""
-        return Sample(
-            messages=(),
-            target=self.target,
-            choices=tuple(self.choices),
-            cluster=self.cluster,
-            metadata=dict(self.metadata),
-            id=self.id,
-        )
+        told = {
+            "id": self.id,
+            "messages": (),
+            "target": self.target,
+            "choices": tuple(self.choices),
+            "cluster": self.cluster,
+            "metadata": dict(self.metadata),
+        }
+        return made(Sample, told)
 
     def completion(self) -> Completion:
         """The answer as the adapter gave it."""
-        return Completion(
-            self.id,
-            self.text or "",
-            self.finish_reason or "stop",
-            self.tokens,
-            self.seconds,
-            tuple(self.logprobs),
-            self.box_space,
-            frames=self.frames,
-        )
+        told = {
+            "id": self.id,
+            "text": self.text or "",
+            "finish_reason": self.finish_reason or "stop",
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "logprobs": tuple(self.logprobs),
+            "box_space": self.box_space,
+            "error": None,
+            "frames": self.frames,
+            "token_logprobs": (),
+        }
+        return made(Completion, told)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -194,7 +201,7 @@ class Record:
         told["logprobs"] = tuple(logprobs)
         told["frames"] = tuple(map(tuple, frames))
         told["tokens"] = _token_counts(*tokens, *tokens.values())
-        return record_of(told)
+        return made(Record, told.items())
 
 
 _DEFAULTS: Mapping[str, Any] = {f.name: f.default for f in fields(Record)}
@@ -253,18 +260,15 @@ def _token_counts(*names_and_numbers: Any) -> TokenCounts:
     return TokenCounts(**dict(zip(names_and_numbers[:half], map(int, names_and_numbers[half:]))))
 
 
-def record_of(values: Mapping[str, Any]) -> Record:
-    """A record of all fields, in their order and checked before, without the constructor of a
-    frozen dataclass: for so many fields that takes as long as reading the line. Set one by one,
-    they take a third of the memory that they would in a dictionary.
+def made(kind: type[V], values: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> V:
+    """A frozen dataclass of all its fields by name, checked before, without its constructor, which
+    sets one after the other: for a record that takes as long as reading its line. Given as pairs,
+    in their order, they share the dictionary of their names with all others of the kind: for those
+    that many are held of.
     """
-    record = object.__new__(Record)
-    for name, value in values.items():
-        _set(record, name, value)
-    return record
-
-
-_set = object.__setattr__
+    value = object.__new__(kind)
+    vars(value).update(values)
+    return value
 
 
 def _outcome(score: Score | str | None) -> dict[str, Any]:
