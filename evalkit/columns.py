@@ -22,7 +22,7 @@ from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import Any
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from evalkit.errors import EvalkitError
 from evalkit.files import replace
@@ -214,6 +214,11 @@ def read(path: Path, journal: str) -> Columns | None:
 
 
 def _line(value: object) -> bytes:
+    """A value as the journal's JSON says it."""
+    with suppress(ValueError):  # half a character
+        told = to_json(value)
+        if b'"None":' not in told:  # a key that JSON calls null
+            return told + b"\n"
     return ENCODER.encode(value).encode("utf-8", "replace") + b"\n"
 
 

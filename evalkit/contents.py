@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from evalkit.cell_results import Ending
 from evalkit.errors import DataError
@@ -29,7 +30,8 @@ from evalkit.run_info import RunInfo
 from evalkit.safe_text import masked
 
 HEADER_BYTES = 1 << 16
-ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+SCALARS = {str, int, float, bool, type(None)}
 
 
 @dataclass(frozen=True)
@@ -223,7 +225,19 @@ def parsed(text: bytes) -> Line | None:
 
 def written(line: Line) -> bytes:
     """A line as a journal has it. Raises TypeError or ValueError for what JSON can't hold."""
+    if isinstance(line, Record) and all(map(_is_flat, (line.metadata, line.target, line.parsed))):
+        with suppress(ValueError):  # half a character
+            told = to_json(vars(line))  # in a third of the time, and of more than JSON has
+            if b"NaN" not in told and b"Infinity" not in told:
+                return told + b"\n"
     return ENCODER.encode(_json(line)).encode("utf-8", "replace") + b"\n"
+
+
+def _is_flat(value: object) -> bool:
+    """Whether JSON has a value as it is: one, or some in a list or by name."""
+    if isinstance(value, dict):
+        return {str}.issuperset(map(type, value)) and _is_flat([*value.values()])
+    return SCALARS.issuperset(map(type, value if isinstance(value, list | tuple) else [value]))
 
 
 def _json(line: Line) -> Mapping[str, Any]:

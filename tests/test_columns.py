@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import IntEnum
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from evalkit import columns
-from evalkit.contents import read
+from evalkit.contents import parsed as line_of
+from evalkit.contents import read, written
 from evalkit.records import Record
 from evalkit.results import load_samples, write_report
 from evalkit.results.report import media
@@ -117,6 +124,40 @@ def test_odd_sizes_and_notes_cost_a_report_nothing(cell: CellFolder, tmp_path: P
         opened.append(replace(cell.records()["sum/4"], metadata=huge))
     (tmp_path / "notes.jsonl").write_bytes(b"\xff\xfe")
     assert write_report(tmp_path, tmp_path / "page.html") == []
+
+
+class Kind(IntEnum):
+    ONE = 1
+
+
+ODD = ["", "\ud800", "NaN", None, True, 1 << 80, 5e-324, -0.0, 1e-7, 1e22, Kind.ONE, [], [1, "é"]]
+ODD += [(1, (2,)), {"a": [{"b": None}]}, {None: 1}, {"None": 1}, {1: 2, 2.5: 3}, Counter("ab")]
+
+
+@pytest.mark.parametrize("value", ODD)
+def test_odd_values_are_written_as_json_has_them(tmp_path: Path, value: Any) -> None:
+    told = {"text": "4", "scores": {"x": 1.0}, "metadata": {"key": value}}
+    record = Record("a", "a", target=value, parsed=value, **told)
+    line = written(record)
+    plain = json.dumps(record.to_json(), ensure_ascii=False).encode("utf-8", "replace")
+    assert json.loads(line) == json.loads(plain)
+    writer = columns.Writer(tmp_path)
+    writer.add(record)
+    writer.write(tmp_path / "c", "digest", 0, True)
+    writer.close()
+    made = columns.read(tmp_path / "c", "digest")
+    assert made is not None and made.records() == {"a": line_of(line)}
+
+
+@pytest.mark.parametrize(
+    "value", [{1}, b"x", datetime.now(UTC), Decimal(1), Path(), float("nan"), -float("inf"), 1j]
+)
+def test_what_json_has_not_is_in_no_line(value: Any) -> None:
+    for held in (value, [value], {"a": value}, {"a": [value]}, ("b", (value,))):
+        for field in ("target", "parsed", "metadata"):
+            told = {"key": held} if field == "metadata" else held
+            with pytest.raises((TypeError, ValueError)):
+                written(replace(Record("a"), **{field: told}))
 
 
 @pytest.mark.parametrize("part", [1, 7, 1000])
