@@ -20,10 +20,10 @@ from torch import Tensor
 
 from evalkit.adapter import ModelAdapter, media_of
 from evalkit.errors import CheckpointError, DataError, UsageError, reason
-from evalkit.models.device import checked_device, without_emulation
+from evalkit.models.device import checked_device, chosen_dtype
 from evalkit.models.weights import read_json
 from evalkit.pretrained import convnets
-from evalkit.pretrained.checkpoint import Checkpoint, part_of
+from evalkit.pretrained.checkpoint import Checkpoint, dtype_of, part_of
 from evalkit.pretrained.labels import bare, by_name, name_of
 from evalkit.pretrained.pictures import FRAMES, pictures
 from evalkit.types import UNSCORED, Completion, Request
@@ -57,8 +57,7 @@ class ClassifierAdapter(ModelAdapter):
         self.batch_size, self.frames = batch_size, frames
         self.device = checked_device(device)
         config = None if self.plain else self.checkpoint.config()
-        own = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
-        self.dtype = dtype or without_emulation(own, self.device)
+        self.dtype = chosen_dtype(dtype, dtype_of(config), self.device)
         labels = self.raw.get("id2label") if self.plain else getattr(config, "id2label", None)
         if not isinstance(labels, dict) or not labels:
             raise CheckpointError(f"{self.checkpoint.folder / 'config.json'}: no id2label")
@@ -67,12 +66,9 @@ class ClassifierAdapter(ModelAdapter):
 
     @cached_property
     def fingerprint(self) -> Mapping[str, Any]:
-        import transformers
-
         return {
             "adapter": self.name,
-            "transformers": transformers.__version__,
-            "weights": self.checkpoint.digest,
+            **self.checkpoint.identity,
             "dtype": self.dtype,
             "frames": self.frames,
             "image_processor": (

@@ -20,8 +20,8 @@ from torch.nn.functional import log_softmax, logsigmoid, normalize
 
 from evalkit.adapter import ModelAdapter, answer_each, media_of
 from evalkit.errors import DataError, UsageError
-from evalkit.models.device import checked_device, without_emulation
-from evalkit.pretrained.checkpoint import Checkpoint, part_of
+from evalkit.models.device import checked_device, chosen_dtype
+from evalkit.pretrained.checkpoint import Checkpoint, dtype_of, on_device, part_of
 from evalkit.pretrained.labels import bare
 from evalkit.pretrained.pictures import FRAMES, pictures
 from evalkit.types import Completion, Request, Text, TokenCounts
@@ -77,19 +77,15 @@ class ContrastiveAdapter(ModelAdapter):
             raise UsageError(f"template={bad[0]!r}: it has no place for the {{choice}}")
         self.head, self.frames = head, frames
         self.device = checked_device(device)
-        own = str(getattr(self.config, "dtype", None) or "float32").removeprefix("torch.")
-        self.dtype = dtype or without_emulation(own, self.device)
+        self.dtype = chosen_dtype(dtype, dtype_of(self.config), self.device)
         self.cut = 0
         self.texts = lru_cache(maxsize=8)(self._texts)
 
     @cached_property
     def fingerprint(self) -> Mapping[str, Any]:
-        import transformers
-
         return {
             "adapter": self.name,
-            "transformers": transformers.__version__,
-            "weights": self.checkpoint.digest,
+            **self.checkpoint.identity,
             "dtype": self.dtype,
             "templates": list(self.templates),
             "head": self.head,
@@ -152,12 +148,7 @@ class ContrastiveAdapter(ModelAdapter):
             )
             for template in self.templates
         )
-        pixels = self.image_processor(images=shown, return_tensors="pt")
-        pixels = {
-            k: v.to(self.device, self.model.dtype if v.is_floating_point() else v.dtype)
-            for k, v in pixels.items()
-            if isinstance(v, Tensor)
-        }
+        pixels = on_device(self.image_processor(images=shown, return_tensors="pt"), self.model)
         scores = (self._blip2 if self.kind == "blip-2" else self._embedded)(pixels, captions)
         values = tuple(scores.float().cpu().tolist())
         best = max(range(len(values)), key=values.__getitem__)

@@ -21,8 +21,8 @@ from torch import Tensor
 from evalkit.adapter import ModelAdapter, answer_each, media_of
 from evalkit.errors import DataError, UsageError
 from evalkit.media import decode_image
-from evalkit.models.device import checked_device, without_emulation
-from evalkit.pretrained.checkpoint import Checkpoint, part_of
+from evalkit.models.device import checked_device, chosen_dtype
+from evalkit.pretrained.checkpoint import Checkpoint, dtype_of, on_device, part_of
 from evalkit.pretrained.labels import name_of
 from evalkit.types import BoxSpace, Completion, Image, Request, Text, TokenCounts
 
@@ -87,18 +87,14 @@ class DetectorAdapter(ModelAdapter):
             raise UsageError(f"template={template!r}: it has no place for the {{expression}}")
         self.template = template
         self.device = checked_device(device)
-        own = str(getattr(self.config, "dtype", None) or "float32").removeprefix("torch.")
-        self.dtype = dtype or without_emulation(own, self.device)
+        self.dtype = chosen_dtype(dtype, dtype_of(self.config), self.device)
         self.cut = 0
 
     @cached_property
     def fingerprint(self) -> Mapping[str, Any]:
-        import transformers
-
         return {
             "adapter": self.name,
-            "transformers": transformers.__version__,
-            "weights": self.checkpoint.digest,
+            **self.checkpoint.identity,
             "dtype": self.dtype,
             "template": self.template,
             "box_space": self.box_space,
@@ -166,9 +162,9 @@ class DetectorAdapter(ModelAdapter):
         """All boxes with their scores for an expression; None where it names nothing known."""
         made = self.image_processor(images=[picture], return_tensors="pt")
         pixels = {
-            k: v.to(self.device, self.model.dtype if v.is_floating_point() else v.dtype)
-            for k, v in made.items()
-            if isinstance(v, Tensor) and k in ("pixel_values", "pixel_mask")
+            k: v
+            for k, v in on_device(made, self.model).items()
+            if k in ("pixel_values", "pixel_mask")
         }
         if self.kind in CLASSES:
             named = first_named(expression, self.classes)

@@ -95,10 +95,8 @@ class ReferenceAdapter(ModelAdapter):
         chat_template: str | None = None,
         **switches: Any,
     ) -> None:
-        from evalkit.models.device import DTYPES, checked_device, without_emulation
+        from evalkit.models.device import checked_device, chosen_dtype
 
-        if dtype is not None and dtype not in DTYPES:
-            raise UsageError(f"dtype={dtype!r}: expected one of {', '.join(DTYPES)}")
         for name, value in (
             ("batch_size", batch_size),
             ("batch_tokens", batch_tokens),
@@ -128,7 +126,7 @@ class ReferenceAdapter(ModelAdapter):
             self.switched = self.config.trained.with_(switches)
             self.changed = self.config.trained.changed(switches)
             self.device = checked_device(device)
-            self.dtype = dtype or without_emulation(self.config.dtype, self.device)
+            self.dtype = chosen_dtype(dtype, self.config.dtype, self.device)
         else:
             if dtype or device or compile:
                 raise UsageError("dtype, device, compile: a model in memory is run as it is")

@@ -21,12 +21,12 @@ from torch import Tensor
 from evalkit.adapter import ModelAdapter, answer_each, check_arguments, check_length
 from evalkit.errors import CheckpointError, DataError, UsageError, reason
 from evalkit.media import Times, frame_times, noted_frames
-from evalkit.models.device import checked_device, without_emulation
+from evalkit.models.device import checked_device, chosen_dtype
 from evalkit.models.qwen2_vl.chat import generation, stop_ids
 from evalkit.models.qwen2_vl.switches import Switches
 from evalkit.models.switch import Switch
 from evalkit.models.weights import read_json
-from evalkit.pretrained.checkpoint import Checkpoint
+from evalkit.pretrained.checkpoint import Checkpoint, dtype_of, on_device
 from evalkit.pretrained.families import box_space as family_space
 from evalkit.pretrained.inputs import InputMaker, Inputs
 from evalkit.pretrained.pictures import FRAMES
@@ -103,8 +103,7 @@ class TransformersAdapter(ModelAdapter):
                 raise UsageError(f"{name}={value!r}: expected a whole number above 0")
         self.frames, self.prompt = frames or FRAMES, prompt
         self.device = checked_device(device)
-        own = str(getattr(self.config, "dtype", None) or "float32").removeprefix("torch.")
-        self.dtype = dtype or without_emulation(own, self.device)
+        self.dtype = chosen_dtype(dtype, dtype_of(self.config), self.device)
         self.batch_size = batch_size
         self.attn_implementation = attn_implementation
 
@@ -137,14 +136,11 @@ class TransformersAdapter(ModelAdapter):
 
     @cached_property
     def fingerprint(self) -> Mapping[str, Any]:
-        import transformers
-
         text = self.config.get_text_config()
         eos, bos = getattr(text, "eos_token_id", None), getattr(text, "bos_token_id", None)
         return {
             "adapter": self.name,
-            "transformers": transformers.__version__,
-            "weights": self.checkpoint.digest,
+            **self.checkpoint.identity,
             "dtype": self.dtype,
             "attn_implementation": self.attn_implementation,
             "box_space": self.box_space,
@@ -219,7 +215,7 @@ class TransformersAdapter(ModelAdapter):
     @torch.inference_mode()
     def _answer(self, ready: list[Ready]) -> Iterator[Completion]:
         started = time.perf_counter()
-        batch = self._on_device(self.inputs.collate([i for _, i, _ in ready]))
+        batch = on_device(self.inputs.collate([i for _, i, _ in ready]), self.model)
         limit = max(r.max_new_tokens for r, _, _ in ready)
         out = self.model.generate(**batch, max_new_tokens=limit, **GREEDY)
         out = _new_ids(out, batch["input_ids"], self.model.config.is_encoder_decoder).cpu()
@@ -255,7 +251,7 @@ class TransformersAdapter(ModelAdapter):
         choices = [tokenizer(c, add_special_tokens=False)["input_ids"] for c in request.choices]
         length = inputs["input_ids"].shape[1]
         check_length(length + max(map(len, choices)), _max_tokens(self.config))
-        batch = self._on_device(self.inputs.collate([inputs]))
+        batch = on_device(self.inputs.collate([inputs]), self.model)
         scores = tuple(self._likelihood(batch, choice) for choice in choices)
         seen = self.inputs.visual_tokens(inputs)
         return Completion(
@@ -285,12 +281,6 @@ class TransformersAdapter(ModelAdapter):
             raise DataError("a choice holds a token that ends an answer")
         steps = zip(out.logits, choice)
         return math.fsum(float(step[0].float().log_softmax(-1)[token]) for step, token in steps)
-
-    def _on_device(self, inputs: Inputs) -> Inputs:
-        return {
-            k: v.to(self.device, self.model.dtype if v.is_floating_point() else v.dtype)
-            for k, v in inputs.items()
-        }
 
     def _space(self, inputs: Inputs) -> BoxSpace | None:
         """The space of an answer's boxes: with the size that the model saw, if they count on it."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from evalkit.errors import UsageError
-from evalkit.models.device import checked_device, without_emulation
+from evalkit.models.device import checked_device, chosen_dtype, without_emulation
 
 
 @pytest.mark.parametrize("name", ["gpu", "meta", "mps", "cuda:x", "cpu:cpu", "tpu:0"])
@@ -44,3 +44,10 @@ def test_a_cpu_that_would_emulate_half_precision_computes_in_single(
         assert without_emulation(dtype, "cpu") == taken
         assert without_emulation(dtype, "cuda:0") == dtype
     assert without_emulation("float32", "cpu") == "float32"
+
+
+def test_a_number_format_that_is_none_is_refused_with_those_there_are() -> None:
+    assert chosen_dtype("float16", "float32", "cpu") == "float16"
+    assert chosen_dtype(None, "float32", "cpu") == "float32"
+    with pytest.raises(UsageError, match="dtype='int8': expected one of float32, bfloat16"):
+        chosen_dtype("int8", "float32", "cpu")

@@ -131,7 +131,7 @@ def test_templates_are_an_ensemble_and_cut_texts_are_counted(folder: str) -> Non
         one, ask("a", picture(0), choices=("A. circle", "B. box", "C. a star", "D. walrus"))
     )
     assert lettered["a"].logprobs == scores[0] and lettered["a"].text[1] == "."
-    for wrong in ({"template": "a photo"}, {"head": "itm"}, {"frames": 0}):
+    for wrong in ({"template": "a photo"}, {"head": "itm"}, {"frames": 0}, {"dtype": "int8"}):
         with pytest.raises(UsageError, match=next(iter(wrong))):
             ContrastiveAdapter(folder, **wrong)
 

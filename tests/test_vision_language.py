@@ -118,6 +118,8 @@ def test_every_family_ranks_choices_by_what_it_sees(folder: str) -> None:
 def test_what_could_not_be_the_models_own_is_refused(folder: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="max_pixels: .*switches for Qwen2-VL only"):
         TransformersAdapter(folder, max_pixels=3136)
+    with pytest.raises(UsageError, match="dtype='int8'"):
+        TransformersAdapter(folder, dtype="int8")
     with pytest.raises(UsageError, match="'miles': no space of boxes"):
         TransformersAdapter(folder, box_space="miles")
     with pytest.raises(UsageError, match="no place for the {question}"):

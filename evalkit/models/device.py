@@ -48,6 +48,15 @@ def join_ranks(device: str, rank: int, ranks: int, meeting: str) -> None:
     )
 
 
+def chosen_dtype(given: str | None, own: str, device: str) -> str:
+    """The number format to compute in: the ``given`` one, else the checkpoint's ``own``, or float32
+    on a CPU that would only emulate that. Raises UsageError for one that is not in DTYPES.
+    """
+    if given is not None and given not in DTYPES:
+        raise UsageError(f"dtype={given!r}: expected one of {', '.join(DTYPES)}")
+    return given or without_emulation(own, device)
+
+
 def without_emulation(dtype: str, device: str) -> str:
     """``dtype``, or float32 on a CPU that only emulates it: bfloat16 products were 150 times slower
     there than float32's.

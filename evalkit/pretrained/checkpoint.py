@@ -10,12 +10,15 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evalkit.digests import file_digest
 from evalkit.errors import CheckpointError
 from evalkit.models.weights import read_json, refuse_adapter, weights_digest
 from evalkit.nano import checkpoint_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LORA = ("adapter_config.json", "adapter_model.safetensors")
 FAILURES = (OSError, ValueError, RuntimeError, ImportError, AttributeError, KeyError, TypeError)
@@ -66,6 +69,13 @@ class Checkpoint:
         files = (file_digest(self.lora / name) for name in LORA)
         return hashlib.sha256("\n".join((whole, *files)).encode()).hexdigest()
 
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What fingerprints say of it: `transformers`' version and the weights."""
+        import transformers
+
+        return {"transformers": transformers.__version__, "weights": self.digest}
+
     def config(self) -> Any:
         """Raises CheckpointError."""
         from transformers import AutoConfig
@@ -114,6 +124,22 @@ def part_of(checkpoint: Checkpoint, auto: str) -> Any:
         raise CheckpointError(
             f"{checkpoint.folder}: transformers can't build its {what}: {e}"
         ) from e
+
+
+def dtype_of(config: Any) -> str:
+    """The number format of a checkpoint's weights by its config; float32 where it says none."""
+    return str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
+
+
+def on_device(inputs: Mapping[str, Any], model: Any) -> dict[str, Tensor]:
+    """The tensors among a model's inputs on its device, numbers with a point in its own format."""
+    import torch
+
+    return {
+        name: value.to(model.device, model.dtype if value.is_floating_point() else value.dtype)
+        for name, value in inputs.items()
+        if torch.is_tensor(value)
+    }
 
 
 def quantisation(config: Any) -> str | None:
