@@ -6,6 +6,7 @@ The quick tests try a few calls of each verb, the slow ones every call.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections import Counter
@@ -220,9 +221,9 @@ def without_times(text: str) -> str:
 
 def doubled(cell: CellFolder) -> list[str]:
     """Ids that the journal holds more than once."""
-    lines = [line for line in cell.journal_path.read_text().splitlines() if '"id"' in line]
-    ids = [line.split('"id": "')[1].split('"')[0] for line in lines]
-    return [id for id in set(ids) if ids.count(id) > 1]
+    lines = map(json.loads, cell.journal_path.read_text().splitlines())
+    ids = Counter(line["id"] for line in lines if "id" in line)
+    return [id for id, times in ids.items() if times > 1]
 
 
 def turns(verb: Verb, which: int, calls: int) -> range:
