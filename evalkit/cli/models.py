@@ -20,6 +20,7 @@ def add_parser(verbs: Verbs) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from evalkit.adapter import registered
+    from evalkit.models.registry import FAMILIES
     from evalkit.nano import shipped
 
     if args.json:
@@ -31,8 +32,9 @@ def main(args: argparse.Namespace) -> int:
         print(f"{name:<14} shipped, {folder}")
     for name, where in sorted(registered().items()):
         print(f"{name:<14} adapter, {where}")
+    types = ", ".join(sorted(FAMILIES))
     print(
-        "any folder or hub id of a Qwen2-VL checkpoint: --model; other image-text-to-text "
-        "models: --adapter transformers"
+        f"--model: any folder or hub id of a checkpoint of type {types}; other image-text-to-text "
+        "models with --adapter transformers"
     )
     return 0

@@ -5,13 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from evalkit.cli.parser import HIDDEN
 from evalkit.errors import EvalkitError, UsageError
-
-if TYPE_CHECKING:
-    pass
 
 
 def path(text: str) -> Path:

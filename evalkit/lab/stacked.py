@@ -6,7 +6,7 @@ kernels costs more than running them, on a GPU; on a CPU with matrices of this s
 there studies train side by side in processes instead.
 
 Models of one stack may differ in switches that act through positions, in seed, text jitter, stages
-and factor on the rates (``may_share``). What indexes rows (embeddings, pictures of cells, answers)
+and factor on the rates (``stacks``). What indexes rows (embeddings, pictures of cells, answers)
 is a product with a one-hot matrix here: the backward pass of an index sorts, which a graph can't
 hold, and adds up in no fixed order.
 """

@@ -20,7 +20,6 @@ from evalkit.store import CellFolder
 
 SCHEMA_VERSION = 3
 """2 has no interactions, and is read."""
-"""Of the tests, after Holm's correction over a sweep."""
 
 
 class Kind(StrEnum):
