@@ -21,7 +21,7 @@ from torch import Tensor
 from evalkit.config_files import Strict
 from evalkit.lab.pictures import Pictures
 from evalkit.models.qwen2_vl.rope import Grid
-from evalkit.nano.batches import encode
+from evalkit.nano.batches import encode, sees
 from evalkit.probes.scene import NAMES, Cells, Probe, Question, Range, View, shown
 
 KIND_WORDS = {
@@ -109,15 +109,6 @@ class Batch:
             name: v.to(device) if isinstance(v, Tensor) else v for name, v in values.items()
         }
         return Batch(**moved)
-
-
-def sees(owner: Tensor) -> Tensor:
-    """``Batch.mask`` [..., 1, tokens, tokens] of owners [..., tokens]."""
-    same = (owner[..., None, :] == -1) | (owner[..., None, :] == owner[..., :, None])
-    n = owner.shape[-1]
-    earlier = torch.ones(n, n, dtype=torch.bool, device=owner.device).tril()
-    itself = torch.eye(n, dtype=torch.bool, device=owner.device)
-    return ((same & earlier) | itself)[..., None, :, :]
 
 
 @lru_cache(maxsize=256)

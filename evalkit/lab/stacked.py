@@ -29,7 +29,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from evalkit.code import STACKED, code_of_module, source_of_module
-from evalkit.lab.batches import Condition, sees, visual_token
+from evalkit.lab.batches import Condition, visual_token
 from evalkit.lab.packed import NOTHING, Array, Drawn, Packed, draw, padded
 from evalkit.lab.pictures import Pictures
 from evalkit.lab.steps import Steps, groups_of, schedule
@@ -44,6 +44,7 @@ from evalkit.lab.trainer import (
     train,
 )
 from evalkit.models.qwen2_vl.vision import rotations, scopes
+from evalkit.nano.batches import sees
 from evalkit.nano.train import MaskedProduct, fresh
 
 POSITIONAL = (

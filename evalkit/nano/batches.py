@@ -86,14 +86,8 @@ class Batch:
 
     @property
     def mask(self) -> Tensor:
-        """Who sees whom [rows, 1, tokens, tokens]: earlier tokens that are shared or of the same
-        question.
-        """
-        q = self.question
-        same = (q[:, None, :] == -1) | (q[:, None, :] == q[:, :, None])
-        n = q.shape[1]
-        causal = torch.ones(n, n, dtype=torch.bool, device=q.device).tril()
-        return ((same & causal) | torch.eye(n, dtype=torch.bool, device=q.device))[:, None]
+        """Who sees whom [rows, 1, tokens, tokens]."""
+        return sees(self.question)
 
     def to(self, device: str | torch.device) -> Batch:
         tensors = {
@@ -101,6 +95,18 @@ class Batch:
             for k in ("ids", "labels", "question", "positions", "patches")
         }
         return replace(self, **tensors)
+
+
+def sees(owner: Tensor) -> Tensor:
+    """Who sees whom [..., 1, tokens, tokens] of tokens that belong to ``owner`` [..., tokens]: -1
+    shared by all, -2 padding, else the number of a question. Earlier ones that are shared or its
+    own question's, and itself.
+    """
+    same = (owner[..., None, :] == -1) | (owner[..., None, :] == owner[..., :, None])
+    n = owner.shape[-1]
+    earlier = torch.ones(n, n, dtype=torch.bool, device=owner.device).tril()
+    itself = torch.eye(n, dtype=torch.bool, device=owner.device)
+    return ((same & earlier) | itself)[..., None, :, :]
 
 
 @lru_cache(maxsize=1)
