@@ -15,12 +15,13 @@ import tempfile
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace as with_changes
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -266,6 +267,54 @@ def set_rates(recipe: Recipe, step: int, optimisers: list[torch.optim.Optimizer]
                 p.requires_grad_(factor[group["half"]] > 0)
 
 
+Levels = dict[Family, float]
+
+
+class Ahead:
+    """The batches of the coming steps, in order: ``workers`` processes draw them, and a thread has
+    the next one on the device. ``half`` as in ``make_batch``.
+    """
+
+    def __init__(self, recipe: Recipe, device: str, half: bool, workers: int) -> None:
+        self.recipe, self.device, self.half = recipe, device, half
+        self.pool = ProcessPoolExecutor(
+            workers, mp_context=get_context("spawn"), initializer=begin_worker
+        )
+        self.mover = ThreadPoolExecutor(1)
+        self.drawn: deque[tuple[Levels, Future[Batch]]] = deque()
+        self.following: Future[Batch] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.mover.shutdown()
+        self.pool.shutdown()
+
+    @property
+    def levels(self) -> list[Levels]:
+        """The difficulties of what is drawn and not taken yet."""
+        return [levels for levels, _ in self.drawn]
+
+    def order(self, step: int, levels: Mapping[Family, float]) -> None:
+        """Has the batch of a step drawn at these difficulties; none beyond the recipe's end."""
+        if step < self.recipe.steps:
+            own = dict(levels)
+            batch = self.pool.submit(make_batch, self.recipe, step, own, half=self.half)
+            self.drawn.append((own, batch))
+
+    def take(self) -> Batch:
+        """The next batch, on the device."""
+        batch = (self.following or self._move()).result()
+        self.drawn.popleft()
+        self.following = self._move() if self.drawn else None
+        return batch
+
+    def _move(self) -> Future[Batch]:
+        _, drawn = self.drawn[0]
+        return self.mover.submit(lambda: drawn.result().to(self.device))
+
+
 def train(
     recipe: Recipe,
     out: Path,
@@ -308,29 +357,11 @@ def train(
     curve = read_curve(out / "curve.csv", first)
     saved = time.monotonic()
     began = saved - progress["seconds"]
-    with (
-        ProcessPoolExecutor(
-            workers, mp_context=get_context("spawn"), initializer=begin_worker
-        ) as pool,
-        ThreadPoolExecutor(1) as mover,
-    ):
-        ahead: deque[tuple[dict[Family, float], Future[Batch]]] = deque()
-
-        def moved(drawn: Future[Batch]) -> Batch:
-            return drawn.result().to(device)
-
-        def order(step: int, levels: dict[Family, float]) -> None:
-            if step < recipe.steps:
-                ahead.append((levels, pool.submit(make_batch, recipe, step, levels, half=mixed)))
-
+    with Ahead(recipe, device, mixed, workers) as batches:
         for i in range(recipe.ahead):
-            order(first + i, pending[i] if i < len(pending) else dict(gates.level))
-        following = mover.submit(moved, ahead[0][1]) if ahead else None
+            batches.order(first + i, pending[i] if i < len(pending) else gates.level)
         for step in range(first, recipe.steps):
-            assert following is not None
-            batch = following.result()
-            ahead.popleft()
-            following = mover.submit(moved, ahead[0][1]) if ahead else None
+            batch = batches.take()
             set_rates(recipe, step, optimisers)
             with torch.autocast(device, torch.bfloat16, enabled=mixed):
                 loss, exact, right, answers = loss_and_accuracy(model, batch)
@@ -342,22 +373,17 @@ def train(
             gates.add(batch.family, right if batch.family in BOXES else exact, answers)
             total = running.setdefault(batch.family, [0.0, 0])
             running[batch.family] = [total[0] + float(loss.detach()), total[1] + 1]
-            order(step + recipe.ahead, dict(gates.level))
+            batches.order(step + recipe.ahead, gates.level)
             if (step + 1) % TIDY == 0:
                 give_back_freed_memory()
             last, now = step + 1 == recipe.steps, time.monotonic()
             if last or (step + 1) % log_steps == 0:
-                row: dict[str, Any] = {
+                about = {
                     "step": step + 1,
                     "stage": recipe.stage(step).name,
                     "seconds": round(now - began, 1),
                 }
-                row |= {
-                    f"loss_{f}": round(running[f][0] / running[f][1], 4) if f in running else ""
-                    for f in recipe.families
-                }
-                row |= {f"gate_{f}": round(gates.level[f], 3) for f in recipe.families}
-                row |= held_out(model, recipe)
+                row = about | curve_row(recipe, model, running, gates)
                 running.clear()
                 print(" ".join(f"{k}={v}" for k, v in row.items()), flush=True)
                 curve.append(row)
@@ -370,14 +396,9 @@ def train(
                     "running": running,
                     "level": gates.level,
                     "seen": gates.seen,
+                    "ahead": batches.levels,
                 }
-                remember(
-                    out / "state",
-                    recipe,
-                    model,
-                    optimisers,
-                    progress | {"ahead": [levels for levels, _ in ahead]},
-                )
+                remember(out / "state", recipe, model, optimisers, progress)
     if curve:
         plot(out / "curve.csv", out / "curve.png")
     return export(model, out / "model")
@@ -394,6 +415,20 @@ def begin_worker() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def curve_row(
+    recipe: Recipe, model: Qwen2VL, running: Mapping[str, list[float]], gates: Gates
+) -> dict[str, Any]:
+    """Of each family the mean loss since the row before (``running``: sum and number), its
+    difficulty, and what is right of held-out scenes.
+    """
+    losses = {
+        f"loss_{f}": round(running[f][0] / running[f][1], 4) if f in running else ""
+        for f in recipe.families
+    }
+    levels = {f"gate_{f}": round(gates.level[f], 3) for f in recipe.families}
+    return {**losses, **levels, **held_out(model, recipe)}
 
 
 @torch.no_grad()
