@@ -350,25 +350,14 @@ def bench(
 ) -> str:
     """``measure`` as a page of markdown."""
     m = measure(name, load_, dtype, device, rounds, sizes, compiled)
-    prompts = m.prompts
-    new = sum(p.max_new_tokens for p in prompts)
-    tokens_in = sum(len(p.ids) for p in prompts)
-    chip = (
-        torch.cuda.get_device_name()
-        if device != "cpu"
-        else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-    )
-    if cores := m.engines[OURS].cores:
-        chip += f" (evalkit: engines side by side {cores.engines}, threads of each {cores.threads})"
-    for way, serves in chosen().items() if device == "cpu" else ():
-        chip += f"; {way}: {'yes' if serves else 'no'}"
+    new = sum(p.max_new_tokens for p in m.prompts)
     attention = m.work.vision_attention + m.work.prefill_attention
     page = [
-        f"# {Path(name).name}, {dtype}, load {load_.name}: {len(prompts)} questions, "
+        f"# {Path(name).name}, {dtype}, load {load_.name}: {len(m.prompts)} questions, "
         f"{m.visual_tokens:,} visual tokens, {new:,} new tokens",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {chip}, torch {torch.__version__}, transformers "
-        f"{version('transformers')}; median of {rounds} rounds in turn.",
+        f"{datetime.now(UTC):%Y-%m-%d}, {_chip(m, device)}, torch {torch.__version__}, "
+        f"transformers {version('transformers')}; median of {rounds} rounds in turn.",
         "",
         f"{m.work.linear / 1e12:.2f} TFLOP in linear layers with every image and shared prefix "
         f"once ({m.unshared.linear / 1e12:.2f} without",
@@ -376,28 +365,8 @@ def bench(
         f"{m.rate / 1e9:,.0f} GFLOP/s, a copy",
         f"{m.copied / 1e9:.1f} GB/s: roofline {m.floor().seconds:.3g} s.",
         "",
-        "| | seconds | items/s | visual tokens/s | tokens in/s | tokens out/s | fraction of "
-        "roofline | answers as evalkit's |",
-        "|---|---|---|---|---|---|---|---|",
+        *_sides(m, new),
     ]
-    for side in m.times:
-        if side == FIRST:
-            continue
-        t = m.seconds(side)
-        same = sum(m.answers[side][p.id] == m.answers[OURS][p.id] for p in prompts)
-        page.append(
-            f"| {side} | {t:.2f} | {len(prompts) / t:.1f} | {m.visual_tokens / t:,.0f} | "
-            f"{tokens_in / t:,.0f} | {new / t:,.0f} | {m.floor(side).seconds / t:.0%} | "
-            f"{same} of {len(prompts)} |"
-        )
-    if FIRST in m.times:
-        one, every = m.seconds(FIRST), m.seconds(OURS)
-        further = (every - one) / (len(prompts) - len(m.firsts)) / (one / len(m.firsts))
-        page += [
-            "",
-            f"The first question of every page alone takes {one:.2f} s: a further question "
-            f"of a page costs {further:.0%} of the first.",
-        ]
     for side in (OURS, COMPILED):
         if side in m.times:
             page += ["", *_stages(m, side)]
@@ -409,6 +378,48 @@ def bench(
         f"{'on the device' if device != 'cpu' else 'resident'}.",
     ]
     return "\n".join([*page, ""])
+
+
+def _chip(m: Measured, device: str) -> str:
+    """What was measured on, and on a CPU how evalkit used it."""
+    if device != "cpu":
+        chip = torch.cuda.get_device_name()
+    else:
+        chip = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    if cores := m.engines[OURS].cores:
+        chip += f" (evalkit: engines side by side {cores.engines}, threads of each {cores.threads})"
+    for way, serves in chosen().items() if device == "cpu" else ():
+        chip += f"; {way}: {'yes' if serves else 'no'}"
+    return chip
+
+
+def _sides(m: Measured, new: int) -> list[str]:
+    """A table with a row a side; ``new`` tokens are generated in all."""
+    prompts, tokens_in = m.prompts, sum(len(p.ids) for p in m.prompts)
+    lines = [
+        "| | seconds | items/s | visual tokens/s | tokens in/s | tokens out/s | fraction of "
+        "roofline | answers as evalkit's |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for side in m.times:
+        if side == FIRST:
+            continue
+        t = m.seconds(side)
+        same = sum(m.answers[side][p.id] == m.answers[OURS][p.id] for p in prompts)
+        lines.append(
+            f"| {side} | {t:.2f} | {len(prompts) / t:.1f} | {m.visual_tokens / t:,.0f} | "
+            f"{tokens_in / t:,.0f} | {new / t:,.0f} | {m.floor(side).seconds / t:.0%} | "
+            f"{same} of {len(prompts)} |"
+        )
+    if FIRST in m.times:
+        one, every = m.seconds(FIRST), m.seconds(OURS)
+        further = (every - one) / (len(prompts) - len(m.firsts)) / (one / len(m.firsts))
+        lines += [
+            "",
+            f"The first question of every page alone takes {one:.2f} s: a further question "
+            f"of a page costs {further:.0%} of the first.",
+        ]
+    return lines
 
 
 def _stages(m: Measured, side: str) -> list[str]:
