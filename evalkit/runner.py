@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from evalkit.adapter import recordable
+from evalkit.adapter import ModelAdapter, recordable
 from evalkit.cell import Cell
 from evalkit.cell_results import CellResults
 from evalkit.errors import DataError, UsageError, reason
@@ -102,35 +103,17 @@ def run_cell(
         keep = selection.partial and before is not None and not before.selection.partial
         answering = executor or cell.adapter
         stream = Stream(cell, selection, journal, told, before, shard)
-        stopped: str | None = None
-        interrupted: KeyboardInterrupt | None = None
+
+        def begin(anything: bool) -> None:
+            if journal.read_only and anything:
+                raise journal.read_only
+            if not keep and (anything or not _readable(folder)):
+                run = run_info(cell, selection, folder, command)
+                journal.begin(run)
+                folder.write_run(run)
+
         started = time.perf_counter()
-        with Progress(cell.name, progress) as bar:
-            try:
-                requests = stream.requests()
-                serve = answering.rank if cell.task.rank else answering.generate
-                # An adapter that has nothing to do shall not load its model.
-                first = next(requests, None)
-                if journal.read_only and (first is not None or stream.made):
-                    raise journal.read_only
-                if not keep and (first is not None or stream.made or not _readable(folder)):
-                    run = run_info(cell, selection, folder, command)
-                    journal.begin(run)
-                    folder.write_run(run)
-                if first is not None:
-                    asked = chain([first], requests)
-                    for completion in completions(serve, asked, cell.adapter.timeout):
-                        stream.finish(completion)
-                        stream.show(bar)
-                    next(requests, None)
-                if stream.broken:
-                    raise stream.broken
-            except UsageError:
-                raise
-            except KeyboardInterrupt as e:
-                stopped, interrupted = "interrupted", e
-            except BaseException as e:  # whatever ends a run early, its results say so
-                stopped = reason(e)
+        stopped, interrupted = _answered(cell, stream, answering, begin, progress)
         stopped = stopped or stream.why_incomplete()
         seconds = time.perf_counter() - started
         if shard:
@@ -156,6 +139,41 @@ def run_cell(
             finally:
                 del interrupted  # its traceback holds this frame
         return Outcome(cell, results, stream.reused, stream.made, stopped, end.failures)
+
+
+def _answered(
+    cell: Cell,
+    stream: Stream,
+    answering: ModelAdapter | Executor,
+    begin: Callable[[bool], None],
+    progress: bool,
+) -> tuple[str | None, KeyboardInterrupt | None]:
+    """Has what is left of a cell answered, and scored by its stream. ``begin`` is called before
+    anything is asked, and told whether there is anything to record. Returns why it ended early, and
+    the interrupt that ended it; None and None where nothing did. Raises UsageError.
+    """
+    with Progress(cell.name, progress) as bar:
+        try:
+            requests = stream.requests()
+            serve = answering.rank if cell.task.rank else answering.generate
+            # An adapter that has nothing to do shall not load its model.
+            first = next(requests, None)
+            begin(first is not None or bool(stream.made))
+            if first is not None:
+                asked = chain([first], requests)
+                for completion in completions(serve, asked, cell.adapter.timeout):
+                    stream.finish(completion)
+                    stream.show(bar)
+                next(requests, None)
+            if stream.broken:
+                raise stream.broken
+        except UsageError:
+            raise
+        except KeyboardInterrupt as e:
+            return "interrupted", e
+        except BaseException as e:  # whatever ends a run early, its results say so
+            return reason(e), None
+    return None, None
 
 
 def run_info(cell: Cell, selection: Selection, folder: CellFolder, command: str = "") -> RunInfo:
