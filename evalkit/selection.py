@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 RUN = 64
 """Samples of one picture that follow each other and stay in one shard, at most."""
 SMALL = 2000
-"""Rows of a data set that is small enough to be looked through for what a limit leaves out."""
+"""Rows of a data set that is small enough to be read for what a limit leaves out of it."""
 
 
 @dataclass(frozen=True)
@@ -131,13 +131,16 @@ def describe(cell: Cell, selection: Selection) -> str:
     never = "use the scores to try things out, never quote them"
     if selection.ids:
         return f"{len(selection.ids)} samples by id; {never}"
-    everything = samples_at_hand(cell, SMALL)
+    rows = _rows_at_hand(cell)
+    everything = (samples_at_hand(cell, SMALL) if (rows or 0) <= SMALL else None) or []
     of = f" of {len(everything)}" if everything else ""
+    data = f" of {rows:,} rows" if rows and not everything else ""
     if selection.drawn is not None:
-        return f"{selection.drawn}{of} samples, drawn at random; {never}"
+        return f"{selection.drawn}{of} samples{data}, drawn at random; {never}"
     start, stop = selection.first or (0, 0)
     which = f"the first {stop}{of} samples" if start == 0 else f"samples {start} to {stop}{of}"
-    if same := _common_properties(everything or (), start, stop):
+    which += data
+    if same := _common_properties(everything, start, stop):
         which += f", all of {same}: a seed draws them at random"
     return f"{which}; {never}"
 
@@ -177,12 +180,23 @@ def selected_ids(cell: Cell, selection: Selection, shard: Shard | None = None) -
 
 
 def samples_at_hand(cell: Cell, most: int | None = None) -> list[Sample | RowError] | None:
-    """All samples of a cell; None where the data would have to be fetched, or are more than
-    ``most``.
+    """All samples of a cell, without their messages; None where the data would have to be fetched,
+    or are more than ``most``.
     """
+    if not _is_at_hand(cell):
+        return None
+    read = islice(read_samples(cell.task, cell.data), most and most + 1)
+    samples = [replace(s, messages=()) if isinstance(s, Sample) else s for s in read]
+    return samples if most is None or len(samples) <= most else None
+
+
+def _rows_at_hand(cell: Cell) -> int | None:
+    """How many rows a cell has, where that is known without reading them."""
+    count = getattr(cell.task.source, "count", None)
+    return count(cell.data) if count and _is_at_hand(cell) else None
+
+
+def _is_at_hand(cell: Cell) -> bool:
     from evalkit.sources import Hub, Joined
 
-    if isinstance(cell.task.source, Hub | Joined) and cell.data is None:
-        return None
-    samples = list(islice(read_samples(cell.task, cell.data), most and most + 1))
-    return samples if most is None or len(samples) <= most else None
+    return cell.data is not None or not isinstance(cell.task.source, Hub | Joined)

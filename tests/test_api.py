@@ -8,15 +8,18 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import evalkit
 from evalkit.adapter import adapter_class
+from evalkit.cell import Cell
 from evalkit.errors import UsageError
 from evalkit.plan import build_adapter, tasks_of
-from evalkit.selection import Limit
+from evalkit.selection import Limit, describe
 from evalkit.store import CellFolder, cells
+from evalkit.task import load_task
 from evalkit.types import Completion, Request
 from tests.plugins.adder import Adder
 from tests.plugins.sums import Sums
@@ -165,6 +168,25 @@ def test_a_limited_evaluation_says_what_the_samples_have_in_common(
     evalkit.evaluate("docvqa", adapter=Refuser("m"), output=tmp_path, limit=10, progress=False)
     assert "the first 10 of " in caplog.text and "all of tier easy" in caplog.text
     assert "never quote" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("limit", "seed", "words"),
+    [
+        (2, None, "the first 2 samples of 214 rows"),
+        ("1-3", None, "samples 1 to 3 of 214 rows"),
+        (2, 0, "2 samples of 214 rows, drawn at random"),
+    ],
+)
+def test_what_a_limit_leaves_out_of_many_rows_is_told_without_reading_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: Any, seed: int | None, words: str
+) -> None:
+    task = load_task("docvqa")
+    cell = Cell.make(task, Adder("m"), "m", tmp_path)
+    monkeypatch.setattr("evalkit.selection.SMALL", 213)
+    monkeypatch.setattr("evalkit.selection.read_samples", lambda *_: pytest.fail("was read"))
+    told = describe(cell, Limit.of(limit, seed).selection(task, None))
+    assert told.startswith(f"{words}; ")
 
 
 class Counter(Adder):
