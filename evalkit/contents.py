@@ -193,6 +193,7 @@ def merged(parts: Iterable[Contents]) -> Contents:
 
 
 def unreadable(path: Path, e: OSError) -> DataError:
+    """The error of a journal that the system does not let be read."""
     return DataError(f"{path}: can't be read ({e.strerror})")
 
 

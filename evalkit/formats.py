@@ -75,6 +75,7 @@ def is_pointer(file: Path) -> bool:
 
 
 def is_frame(name: PurePath) -> bool:
+    """Whether a file may be a frame of a clip that is kept as a folder, by its name."""
     return name.suffix.lower() in FRAME_SUFFIXES and not name.name.startswith(".")
 
 

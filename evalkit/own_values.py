@@ -156,6 +156,7 @@ def is_nothing(value: Any) -> bool:
 
 
 def box_of(row: Row, columns: Mapping[str, str], about: Mapping[str, int]) -> list[float]:
+    """The corners ``x1, y1, x2, y2`` in pixels of a picture of the size in ``about``."""
     column = columns.get("box") or columns["bbox"]
     form = "[x1, y1, x2, y2]" if "box" in columns else "[x, y, width, height]"
     value, meant = row[column], f"{column!r} {row[column]!r:.80}, read as {form} in pixels,"

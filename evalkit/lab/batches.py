@@ -129,6 +129,7 @@ def token(word: str) -> int:
 
 @lru_cache(maxsize=1)
 def visual_token() -> int:
+    """The token that stands for a cell of a scene."""
     return token("<|video_pad|>")
 
 

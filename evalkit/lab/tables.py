@@ -116,6 +116,7 @@ def _heads(first: str, rest: Sequence[str]) -> list[str]:
 
 
 def score(scores: MeanScores | None) -> str:
+    """``0.31 ± 0.02 (0.88)``: NLL in nats, its spread over seeds, and the share right."""
     return "–" if scores is None else f"{scores.nll:.2f} ± {scores.spread:.2f} ({scores.right:.2f})"
 
 

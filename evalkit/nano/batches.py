@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from evalkit.models.limits import Limits
@@ -123,12 +124,13 @@ def shipped_pictures() -> frozenset[str]:
 
 
 @lru_cache(maxsize=1)
-def tokens():  # type: ignore[no-untyped-def]
+def _tokenizer() -> Tokenizer:
     return nano_tokenizer.build()
 
 
 def encode(text: str) -> list[int]:
-    return tokens().encode(text, add_special_tokens=False).ids
+    """Token ids of a text, special tokens among it."""
+    return _tokenizer().encode(text, add_special_tokens=False).ids
 
 
 def make_batch(

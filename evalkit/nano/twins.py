@@ -169,6 +169,7 @@ def run_twins(twins: Twins, out: Path) -> pd.DataFrame:
 
 
 def digest(recipe: Recipe) -> str:
+    """12 hex digits that tell a recipe from others, whatever it is called."""
     content = recipe.model_dump(mode="json") | {"name": ""}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -29,6 +29,7 @@ LANGUAGES = ("num", *WORDS)
 
 
 def fonts_for(lang: str) -> tuple[str, ...]:
+    """The fonts that have the letters of a language."""
     if lang in ("zh", "ja", "ko"):
         return (CJK,)
     if lang == "ar":

@@ -48,6 +48,7 @@ KNOWN = {
 
 
 def vision_language(model_type: str) -> VisionLanguage:
+    """What is known of a family; for one that is not known, that its models draw no boxes."""
     return KNOWN.get(model_type, VisionLanguage())
 
 

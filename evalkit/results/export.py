@@ -89,6 +89,7 @@ def _cell_of_each_row(cells: Sequence[CellFolder]) -> list[CellFolder]:
 
 
 def write_model_index(cells: Sequence[CellFolder], file: Path) -> None:
+    """Writes the front matter of a model's card with the scores, YAML between two lines `---`."""
     import yaml
 
     text = yaml.safe_dump(model_index(cells), sort_keys=False, allow_unicode=True)
@@ -96,6 +97,7 @@ def write_model_index(cells: Sequence[CellFolder], file: Path) -> None:
 
 
 def write_latex(cells: Sequence[CellFolder], file: Path) -> None:
+    """Writes a LaTeX table with a row for each cell and metric."""
     frame = scores_frame(cells)
     columns = ("task", "model", "settings", "protocol", "metric", "value", "95 % interval", "n")
     rows = [

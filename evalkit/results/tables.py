@@ -85,6 +85,7 @@ class Markdown(str):
 
 
 def bold(text: str) -> Markdown:
+    """A cell of a markdown table in bold; the text is taken as markdown."""
     return Markdown(f"**{text}**")
 
 

@@ -273,6 +273,7 @@ def ranked(completion: Completion, model: str) -> dict[str, Any]:
 
 
 def usage(completion: Completion) -> dict[str, Any]:
+    """The counts of tokens, as the protocol has them."""
     tokens = completion.tokens
     prompt = tokens.text_in + tokens.vision_in
     return {

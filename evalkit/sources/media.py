@@ -29,6 +29,7 @@ def below(root: Path, value: object, *others: Path) -> object:
 
 
 def paths(value: object) -> list[Path]:
+    """The paths in a cell: of one file, of a list of them, or none."""
     if isinstance(value, list):
         return [path for item in value for path in paths(item)]
     return [value] if isinstance(value, Path) else []

@@ -191,6 +191,9 @@ def table_files(root: Path, config: str | None, split: str) -> list[Path]:
 
 
 def local_table(root: Path, config: str | None, split: str) -> Table:
+    """The table of a local copy, in whichever layout it lies. Raises DataError where
+    there is none.
+    """
     saved = _saved_folder(root, split) if root.is_dir() else None
     if (file := _json_file(root, config)) is not None:
         return _Json(file)

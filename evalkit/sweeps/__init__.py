@@ -277,6 +277,7 @@ def plan(sweep: Sweep, output: Path) -> list[Planned]:
 
 
 def selection(sweep: Sweep) -> Selection:
+    """Which samples each cell takes."""
     return Selection(drawn=sweep.limit) if sweep.limit else Selection()
 
 

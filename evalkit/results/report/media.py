@@ -35,6 +35,7 @@ Keep = Callable[[str, PILImage.Image], str]
 
 
 def data_url(picture: PILImage.Image) -> str:
+    """A picture as an address that holds it, for a page of one file."""
     return "data:image/webp;base64," + base64.b64encode(webp(picture)).decode("ascii")
 
 
