@@ -113,6 +113,14 @@ def test_our_metric_and_theirs_are_set_side_by_side_and_row_by_row(tmp_path: Pat
     assert (by_category, imported.records[0].choices) == ({"k"}, ("x", "NA"))
 
 
+def test_scores_of_theirs_that_are_no_shares_stay_in_their_unit(tmp_path: Path) -> None:
+    rows = [{**row, "score": score} for row, score in zip(VQA, (10, 5, 0))]
+    file = sheet(tmp_path / "m_MMVet_gpt-4-turbo_score.tsv", rows)
+    imported = taken(file, tmp_path / "out", metric="anls")
+    assert values(imported) == {"anls": 93.8, "score (VLMEvalKit)": 7.5}
+    assert imported.pairs() == [], "points of ten are not set against per cent"
+
+
 @pytest.mark.parametrize("with_doc", [True, False])
 def test_samples_of_lmms_eval_are_matched_with_a_task_and_scored_by_it(
     tmp_path: Path, with_doc: bool

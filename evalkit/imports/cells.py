@@ -122,7 +122,7 @@ def import_answers(
     )
     scored = {name for r in records for name in r.scores}
     ours = tuple(m for m in scorer.metrics if m.name in scored) if whose != "theirs" else ()
-    theirs = tuple(Metric(_their_name(m, answers.tool)) for m in answers.metrics if whose != "ours")
+    theirs = tuple(_their_metric(m, answers) for m in answers.metrics if whose != "ours")
     identity = Identity(
         task=task.name if task else answers.task,
         subset=task.subset_name if task else "imported",
