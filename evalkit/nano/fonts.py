@@ -30,7 +30,8 @@ def font(name: str, size: int) -> ImageFont.FreeTypeFont:
 
 def subset_fonts(source: Path) -> None:
     """Makes the shipped files from Debian's fonts-dejavu-core, fonts-wqy-microhei and
-    fonts-noto-core, unpacked under ``source`` (needs fonttools).
+    fonts-noto-core, unpacked under ``source`` (needs fonttools): ``python -m evalkit.nano.fonts
+    FOLDER``.
     """
     from fontTools import subset
     from fontTools.ttLib import TTFont
@@ -63,3 +64,9 @@ def subset_fonts(source: Path) -> None:
         worker.populate(unicodes=codes)
         worker.subset(face)
         face.save(FOLDER / f"{Path(file).stem}.ttf")
+
+
+if __name__ == "__main__":
+    import sys
+
+    subset_fonts(Path(sys.argv[1]))
