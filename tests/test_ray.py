@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -157,3 +158,19 @@ def test_a_cluster_without_room_ends_the_run(cluster: Any, monkeypatch: pytest.M
     with pytest.raises(EvalkitError, match="no node of the Ray cluster has had room"):
         list(executor.generate(requests(3)))
     executor.close()
+
+
+def test_a_cluster_for_one_run_asks_for_a_token_and_leaves_none(tmp_path: Path) -> None:
+    home, output = tmp_path / "home", str(tmp_path / "out")
+    home.mkdir()
+    call = (
+        "import os, evalkit; evalkit.evaluate"
+        f"({SUMS!r}, adapter={ADDER!r}, output={output!r}, executor='ray', devices='cpu:1'); "
+        "print(os.environ['RAY_AUTH_MODE'])"
+    )
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
+    env = {**kept, "HOME": str(home)}
+    done = subprocess.run([sys.executable, "-c", call], env=env, capture_output=True, text=True)
+    assert done.stdout.endswith("token\n"), done.stderr
+    (cell,) = cells(tmp_path / "out")
+    assert cell.results.complete and not (home / ".ray").exists()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import socket
 import tempfile
 import time
@@ -130,6 +131,10 @@ class ClusterExecutor:
                 f"executor ray:{where}: nothing answers at {head} ({why}); start a head there (ray "
                 "start --head), name another, or give ray alone for a new cluster on this machine"
             )
+        # Ray would make this file for a cluster of its own, and later heads would ask for its token
+        kept = (Path.home() / ".ray" / "auth_token").exists() or "RAY_AUTH_TOKEN_PATH" in os.environ
+        if where == "local" and not kept:
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         try:
             self.ray.init(
                 address=where,
