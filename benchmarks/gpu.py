@@ -1,6 +1,7 @@
 """All of a card's tables, the most valuable first, within a time limit.
 
     python benchmarks/gpu.py --minutes 8 --save benchmarks/results/gpu.md
+    python benchmarks/gpu.py --minutes 4 --quantised        # 8 bits beside them
     python benchmarks/gpu.py --small          # nano on the CPU: does the script run?
 
 First the attention kernels that torch has, on the shapes that the tower and the decoder ask for;
@@ -104,15 +105,16 @@ def through(backend: SDPBackend, run: Callable[..., object], *args: Any, **kwarg
         return run(*args, **kwargs)
 
 
-def tables(device: str, dtype: str, until: float, small: bool) -> Iterator[str]:
+def tables(device: str, dtype: str, until: float, small: bool, quantised: bool) -> Iterator[str]:
     """The pages of ``evalkit bench``, until the time is over; then the names of those left out."""
     left = []
+    schemes = ["w8a8", "fp8"] if quantised else []
     small_tables = ((str(shipped()["nano"]), "documents", 1, 1),)
     for shape, load, items, batch in small_tables if small else TABLES:
         if time.monotonic() > until:
             left.append(f"{shape} {load}")
             continue
-        page = bench(shape, Load(load, items), dtype, device, 1, [batch], not small)
+        page = bench(shape, Load(load, items), dtype, device, 1, [batch], not small, schemes)
         yield "\n#" + page
         if device != "cpu":
             torch.cuda.empty_cache()
@@ -124,6 +126,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--small", action="store_true", help="on the CPU, to try the script")
+    parser.add_argument(
+        "--quantised", action="store_true", help="w8a8 and fp8 of tower and decoder, too"
+    )
     parser.add_argument("--save", type=Path, metavar="FILE")
     args = parser.parse_args(arguments)
     device, dtype = ("cpu", "float32") if args.small else ("cuda", "bfloat16")
@@ -132,7 +137,7 @@ def main(arguments: list[str] | None = None) -> None:
     card = "CPU, small mode" if args.small else torch.cuda.get_device_name()
     lines += [f"{datetime.now(UTC):%Y-%m-%d}, {card}, torch {torch.__version__}.", ""]
     lines += kernels(device, getattr(torch, dtype), 64 if args.small else 1)
-    for page in tables(device, dtype, until, args.small):
+    for page in tables(device, dtype, until, args.small, args.quantised):
         lines.append(page)
         if args.save:  # what is measured is kept, whatever comes
             replace(args.save, "\n".join([*lines, ""]))

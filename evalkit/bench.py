@@ -217,14 +217,17 @@ def measure(
     rounds: int,
     sizes: Sequence[int],
     compiled: bool = False,
+    schemes: Sequence[str] = (),
 ) -> Measured:
     """Runs every side ``rounds`` times, in turn; evalkit's engines stay, as in a run over many
     questions, but remember no picture of the round before. ``sizes``: batch sizes of
-    `transformers`; with none it is left out. ``compiled``: evalkit once more, with compiled layers.
+    `transformers`; with none it is left out. ``compiled``: evalkit once more, with compiled layers;
+    ``schemes``: once more in each quantisation, of tower and decoder, then compiled too.
     """
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats()
     model, family = model_of(name, dtype, device)
+    switched = {s: model.switches.with_({"quantisation": s, "quantised": "both"}) for s in schemes}
     prompts = load_.prompts(family, model.config)
     firsts = prompts[::QUESTIONS] if load_.name == "questions" else prompts
     peer = family.peer(model) if sizes else None
@@ -253,6 +256,16 @@ def measure(
             sides[COMPILED] = partial(ours, COMPILED, other, prompts)
             compiling = _best(sides[COMPILED], 1) - _best(sides[COMPILED], 1)
     peak = peak_memory(device)
+    with torch.inference_mode():
+        for scheme, switches in switched.items():
+            other = model_of(name, dtype, device)[0]
+            other.switches = switches
+            family.fuse(other)
+            if compiled:
+                family.compile_parts(other)
+            side = f"{COMPILED if compiled else OURS}, {scheme}"
+            sides[side] = partial(ours, side, other, prompts)
+            sides[side]()
     if peer:
         ready = [replace(p, visuals=tuple(map(_normalised, p.visuals))) for p in prompts]
         sides |= {f"transformers, batch {n}": partial(peer, ready, n) for n in sizes}
@@ -347,9 +360,10 @@ def bench(
     rounds: int,
     sizes: Sequence[int],
     compiled: bool = False,
+    schemes: Sequence[str] = (),
 ) -> str:
     """``measure`` as a page of markdown."""
-    m = measure(name, load_, dtype, device, rounds, sizes, compiled)
+    m = measure(name, load_, dtype, device, rounds, sizes, compiled, schemes)
     new = sum(p.max_new_tokens for p in m.prompts)
     attention = m.work.vision_attention + m.work.prefill_attention
     page = [

@@ -461,6 +461,12 @@ def _live_switches(model: Any, given: Mapping[str, Any]) -> Any:
             f"{', '.join(fixed)}: a model in memory runs under the switches that it was built "
             f"with: {type(model).__name__}(config, switches)"
         )
+    for name, one in known.items():
+        if not one.trained and (value := getattr(model.switches, name)) != one.default:
+            raise UsageError(
+                f"{name}={value}: only of a checkpoint, as it is loaded: save the model and give "
+                "its folder"
+            )
     return model.switches.with_(given)
 
 

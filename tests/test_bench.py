@@ -41,6 +41,14 @@ def test_a_page_has_both_sides_with_equal_answers(tiny: str, load: str) -> None:
     assert "Peak memory" in page and "| decode |" in page
 
 
+def test_quantised_layers_are_a_side_of_their_own(tiny: str) -> None:
+    page = bench(tiny, Load("documents", 2), "float32", "cpu", 1, [], schemes=["w8a8", "w4a16"])
+    sides = [line.split(" | ")[0] for line in page.splitlines() if line.startswith("| evalkit")]
+    assert sides == ["| evalkit", "| evalkit, w8a8", "| evalkit, w4a16"]
+    with pytest.raises(UsageError, match="quantisation='w3'"):
+        bench(tiny, Load("documents", 2), "float32", "cpu", 1, [], schemes=["w3"])
+
+
 def test_a_shared_page_costs_its_work_once(tiny: str) -> None:
     model, family = model_of(tiny, "float32", "cpu")
     known = family, model.config, family.linear_weights(model), model.cache_shape
@@ -107,7 +115,7 @@ def test_what_is_no_model_is_said(tmp_path: Path) -> None:
 
 def test_the_script_for_a_card_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "gpu.py"))
-    script["main"](["--small", "--save", str(tmp_path / "gpu.md")])
+    script["main"](["--small", "--quantised", "--save", str(tmp_path / "gpu.md")])
     page = (tmp_path / "gpu.md").read_text()
     assert page.strip() == capsys.readouterr().out.strip()
     assert page.count("| pages, ") == 3 and "| transformers, batch 1 |" in page

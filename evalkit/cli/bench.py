@@ -46,6 +46,12 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--compile", action="store_true", help="measure evalkit with compiled layers, too"
     )
+    parser.add_argument(
+        "--quantisation",
+        default="",
+        metavar="SCHEME,...",
+        help="measure evalkit with tower and decoder quantised, too: w8a8, fp8, w8a16, w4a16",
+    )
     parser.add_argument("--save", type=path, metavar="FILE", help="write the table there too")
     talk_options(parser, table=False)
     parser.set_defaults(main=main)
@@ -78,8 +84,10 @@ def main(args: argparse.Namespace) -> int:
     if args.save and not args.save.absolute().parent.is_dir():
         raise UsageError(f"--save {args.save}: no such folder")
     name = str(shipped().get(args.model, args.model))
-    load = Load(args.load, args.items)
-    page = measure(name, load, args.dtype, device, args.rounds, sizes, args.compile)
+    load, schemes = Load(args.load, args.items), args.quantisation.split(",")
+    page = measure(
+        name, load, args.dtype, device, args.rounds, sizes, args.compile, [*filter(None, schemes)]
+    )
     print(page)
     if args.save:
         replace(args.save, page)

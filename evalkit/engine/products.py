@@ -10,7 +10,7 @@ process, in processor time and with a margin, so that a machine takes the same e
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import RLock
 
 import torch
@@ -91,14 +91,25 @@ def _onednn_serves() -> bool:
 
 
 class Linear(nn.Module):
-    """``nn.Linear`` by ``linear``, over the same weights."""
+    """``nn.Linear`` by ``linear``, over the same weights; of several layers that see the same, one
+    that gives what they give, end to end.
+    """
 
-    def __init__(self, layer: nn.Linear) -> None:
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, *layers: nn.Linear) -> None:
         super().__init__()
-        self.weight, self.bias = layer.weight, layer.bias
+        self.weight = _joined([layer.weight for layer in layers])
+        biases: list[Tensor] = [b for x in layers if isinstance(b := x.bias, Tensor)]
+        self.bias = _joined(biases) if biases else None
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else nn.Parameter(torch.cat([*parts]), requires_grad=False)
 
 
 def attend_by_products(out: Tensor, q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> None:

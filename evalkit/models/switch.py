@@ -43,6 +43,7 @@ class Switch:
     needs: other switches, and the values of them under which this one has a meaning.
     budget: whether it says how much is shown, a setting of an evaluation, rather than how the model
         works: a budget other than the trained one makes no inference probe.
+    trained: whether weights can be trained with it.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Switch:
     source: str = ""
     needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     budget: bool = False
+    trained: bool = True
 
     def check(self, value: Any) -> Any:
         """``value`` as the model uses it. Raises UsageError that says what is expected."""
@@ -174,6 +176,12 @@ class SwitchSet:
             if name not in new and any(own[o] not in values for o, values in one.needs.items()):
                 own[name] = one.default
         return type(self)(**own)
+
+    def check_trained(self) -> None:
+        """Raises UsageError for a switch at a value that no weights are trained with."""
+        for name, one in self.switches().items():
+            if not one.trained and getattr(self, name) != one.default:
+                raise UsageError(f"{name}={getattr(self, name)}: only of weights that are trained")
 
     def changed(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Those of ``given``, as JSON, that make a difference to this set: a switch set to the

@@ -129,7 +129,7 @@ class Recipe(Strict):
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
         try:
-            Switches().with_(self.switches)
+            Switches().with_(self.switches).check_trained()
         except UsageError as e:
             raise ValueError(f"switches: {e}{yaml_quotes(self.switches)}") from None
         for family, ladder in self.families.items():

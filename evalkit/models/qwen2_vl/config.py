@@ -232,7 +232,7 @@ class Qwen2VLConfig:
                 f"hidden_size {t.hidden_size}"
             )
         try:
-            self.trained  # noqa: B018 - invalid values are refused as the file is read
+            self.trained.check_trained()
         except UsageError as e:
             raise CheckpointError(f"config: the weights were trained with {e}") from e
 

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evalkit.engine.interface import Attend
-from evalkit.engine.products import Linear, linear
+from evalkit.engine.products import Linear
+from evalkit.engine.quantised import quantise
 from evalkit.models.qwen2_vl.attention import Segments
 from evalkit.models.qwen2_vl.decoder import MLP, Attention, DecoderLayer, RMSNorm
 from evalkit.models.qwen2_vl.model import Qwen2VL
@@ -42,12 +43,6 @@ def by_rows(work: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[T
     return out
 
 
-def joined_biases(*parts: nn.Linear) -> nn.Parameter | None:
-    """The biases of layers whose products are joined; None where they have none."""
-    biases: list[Tensor] = [b for p in parts if isinstance(b := p.bias, Tensor)]
-    return nn.Parameter(torch.cat(biases), requires_grad=False) if biases else None
-
-
 class FusedAttention(nn.Module):
     """``Attention`` with one product for queries, keys and values."""
 
@@ -56,14 +51,13 @@ class FusedAttention(nn.Module):
         parts = (attention.q_proj, attention.k_proj, attention.v_proj)
         self.head_dim = attention.head_dim
         self.heads = [p.out_features // self.head_dim for p in parts]
-        self.weight = nn.Parameter(torch.cat([p.weight for p in parts]), requires_grad=False)
-        self.bias = joined_biases(*parts)
+        self.qkv_proj = Linear(*parts)
         self.q_norm, self.k_norm = attention.q_norm, attention.k_norm
         self.o_proj = attention.o_proj
 
     def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # [tokens, hidden] -> [tokens, all heads, head_dim]
-        qkv = linear(x, self.weight, self.bias).unflatten(-1, (-1, self.head_dim))
+        qkv = self.qkv_proj(x).unflatten(-1, (-1, self.head_dim))
         q, k, v = qkv.split(self.heads, dim=-2)
         return self.q_norm(q), self.k_norm(k), v
 
@@ -73,14 +67,11 @@ class FusedMLP(nn.Module):
 
     def __init__(self, mlp: MLP) -> None:
         super().__init__()
-        self.weight = nn.Parameter(
-            torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight)), requires_grad=False
-        )
-        self.bias = joined_biases(mlp.gate_proj, mlp.up_proj)
+        self.gate_up_proj = Linear(mlp.gate_proj, mlp.up_proj)
         self.down_proj = mlp.down_proj
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = linear(x, self.weight, self.bias).chunk(2, dim=-1)
+        gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
         return self.down_proj(F.silu(gate).mul_(up))
 
 
@@ -136,7 +127,9 @@ class FusedVisionBlock(nn.Module):
 
 
 def fuse(model: Model) -> Model:
-    """Replaces every layer of a model that is not trained any more, in place, one at a time."""
+    """Replaces every layer of a model that is not trained any more, in place, one at a time; then
+    rounds what ``quantisation`` asks for.
+    """
     for i, block in enumerate(model.visual.blocks):
         assert isinstance(block, VisionBlock)
         model.visual.blocks[i] = FusedVisionBlock(block)
@@ -147,6 +140,11 @@ def fuse(model: Model) -> Model:
         for name, child in part.named_children():
             if type(child) is nn.Linear:
                 part.add_module(name, Linear(child))
+    if (scheme := model.switches.quantisation) != "none":
+        chosen = model.switches.quantised
+        blocks = () if chosen == "decoder" else model.visual.blocks
+        layers = () if chosen == "tower" else model.model.layers
+        quantise((*blocks, *layers), scheme)
     return model
 
 

@@ -322,6 +322,24 @@ class Switches(SwitchSet):
         read_in="attention.CrossModal",
         source="not in the paper: third-party write-ups have it multiplied by 0.7",
     )
+    quantisation: str = switch(
+        "none",
+        choices=("none", "w8a8", "fp8", "w8a16", "w4a16"),
+        trained=False,
+        help="numbers of the linear layers' weights (w) and of what they are given (a): 8-bit "
+        "whole numbers, 8-bit floats (E4M3), or weights alone of 8 or 4 bits; to nearest",
+        read_in="fused.fuse",
+        source="schemes of llm-compressor, without calibration",
+    )
+    quantised: str = switch(
+        "decoder",
+        choices=("decoder", "tower", "both"),
+        needs={"quantisation": ("w8a8", "fp8", "w8a16", "w4a16")},
+        trained=False,
+        help="whose blocks are quantised; merger and output head never are",
+        read_in="fused.fuse",
+        source="decoder: the released AWQ and GPTQ checkpoints of Qwen2-VL",
+    )
     min_pixels: int | None = switch(
         None,
         kind=int,
