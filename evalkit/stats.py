@@ -269,7 +269,7 @@ def compare(
     """
     differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     d, mine, group = _sorted(differences, clusters, groups)
-    if not d.any():
+    if not d.any() and len(np.unique(mine)) > 1:
         return Comparison(Interval(0.0, 0.0, 0.0), 1.0, len(d))
     interval = _interval(d, mine, group)
     names = None if group is None else group.tolist()
@@ -541,7 +541,7 @@ def _joint_interval(x: Floats, clusters: Codes, groups: Codes) -> Interval:
 
 
 def _degenerate(value: float, n: int) -> Interval:
-    if abs(value) not in (0.0, 1.0):
+    if n < 2 or abs(value) not in (0.0, 1.0):
         return Interval(value, None, None)
     # Wilson's interval (1927) of a share of all: its near end is the share itself
     low, high = (n / (n + Z**2), 1.0) if abs(value) == 1 else (0.0, Z**2 / (n + Z**2))

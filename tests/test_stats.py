@@ -283,3 +283,13 @@ def test_the_interval_of_no_values_is_an_error() -> None:
             clustered_mean(np.array(x), np.zeros(len(x), int))
     with pytest.raises(ValueError, match="no values"):
         mean_interval([], [])
+
+
+def test_one_cluster_tells_nothing_of_the_spread_between_them() -> None:
+    """Also where all of its values are equal, and in groups."""
+    for groups in (None, ["g"] * 3):
+        assert mean_interval([1, 1, 1], ["page"] * 3, groups) == Interval(1.0, None, None)
+        for b in ([1, 0, 1], [0, 0, 0]):
+            paired = compare([1, 0, 1], b, ["page"] * 3, groups)
+            assert (paired.difference.low, paired.difference.high) == (None, None)
+            assert paired.p_value is None
