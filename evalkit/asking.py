@@ -30,6 +30,10 @@ hundreds of thousands.
 """
 
 
+MOST_REPEATS = 10_000
+"""Answers of one sample."""
+
+
 @dataclass(frozen=True)
 class Asking:
     """system: a system prompt, in place of the task's. shots: examples before each question, drawn
@@ -55,8 +59,10 @@ class Asking:
             )
         if not 0 <= self.temperature <= 2:
             raise UsageError(f"temperature={self.temperature!r}: expected 0 to 2")
-        if not (isinstance(self.repeats, int) and self.repeats >= 1):
-            raise UsageError(f"repeats={self.repeats!r}: expected a whole number above 0")
+        if not (isinstance(self.repeats, int) and 1 <= self.repeats <= MOST_REPEATS):
+            raise UsageError(f"repeats={self.repeats!r}: expected 1 to {MOST_REPEATS:,}")
+        if self.seed < 0:
+            raise UsageError(f"seed={self.seed}: expected a whole number of at least 0")
         if self.repeats > 1 and not self.temperature:
             raise UsageError("repeats: greedy answers repeat themselves; set a temperature")
 

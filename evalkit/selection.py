@@ -48,7 +48,7 @@ class Limit:
         if limit is None:
             if seed is not None:
                 raise UsageError("a seed draws a random selection and needs a limit")
-            return cls(ids=tuple(ids))
+            return cls(ids=tuple(dict.fromkeys(ids)))
         if ids:
             raise UsageError("a limit and sample ids exclude each other")
         text = str(limit).strip()
@@ -63,7 +63,7 @@ class Limit:
             number = math.nan
         if (
             isinstance(limit, bool)
-            or not number > 0
+            or not 0 < number < math.inf
             or (number > 1 and (number != int(number) or text.endswith("%")))
         ):
             raise UsageError(

@@ -308,7 +308,7 @@ def is_data(name: str) -> bool:
     from evalkit.sources.own import is_readable
 
     path = Path(name)
-    return (path.suffix in YAML or is_readable(path)) and name not in registered()
+    return bool(name) and (path.suffix in YAML or is_readable(path)) and name not in registered()
 
 
 def is_there(text: str) -> bool:

@@ -106,6 +106,8 @@ def test_examples_come_from_the_named_subset_and_never_ask_the_question(tmp_path
         ({"num_fewshot": 2, "fewshot_from": "none"}, "no subset 'none'"),
         ({"num_fewshot": 99, "fewshot_from": "train"}, "0 to 32"),
         ({"repeats": 3}, "set a temperature"),
+        ({"repeats": 10**9, "temperature": 1.0}, "expected 1 to 10,000"),
+        ({"seed": -1, "temperature": 1.0}, "seed=-1: expected"),
         ({"temperature": 3.0}, "0 to 2"),
         ({"seed": 3}, "needs a limit"),
     ],

@@ -102,6 +102,13 @@ def test_exit_code_1_when_the_adapter_breaks(evalkit: Evalkit) -> None:
         (("run",), "no task is named"),
         (("run", "--tasks", "docvqa", "--modle", "x"), "did you mean --model?"),
         (("run", "--tasks", "docvqa", "--limit", "x"), "expected N, A-B"),
+        (("run", "--tasks", "docvqa", "--limit", "inf"), "expected N, A-B"),
+        (("run", "--tasks", "docvqa", "--limit", "2", "--seed", "-1"), "seed=-1: expected"),
+        (("run", "--tasks", ":all"), "unknown task ''"),
+        (("run", "--tasks", "docvqa", "--output", ""), "an empty path"),
+        (("report", "--save", "."), ".: a folder; name a file"),
+        (("view", ".", "--port", "99999"), "expected a port, 0 to 65535"),
+        (("serve", "--port", "-1"), "expected a port, 0 to 65535"),
         (("run", "--tasks", "docvqa", "--adapter", "nope"), "unknown adapter 'nope'"),
         (("run", "--tasks", "docvqa", "--switch", "position=3d"), "expected one of mrope"),
         (("run", "--tasks", "docvqa", "--switch", "position"), "expected name=value"),
@@ -336,6 +343,10 @@ def test_switches_are_listed_with_values_and_meaning(evalkit: Evalkit) -> None:
     names = {s["name"] for s in json.loads(evalkit("switches", "--json").out)}
     assert {"position", "vision_gate", "max_pixels"} <= names
     assert "has no switches" in evalkit("switches", "--adapter", ADDER).out
+
+
+def test_a_sample_that_is_named_twice_is_asked_once(evalkit: Evalkit) -> None:
+    assert "1 samples by id" in evalkit(*RUN_SUMS, "--sample-id", "3", "--sample-id", "3").err
 
 
 def test_compare_and_leaderboard_read_what_runs_left(evalkit: Evalkit) -> None:

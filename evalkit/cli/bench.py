@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from evalkit.cli.options import name_or_path, path, talk_options, whole
+from evalkit.cli.options import name_or_path, new_file, talk_options, whole
 from evalkit.errors import UsageError
 from evalkit.files import replace
 
@@ -52,7 +52,7 @@ def add_parser(verbs: Verbs) -> None:
         metavar="SCHEME,...",
         help="measure evalkit with tower and decoder quantised, too: w8a8, fp8, w8a16, w4a16",
     )
-    parser.add_argument("--save", type=path, metavar="FILE", help="write the table there too")
+    parser.add_argument("--save", type=new_file, metavar="FILE", help="write the table there too")
     talk_options(parser, table=False)
     parser.set_defaults(main=main)
 

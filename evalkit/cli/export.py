@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evalkit.cli.options import name_or_path, output_option, path, talk_options
+from evalkit.cli.options import name_or_path, new_file, output_option, talk_options
 from evalkit.cli.output import near
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--samples", action="store_true", help="csv, parquet: a row a sample, not a row a score"
     )
-    parser.add_argument("--save", type=path, metavar="FILE", help="default: in the output folder")
+    parser.add_argument(
+        "--save", type=new_file, metavar="FILE", help="default: in the output folder"
+    )
     parser.add_argument(
         "--project", default="evalkit", help="W&B project or MLflow experiment (evalkit)"
     )

@@ -13,7 +13,16 @@ from evalkit.errors import EvalkitError, UsageError
 
 def path(text: str) -> Path:
     """A path as typed, ``~`` expanded."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty path")
     return Path(text).expanduser()
+
+
+def new_file(text: str) -> Path:
+    """The path of a file that is to be written."""
+    if (whole := path(text)).is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: a folder; name a file")
+    return whole
 
 
 def name_or_path(text: str) -> str:
@@ -171,6 +180,13 @@ def whole(text: str) -> int:
     if not 1 <= number < 1e15 or number != int(number):
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number above 0")
     return int(number)
+
+
+def port(text: str) -> int:
+    """A port of this machine; 0 for a free one."""
+    if not text.isdecimal() or not int(text) < 1 << 16:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a port, 0 to 65535")
+    return int(text)
 
 
 def share(text: str) -> float:

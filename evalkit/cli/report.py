@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from evalkit.cli.options import data_option, data_paths, output_option, path, talk_options
+from evalkit.cli.options import data_option, data_paths, new_file, output_option, talk_options
 
 if TYPE_CHECKING:
     from evalkit.cli.parser import Verbs
@@ -18,7 +18,7 @@ def add_parser(verbs: Verbs) -> None:
     )
     output_option(parser)
     parser.add_argument(
-        "--save", type=path, metavar="HTML", help="default: report.html in the output folder"
+        "--save", type=new_file, metavar="HTML", help="default: report.html in the output folder"
     )
     parser.add_argument(
         "--media",

@@ -7,7 +7,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from evalkit.cli.options import adapter_arguments, model_options, talk_options, whole
+from evalkit.cli.options import adapter_arguments, model_options, port, talk_options, whole
 from evalkit.errors import EvalkitError, UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def add_parser(verbs: Verbs) -> None:
     model_options(parser)
     where = parser.add_argument_group("the server")
     where.add_argument("--host", default="127.0.0.1", help="0.0.0.0 for all networks (127.0.0.1)")
-    where.add_argument("--port", type=int, default=8000, help="0 for a free one (8000)")
+    where.add_argument("--port", type=port, default=8000, help="0 for a free one (8000)")
     where.add_argument("--name", metavar="LABEL", help="what requests call the model")
     where.add_argument(
         "--max-waiting", type=whole, default=256, help="requests that may wait; then 429 (256)"

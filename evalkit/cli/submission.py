@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evalkit.cli.options import name_or_path, output_option, talk_options
+from evalkit.cli.options import name_or_path, new_file, output_option, talk_options
 from evalkit.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ def add_parser(verbs: Verbs) -> None:
         "cell", type=name_or_path, help="cell folder, or a model with one such cell"
     )
     parser.add_argument(
-        "--to", type=Path, metavar="FILE", help="where to; beside the cell if absent"
+        "--to", type=new_file, metavar="FILE", help="where to; beside the cell if absent"
     )
     parser.add_argument(
         "--incomplete", action="store_true", help="write it although answers are missing"

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evalkit.cli.options import data_option, data_paths, path, talk_options
+from evalkit.cli.options import data_option, data_paths, path, port, talk_options
 
 if TYPE_CHECKING:
     from evalkit.cli.parser import Verbs
@@ -20,7 +20,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "folder", nargs="?", type=path, default=Path("results"), help="the output folder (results)"
     )
-    parser.add_argument("--port", type=int, default=0, help="a free one if not given")
+    parser.add_argument("--port", type=port, default=0, help="a free one if not given")
     parser.add_argument(
         "--no-browser", action="store_true", help="print the address and open nothing"
     )
