@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -13,7 +14,7 @@ from evalkit.cli import main
 from evalkit.errors import UsageError
 from evalkit.results.export import model_index
 from evalkit.store import CellFolder
-from tests.stored import cell, record
+from tests.stored import cell, moved, record
 
 
 @pytest.fixture
@@ -27,6 +28,12 @@ def two(tmp_path: Path) -> tuple[CellFolder, CellFolder]:
         record(3, 0.0, scores={}, error="row 3: no picture", failed_in="row", text=None),
     ]
     return good, cell(tmp_path, records, model="bad, with a comma")
+
+
+def drawn_twice(output: Path) -> CellFolder:
+    """A cell of two drawn answers to one sample, one of them right: no interval."""
+    records = [record(f"0#{i}", float(i), metadata={"sample": "0"}, cluster="0") for i in (0, 1)]
+    return moved(cell(output, records), asking={"temperature": 1.0, "repeats": 2})
 
 
 def run(*words: str) -> int:
@@ -51,6 +58,18 @@ def test_a_model_card_carries_n_interval_and_protocol(
 def test_a_model_card_is_one_models(two: tuple[CellFolder, CellFolder]) -> None:
     with pytest.raises(UsageError, match="a model card is one model's"):
         model_index(two)
+
+
+def test_a_model_card_has_what_several_answers_make_and_no_empty_interval(tmp_path: Path) -> None:
+    (model,) = model_index([drawn_twice(tmp_path)])["model-index"]
+    metrics = [m for result in model["results"] for m in result["metrics"]]
+    assert {m["type"]: m["value"] for m in metrics} == {
+        "accuracy": 50.0,
+        "accuracy, pass@1": 50.0,
+        "accuracy, pass@2": 100.0,
+        "accuracy, majority@2": 50.0,
+    }
+    assert not any("ci_low" in m["args"] for m in metrics)
 
 
 @pytest.mark.parametrize("samples", [False, True])
@@ -108,9 +127,12 @@ def test_mlflow_takes_the_scores_without_a_server(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    drawn_twice(tmp_path)
     assert run("export", "--format", "mlflow", "--output", str(tmp_path)) == 0
-    runs = mlflow.search_runs(search_all_experiments=True)
-    assert set(runs["metrics.accuracy.n"]) == {4.0, 3.0}
+    runs: Any = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    logged = [one.data.metrics for one in runs]
+    assert sorted(m["accuracy.n"] for m in logged) == [2.0, 3.0, 4.0]
+    assert [m["accuracy pass_at_2.value"] for m in logged if m["accuracy.n"] == 2] == [100.0]
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ class Agreement:
         common = [id for id in mine if id in theirs]
         if not common:
             raise UsageError(f"{a.task}: no sample was answered by both")
-        same = [_answer(mine[id]) == _answer(theirs[id]) for id in common]
+        same = [mine[id].text == theirs[id].text for id in common]
         share = mean_interval([float(s) for s in same], [mine[id].cluster for id in common])
         differing = [id for id, equal in zip(common, same) if not equal]
         told = [_difference(mine[id], theirs[id], pieces) for id in differing]
@@ -89,10 +89,6 @@ class Agreement:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def _answer(record: Record) -> str | None:
-    return record.text
 
 
 def _difference(a: Record, b: Record, pieces: Pieces) -> Difference:

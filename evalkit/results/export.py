@@ -8,6 +8,7 @@ W&B and MLflow are optional packages and log where they are set up to, offline t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from evalkit.errors import UsageError
 from evalkit.files import replace
 from evalkit.results.cells import data_kind, model_labels
-from evalkit.results.frames import results_frame, samples_frame
+from evalkit.results.frames import result_rows, results_frame, samples_frame
 from evalkit.results.tables import interval_text, latex_table, value_text, write_csv
 from evalkit.store import CellFolder
 
@@ -36,10 +37,7 @@ SAID = (
 
 def scores_frame(cells: Sequence[CellFolder]) -> pd.DataFrame:
     """One row a cell and metric, columns COLUMNS."""
-    frame = results_frame(cells)
-    protocols = {str(c.path): c.run.identity.protocol_name or "default" for c in cells}
-    frame["protocol"] = [protocols[cell] for cell in frame["cell"]]
-    return frame[COLUMNS]
+    return results_frame(cells)[COLUMNS]
 
 
 def model_index(cells: Sequence[CellFolder]) -> dict[str, Any]:
@@ -51,22 +49,24 @@ def model_index(cells: Sequence[CellFolder]) -> dict[str, Any]:
     models = sorted(set(model_labels(cells).values()))
     if len(models) != 1:
         raise UsageError(f"a model card is one model's; these are {', '.join(models)}")
-    rows = scores_frame(cells).to_dict("records")
-    results = [
-        EvalResult(
+    by_path = {str(cell.path): cell for cell in cells}
+    results = []
+    for row in result_rows(cells)[1]:
+        cell = by_path[row["cell"]]
+        data = cell.run.identity.data
+        result = EvalResult(
             task_type="image-text-to-text",
-            dataset_type=str(cell.run.identity.data.get("repository") or cell.run.identity.task),
+            dataset_type=str(data.get("repository") or cell.run.identity.task),
             dataset_name=cell.task if data_kind(cell) != "mini" else f"{cell.task} (evalkit's own)",
-            dataset_config=cell.run.identity.data.get("config"),
-            dataset_split=cell.run.identity.data.get("split"),
-            dataset_revision=cell.run.identity.data.get("revision"),
+            dataset_config=data.get("config"),
+            dataset_split=data.get("split"),
+            dataset_revision=data.get("revision"),
             metric_type=row["metric"],
             metric_name=_metric_name(row),
             metric_value=round(row["value"], 2),
             metric_args=_said(row),
         )
-        for cell, row in zip(_cell_of_each_row(cells), rows, strict=True)
-    ]
+        results.append(result)
     return {"model-index": eval_results_to_model_index(models[0], results)}
 
 
@@ -77,15 +77,7 @@ def _metric_name(row: Mapping[str, Any]) -> str:
 
 def _said(row: Mapping[str, Any]) -> dict[str, Any]:
     """What a number is to be read with."""
-    return {k: _plain(row[k]) for k in SAID if row[k] not in ("", None)}
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else value
-
-
-def _cell_of_each_row(cells: Sequence[CellFolder]) -> list[CellFolder]:
-    return [cell for cell in cells for _ in cell.results.metrics]
+    return {k: row[k] for k in SAID if row[k] not in ("", None)}
 
 
 def write_model_index(cells: Sequence[CellFolder], file: Path) -> None:
@@ -98,7 +90,6 @@ def write_model_index(cells: Sequence[CellFolder], file: Path) -> None:
 
 def write_latex(cells: Sequence[CellFolder], file: Path) -> None:
     """Writes a LaTeX table with a row for each cell and metric."""
-    frame = scores_frame(cells)
     columns = ("task", "model", "settings", "protocol", "metric", "value", "95 % interval", "n")
     rows = [
         (
@@ -107,13 +98,13 @@ def write_latex(cells: Sequence[CellFolder], file: Path) -> None:
             interval_text(r["ci_low"], r["ci_high"]),
             str(r["n"]),
         )
-        for r in frame.to_dict("records")
+        for r in result_rows(cells)[1]
     ]
     replace(file, latex_table(columns, rows), durable=False)
 
 
 def write_parquet(frame: pd.DataFrame, file: Path) -> None:
-    """A frame whose columns of mixed values (targets, metadata) are JSON texts."""
+    """Writes a frame; columns of lists and whatever else is no text hold them as JSON."""
     import io
     import json
 
@@ -133,9 +124,8 @@ def log_to_wandb(cells: Sequence[CellFolder], project: str) -> str:
     """
     wandb = _package("wandb")
     with wandb.init(project=project, job_type="evaluation") as run:
-        frame = scores_frame(cells)
-        run.log({"scores": wandb.Table(dataframe=frame)})
-        for row in frame.to_dict("records"):
+        run.log({"scores": wandb.Table(dataframe=scores_frame(cells))})
+        for row in result_rows(cells)[1]:
             name = f"{row['task']}/{row['metric']}/{row['model']} {_metric_name(row)}"
             run.summary[name] = {"value": row["value"], **_said(row)}
         return str(run.dir)
@@ -148,15 +138,16 @@ def log_to_mlflow(cells: Sequence[CellFolder], experiment: str) -> str:
     mlflow = _package("mlflow")
     mlflow.set_experiment(experiment)
     for cell in cells:
-        rows = scores_frame([cell]).to_dict("records")
+        _, rows = result_rows([cell])
         with mlflow.start_run(run_name=f"{cell.model} {cell.task}"):
             if rows:
                 keys = "model adapter task protocol settings selection data task_version".split()
                 mlflow.log_params({k: rows[0][k] for k in keys})
             for row in rows:
-                name = row["metric"].replace("@", "_at_")
+                # MLflow takes letters, digits, blanks and "_-./:" in a name
+                name = re.sub(r"[^\w./: -]", "", row["metric"].replace("@", "_at_"))
                 for key in ("value", "ci_low", "ci_high", "n"):
-                    if row[key] is not None and row[key] == row[key]:
+                    if row[key] is not None:
                         mlflow.log_metric(f"{name}.{key}", float(row[key]))
     return str(mlflow.get_tracking_uri())
 
