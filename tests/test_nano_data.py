@@ -203,13 +203,13 @@ def test_clips_have_five_options_and_one_is_right() -> None:
 def test_what_is_in_the_clip_is_among_the_options(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise the right option is the only one in sight, and no sense of time is needed."""
     drawn: list[Thing] = []
-    things = clips._things
+    things = clips.Clip.things
 
     def recorded(*args: Any) -> list[Thing]:
         drawn[:] = things(*args)
         return drawn
 
-    monkeypatch.setattr(clips, "_things", recorded)
+    monkeypatch.setattr(clips.Clip, "things", recorded)
     rng = np.random.default_rng(0)
     asked = 0
     for difficulty in (0.25, 0.6) * 40:

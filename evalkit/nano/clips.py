@@ -5,13 +5,14 @@ one of them right.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from evalkit.nano.grounding import COLOURS, SHAPES, Thing, paint
+from evalkit.nano.grounding import SHAPES, Thing, paint
 from evalkit.nano.scene import CELL, Question, Scene
+from evalkit.probes.scene import COLOURS
 
 FPS = 8.0
 DIRECTIONS = {
@@ -23,6 +24,84 @@ DIRECTIONS = {
 }
 NUMBERS = ("one", "two", "three", "four", "five")
 NAMES = tuple(f"the {c} {s}" for c in COLOURS for s in SHAPES)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What a kind of clip is drawn with: its number of frames, its size in pixels, and random
+    numbers.
+    """
+
+    difficulty: float
+    n: int
+    width: int
+    height: int
+    rng: np.random.Generator
+
+    def side(self, least: float, most: float) -> int:
+        """Of an object, drawn in parts of the shorter side."""
+        return int(min(self.width, self.height) * self.rng.uniform(least, most))
+
+    def things(self, n: int) -> list[Thing]:
+        """n shapes of different names, in different thirds of the canvas."""
+        names = self.rng.choice(len(NAMES), n, replace=False)
+        places = self.rng.permutation(9)[:n]
+        side = int(min(self.width, self.height) * 0.26)
+        out = []
+        for name, place in zip(names, places):
+            colour, shape = NAMES[int(name)].split()[1:]
+            x = int((place % 3 + 0.5) * self.width / 3 - side / 2)
+            y = int((place // 3 + 0.5) * self.height / 3 - side / 2)
+            out.append(Thing(colour, shape, x, y, side))
+        return out
+
+    def appearing(self, things: list[Thing], first: float, last: float) -> list[list[Thing]]:
+        """Frames in which the things come one after another, between two parts of the clip."""
+        starts = np.linspace(self.n * first, self.n * last, len(things))
+        return [[t for t, s in zip(things, starts) if i >= s] for i in range(self.n)]
+
+    def which(self, does: str, kind: str, things: list[Thing], frames: list[list[Thing]]) -> Scene:
+        """A question for the first of the things; the options name all that are in the clip."""
+        names = [f"the {t.name}" for t in things]
+        pool = [*names, *(str(x) for x in self.rng.permutation(NAMES)[:6])]
+        return self.scene(f"Which object {does}?", names[0], kind, pool, frames)
+
+    def how_many(self, things: list[Thing], frames: list[list[Thing]]) -> Scene:
+        answer = NUMBERS[len(things) - 1]
+        return self.scene("How many objects are there?", answer, "count", list(NUMBERS), frames)
+
+    def which_way(
+        self, name: str, side: int, start: Sequence[float], path: float, answer: str
+    ) -> Scene:
+        """One thing that goes a path, in parts of the room that it has, at an even speed."""
+        colour, shape = name.split()[1:]
+        room = self.width - side, self.height - side
+        steps = [d * path for d in DIRECTIONS[answer]]
+        frames = []
+        for i in range(self.n):
+            t = i / (self.n - 1)
+            x, y = (int(a + step * t * r) for a, step, r in zip(start, steps, room))
+            frames.append([Thing(colour, shape, x, y, side)])
+        pool = list(DIRECTIONS)
+        return self.scene(f"Which way does {name} move?", answer, "direction", pool, frames)
+
+    def scene(
+        self, question: str, answer: str, kind: str, pool: list[str], frames: list[list[Thing]]
+    ) -> Scene:
+        wrong = [o for o in dict.fromkeys(pool) if o != answer][:4]
+        options = [str(o) for o in self.rng.permutation([answer, *wrong])]
+        asked = Question(question, answer, kind, options=tuple(options))
+        return Scene((asked,), self.difficulty, frames=self._rendered(frames), fps=FPS)
+
+    def _rendered(self, frames: list[list[Thing]]) -> np.ndarray:
+        out = np.empty((len(frames), self.height, self.width, 3), np.uint8)
+        for i, things in enumerate(frames):
+            image = Image.new("RGB", (self.width, self.height), (255, 255, 255))
+            pen = ImageDraw.Draw(image)
+            for thing in things:
+                paint(pen, thing)
+            out[i] = np.asarray(image)
+        return out
 
 
 def draw(
@@ -45,224 +124,78 @@ def draw(
     width = height = side * CELL
     if difficulty > 0.5:
         width = int(rng.integers(side, 2 * side)) * CELL
-    makers = {"direction": _direction, "count": _count, "order": _events, "vanish": _events}
+    makers = {"direction": _direction, "count": _count, "order": _order, "vanish": _vanish}
     if unfolding:
         usual = max(usual, 3.0)  # an object's second is seen in two frames
         makers = {"direction": _from_middle, "count": _count_up, "order": _turns, "vanish": _change}
-    return makers[kind](kind, difficulty, seconds or usual, width, height, rng)
+    return makers[kind](Clip(difficulty, int((seconds or usual) * FPS), width, height, rng))
 
 
-def _things(n: int, width: int, height: int, rng: np.random.Generator) -> list[Thing]:
-    """n shapes of different names, in different thirds of the canvas."""
-    names = rng.choice(len(NAMES), n, replace=False)
-    places = rng.permutation(9)[:n]
-    side = int(min(width, height) * 0.26)
-    out = []
-    for name, place in zip(names, places):
-        colour, shape = NAMES[int(name)].split()[1:]
-        x = int((place % 3 + 0.5) * width / 3 - side / 2)
-        y = int((place // 3 + 0.5) * height / 3 - side / 2)
-        out.append(Thing(colour, shape, x, y, side))
-    return out
+def _name(rng: np.random.Generator) -> str:
+    return NAMES[int(rng.integers(len(NAMES)))]
 
 
-def _render(frames: list[list[Thing]], width: int, height: int) -> np.ndarray:
-    out = np.empty((len(frames), height, width, 3), np.uint8)
-    for i, things in enumerate(frames):
-        image = Image.new("RGB", (width, height), (255, 255, 255))
-        pen = ImageDraw.Draw(image)
-        for thing in things:
-            paint(pen, thing)
-        out[i] = np.asarray(image)
-    return out
-
-
-def _scene(
-    question: str,
-    answer: str,
-    kind: str,
-    pool: list[str],
-    frames: list[list[Thing]],
-    width: int,
-    height: int,
-    difficulty: float,
-    rng: np.random.Generator,
-) -> Scene:
-    wrong = [o for o in dict.fromkeys(pool) if o != answer][:4]
-    options = [str(o) for o in rng.permutation([answer, *wrong])]
-    asked = Question(question, answer, kind, options=tuple(options))
-    return Scene((asked,), difficulty, frames=_render(frames, width, height), fps=FPS)
-
-
-def _direction(
-    kind: str, difficulty: float, seconds: float, width: int, height: int, rng: np.random.Generator
-) -> Scene:
-    n = int(seconds * FPS)
-    name = NAMES[int(rng.integers(len(NAMES)))]
-    colour, shape = name.split()[1:]
+def _direction(clip: Clip) -> Scene:
+    rng = clip.rng
+    name = _name(rng)
     answer = str(rng.choice(list(DIRECTIONS)))
-    dx, dy = DIRECTIONS[answer]
-    side = int(min(width, height) * rng.uniform(0.25, 0.4))
-    start = [rng.uniform(0, width - side), rng.uniform(0, height - side)]
+    side = clip.side(0.25, 0.4)
+    room = clip.width - side, clip.height - side
+    start = [rng.uniform(0, r) for r in room]
     path = rng.uniform(0.6, 0.95)
-    span = (width - side, height - side)
-    for axis, d in enumerate((dx, dy)):
+    for axis, d in enumerate(DIRECTIONS[answer]):
         if d:
-            rest = span[axis] * (1 - path) * rng.uniform(0, 1)
-            start[axis] = rest if d > 0 else span[axis] - rest
-    frames = _moving(Thing(colour, shape, 0, 0, side), start, (dx * path, dy * path), span, n)
-    return _which_way(name, answer, frames, width, height, difficulty, rng)
+            rest = room[axis] * (1 - path) * rng.uniform(0, 1)
+            start[axis] = rest if d > 0 else room[axis] - rest
+    return clip.which_way(name, side, start, path, answer)
 
 
-def _moving(
-    thing: Thing,
-    start: Sequence[float],
-    path: tuple[float, float],
-    span: tuple[int, int],
-    n: int,
-) -> list[list[Thing]]:
-    """n frames of a thing that goes the path, in parts of the span, at an even speed."""
-    at = [i / (n - 1) for i in range(n)]
-    return [
-        [
-            replace(
-                thing,
-                x=int(start[0] + path[0] * t * span[0]),
-                y=int(start[1] + path[1] * t * span[1]),
-            )
-        ]
-        for t in at
-    ]
+def _count(clip: Clip) -> Scene:
+    things = clip.things(int(clip.rng.integers(1, 6)))
+    return clip.how_many(things, [things] * clip.n)
 
 
-def _which_way(
-    name: str,
-    answer: str,
-    frames: list[list[Thing]],
-    width: int,
-    height: int,
-    difficulty: float,
-    rng: np.random.Generator,
-) -> Scene:
-    question = f"Which way does {name} move?"
-    pool = list(DIRECTIONS)
-    return _scene(question, answer, "direction", pool, frames, width, height, difficulty, rng)
+def _order(clip: Clip) -> Scene:
+    """Objects that appear one after another."""
+    things = clip.things(2 if clip.difficulty < 0.5 else 3)
+    return clip.which("appears first", "order", things, clip.appearing(things, 0, 0.6))
 
 
-def _count(
-    kind: str, difficulty: float, seconds: float, width: int, height: int, rng: np.random.Generator
-) -> Scene:
-    n = int(rng.integers(1, 6))
-    things = _things(n, width, height, rng)
-    frames = [things] * int(seconds * FPS)
-    return _scene(
-        "How many objects are there?",
-        NUMBERS[n - 1],
-        kind,
-        list(NUMBERS),
-        frames,
-        width,
-        height,
-        difficulty,
-        rng,
-    )
+def _vanish(clip: Clip) -> Scene:
+    """Objects of which one vanishes half way."""
+    things = clip.things(2 if clip.difficulty < 0.5 else 3)
+    frames = [things if i < clip.n * 0.5 else things[1:] for i in range(clip.n)]
+    return clip.which("disappears", "vanish", things, frames)
 
 
-def _events(
-    kind: str, difficulty: float, seconds: float, width: int, height: int, rng: np.random.Generator
-) -> Scene:
-    """Objects that appear one after another, or of which one vanishes half way; the options name
-    all that are in the clip.
-    """
-    things = _things(2 if difficulty < 0.5 else 3, width, height, rng)
-    n = int(seconds * FPS)
-    names = [f"the {t.name}" for t in things]
-    pool = [*names, *(str(x) for x in rng.permutation(NAMES)[:6])]
-    if kind == "order":
-        starts = np.linspace(0, n * 0.6, len(things))
-        frames = [[t for t, s in zip(things, starts) if i >= s] for i in range(n)]
-        return _scene(
-            "Which object appears first?",
-            names[0],
-            kind,
-            pool,
-            frames,
-            width,
-            height,
-            difficulty,
-            rng,
-        )
-    frames = [things if i < n * 0.5 else things[1:] for i in range(n)]
-    return _scene(
-        "Which object disappears?", names[0], kind, pool, frames, width, height, difficulty, rng
-    )
-
-
-def _from_middle(
-    kind: str, difficulty: float, seconds: float, width: int, height: int, rng: np.random.Generator
-) -> Scene:
+def _from_middle(clip: Clip) -> Scene:
     """As ``_direction``, from a place in the middle that is the same for all directions."""
-    name = NAMES[int(rng.integers(len(NAMES)))]
-    colour, shape = name.split()[1:]
-    side = int(min(width, height) * rng.uniform(0.2, 0.35))
-    span = (width - side, height - side)
-    start = [part * rng.uniform(0.42, 0.58) for part in span]
+    rng = clip.rng
+    name = _name(rng)
+    side = clip.side(0.2, 0.35)
+    start = [part * rng.uniform(0.42, 0.58) for part in (clip.width - side, clip.height - side)]
     path = rng.uniform(0.3, 0.42)
-    answer = str(rng.choice(list(DIRECTIONS)))
-    dx, dy = DIRECTIONS[answer]
-    thing = Thing(colour, shape, 0, 0, side)
-    frames = _moving(thing, start, (dx * path, dy * path), span, int(seconds * FPS))
-    return _which_way(name, answer, frames, width, height, difficulty, rng)
+    return clip.which_way(name, side, start, path, str(rng.choice(list(DIRECTIONS))))
 
 
-def _count_up(
-    kind: str, difficulty: float, seconds: float, width: int, height: int, rng: np.random.Generator
-) -> Scene:
+def _count_up(clip: Clip) -> Scene:
     """As ``_count``, with objects that appear one after another, the first not at once."""
-    things = _things(int(rng.integers(1, 6)), width, height, rng)
-    n = int(seconds * FPS)
-    starts = np.linspace(n * 0.1, n * 0.7, len(things))
-    frames = [[t for t, s in zip(things, starts) if i >= s] for i in range(n)]
-    answer, pool = NUMBERS[len(things) - 1], list(NUMBERS)
-    return _scene(
-        "How many objects are there?", answer, kind, pool, frames, width, height, difficulty, rng
-    )
+    things = clip.things(int(clip.rng.integers(1, 6)))
+    return clip.how_many(things, clip.appearing(things, 0.1, 0.7))
 
 
-def _turns(
-    kind: str, difficulty: float, seconds: float, width: int, height: int, rng: np.random.Generator
-) -> Scene:
+def _turns(clip: Clip) -> Scene:
     """Objects that are there one at a time, between an empty beginning and an empty end."""
-    things = _things(2 if difficulty < 0.5 else 3, width, height, rng)
-    n = int(seconds * FPS)
-    turn = [(i / n - 0.12) / 0.76 * len(things) for i in range(n)]
+    things = clip.things(2 if clip.difficulty < 0.5 else 3)
+    turn = [(i / clip.n - 0.12) / 0.76 * len(things) for i in range(clip.n)]
     frames = [[t for k, t in enumerate(things) if k <= at < k + 1] for at in turn]
-    names = [f"the {t.name}" for t in things]
-    pool = [*names, *(str(x) for x in rng.permutation(NAMES)[:6])]
-    return _scene(
-        "Which object appears first?",
-        names[0],
-        kind,
-        pool,
-        frames,
-        width,
-        height,
-        difficulty,
-        rng,
-    )
+    return clip.which("appears first", "order", things, frames)
 
 
-def _change(
-    kind: str, difficulty: float, seconds: float, width: int, height: int, rng: np.random.Generator
-) -> Scene:
+def _change(clip: Clip) -> Scene:
     """The first object leaves, the second one comes, the others stay."""
-    things = _things(3 if difficulty < 0.5 else 4, width, height, rng)
-    n = int(seconds * FPS)
-    goes, comes = (n * float(part) for part in rng.uniform(0.35, 0.65, 2))
+    things = clip.things(3 if clip.difficulty < 0.5 else 4)
+    goes, comes = (clip.n * float(part) for part in clip.rng.uniform(0.35, 0.65, 2))
     gone, new, *rest = things
-    frames = [[*rest, *([gone] * (i < goes)), *([new] * (i >= comes))] for i in range(n)]
-    names = [f"the {t.name}" for t in things]
-    pool = [*names, *(str(x) for x in rng.permutation(NAMES)[:6])]
-    return _scene(
-        "Which object disappears?", names[0], kind, pool, frames, width, height, difficulty, rng
-    )
+    frames = [[*rest, *([gone] * (i < goes)), *([new] * (i >= comes))] for i in range(clip.n)]
+    return clip.which("disappears", "vanish", things, frames)

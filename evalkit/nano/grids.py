@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from evalkit.nano.grounding import COLOURS, SHAPES, Thing, box_text, paint
+from evalkit.nano.grounding import SHAPES, Thing, box_text, paint
 from evalkit.nano.scene import CELL, Question, Scene
+from evalkit.probes.scene import COLOURS
 
 
 def draw(difficulty: float, rng: np.random.Generator) -> Scene:

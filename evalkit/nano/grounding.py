@@ -10,9 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from evalkit.nano.scene import CELL, Question, Scene
-from evalkit.probes.scene import COLOURS as MARKS
+from evalkit.probes.scene import COLOURS
 
-COLOURS = MARKS
 SHAPES = ("circle", "square", "triangle", "star")
 
 

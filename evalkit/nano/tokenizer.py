@@ -17,8 +17,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from evalkit.models.qwen2_vl.chat import CHAT_TEMPLATE
 from evalkit.nano.clips import DIRECTIONS, NUMBERS
 from evalkit.nano.documents import COLUMNS, KEYS, ROWS
-from evalkit.nano.grounding import COLOURS, SHAPES
+from evalkit.nano.grounding import SHAPES
 from evalkit.nano.wordlists import WORDS
+from evalkit.probes.scene import COLOURS
 from evalkit.protocols import LETTER_ANSWER, SHORT_ANSWER
 
 SPECIALS = tuple(
