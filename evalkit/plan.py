@@ -82,7 +82,7 @@ class Plan:
                 errors.append(f"{cell.name} stopped: {outcome.stopped}")
                 logger.error("%s", errors[-1])
             if outcome.results.errors:
-                errors.append(f"{cell.name}: {outcome.results.errors} samples have no score")
+                errors.append(f"{cell.name}: samples without a score: {outcome.results.errors}")
                 logger.warning("%s:\n  %s", errors[-1], "\n  ".join(_lost(outcome)))
         return Evaluation(tuple(outcomes), tuple(errors), tuple(missing))
 

@@ -12,11 +12,10 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import UsageError
-from evalkit.task import RowError, Task, read_samples
+from evalkit.task import RowError, read_samples
 from evalkit.types import Sample
 
 if TYPE_CHECKING:
@@ -76,16 +75,18 @@ class Limit:
             seed=seed,
         )
 
-    def selection(self, task: Task, data: Path | None) -> Selection:
-        """The samples of a task. A share counts the task's samples, which reads its rows."""
+    def selection(self, cell: Cell) -> Selection:
+        """The samples of a cell; a limit that leaves nothing out is no selection. A share counts
+        the task's samples, which reads its rows.
+        """
         from evalkit.run_info import Selection
 
         if self.ids:
             return Selection(ids=self.ids)
         first = self.first
         if self.share is not None:
-            first = 0, math.ceil(self.share * sum(1 for _ in read_samples(task, data)))
-        if first is None:
+            first = 0, math.ceil(self.share * sum(1 for _ in read_samples(cell.task, cell.data)))
+        if first is None or (first[0] == 0 and _are_all(cell, first[1])):
             return Selection()
         if self.seed is not None:
             return Selection(drawn=first[1], seed=self.seed)
@@ -122,6 +123,14 @@ class Shard:
             turn += alike == 1
             cluster = own
             yield turn % self.of + 1, sample
+
+
+def _are_all(cell: Cell, stop: int) -> bool:
+    """Whether the first ``stop`` samples are all that there are, so far as it takes no reading of
+    more than ``SMALL`` rows to tell.
+    """
+    few = (_rows_at_hand(cell) or 0) <= SMALL
+    return few and bool(samples_at_hand(cell, min(stop, SMALL)))
 
 
 def describe(cell: Cell, selection: Selection) -> str:

@@ -162,6 +162,26 @@ def test_a_share_counts_the_samples_and_is_rounded_up(tmp_path: Path) -> None:
     assert evaluation.outcomes[0].results.n == 21
 
 
+@pytest.mark.parametrize(
+    ("limit", "seed"), [(40, None), (300, None), ("100%", None), ("0-50", None), (60, 1)]
+)
+def test_a_limit_that_leaves_nothing_out_makes_no_part(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, limit: object, seed: int | None
+) -> None:
+    evaluation = evalkit.evaluate(
+        Sums,
+        adapter=Adder("m"),
+        output=tmp_path,
+        limit=limit,  # type: ignore[arg-type]
+        seed=seed,
+        progress=False,
+    )
+    results = evaluation.outcomes[0].results
+    assert results.n == 40 and not results.partial
+    assert "never quote" not in caplog.text
+    assert evaluation.frame["complete"].all()
+
+
 def test_a_limited_evaluation_says_what_the_samples_have_in_common(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -185,7 +205,7 @@ def test_what_a_limit_leaves_out_of_many_rows_is_told_without_reading_them(
     cell = Cell.make(task, Adder("m"), "m", tmp_path)
     monkeypatch.setattr("evalkit.selection.SMALL", 213)
     monkeypatch.setattr("evalkit.selection.read_samples", lambda *_: pytest.fail("was read"))
-    told = describe(cell, Limit.of(limit, seed).selection(task, None))
+    told = describe(cell, Limit.of(limit, seed).selection(cell))
     assert told.startswith(f"{words}; ")
 
 
