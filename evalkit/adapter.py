@@ -23,7 +23,7 @@ from evalkit.bounds import bounds, over
 from evalkit.errors import CheckpointError, DataError, UsageError, reason
 from evalkit.models.limits import Limits
 from evalkit.models.switch import Switch
-from evalkit.plugin import classes_in, installed
+from evalkit.plugin import class_in, installed
 from evalkit.safe_text import digest_of, is_secret, mapped, mask, masked, without_keys
 from evalkit.types import (
     BoxSpace,
@@ -274,10 +274,7 @@ def adapter_class(name: str) -> type[ModelAdapter]:
     UsageError with the known names.
     """
     if name.endswith(".py"):
-        found = classes_in(Path(name), ModelAdapter)
-        if len(found) != 1:
-            raise UsageError(f"{name}: expected one ModelAdapter class, found {len(found)}")
-        return found[0]
+        return class_in(Path(name), ModelAdapter)
     for entry in installed("evalkit.model_adapters"):
         if entry.name == name:
             return entry.load()
@@ -346,6 +343,12 @@ def make_adapter(
         arguments = {**arguments, "dtype": full_dtype(dtype)}
     cls = adapter_class(adapter) if isinstance(adapter, str) else adapter
     check_arguments(cls, model, arguments)
+    try:
+        inspect.signature(cls).bind(model, **arguments)
+    except TypeError as e:
+        raise UsageError(
+            f"adapter {cls.name!r}: {e}; its __init__ is given the model, and --model-args by name"
+        ) from e
     built = cls(model, **arguments)
     if texts := tuple(_texts(unnamed_arguments(cls, model, arguments))):
         vars(built)["unnamed"] = texts

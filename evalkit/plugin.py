@@ -52,6 +52,24 @@ def classes_in(path: Path, base: type[T]) -> list[type[T]]:
     ]
 
 
+def class_in(path: Path, base: type[T]) -> type[T]:
+    """The one subclass of ``base`` that a file defines, with all that a subclass must define.
+    Raises UsageError where there is none, or several.
+    """
+    found = classes_in(path, base)
+    if len(found) != 1:
+        names = ", ".join(c.__name__ for c in found)
+        raise UsageError(
+            f"{path}: expected one class derived from evalkit.{base.__name__}, found "
+            f"{names or 'none'}"
+        )
+    missing = sorted(getattr(found[0], "__abstractmethods__", ()))
+    missing += [] if hasattr(found[0], "name") else ["name"]
+    if missing:
+        raise UsageError(f"{path}: {found[0].__name__} lacks {', '.join(missing)}")
+    return found[0]
+
+
 @contextmanager
 def _beside(folder: Path) -> Iterator[None]:
     """Lets a plugin import, at its top, the files that lie beside it.

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, get_args
 
 from evalkit.errors import DataError, ScoringError, UsageError, reason, text_of
 from evalkit.index import Index
-from evalkit.plugin import classes_in, installed
+from evalkit.plugin import class_in, installed
 from evalkit.protocols import DEFAULT, Protocol
 from evalkit.submission import Submission
 from evalkit.types import (
@@ -157,13 +157,20 @@ class Task(ABC):
             cls.default_subset = next(iter(cls.subsets), "")
 
     def __init__(self, subset: str = "", protocol: str = "") -> None:
+        if lacking := [a for a in ("name", "subsets") if not hasattr(self, a)]:
+            raise UsageError(f"{type(self).__name__} lacks {', '.join(lacking)}")
         self.subset_name, self.protocol_name = subset or self.default_subset, protocol or DEFAULT
         if self.subset_name not in self.subsets:
             raise UsageError(
                 f"task {self.name!r} has no subset {self.subset_name!r}; "
-                f"it has: {', '.join(self.subsets)}"
+                f"it has: {', '.join(self.subsets) or 'none'}"
             )
         self.subset = self.subsets[self.subset_name]
+        if not isinstance(self.subset, Subset) or not hasattr(self.subset.source, "rows"):
+            raise UsageError(
+                f"{self.full_name}: expected a Subset of a source, such as "
+                f"Subset(JsonLines(file)), not {self.subset!r:.120}"
+            )
         known = self.subset.all_protocols
         if self.protocol_name not in known:
             raise UsageError(
@@ -172,7 +179,15 @@ class Task(ABC):
             )
         self.protocol = known[self.protocol_name]
         self.version = self.subset.version or self.version
-        self.metrics = self.protocol.metrics or self.subset.metrics or self.metrics
+        own = getattr(self, "metrics", ())
+        self.metrics = self.protocol.metrics or self.subset.metrics or own
+        if not isinstance(self.metrics, Sequence) or not all(
+            isinstance(m, Metric) for m in self.metrics or [None]
+        ):
+            raise UsageError(
+                f"{self.full_name}: expected metrics such as (Metric('accuracy'),), a tuple of "
+                f"Metric, not {self.metrics!r:.120}"
+            )
         self.budget = self.protocol.budget or self.subset.budget
         self.max_new_tokens = (
             self.protocol.max_new_tokens or self.subset.max_new_tokens or self.max_new_tokens
@@ -292,15 +307,7 @@ def load_task(text: str, protocol: str = "", reading: Mapping[str, Any] | None =
         return made(Path(name), Reading(**reading or {}))(subset, protocol)
     if not name.endswith(".py"):
         return task_class(name)(subset, protocol)
-    classes = classes_in(Path(name), Task)
-    if len(classes) != 1:
-        raise UsageError(
-            f"{name}: expected one Task class, found {len(classes)}: "
-            f"{', '.join(c.name for c in classes)}"
-        )
-    if missing := sorted(getattr(classes[0], "__abstractmethods__", ())):
-        raise UsageError(f"{name}: {classes[0].__name__} lacks {', '.join(missing)}")
-    return classes[0](subset, protocol)
+    return class_in(Path(name), Task)(subset, protocol)
 
 
 def is_data(name: str) -> bool:

@@ -21,10 +21,11 @@ from evalkit.task import load_task
 TASK = """
 from evalkit.task import Metric, Subset, Task
 from evalkit.metrics.anls import anls
+from evalkit.sources import JsonLines
 import helper
 class Mine(Task):
     name = "mine"
-    subsets = {"all": Subset(None)}
+    subsets = {"all": Subset(JsonLines("rows.jsonl"))}
     metrics = (Metric("a"),)
     def samples(self, row): return ()
     def score(self, sample, completion): return helper.x

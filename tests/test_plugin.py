@@ -7,8 +7,42 @@ from pathlib import Path
 
 import pytest
 
+from evalkit.adapter import make_adapter
 from evalkit.errors import UsageError
 from evalkit.plugin import classes_in
+from evalkit.task import load_task
+
+TASK = """
+from evalkit import Metric, Subset, Task
+from evalkit.sources import JsonLines
+
+class Mine(Task):
+    name = "mine"
+    metrics = (Metric("m"),)
+    subsets = {"all": Subset(JsonLines("rows.jsonl"))}
+
+    def samples(self, row):
+        yield
+
+    def score(self, sample, completion):
+        pass
+"""
+ADAPTER = """
+from evalkit import ModelAdapter
+
+class Mine(ModelAdapter):
+    name = "mine"
+
+    def __init__(self, model, *, url="x"):
+        pass
+
+    @property
+    def fingerprint(self):
+        return {}
+
+    def generate(self, requests):
+        yield
+"""
 
 
 def plugin(folder: Path, value: int) -> Path:
@@ -32,3 +66,50 @@ def test_a_file_that_imports_what_there_is_not_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"p\.py: can't be imported: ModuleNotFoundError"):
         classes_in(tmp_path / "p.py", object)
     assert str(tmp_path) not in sys.path
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("class Mine(Task):", "class Mine:", "expected one class derived from evalkit.Task"),
+        ("def score", "def scores", "Mine lacks score"),
+        ('name = "mine"', "", "Mine lacks name"),
+        ("subsets = ", "subset = ", "Mine lacks subsets"),
+        ("metrics = ", "metric = ", "mine:all: expected metrics such as"),
+        ('(Metric("m"),)', '(Metric("m"))', "mine:all: expected metrics such as"),
+        ('(Metric("m"),)', '("m",)', "mine:all: expected metrics such as"),
+        ('Subset(JsonLines("rows.jsonl"))', 'JsonLines("rows.jsonl")', "expected a Subset of a"),
+        ('JsonLines("rows.jsonl")', '"rows.jsonl"', "expected a Subset of a source"),
+        ('{"all": Subset(JsonLines("rows.jsonl"))}', "{}", "it has: none"),
+    ],
+)
+def test_a_task_that_is_declared_wrongly_is_told_what_it_lacks(
+    tmp_path: Path, old: str, new: str, told: str
+) -> None:
+    file = tmp_path / "task.py"
+    file.write_text(TASK)
+    assert load_task(str(file)).full_name == "mine:all"
+    file.write_text(TASK.replace(old, new))
+    with pytest.raises(UsageError, match=told):
+        load_task(str(file))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("(ModelAdapter)", "", "expected one class derived from evalkit.ModelAdapter, found none"),
+        ("def fingerprint", "def print", "Mine lacks fingerprint"),
+        ('name = "mine"', "", "Mine lacks name"),
+        ('url="x"', "url", "missing a required argument: 'url'"),
+        ('model, *, url="x"', "", "too many positional arguments"),
+    ],
+)
+def test_an_adapter_that_is_declared_wrongly_is_told_what_it_lacks(
+    tmp_path: Path, old: str, new: str, told: str
+) -> None:
+    file = tmp_path / "adapter.py"
+    file.write_text(ADAPTER)
+    assert make_adapter(str(file), "m", {}).name == "mine"
+    file.write_text(ADAPTER.replace(old, new))
+    with pytest.raises(UsageError, match=told):
+        make_adapter(str(file), "m", {})
