@@ -162,7 +162,7 @@ def plan(
             cell = Cell.make(
                 task, built, title, folder, where, name or "", step, asking, others, control
             )
-            selections.append(limits.selection(task, where))
+            selections.append(limits.selection(cell))
             cells.append(cell)
         except UsageError:
             raise

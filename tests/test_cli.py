@@ -357,6 +357,11 @@ def test_compare_and_leaderboard_read_what_runs_left(evalkit: Evalkit) -> None:
     assert "a - b" in done.out and "sums:all" in done.out
     board = evalkit("leaderboard")
     assert "m5" in board.out and "m3" in board.out
+    Path("results/leaderboard.csv").unlink()
+    Path("results/leaderboard.csv").mkdir()  # nothing can be written there
+    unwritten = evalkit("leaderboard")
+    assert unwritten.code == 1 and "m5" in unwritten.out
+    assert "leaderboard.csv: can't be written" in unwritten.err
 
 
 def test_a_name_tells_models_apart_in_tables(evalkit: Evalkit) -> None:

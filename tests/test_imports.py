@@ -172,6 +172,7 @@ def test_the_command_prints_both_metrics_and_keeps_all_differences(
     file, out = sheet(tmp_path / "m_Set_result.tsv", CHOICES), tmp_path / "out"
     assert main(["import", str(file), "--output", str(out)]) == 0
     printed = capsys.readouterr().out
+    assert printed.splitlines()[1].split()[-3:] == ["n", "errors", "unparsed"]
     assert "accuracy - hit (VLMEvalKit): -25.0" in printed
     assert "1 answers are scored differently" in printed
     (kept,) = out.rglob("differences.csv")
@@ -250,6 +251,8 @@ def test_damaged_lines_are_said_and_other_files_refused(tmp_path: Path) -> None:
     (tmp_path / "x.pkl").write_bytes(b"")
     with pytest.raises(UsageError, match="a pickle may run code"):
         read_answers(tmp_path / "x.pkl")
+    with pytest.raises(UsageError, match=r"is a folder: .*, m_d\.json\)"):
+        read_answers(tmp_path)
     sheet(tmp_path / "x.tsv", [{"a": 1}])
     with pytest.raises(UsageError, match=r"no predictions of VLMEvalKit .*; it has: a"):
         read_answers(tmp_path / "x.tsv")

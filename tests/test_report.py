@@ -21,6 +21,7 @@ from evalkit.columns import Columns
 from evalkit.errors import UsageError
 from evalkit.results import take_inventory, write_report
 from evalkit.results.report import media
+from evalkit.results.report.documents import error_kind
 from evalkit.results.report.page import HERE, packed
 from evalkit.store import RUN
 from evalkit.task import Metric
@@ -295,3 +296,10 @@ def test_a_study_alone_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_nothing_to_report_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no results under"):
         write_report(tmp_path, tmp_path / "page.html")
+
+
+def test_a_kind_of_error_that_is_cut_says_so() -> None:
+    assert error_kind("ValueError: " + "x" * 80) == "ValueError"
+    assert error_kind("scoring failed") == "scoring failed"
+    cut = error_kind("scoring failed: " + "x" * 80)
+    assert len(cut) == 60 and cut.endswith("x…")

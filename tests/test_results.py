@@ -27,8 +27,10 @@ from evalkit.results import (
     take_inventory,
     write_leaderboard,
 )
+from evalkit.results.breakdown import breakdown_rows, breakdown_text
 from evalkit.results.cells import labels, model_labels
 from evalkit.results.leaderboard import Leaderboard
+from evalkit.results.pairs import comparison_text
 from evalkit.results.rescore import rescore
 from evalkit.results.tables import aligned, escaped, write_csv
 from evalkit.run_info import Selection
@@ -319,6 +321,38 @@ def test_cells_compare_on_common_samples(output: Path) -> None:
     assert frame[["cell_a", "cell_b"]].iloc[0].tolist() == [str(a.path), str(b.path)]
     with pytest.raises(UsageError, match="no such cell"):
         find_cells("nobody", output)
+
+
+def test_without_a_spread_of_differences_nothing_is_said_to_show(tmp_path: Path) -> None:
+    same = [cell(tmp_path, [record(i, i % 2) for i in range(8)], model=m) for m in "ab"]
+    (pair,) = compare_cells(*([c] for c in same))
+    assert pair.scores.same and pair.scores.shows is None
+    assert comparison_frame([pair])["mde"].isna().all()
+    assert comparison_text([pair]).splitlines()[2].split()[-2:] == ["–", "8"]
+
+
+def test_tables_say_where_lower_is_better_and_what_a_dash_is(tmp_path: Path) -> None:
+    cer = Metric("cer", higher_is_better=False)
+    values = {"a": (0.2, 0.4), "b": (0.1, 0.6)}
+    for model, scores in values.items():
+        records = [
+            record(i, s, metric="cer", cluster="one", metadata={"tier": "easy"})
+            for i, s in enumerate(scores)
+        ]
+        cell(tmp_path, records, model=model, metrics=(cer,))
+    a, b = cells_in(tmp_path)
+    lower, dash = "cer: lower is better", "– for an interval: fewer than two images"
+    board = Leaderboard.of(tmp_path)
+    for text in (
+        comparison_text(compare_cells([a], [b])),
+        breakdown_text(breakdown_rows(tmp_path, "tier"), "tier"),
+        board.text(),
+        board.markdown(),
+    ):
+        assert lower in text and dash in text
+    accuracy = [cell(tmp_path / "2", [record(i, i % 2) for i in range(8)], model=m) for m in "ab"]
+    text = comparison_text(compare_cells(*([c] for c in accuracy)))
+    assert "lower is better" not in text and dash not in text
 
 
 def test_a_comparison_with_itself_is_called_that(output: Path) -> None:

@@ -129,12 +129,13 @@ def _rows(one: Imported) -> list[dict[str, Any]]:
 
 def _show(file: Path, one: Imported) -> None:
     results = one.cell.results
+    lost = results.errors, results.unparsed
     rows = [
-        (m.metric, value_text(m.value), interval_text(m.ci_low, m.ci_high), m.n, results.errors)
+        (m.metric, value_text(m.value), interval_text(m.ci_low, m.ci_high), m.n, *lost)
         for m in results.metrics
     ]
     print(f"{file.name}: {one.cell.task}, {one.cell.model}; {near(one.cell.path)}")
-    print(aligned(("metric", "value", "95 % interval", "n", "errors"), rows))
+    print(aligned(("metric", "value", "95 % interval", "n", "errors", "unparsed"), rows))
     for remark in one.remarks:
         print(remark)
     for ours, theirs in one.pairs():

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evalkit.cli.options import output_option, talk_options
@@ -47,30 +50,35 @@ def _written(args: argparse.Namespace) -> int:
     from evalkit.results.cells import some_cells
 
     there = some_cells(args.output)
+    write: Callable[[], tuple[Path, Path]] | None = None
     if args.by:
         from evalkit.results.breakdown import breakdown_rows, breakdown_text
 
         rows = breakdown_rows(there, args.by)
-        text, written = breakdown_text(rows, args.by), None
+        text = breakdown_text(rows, args.by)
     elif args.notes:
         from evalkit.results.flagged import flagged_text, load_flagged
 
         frame = load_flagged(there)
-        rows, text, written = frame.to_dict("records"), flagged_text(frame), None
+        rows, text = frame.to_dict("records"), flagged_text(frame)
     elif args.paper:
         from evalkit.results.published import beside_published, paper_text, write_paper_table
 
         frame = beside_published(there.cells)
-        rows, text, written = frame.to_dict("records"), paper_text(frame), write_paper_table(there)
+        rows, text = frame.to_dict("records"), paper_text(frame)
+        write = partial(write_paper_table, there)
     else:
         from evalkit.results.leaderboard import Leaderboard
 
         board = Leaderboard.of(there)
-        rows, text, written = board.rows, board.text(), board.write(args.output)
+        rows, text = board.rows, board.text()
+        write = partial(board.write, args.output)
     if args.json:
         print_json(rows)
     else:
         print(text)
-        if written:
+    if write:  # after the table is shown: others' results may lie where nothing can be written
+        written = write()
+        if not args.json:
             print("written: {}, {}".format(*written))
     return 1 if there.damaged else 0

@@ -24,9 +24,10 @@ from evalkit.cli.options import (
 from evalkit.cli.output import near, print_error, print_json
 from evalkit.cli.tasks import shown_samples
 from evalkit.errors import EvalkitError
-from evalkit.results.tables import aligned
+from evalkit.results.tables import aligned, interval_note, interval_text, lower_note
 
 if TYPE_CHECKING:
+    from evalkit.cell_results import MetricResult
     from evalkit.cli.parser import Verbs
     from evalkit.evaluation import Evaluation
     from evalkit.plan import Plan
@@ -205,24 +206,27 @@ def _write_leaderboard(output: Path) -> Path | None:
 
 
 def _show(evaluation: Evaluation) -> None:
-    from evalkit.results import interval_text
     from evalkit.results.repeats import repeated
 
     rows = []
+    scores: list[MetricResult] = []
     for o in evaluation.outcomes:
         part = "" if o.results.complete and not o.results.selection.partial else " (partial)"
         counts = f"{o.results.n}{part}", str(o.results.errors), str(o.results.unparsed)
-        for m in o.results.metrics:
+        drawn = repeated(o.cell.stored) if o.results.metrics else ()
+        for m in (*o.results.metrics, *drawn):
             interval = interval_text(m.ci_low, m.ci_high)
-            rows.append((o.cell.name, m.metric, f"{m.value:.1f}", interval, *counts))
-        for m in repeated(o.cell.stored) if o.results.metrics else ():
-            interval = interval_text(m.ci_low, m.ci_high)
-            rows.append((o.cell.name, m.metric, f"{m.value:.1f}", interval, str(m.n), *counts[1:]))
+            n = counts[0] if m in o.results.metrics else str(m.n)
+            rows.append((o.cell.name, m.metric, f"{m.value:.1f}", interval, n, *counts[1:]))
+            scores.append(m)
         if not o.results.metrics:
             rows.append((o.cell.name, "no score", "–", "–", *counts))
     if rows:
         columns = ("task", "metric", "value", "95 % interval", "n", "errors", "unparsed")
         print(aligned(columns, rows))
+        lower = lower_note((m.metric, m.higher_is_better) for m in scores)
+        for note in lower + interval_note((m.ci_low, m.ci_high) for m in scores):
+            print(note)
     for o in evaluation.outcomes:
         _show_outcome(o)
         if o.cell.task.subset.hidden:

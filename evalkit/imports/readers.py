@@ -16,6 +16,7 @@ import re
 import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ LMMS_KEYS = frozenset(
     "doc_id doc target arguments input resps filtered_resps doc_hash prompt_hash target_hash "
     "filter token_counts".split()
 )
+SUFFIXES = frozenset(".xlsx .tsv .csv .json .jsonl .eval".split())
+SHOWN = 5
+"""Files of a folder that are named."""
 LETTER_SCORES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
 """Inspect's values: correct, incorrect, partial, no answer."""
 
@@ -43,6 +47,11 @@ def read_answers(file: Path) -> Answers:
     """The answers in a file. Raises UsageError for one that is none of the known formats, DataError
     for a damaged one.
     """
+    if file.is_dir():
+        there = (f for f in sorted(file.rglob("*")) if f.suffix in SUFFIXES and f.is_file())
+        first = ", ".join(str(f.relative_to(file)) for f in islice(there, SHOWN))
+        some = f" (it holds {first}{', ...' if next(there, None) else ''})" if first else ""
+        raise UsageError(f"{file} is a folder: name the files of answers in it{some}")
     if not file.is_file():
         raise UsageError(f"{file}: no such file")
     if file.suffix == ".eval":

@@ -14,7 +14,13 @@ from evalkit.columns import Columns
 from evalkit.errors import UsageError
 from evalkit.records import Record
 from evalkit.results.cells import Output, arm, data_kind, model_labels, partial_text, some_cells
-from evalkit.results.tables import aligned, interval_text, value_text
+from evalkit.results.tables import (
+    aligned,
+    interval_note,
+    interval_text,
+    lower_note,
+    value_text,
+)
 from evalkit.task import Metric
 
 if TYPE_CHECKING:
@@ -128,8 +134,8 @@ def load_breakdown(output: Output, field: str) -> pd.DataFrame:
     over clusters. Where the metric is a macro average, each value's is one too.
 
     Columns: task, model, adapter, data, settings, arm, partial (why not to quote the row; empty for
-    a whole cell), metric, the field, value, ci_low, ci_high, n. Raises UsageError with the fields
-    that there are when no sample has this one.
+    a whole cell), metric, higher_is_better, the field, value, ci_low, ci_high, n. Raises UsageError
+    with the fields that there are when no sample has this one.
     """
     import pandas as pd
 
@@ -160,6 +166,7 @@ def breakdown_rows(output: Output, field: str) -> list[dict[str, Any]]:
             "arm": arm(cell),
             "partial": partial_text(cell).strip(" ()"),
             "metric": metric.name,
+            "higher_is_better": metric.higher_is_better,
         }
         for name in in_order(groups):
             result = MetricResult.of(seen.at(groups[name]), inside)
@@ -194,4 +201,10 @@ def breakdown_text(found: Sequence[Mapping[str, Any]], field: str) -> str:
         )
         for r in found
     ]
-    return aligned((*columns, field, "value", "95 % interval", "n", ""), rows)
+    return "\n".join(
+        [
+            aligned((*columns, field, "value", "95 % interval", "n", ""), rows),
+            *lower_note((r["metric"], r["higher_is_better"]) for r in found),
+            *interval_note((r["ci_low"], r["ci_high"]) for r in found),
+        ]
+    )

@@ -31,7 +31,9 @@ from evalkit.results.tables import (
     aligned,
     bold,
     escaped,
+    interval_note,
     interval_text,
+    lower_note,
     markdown_table,
     value_text,
     write_csv_rows,
@@ -225,6 +227,9 @@ class Leaderboard:
         out = []
         if any(e.cell.results.partial for e in self.entries):
             out.append("* a part of the samples: do not quote")
+        scores = [e.score for e in self.entries]
+        out += lower_note((s.metric, s.higher_is_better) for s in scores)
+        out += interval_note((s.ci_low, s.ci_high) for s in scores)
         if any(data_kind(e.cell) == "mini" for e in self.entries):
             out.append(MINI_NOTE)
         if any(data_kind(e.cell) == "local" for e in self.entries):

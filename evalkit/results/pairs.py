@@ -11,7 +11,14 @@ from evalkit.cell_results import MetricResult
 from evalkit.columns import Columns
 from evalkit.errors import UsageError
 from evalkit.results.cells import data_digest, data_kind, labels, model_labels, partial_text
-from evalkit.results.tables import aligned, interval_text, p_text, value_text
+from evalkit.results.tables import (
+    aligned,
+    interval_note,
+    interval_text,
+    lower_note,
+    p_text,
+    value_text,
+)
 from evalkit.stats import holm
 from evalkit.store import CellFolder
 from evalkit.types import Metric
@@ -90,6 +97,11 @@ class PairedScores:
     def same(self) -> bool:
         """Whether every sample has the same score in both: there is nothing to test."""
         return self.difference == 0 and not self.mde
+
+    @property
+    def shows(self) -> float | None:
+        """``mde``; None where all differences are one, since then nothing is known of their spread."""
+        return self.mde or None
 
 
 def _paired(a: Columns, b: Columns, metric: Metric) -> tuple[Counted, Counted]:
@@ -190,7 +202,7 @@ def comparison_frame(pairs: Sequence[Pair]) -> pd.DataFrame:
             "ci_high": p.scores.ci_high,
             "p_value": p.scores.p_value,
             "p_holm": p.p_holm,
-            "mde": p.scores.mde,
+            "mde": p.scores.shows,
             "n": p.scores.n,
             "clusters": p.scores.clusters,
             "remarks": "; ".join(p.remarks),
@@ -222,16 +234,23 @@ def comparison_text(pairs: Sequence[Pair]) -> str:
             interval_text(p.scores.ci_low, p.scores.ci_high),
             p_text(None if p.scores.same else p.scores.p_value),
             p_text(p.p_holm),
-            value_text(p.scores.mde),
+            value_text(p.scores.shows),
             p.scores.n,
             "; ".join(p.remarks),
         )
         for p in pairs
     ]
-    return (
-        f"{aligned(TEXT_COLUMNS, rows)}\npaired on common samples, intervals by resampling images "
-        "and videos, p by sign flips of these; MDE: the true difference that so many samples "
-        "would show at p < 0.05 (uncorrected) four times in five"
+    directions = [(m.metric, m.higher_is_better) for p in pairs for m in p.a.results.metrics]
+    shown = {p.scores.metric for p in pairs}
+    return "\n".join(
+        [
+            aligned(TEXT_COLUMNS, rows),
+            "paired on common samples, intervals by resampling images and videos, p by sign flips "
+            "of these; MDE: the true difference that so many samples would show at p < 0.05 "
+            "(uncorrected) four times in five",
+            *lower_note((name, higher) for name, higher in directions if name in shown),
+            *interval_note((p.scores.ci_low, p.scores.ci_high) for p in pairs),
+        ]
     )
 
 

@@ -127,7 +127,7 @@ def why_unlike(p: Published, cell: CellFolder, n: int) -> str:
     if n != p.n:
         return f"over {n} questions, the published one over {p.n}"
     if cell.results.errors:
-        return f"{cell.results.errors} samples have no score"
+        return f"samples without a score: {cell.results.errors}"
     for key, value in p.budget.items():
         if (bound := getattr(cell.run.identity.budget, key)) != value:
             return f"{key} is {bound}, the published score has {value}"

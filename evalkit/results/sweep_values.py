@@ -183,4 +183,4 @@ def _finding(value: Mapping[str, Any]) -> Finding:
 
 def mde_of(scores: PairedScores, tests: int) -> float | None:
     """The minimum detectable effect at LEVEL corrected for ``tests`` tests, from that of one."""
-    return None if scores.mde is None else scores.mde * corrected(max(tests, 1))
+    return None if scores.shows is None else scores.shows * corrected(max(tests, 1))

@@ -7,7 +7,7 @@ import html
 import io
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,22 @@ def value_text(value: float | None, signed: bool = False) -> str:
 def interval_text(low: float | None, high: float | None) -> str:
     """``[41.2, 55.0]``, or a dash when there is none."""
     return NONE if low is None or high is None or low != low else f"[{low:.1f}, {high:.1f}]"
+
+
+def interval_note(intervals: Iterable[tuple[float | None, float | None]]) -> list[str]:
+    """What the dash in the place of an interval means, where there is one."""
+    if NONE not in (interval_text(*ends) for ends in intervals):
+        return []
+    return [
+        f"{NONE} for an interval: fewer than two images or clips, in all or in one of the groups "
+        "that the mean is over; or all scores the same"
+    ]
+
+
+def lower_note(metrics: Iterable[tuple[str, bool]]) -> list[str]:
+    """Of metrics, each with whether higher is better, those of which the least is the best."""
+    lower = [name for name, higher in dict(metrics).items() if not higher]
+    return [f"{', '.join(lower)}: lower is better"] if lower else []
 
 
 def p_text(p: float | None) -> str:

@@ -375,7 +375,7 @@ class Turns:
         except EvalkitError as e:
             return str(e)
         if outcome.results.errors:
-            return outcome.stopped or f"{outcome.results.errors} samples have no score"
+            return outcome.stopped or f"samples without a score: {outcome.results.errors}"
         return outcome.stopped or ""
 
     def close(self) -> None:

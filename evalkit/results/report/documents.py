@@ -158,7 +158,8 @@ def error_kind(error: str) -> str:
     """An error's first words, by which errors are counted: up to a colon that names its class."""
     masked = mask(error)
     head, colon, _ = masked.partition(": ")
-    return (head if colon and " " not in head.strip() else masked.split("\n")[0])[:60]
+    first = head if colon and " " not in head.strip() else masked.split("\n")[0]
+    return first if len(first) <= 60 else first[:59] + "…"
 
 
 def part_index(part: Part) -> dict[str, Any]:

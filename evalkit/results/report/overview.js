@@ -22,6 +22,7 @@ function Overview({ results, state, change }) {
     const values = cells.filter((c) => c.part === part.doc && c.metrics.length && !c.partial).map((c) => c.metrics[0].value);
     if (values.length > 1) best[part.doc] = part.metric.higher ? Math.max(...values) : Math.min(...values);
   }
+  const lower = [...new Set(cells.flatMap((c) => c.metrics).filter((m) => !m.higher).map((m) => m.name))];
   const several = new Set(cells.map((c) => c.adapter)).size > 1;
   return html`<section>
     <h2>Scores</h2>
@@ -56,7 +57,7 @@ function Overview({ results, state, change }) {
           { text: cell.unparsed, sort: cell.unparsed, mark: "number", node: cell.unparsed && i === 0 ? html`<a href=${samplesOf(results, cell, [["0", "result", "unparsed"]])}>${cell.unparsed}</a>` : null },
           { text: thousands(cell.tokens[2]), sort: cell.tokens[2], mark: "number" }, { text: number(cell.wall), sort: cell.wall, mark: "number" }, { text: remarks(cell) }],
       })))} />
-    <p class="note">Errors, unparsed answers, tokens and seconds are those of the whole cell, once on the line of each of its metrics.</p>
+    <p class="note">Errors, unparsed answers, tokens and seconds are those of the whole cell, once on the line of each of its metrics.${lower.length ? ` ${lower.join(", ")}: lower is better.` : ""}</p>
   </section>`;
 }
 
