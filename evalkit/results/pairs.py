@@ -100,7 +100,7 @@ class PairedScores:
 
     @property
     def shows(self) -> float | None:
-        """``mde``; None where all differences are one, since then nothing is known of their spread."""
+        """``mde``; None where all differences are one: of their spread nothing is known."""
         return self.mde or None
 
 
