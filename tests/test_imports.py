@@ -98,6 +98,19 @@ def test_predictions_of_vlmevalkit_are_scored_by_ours(tmp_path: Path, suffix: st
     assert lost.error == "the file has no answer"
 
 
+def test_what_a_file_scored_counts_though_nothing_was_said_or_is_readable(tmp_path: Path) -> None:
+    """Else its mean would be another than the file's."""
+    rows = [CHOICES[0], {**CHOICES[3], "prediction": None}, {**CHOICES[3], "answer": "AB"}]
+    rows = [{**row, "index": i} for i, row in enumerate(rows)]
+    imported = taken(sheet(tmp_path / "m_MMBench_DEV_EN_result.tsv", rows), tmp_path / "out")
+    ours, theirs = imported.cell.results.metrics
+    assert (ours.metric, ours.n, ours.value) == ("accuracy", 1, 100.0)
+    assert "1 rows without an answer: only the file's own score counts" in imported.remarks
+    assert (theirs.metric, theirs.n) == ("hit (VLMEvalKit)", 3)
+    assert theirs.value == pytest.approx(100 / 3)
+    assert any("row 2: 'answer' is 'AB'" in r for r in imported.remarks)
+
+
 def test_our_metric_and_theirs_are_set_side_by_side_and_row_by_row(tmp_path: Path) -> None:
     file = sheet(tmp_path / "m_MMBench_DEV_EN_gpt-4o_result.xlsx", CHOICES)
     imported = taken(file, tmp_path / "out")
@@ -117,7 +130,7 @@ def test_scores_of_theirs_that_are_no_shares_stay_in_their_unit(tmp_path: Path) 
     rows = [{**row, "score": score} for row, score in zip(VQA, (10, 5, 0))]
     file = sheet(tmp_path / "m_MMVet_gpt-4-turbo_score.tsv", rows)
     imported = taken(file, tmp_path / "out", metric="anls")
-    assert values(imported) == {"anls": 93.8, "score (VLMEvalKit)": 7.5}
+    assert values(imported) == {"anls": 93.8, "score (VLMEvalKit)": 5.0}
     assert imported.pairs() == [], "points of ten are not set against per cent"
 
 

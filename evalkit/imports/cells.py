@@ -116,6 +116,8 @@ def import_answers(
     if repeated := len(pairs) - len({s.id for _, s in pairs}):
         remarks.append(f"{repeated} rows repeat an id: the first of each counts")
         pairs = list({s.id: (a, s) for a, s in reversed(pairs)}.values())[::-1]
+    if whose != "ours" and (silent := sum(a.text is None and bool(a.theirs) for a, _ in pairs)):
+        remarks.append(f"{silent} rows without an answer: only the file's own score counts")
     records = tuple(
         _record(a, s, scorer if whose != "theirs" else None, answers, whose, box_space)
         for a, s in pairs
@@ -275,7 +277,7 @@ def _record(
     theirs = {} if whose == "ours" else answer.theirs
     record = Record.of(sample, "", completion, score or why)
     record = replace(record, question=answer.question, metadata=dict(sample.metadata))
-    if theirs and answer.text is not None:
+    if theirs:
         named = {_their_name(k, answers.tool): v for k, v in theirs.items()}
         record = replace(record, scores={**record.scores, **named}, error=None, failed_in=None)
     return record

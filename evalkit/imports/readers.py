@@ -14,11 +14,11 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from evalkit.errors import DataError, UsageError
 from evalkit.imports.answers import Answer, Answers
@@ -26,6 +26,7 @@ from evalkit.metrics.choice import LETTERS
 from evalkit.own_values import answer_texts, metadata_of, options_of, right_option
 from evalkit.sources.own import lines_of, spelled
 
+T = TypeVar("T")
 VLMEVALKIT_SCORES = ("hit", "eval_score", "score")
 VLMEVALKIT_SUFFIX = re.compile(
     r"_((openai|exact_matching|(chat)?gpt[^_]*|qwen[^_]*|deepseek[^_]*)_)?(results?|score)$", re.I
@@ -78,23 +79,29 @@ def _vlmevalkit(file: Path) -> Answers:
     answers = []
     for number, row in enumerate(rows):
         try:
-            answers.append(_vlmevalkit_answer(row, score))
+            answers.append(_vlmevalkit_answer(row, number, score, remarks))
         except DataError as e:
             remarks.append(f"row {number}: {e}")
     model, task = _model_and_dataset(file)
     return Answers("VLMEvalKit", model, task, tuple(answers), remarks=tuple(remarks))
 
 
-def _vlmevalkit_answer(row: Mapping[str, Any], score: str | None) -> Answer:
+def _vlmevalkit_answer(
+    row: Mapping[str, Any], number: int, score: str | None, remarks: list[str]
+) -> Answer:
     if row.get("index") is None:
         raise DataError("no index")
-    has_options = row.get("A") is not None and row.get("B") is not None
-    options = options_of(row, {"options": "A"}) if has_options else []
-    target = row.get("answer")
-    if target is not None:
-        target = (
-            right_option(target, options, "answer") if options else answer_texts(target, "answer")
-        )
+    theirs = {score: value} if score and (value := _number(row.get(score))) is not None else {}
+
+    def asked() -> tuple[list[str], Any]:
+        has_options = row.get("A") is not None and row.get("B") is not None
+        options = options_of(row, {"options": "A"}) if has_options else []
+        if (right := row.get("answer")) is None:
+            return options, None
+        read = right_option(right, options, "answer") if options else answer_texts(right, "answer")
+        return options, read
+
+    options, target = _unless_scored(asked, theirs, number, remarks) or ([], None)
     index = re.sub(r"\.0$", "", str(row["index"]))
     prediction = row.get("prediction")
     # circular evaluation asks again with the options turned, a million higher
@@ -108,9 +115,24 @@ def _vlmevalkit_answer(row: Mapping[str, Any], score: str | None) -> Answer:
         target=target,
         choices=tuple(options),
         cluster=cluster,
-        theirs={score: value} if score and (value := _number(row.get(score))) is not None else {},
+        theirs=theirs,
         metadata=metadata_of(row, used | {*LETTERS}),
     )
+
+
+def _unless_scored(
+    read: Callable[[], T], theirs: Mapping[str, float], number: int, remarks: list[str]
+) -> T | None:
+    """What is read of a row's right answer. Where it can't be, None if the file scored the row
+    itself, and a remark: its score counts all the same. Raises DataError otherwise.
+    """
+    try:
+        return read()
+    except DataError as e:
+        if not theirs:
+            raise
+        remarks.append(f"row {number}: {e}: only the file's own score counts")
+        return None
 
 
 def _model_and_dataset(file: Path) -> tuple[str, str]:
@@ -128,7 +150,7 @@ def _lmms_eval(file: Path) -> Answers:
     answers, by_number = [], True
     for number, row in enumerate(rows):
         try:
-            answers.append(answer := _lmms_answer(row))
+            answers.append(answer := _lmms_answer(row, number, remarks))
             by_number &= answer.id == str(row["doc_id"])
         except DataError as e:
             remarks.append(f"row {number}: {e}")
@@ -138,7 +160,7 @@ def _lmms_eval(file: Path) -> Answers:
     return Answers("lmms-eval", model, match["task"], tuple(answers), by_number, tuple(remarks))
 
 
-def _lmms_answer(row: Mapping[str, Any]) -> Answer:
+def _lmms_answer(row: Mapping[str, Any], number: int, remarks: list[str]) -> Answer:
     if row.get("doc_id") is None or "filtered_resps" not in row:
         raise DataError("no doc_id, or no filtered_resps")
     doc = row["doc"] if isinstance(row.get("doc"), Mapping) else {}
@@ -147,14 +169,19 @@ def _lmms_answer(row: Mapping[str, Any]) -> Answer:
         target = many if isinstance(many := spelled(target), list) and many else target
     names = ("questionId", "question_id", "id", "qid")
     given = next((doc[n] for n in names if isinstance(doc.get(n), str | int)), row["doc_id"])
-    theirs = {k: _lmms_score(v) for k, v in row.items() if k not in LMMS_KEYS}
+    scores = {k: _lmms_score(v) for k, v in row.items() if k not in LMMS_KEYS}
+    theirs = {k: v for k, v in scores.items() if v is not None}
+
+    def right() -> list[str] | None:
+        return None if target in (None, "", "None", []) else answer_texts(target, "target")
+
     question = row.get("input") if isinstance(row.get("input"), str) else doc.get("question")
     return Answer(
         id=str(given),
         text=_first_text(row["filtered_resps"]),
         question=str(question or ""),
-        target=None if target in (None, "", "None", []) else answer_texts(target, "target"),
-        theirs={k: v for k, v in theirs.items() if v is not None},
+        target=_unless_scored(right, theirs, number, remarks),
+        theirs=theirs,
         metadata=metadata_of(doc, (*names, "question", "answer", "answers")),
     )
 
@@ -209,27 +236,36 @@ def _inspect(file: Path) -> Answers:
     remarks = [] if log.status == "success" else [f"the run ended with status {log.status}"]
     epochs = len({s.epoch for s in log.samples or ()}) > 1
     answers = []
-    for sample in log.samples or ():
-        given = sample.input if isinstance(sample.input, str) else sample.input[-1].text
-        choices = tuple(sample.choices or ())
-        target = sample.target if isinstance(sample.target, list) else [sample.target]
-        letter = len(target) == 1 and choices
-        scores = {k: _inspect_value(s.value) for k, s in (sample.scores or {}).items()}
-        failed = sample.error is not None
-        answers.append(
-            Answer(
-                id=f"{sample.id}-{sample.epoch}" if epochs else str(sample.id),
-                text=None if failed else sample.output.completion,
-                question=given,
-                target=right_option(target[0], choices, "target") if letter else target,
-                choices=choices,
-                cluster=str(sample.id) if epochs else "",
-                theirs={k: v for k, v in scores.items() if v is not None},
-                metadata=metadata_of(sample.metadata or {}, ()),
-            )
-        )
+    for number, sample in enumerate(log.samples or ()):
+        try:
+            answers.append(_inspect_answer(sample, number, epochs, remarks))
+        except DataError as e:
+            remarks.append(f"sample {number}: {e}")
     task = log.eval.task.split("/")[-1]
     return Answers("Inspect", log.eval.model, task, tuple(answers), remarks=tuple(remarks))
+
+
+def _inspect_answer(sample: Any, number: int, epochs: bool, remarks: list[str]) -> Answer:
+    asked = sample.input
+    choices = tuple(sample.choices or ())
+    scores = {k: _inspect_value(s.value) for k, s in (sample.scores or {}).items()}
+    theirs = {k: v for k, v in scores.items() if v is not None}
+
+    def right() -> Any:
+        target = sample.target if isinstance(sample.target, list) else [sample.target]
+        letter = len(target) == 1 and choices
+        return right_option(target[0], choices, "target") if letter else target
+
+    return Answer(
+        id=f"{sample.id}-{sample.epoch}" if epochs else str(sample.id),
+        text=None if sample.error is not None else sample.output.completion,
+        question=asked if isinstance(asked, str) else asked[-1].text if asked else "",
+        target=_unless_scored(right, theirs, number, remarks),
+        choices=choices,
+        cluster=str(sample.id) if epochs else "",
+        theirs=theirs,
+        metadata=metadata_of(sample.metadata or {}, ()),
+    )
 
 
 def _inspect_value(value: Any) -> float | None:
