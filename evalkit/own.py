@@ -271,7 +271,7 @@ def _columns(path: Path, there: Sequence[str], given: Mapping[str, str]) -> dict
     if "options" not in out and letters[:2] == ["A", "B"]:
         out["options"] = "A"  # and the letters that follow
     if not out.keys() & set(MEDIA):
-        raise UsageError(f"no column of pictures or clips: {listing}; name one: image=COLUMN")
+        raise UsageError(f"no column of pictures or clips: {listing}; name one: --columns image=COLUMN")
     return out
 
 
@@ -340,7 +340,9 @@ def _check_prompt(prompt: str, there: Sequence[str], columns: Mapping[str, str],
 
 
 def _said(path: Path, chosen: Reading, given: Reading) -> str:
-    parts = [r if r == c else f"{r}={c}" for r, c in chosen.columns.items()]
+    letters = {"options": "A, B, ..."} if chosen.columns.get("options") == "A" else {}
+    named = {**chosen.columns, **letters}
+    parts = [r if r == c else f"{r}={c}" for r, c in named.items()]
     why = "" if given.metric else " (by what answers are compared with)"
     metric = "answers only" if chosen.kind == "nothing" else f"metric {chosen.metric}{why}"
     return f"{path.name}: columns {', '.join(parts)}; {metric}"

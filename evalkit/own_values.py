@@ -181,7 +181,7 @@ def box_of(row: Row, columns: Mapping[str, str], about: Mapping[str, int]) -> li
     if max(-x1, x2 - width) > BESIDE * width or max(-y1, y2 - height) > BESIDE * height:
         raise DataError(f"{meant} reaches far out of its picture of {width}x{height}")
     if x2 <= 1 < width and y2 <= 1 < height:
-        raise DataError(f"{meant} lies within the first one: give pixels, not shares of a side")
+        raise DataError(f"{meant} lies within the first pixel: give pixels, not shares of a side")
     return [x1, y1, x2, y2]
 
 

@@ -306,8 +306,19 @@ def load_task(text: str, protocol: str = "", reading: Mapping[str, Any] | None =
         made = yaml_task if Path(name).suffix in YAML else own_task
         return made(Path(name), Reading(**reading or {}))(subset, protocol)
     if not name.endswith(".py"):
+        check_no_path(name)
         return task_class(name)(subset, protocol)
     return class_in(Path(name), Task)(subset, protocol)
+
+
+def check_no_path(name: str) -> None:
+    """Raises UsageError for what can only be meant as a file or folder, and is no data."""
+    from evalkit.sources.own import READERS
+
+    if Path(name).is_file():
+        raise UsageError(f"{name}: questions are read from a folder or from {', '.join(READERS)}")
+    if "/" in name:
+        raise UsageError(f"{name}: no such file or folder, and no task is called so")
 
 
 def is_data(name: str) -> bool:

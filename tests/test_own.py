@@ -327,6 +327,8 @@ def test_a_folder_of_pictures_is_described_and_one_of_classes_is_named(folder: P
     first, second = samples(classes)
     assert isinstance(first, Sample) and isinstance(second, Sample)
     assert (first.id, first.target, second.target) == ("cat/1.png", ["cat"], ["dog"])
+    (classes / "title.png").write_bytes(png(20, 10, 9))  # of no class: nothing is a label then
+    assert {s.target for s in samples(classes) if isinstance(s, Sample)} == {None}
 
 
 def test_splits_of_a_folder_are_subsets(folder: Path) -> None:
@@ -519,7 +521,7 @@ def test_two_columns_of_one_name_are_refused(folder: Path) -> None:
 def test_what_is_no_data_is_said(folder: Path, name: str) -> None:
     (folder / "empty.jsonl").write_text("")
     (folder / "notes.txt").write_text("x")
-    with pytest.raises(UsageError, match="no rows|no such file|unknown task"):
+    with pytest.raises(UsageError, match="no rows|no such file|questions are read from a"):
         load_task(str(folder / name))
 
 

@@ -340,7 +340,7 @@ def test_a_box_is_four_numbers_in_any_writing(folder: Path, cell: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "box", "reason"),
     [
-        ("bbox", [0.1, 0.2, 0.5, 0.5], "lies within the first one: give pixels"),
+        ("bbox", [0.1, 0.2, 0.5, 0.5], "lies within the first pixel: give pixels"),
         ("bbox", [10, 5, 18, 9], "read as [x, y, width, height] in pixels, reaches far out"),
         ("box", [-9, 1, 5, 5], "read as [x1, y1, x2, y2] in pixels, reaches far out"),
         ("bbox", [120, 300, 400, 700], "lies outside its picture of 20x10"),

@@ -98,7 +98,10 @@ class OwnFile:
         lines = list(islice(lines_of(self.path, self.split), LOOKED_AT))
         found = dict.fromkeys(c for line in lines if isinstance(line, Mapping) for c in line if c)
         if not found:
-            raise DataError(f"{self.path}: {lines[0] if lines else 'no rows'}")
+            nothing = "no rows"
+            if self.path.is_dir():
+                nothing = "no pictures or clips, and no table of them"
+            raise DataError(f"{self.path}: {lines[0] if lines else nothing}")
         return list(found)
 
     def _digest(self, path: Path) -> str:
@@ -205,15 +208,15 @@ def _media_files(folder: Path) -> list[Path]:
 
 
 def _media_lines(folder: Path) -> Iterator[Line]:
-    """A row for each picture or clip of a folder; the folder that it lies in is its label, as in
-    an imagefolder, unless all lie in one.
+    """A row for each picture or clip of a folder; the folder that it lies in is its label where
+    they lie in several, all equally deep, as ``datasets`` has it for an imagefolder.
     """
     files = _media_files(folder)
-    labels = {f.parent for f in files}
+    labelled = len({f.parent for f in files}) > 1 and len({len(f.parts) for f in files}) == 1
     for file in files:
         clip = file.suffix.lower() in CLIP_SUFFIXES - {".gif"}
         name = file.relative_to(folder).as_posix()
-        label = {"label": file.parent.name} if len(labels) > 1 else {}
+        label = {"label": file.parent.name} if labelled else {}
         yield {"id": name, "video" if clip else "image": name, **label}
 
 
