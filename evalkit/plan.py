@@ -195,7 +195,7 @@ def tasks_of(
             f"{', '.join(reading)}: only for a task that is given as data, such as my.jsonl"
         )
     if not out:
-        raise UsageError("no task is named")
+        raise UsageError("no task is named: evalkit run docvqa, say; evalkit tasks lists them")
     return list(out.values())
 
 

@@ -99,7 +99,12 @@ def test_exit_code_1_when_the_adapter_breaks(evalkit: Evalkit) -> None:
         (("run", "--tasks", "docvq"), "did you mean docvqa?"),
         (("run", "DocVQA"), "did you mean docvqa?"),
         (("run", "--tasks", "docvqa:val2"), "has no subset 'val2'"),
-        (("run",), "no task is named"),
+        (("run",), "no task is named: evalkit run docvqa, say"),
+        (("-v", "run", "docvqa"), "options stand behind the verb: evalkit VERB -v"),
+        (("--tasks", "docvqa", "run"), "options stand behind the verb: evalkit VERB --tasks"),
+        (("run", "--tasks", "./pictures"), "./pictures: no such file or folder, and no task"),
+        (("run", "--tasks", str(Path(__file__).parent / "data")), "no pictures or clips"),
+        (("run", "--tasks", "docvqa", "--model", "nanno"), "those that ship inside: nano, twin"),
         (("run", "--tasks", "docvqa", "--modle", "x"), "did you mean --model?"),
         (("run", "--tasks", "docvqa", "--limit", "x"), "expected N, A-B"),
         (("run", "--tasks", "docvqa", "--limit", "inf"), "expected N, A-B"),
@@ -325,6 +330,9 @@ def test_json_has_what_the_table_has(evalkit: Evalkit) -> None:
     assert json.loads(evalkit("models", "--json").out)[0]["name"]
     names = [t["task"] for t in json.loads(evalkit("tasks", "--json").out)]
     assert "docvqa" in names
+    table = evalkit("tasks").out.splitlines()
+    assert any("action_prediction, ... (21)" in line for line in table)
+    assert max(map(len, table)) < 180
     assert json.loads(evalkit("tasks", "docvqa:mini", "--json").out)[0]["columns"]
     (outlook,) = json.loads(evalkit(*RUN_SUMS, "--dry-run", "--json").out)
     assert (outlook["scored"], outlook["total"]) == (40, 40)

@@ -67,6 +67,8 @@ def main(args: argparse.Namespace) -> int:
     if answer.error is not None:
         raise EvalkitError(answer.error)
     print(answer.text)
+    if not answer.text.strip():
+        print("evalkit: the answer is empty", file=sys.stderr)
     if args.save:
         picture = next(m for m in media if isinstance(m, Image))
         _draw(picture, answer.text, answer.box_space or adapter.box_space, args.save)

@@ -98,6 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line and returns its exit code."""
     with output_for_people():
         parser = build_parser()
+        words = sys.argv[1:] if argv is None else argv
+        if words and words[0].startswith("-") and words[0] not in parser.option_strings:
+            parser.error(f"options stand behind the verb: evalkit VERB {words[0]} ...")
         args, unknown = parser.parse_known_args(argv)
         if unknown:
             (parser.verb(args.verb) if args.verb else parser).refuse(unknown)
@@ -110,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.print_help()
             return 0
         atexit.register(gc.freeze)  # the memory goes back at once: no last search for garbage
-        args.argv = list(sys.argv[1:] if argv is None else argv)
+        args.argv = list(words)
         with log_to_terminal(args.verbosity), stopped_by_signals():
             return _run(args)
 

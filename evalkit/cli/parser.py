@@ -98,6 +98,11 @@ class Parser(argparse.ArgumentParser):
         hints = [hint for word in unknown if (hint := _instead(word, options, self.prog))]
         self.error("; ".join([f"unrecognized arguments: {' '.join(unknown)}", *hints]))
 
+    @property
+    def option_strings(self) -> list[str]:
+        """The options that it knows, as they are written."""
+        return [option for action in self._actions for option in action.option_strings]
+
     def verb(self, name: str) -> Parser:
         """The parser of a verb."""
         choices = next(a.choices for a in self._actions if isinstance(a.choices, dict))

@@ -44,15 +44,24 @@ def main(args: argparse.Namespace) -> int:
     rows = []
     for name in sorted(registered()):
         cls = task_class(name)
-        rows.append((name, ", ".join(cls.subsets), cls.metrics[0].name, cls.description))
+        rows.append((name, list(cls.subsets), cls.metrics[0].name, cls.description))
     if args.json:
         print_json(
-            {"task": n, "subsets": s.split(", "), "headline": m, "description": d}
-            for n, s, m, d in rows
+            {"task": n, "subsets": s, "headline": m, "description": d} for n, s, m, d in rows
         )
     else:
-        print(aligned(("task", "subsets", "headline", ""), rows))
+        shown = [(n, _few(s), m, d) for n, s, m, d in rows]
+        print(aligned(("task", "subsets", "headline", ""), shown))
+        print("evalkit tasks NAME: all subsets of one, its prompt, columns and settings")
     return 0
+
+
+def _few(names: list[str]) -> str:
+    """As many as leave the table readable on a terminal, and how many there are."""
+    kept = names
+    while len(", ".join(kept)) > 45:
+        kept = kept[:-1]
+    return ", ".join(kept if kept == names else [*kept, f"... ({len(names)})"])
 
 
 def _details(task: Task) -> dict[str, Any]:

@@ -16,6 +16,13 @@ def checkpoint_folder(model: str) -> Path:
     """The folder of a shipped checkpoint (``nano``), a local one, or one of the hub. Raises
     CheckpointError.
     """
+    from evalkit.errors import CheckpointError
     from evalkit.models.weights import resolve
 
-    return shipped().get(model) or resolve(model)
+    there = shipped()
+    try:
+        return there.get(model) or resolve(model)
+    except CheckpointError as e:
+        if any(sign in model for sign in "/\\~"):
+            raise
+        raise CheckpointError(f"{e}; those that ship inside: {', '.join(there)}") from e

@@ -108,8 +108,9 @@ def agreement_text(found: Sequence[Agreement], a: str, b: str) -> str:
     rows = [_row(x) for x in found]
     lines = [
         aligned(COLUMNS, rows),
-        f"a: {a}; b: {b}. Equal: share of answers that are the same text, in per cent; first "
-        "difference: median token at which unequal ones part",
+        f"a: {a}; b: {b}. n: samples that both have answered, also in earlier runs into this "
+        "folder; equal: share of answers that are the same text, in per cent; first difference: "
+        "median token at which unequal ones part",
     ]
     for x in found:
         for d in x.differences[:SHOWN]:
