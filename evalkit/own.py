@@ -271,7 +271,9 @@ def _columns(path: Path, there: Sequence[str], given: Mapping[str, str]) -> dict
     if "options" not in out and letters[:2] == ["A", "B"]:
         out["options"] = "A"  # and the letters that follow
     if not out.keys() & set(MEDIA):
-        raise UsageError(f"no column of pictures or clips: {listing}; name one: --columns image=COLUMN")
+        raise UsageError(
+            f"no column of pictures or clips: {listing}; name one: --columns image=COLUMN"
+        )
     return out
 
 
