@@ -18,6 +18,7 @@ def child(library: Any, asked: dict[str, Any], out: Path, err: Path, calls: Path
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(fd, number)
     os.setsid()
+    os.chdir(out.parent)  # out of the repository: a busy machine's git may not say its state
     code = 70
     try:
         from evalkit.cli.main import main
