@@ -33,8 +33,10 @@ SCHEMES: dict[str, tuple[Numbers, int | None, bool]] = {
 """Numbers of the weights, how many of a row share a factor (None: all), and whether activations are
 rounded too.
 """
-ROWS = 256
-"""Tokens that a CPU takes at a time, so that their sums stay in cache."""
+ROWS, BLOCK = 128, 1 << 17
+"""Tokens that a CPU rounds at a time, and sums that it scales at a time, so that they stay in
+cache; the product between the two takes all tokens, and reads the weight once.
+"""
 ALIGNED, FEWEST = 16, 32
 """A GPU's products want whole multiples of so many inputs and outputs, and so many tokens."""
 
@@ -85,31 +87,41 @@ class QuantisedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # x: [..., inputs] -> [..., outputs]
-        tokens = x.reshape(-1, self.inputs)
-        if x.device.type == "cpu" and not torch.compiler.is_compiling():
-            parts = [self._product(t) for t in tokens.split(ROWS)]
-            out = parts[0] if len(parts) == 1 else torch.cat(parts)
-        else:
-            out = self._product(tokens)
+        out = self._product(x.reshape(-1, self.inputs))
         return out.view(*x.shape[:-1], self.outputs)
 
     def _product(self, x: Tensor) -> Tensor:
-        q, factor = rounded(x, self.kind)  # [tokens, inputs], [tokens, 1]
+        in_blocks = x.device.type == "cpu" and not torch.compiler.is_compiling()
+        q, factor = self._rounded(x, ROWS if in_blocks else len(x))  # [tokens, inputs], [tokens, 1]
         if self.by_floats:
-            sums = linear(q.to(x.dtype), self.weight).float()
-            sums = sums.mul_(factor).mul_(self.factor)
+            sums = linear(q.to(x.dtype), self.weight)  # [tokens, outputs]
         elif self.kind == "fp8":
             q = self._filled(q.view(torch.int8), 0).view(q.dtype)
-            sums = torch._scaled_mm(
+            out = torch._scaled_mm(
                 q, self.weight.T, scale_a=factor, scale_b=self.factor, out_dtype=x.dtype
             )[:, : self.outputs]
+            return out if self.bias is None else out + self.bias
         else:
             q = self._filled(q, max(FEWEST - len(x), 0))
-            sums = torch._int_mm(q, self.weight.T)[: len(x)].float()
-            sums = sums.mul_(factor).mul_(self.factor)[:, : self.outputs]
-        if self.bias is not None:
-            sums = sums + self.bias
-        return sums.to(x.dtype)
+            sums = torch._int_mm(q, self.weight.T)[: len(x), : self.outputs]
+        if not in_blocks:
+            return self._scaled(sums, factor).to(x.dtype)
+        out = x.new_empty(len(x), self.outputs)
+        rows = max(BLOCK // self.outputs, 1)
+        for start in range(0, len(x), rows):
+            some = slice(start, start + rows)
+            out[some] = self._scaled(sums[some], factor[some])
+        return out
+
+    def _rounded(self, x: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+        if len(x) <= rows:
+            return rounded(x, self.kind)
+        q, factor = zip(*(rounded(some, self.kind) for some in x.split(rows)))
+        return torch.cat(q), torch.cat(factor)
+
+    def _scaled(self, sums: Tensor, factor: Tensor) -> Tensor:
+        out = sums.float().mul_(factor).mul_(self.factor[:, : self.outputs])
+        return out if self.bias is None else out.add_(self.bias)
 
     def _filled(self, q: Tensor, tokens: int) -> Tensor:
         """q with zeros up to what a GPU's products want; zeros add nothing."""
