@@ -157,7 +157,8 @@ class ProbeTask(Task):
         if sample.metadata["kind"] in AXIS:
             # an answer without a place is as far off as can be
             most = sample.metadata["most"]
-            far = abs(int(answer) - int(sample.target)) if answer else most
+            # six digits are further off than any place, and int() refuses thousands
+            far = abs(int(answer[:6]) - int(sample.target)) if answer else most
             values["distance"] = float(min(far, most))
         return Score(values, parsed=answer, unparsed=not answer)
 

@@ -50,8 +50,8 @@ def vqa_accuracy(prediction: str, answers: Sequence[str], variant: Variant = "ev
         raise ValueError(
             "vqa_accuracy needs at least two answers: each is compared with the others"
         )
-    references = [normalise(answer, variant) for answer in answers]
-    matches = [answer == normalise(prediction, variant) for answer in references]
+    said = normalise(prediction, variant)
+    matches = [normalise(answer, variant) == said for answer in answers]
     return sum(min(1.0, (sum(matches) - match) / 3) for match in matches) / len(matches)
 
 
