@@ -105,7 +105,7 @@ def process(*command: str) -> tuple[float, float]:
     """(processor seconds, peak MiB) of a process of Python. Raises SystemExit when it fails."""
     child = subprocess.Popen(
         [sys.executable, *command],
-        env=os.environ | ONE_THREAD,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | ONE_THREAD,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
