@@ -100,9 +100,10 @@ def mean_interval(
 
 
 def clustered_mean(values: ArrayLike, clusters: Codes) -> tuple[Interval, int]:
-    """``mean_interval`` of samples whose clusters are whole numbers, in the order of their names
-    where there are up to ``NORMAL_CLUSTERS`` (above, the order is no matter), and how many clusters
-    there are. NaN is no value. Of many samples it holds little beside what it is given.
+    """``mean_interval`` of samples whose clusters are whole numbers, and how many clusters there
+    are. NaN is no value. Up to ``NORMAL_CLUSTERS`` clusters are 0, 1, 2 ... in the order of their
+    names; more may be any numbers, which need not be the same the next time. Of many samples it
+    holds little beside what it is given.
     """
     x = np.asarray(values, dtype=np.float64)
     n = len(x) - int(np.count_nonzero(np.isnan(x)))
@@ -129,6 +130,9 @@ def clustered_mean(values: ArrayLike, clusters: Codes) -> tuple[Interval, int]:
         reach = Z * math.sqrt(spread * count / (count - 1)) / n
         return Interval(value, value - reach, value + reach), count
     sums, sizes = map(np.concatenate, zip(*few))
+    if clusters.max() >= NORMAL_CLUSTERS:  # of many clusters few have values: by these
+        order = np.lexsort((sums, sizes))
+        sums, sizes = sums[order], sizes[order]
     return Interval(value, *_bootstrap(sums, sizes)), count
 
 

@@ -269,6 +269,14 @@ def test_clusters_by_number_tell_what_clusters_by_name_tell(n: int, clusters: in
     assert clustered_mean(*gaps)[0] == named
 
 
+def test_few_values_of_many_clusters_tell_the_same_whatever_numbers_these_have() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 5, NORMAL_CLUSTERS + 5) / 7
+    x[:10] = np.nan
+    told = {clustered_mean(x, rng.integers(-(2**62), 2**62, len(x))) for _ in range(3)}
+    assert len(told) == 1
+
+
 def test_the_interval_of_a_million_clusters_holds_little_beside_its_samples() -> None:
     x, of = np.arange(1_000_000) % 7 / 4, np.arange(1_000_000)
     tracemalloc.start()
