@@ -7,10 +7,11 @@ prompts and threads, every arm in turn and in processes of its own, answers comp
 The rivals are openvino-genai with continuous batching, in one process with all threads, with its
 prefix cache too, with all rows at once, and in as many processes as there are threads; llama.cpp's
 server with 8 slots, and with one and its prompt cache; and `transformers` at batch 1 and 8. int8
-stands for the 8-bit weights of the two that offer them, all else as they choose by themselves. What
-they need is made by itself the first time (``environment.py``); a rival that can't be built here
-gets a row that says why. Loading, exporting and one short answer lie before the clock. Memory is
-the highest of each process while it answers, added up.
+stands for the 8-bit weights of the two that offer them, all else as they choose by themselves, and
+for evalkit's w8a8 of tower and decoder, all else in bfloat16. What they need is made by itself the
+first time (``environment.py``); a rival that can't be built here gets a row that says why. Loading,
+exporting and one short answer lie before the clock. Memory is the highest of each process while it
+answers, added up.
 """
 
 from __future__ import annotations
@@ -74,10 +75,12 @@ class Arm:
 
 
 def arms(threads: int, dtype: str) -> dict[str, Arm]:
-    """By the names of the table's rows; int8 is offered by two of them."""
-    genai, llama, peer = "arm_genai.py", "arm_llama.py", "arm_transformers.py"
+    """By the names of the table's rows; int8 is offered by three of them."""
+    ours, genai, llama, peer = (
+        f"arm_{n}.py" for n in ("evalkit", "genai", "llama", "transformers")
+    )
     every = {
-        "evalkit": Arm("arm_evalkit.py", {}),
+        "evalkit": Arm(ours, {}),
         "openvino-genai": Arm(genai, {"batch": 32}),
         "openvino-genai, prefix cache": Arm(genai, {"batch": 32, "prefix": True}),
         "openvino-genai, all at once": Arm(genai, {"batch": 256, "tokens": 16384}),
@@ -88,8 +91,11 @@ def arms(threads: int, dtype: str) -> dict[str, Arm]:
     }
     if threads > 1:
         every[f"openvino-genai, {threads} processes"] = Arm(genai, {"batch": 32}, threads)
-    eight_bit = (genai, llama)
-    return {n: arm for n, arm in every.items() if dtype != "int8" or arm.script in eight_bit}
+    if dtype == "int8":
+        w8a8 = {"dtype": "bfloat16", "quantisation": "w8a8", "quantised": "both"}
+        eight_bit = {n: arm for n, arm in every.items() if arm.script in (genai, llama)}
+        return {"evalkit, w8a8": Arm(ours, {"arguments": w8a8}), **eight_bit}
+    return every
 
 
 @dataclass(frozen=True)
@@ -204,7 +210,7 @@ def main() -> None:
         f"{torch.__version__}; median of {args.rounds} in turn. A large product reaches "
         + " and ".join(f"{rate / 1e9:,.0f} GFLOP/s in {d}" for d, rate in rates.items())
         + "."
-        + " int8 are weights alone, other ones than evalkit's." * ("int8" in dtypes),
+        + " In int8 each has weights of its own rounding." * ("int8" in dtypes),
     ]
     if rates.get("bfloat16", 1e30) < 1.5 * rates.get("float32", 0):
         dtypes.remove("bfloat16")
