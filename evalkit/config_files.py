@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -27,7 +26,9 @@ class Strict(BaseModel):
     change. What a field means stands in the string below it, from which its documentation is made.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     _file: Path | None = PrivateAttr(None)
 
@@ -42,10 +43,32 @@ class Strict(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        kind = str(cls.model_fields[str(info.field_name)].annotation)
-        if isinstance(value, bool) and not re.search(r"\b(bool|Any)\b", kind):
-            raise ValueError(f"{str(value).lower()} is neither a number nor a text")
+        kinds = _leaves(cls.model_fields[str(info.field_name)].annotation)
+        if not {bool, Any} & kinds:
+            of_models = any(isinstance(k, type) and issubclass(k, BaseModel) for k in kinds)
+            for one in [value] if of_models else _scalars(value):
+                if isinstance(one, bool):
+                    raise ValueError(f"{str(one).lower()} is neither a number nor a text")
         return value
+
+
+def _leaves(annotation: Any) -> set[Any]:
+    """The types that a type is made of: of a list of numbers or None, number and None."""
+    if get_origin(annotation) is Literal:
+        return {type(value) for value in get_args(annotation)}
+    parts = get_args(annotation)
+    return {leaf for part in parts for leaf in _leaves(part)} if parts else {annotation}
+
+
+def _scalars(value: Any) -> Iterator[Any]:
+    """What is in a list or mapping, and in those within it."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _scalars(item)
+    else:
+        yield value
 
 
 M = TypeVar("M", bound=Strict)

@@ -15,6 +15,7 @@ import typing
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -315,8 +316,10 @@ def check_no_path(name: str) -> None:
     """Raises UsageError for what can only be meant as a file or folder, and is no data."""
     from evalkit.sources.own import READERS
 
-    if Path(name).is_file():
-        raise UsageError(f"{name}: questions are read from a folder or from {', '.join(READERS)}")
+    with suppress(OSError):  # a name that is too long is no file's
+        if Path(name).is_file():
+            readable = ", ".join(READERS)
+            raise UsageError(f"{name}: questions are read from a folder or from {readable}")
     if "/" in name:
         raise UsageError(f"{name}: no such file or folder, and no task is called so")
 

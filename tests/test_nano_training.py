@@ -327,6 +327,13 @@ def test_a_recipe_fault_is_named_with_its_field(tmp_path: Path) -> None:
     )
     with pytest.raises(UsageError, match="only clips have a length"):
         load_recipe(path)
+    for number, reason in ((".inf", "finite number"), (".nan", "finite"), ("true", "true is nei")):
+        path.write_text(
+            "schema_version: 2\nname: x\nfamilies: {words: {}}\nstages: "
+            f"[{{name: a, steps: 9, weights: {{words: {number}}}}}]\n"
+        )
+        with pytest.raises(UsageError, match=f"stages.0.weights.*{reason}"):
+            load_recipe(path)
     names = [
         "nano",
         "nano_again",

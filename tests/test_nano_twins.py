@@ -111,6 +111,8 @@ def test_what_would_not_be_twins_is_refused(tmp_path: Path) -> None:
         pair(arms={"mrope": {}, "longer": longer})
     with pytest.raises(ValueError, match="only clips have a length, grids have none"):
         pair(conditions={"x": {"family": "grids", "difficulty": 0.1, "seconds": 4}})
+    with pytest.raises(ValueError, match="seeds"):
+        pair(seeds=[-1])
     with pytest.raises(ValueError, match="baseline: release is not among the arms"):
         pair(baseline="release")
     path = tmp_path / "twins.yaml"

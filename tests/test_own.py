@@ -517,7 +517,7 @@ def test_two_columns_of_one_name_are_refused(folder: Path) -> None:
         load_task(str(folder / "my.csv"))
 
 
-@pytest.mark.parametrize("name", ["empty.jsonl", "absent.jsonl", "notes.txt"])
+@pytest.mark.parametrize("name", ["empty.jsonl", "absent.jsonl", "notes.txt", "x" * 300])
 def test_what_is_no_data_is_said(folder: Path, name: str) -> None:
     (folder / "empty.jsonl").write_text("")
     (folder / "notes.txt").write_text("x")

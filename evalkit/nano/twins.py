@@ -14,7 +14,7 @@ import logging
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pandas as pd
 import yaml
@@ -71,7 +71,7 @@ class Twins(Strict):
     """What the twins are to answer, shown above the tables."""
     note: str = ""
     """What a reader must know before quoting the tables, shown above them."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2)
     """Every arm is trained once with each."""
     recipe: dict[str, Any]
     """A training recipe without name and seed, shared by all arms."""

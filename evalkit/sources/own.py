@@ -153,7 +153,10 @@ def lines_of(path: Path, split: str = "") -> Iterator[Line]:
 
 def is_readable(path: Path) -> bool:
     """Whether a path is named like data: by a suffix that is known, or a folder."""
-    return path.suffix.lower() in READERS or path.is_dir()
+    try:
+        return path.suffix.lower() in READERS or path.is_dir()
+    except OSError:  # a name that is too long
+        return False
 
 
 def splits_of(path: Path) -> tuple[str, ...]:
