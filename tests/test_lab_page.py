@@ -184,6 +184,8 @@ def test_arms_that_have_learnt_nothing_are_not_called_alike_without_a_word() -> 
         text = page_of(study, made(study, right=lambda *_, right=right: right))  # type: ignore[misc]
         (line,) = (x for x in text.splitlines() if x.startswith("- **Held**"))
         assert ("BOTH AT CHANCE (40 %)" in line) == said
+        told = page.summary(study, made(study, right=lambda *_, right=right: right))  # type: ignore[misc]
+        assert told.startswith("H1 held: ") and ("BOTH AT CHANCE (40 %)" in told) == said
 
 
 def test_every_view_has_its_ceiling_and_who_met_it() -> None:

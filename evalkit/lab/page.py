@@ -287,7 +287,8 @@ def summary(study: Study, runs: Sequence[FinishedRun]) -> str:
     lines = []
     for t in analysis.test_hypotheses(study, runs):
         size = tables.finding(t.hypothesis, t.effect) if t.effect else "no two seeds"
-        lines.append(f"{t.hypothesis.name} {t.verdict}: {t.hypothesis.claim} {size}")
+        told = f"{t.hypothesis.claim} {size}{_nothing_known(study, runs, t)}"
+        lines.append(f"{t.hypothesis.name} {t.verdict}: {told}")
     return "\n".join(lines)
 
 

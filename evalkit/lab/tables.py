@@ -232,8 +232,9 @@ def control_sentences(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
         lines = ["- Controls: no question here needs a position."]
     elif shuffled:
         lines = [
-            "- Controls: with the squares elsewhere no arm is right more often than chance: what "
-            f"is known of {kinds} beyond chance is known by positions."
+            "- Controls: with the squares elsewhere no arm is right more often than chance, beyond "
+            f"the noise of the scenes: what is known of {kinds} beyond chance is known by "
+            "positions."
         ]
     else:
         lines = [
