@@ -173,8 +173,13 @@ def compare(
     a: Evaluation | str | Path, b: Evaluation | str | Path, output: str | Path = "results"
 ) -> pd.DataFrame:
     """Paired differences between two evaluations, cells (their folders) or models (their names),
-    one row per task and metric: values on the common samples, a - b, its 95 % interval, p-values.
-    Raises UsageError when nothing can be paired.
+    one row per task and metric.
+
+    Columns: task, metric, model_a, model_b, adapter_a, adapter_b, settings_a, settings_b, a and b
+    (values on the common samples), difference (a - b), ci_low, ci_high (its 95 % interval),
+    p_value (of sign flips of images and clips), p_holm (corrected for all rows), mde (the true
+    difference that so many samples would show at p < 0.05, uncorrected, four times in five), n,
+    clusters, remarks, cell_a, cell_b (folders). Raises UsageError when nothing can be paired.
     """
     from evalkit.results import compare_cells, comparison_frame, find_cells
 
@@ -280,14 +285,40 @@ def leaderboard(output: str | Path = "results") -> pd.DataFrame:
 
 
 def load_results(output: str | Path = "results") -> pd.DataFrame:
-    """See ``evalkit.results.load_results``."""
+    """One row per cell and metric; of cells with repetitions pass@k and the majority's score are
+    metrics, too.
+
+    Columns: model, adapter, task (``name:subset``), metric, value, ci_low, ci_high (95 %, over
+    clusters; empty when there is none), n (scored), n_total, errors, unparsed, clusters, complete
+    (every sample of the subset was asked: False for a selection too), selection (in words; empty:
+    all samples), data (official, local or mini), arm (inference probe, trained arm or
+    empty), step (of a training run), inference_probe, settings (switches and dtype in one line),
+    switches (as JSON; each also in a column ``switch_<name>``), protocol, control,
+    prompt_digest, task_version, data_digest, weights, fingerprint, tokens_text_in,
+    tokens_vision_in, tokens_out, seconds, created, rescored, evalkit_version, git_commit,
+    git_dirty, command, cell (the folder), headline (True for the task's first metric),
+    higher_is_better, scale, schema_version.
+
+    A damaged cell is logged and left out. Raises UsageError when there is no such folder.
+    """
     from evalkit.results import load_results
 
     return load_results(path_of(output))
 
 
 def load_samples(output: str | Path = "results", errors: bool = True) -> pd.DataFrame:
-    """See ``evalkit.results.load_samples``."""
+    """One row per sample of every cell.
+
+    Columns: cell (the folder), model, adapter, task, settings, each switch as ``switch_<name>``,
+    data, selection, id, cluster, question (as sent; empty in results of evalkit 0.1), target,
+    choices, text (the answer), parsed, unparsed, error, failed_in (row, adapter, scoring),
+    finish_reason, prompt (a hash), seconds, tokens_text_in, tokens_vision_in, tokens_out, then
+    ``metadata_*`` and ``score_*`` as the tasks name them. Where the values of a column are of
+    several kinds (targets of one task are lists of texts, of another boxes), they are JSON texts
+    (a text among them stands in quotes), so that the frame can be written to parquet.
+    ``errors=False`` leaves out samples without a score. Raises UsageError when there is no such
+    folder.
+    """
     from evalkit.results import load_samples
 
     return load_samples(path_of(output), errors)

@@ -5,6 +5,7 @@ with, and documented from that one statement.
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -213,7 +214,18 @@ def test_the_released_values_of_later_generations_are_no_change(name: str) -> No
     ids=lambda x: getattr(x, "name", x),
 )
 def test_the_place_that_reads_a_switch_is_there(family_name: str, switch: Switch) -> None:
-    module, *path = switch.read_in.split(".")
+    assert place_of(family_name, switch.read_in)
+
+
+def test_the_documented_example_names_a_place_that_is_there() -> None:
+    text = (DOCS / "adding_a_switch.md").read_text()
+    (read_in,) = re.findall(r'read_in="(.*?)"', text)
+    assert place_of("qwen2_vl", read_in)
+
+
+def place_of(family_name: str, read_in: str) -> Any:
+    """What ``read_in`` names."""
+    module, *path = read_in.split(".")
     if module in FAMILIES:
         module, *path = f"{module}.{path[0]}", *path[1:]
     elif module != "limits":
@@ -221,6 +233,7 @@ def test_the_place_that_reads_a_switch_is_there(family_name: str, switch: Switch
     place: Any = import_module(f"evalkit.models.{module}")
     for name in path:
         place = getattr(place, name)
+    return place
 
 
 def test_listing_switches_imports_no_torch() -> None:

@@ -48,22 +48,7 @@ TOKEN_COLUMNS = tuple(TokenCounts.__dataclass_fields__)
 
 
 def load_results(output: str | Path = "results") -> pd.DataFrame:
-    """One row per cell and metric; of cells with repetitions pass@k and the majority's score are
-    metrics, too.
-
-    Columns: model, adapter, task (``name:subset``), metric, value, ci_low, ci_high (95 %, over
-    clusters; empty when there is none), n (scored), n_total, errors, unparsed, clusters, complete
-    (every sample of the subset was asked: False for a selection too), selection (in words; empty:
-    all samples), data (official, local or mini), arm (inference probe, trained arm or
-    empty), step (of a training run), inference_probe, settings (switches and dtype in one line),
-    switches (as JSON; each also in a column ``switch_<name>``), protocol, control,
-    prompt_digest, task_version, data_digest, weights, fingerprint, tokens_text_in,
-    tokens_vision_in, tokens_out, seconds, created, rescored, evalkit_version, git_commit,
-    git_dirty, command, cell (the folder), headline (True for the task's first metric),
-    higher_is_better, scale, schema_version.
-
-    A damaged cell is logged and left out. Raises UsageError when there is no such folder.
-    """
+    """``evalkit.load_results``."""
     return results_frame(take_inventory(Path(output)).cells)
 
 
@@ -84,17 +69,7 @@ def result_rows(cells: Sequence[CellFolder]) -> tuple[list[str], list[dict[str, 
 
 
 def load_samples(output: str | Path = "results", errors: bool = True) -> pd.DataFrame:
-    """One row per sample of every cell.
-
-    Columns: cell (the folder), model, adapter, task, settings, each switch as ``switch_<name>``,
-    data, selection, id, cluster, question (as sent; empty in results of evalkit 0.1), target,
-    choices, text (the answer), parsed, unparsed, error, failed_in (row, adapter, scoring),
-    finish_reason, prompt (a hash), seconds, tokens_text_in, tokens_vision_in, tokens_out, then
-    ``metadata_*`` and ``score_*`` as the tasks name them. Where the values of a column are of
-    several kinds (targets of one task are lists of texts, of another boxes), they are JSON texts,
-    so that the frame can be written to parquet. ``errors=False`` leaves out samples without a
-    score. Raises UsageError when there is no such folder.
-    """
+    """``evalkit.load_samples``."""
     return samples_frame(take_inventory(output).cells, errors)
 
 

@@ -178,10 +178,7 @@ def compare_cells(a: Sequence[CellFolder], b: Sequence[CellFolder]) -> list[Pair
 
 
 def comparison_frame(pairs: Sequence[Pair]) -> pd.DataFrame:
-    """One row per pair and metric: task, metric, model_a, model_b, adapter_a, adapter_b,
-    settings_a, settings_b, a, b, difference, ci_low, ci_high, p_value, p_holm, mde, n, clusters,
-    remarks, cell_a, cell_b (folders).
-    """
+    """One row per pair and metric, with the columns of ``evalkit.compare``."""
     import pandas as pd
 
     models = model_labels([cell for p in pairs for cell in (p.a, p.b)])

@@ -146,6 +146,7 @@ function Costs({ columns }) {
   const [by, setBy] = useState("seconds");
   const seconds = useMemo(() => answers.map((a) => { const there = a.seconds.filter((s) => s !== null); return there.reduce((sum, s) => sum + s, 0) / Math.max(there.length, 1); }), [answers]);
   const cost = (c) => (by === "seconds" ? seconds[cells.indexOf(c)] : (c.tokens[0] + c.tokens[1] + c.tokens[2]) / Math.max(c.asked, 1));
+  const unit = by === "seconds" ? "seconds from request to answer (those of a batch overlap)" : "tokens a sample";
   const points = cells.filter((c) => c.metrics.length && cost(c) > 0);
   if (points.length < 2) return null;
   const xs = points.map(cost), most = Math.max(...xs), values = points.map((c) => c.metrics[0].value);
@@ -155,8 +156,8 @@ function Costs({ columns }) {
     <svg width=${W} height=${H} role="group" aria-label="score and cost">
       ${axisSteps(low, high).map((v) => html`<g key=${v}><line x1=${LEFT} x2=${W - RIGHT} y1=${y(v)} y2=${y(v)} class="grid" /><text x=${LEFT - 6} y=${y(v) + 4} text-anchor="end">${v}</text></g>`)}
       ${axisSteps(0, most).map((v) => html`<text key=${v} x=${x(v)} y=${H - BOTTOM + 15} text-anchor="middle">${v}</text>`)}
-      <text x="4" y="11">${part.metric.name}</text><text x=${W - RIGHT} y=${H - BOTTOM + 31} text-anchor="end">${by} a sample</text>
-      ${points.map((c, k) => { const words = `${c.label}: ${number(c.metrics[0].value)} at ${number(xs[k], 3)} ${by} a sample`; return html`<a key=${c.doc} href=${addressOf({ view: "samples", part: part.name, cells: [c.key] })} aria-label=${words}><title>${words}</title>
+      <text x="4" y="11">${part.metric.name}</text><text x=${W - RIGHT} y=${H - BOTTOM + 31} text-anchor="end">${unit}</text>
+      ${points.map((c, k) => { const words = `${c.label}: ${number(c.metrics[0].value)} at ${number(xs[k], 3)} ${unit}`; return html`<a key=${c.doc} href=${addressOf({ view: "samples", part: part.name, cells: [c.key] })} aria-label=${words}><title>${words}</title>
         <circle cx=${x(xs[k])} cy=${y(c.metrics[0].value)} r="5" style=${{ fill: colour(k) }} /><text ...${xs[k] > most / 2 ? { x: x(xs[k]) - 8, "text-anchor": "end" } : { x: x(xs[k]) + 8 }} y=${y(c.metrics[0].value) + 4}>${c.label.slice(0, 40)}</text></a>`; })}
     </svg></figure>`;
 }
