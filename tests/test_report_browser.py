@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -348,6 +349,22 @@ def test_dragging_over_bars_filters(page: Any) -> None:
     page.mouse.up()
     page.wait_for_selector("article.detail")
     assert "filter=0%7Eiou%7E0.2..0.4999" in page.url.replace("~", "%7E")
+
+
+def test_below_the_bars_of_many_models_nothing_overlaps(browser: Any, tmp_path: Path) -> None:
+    for k, n in enumerate((340, 320, 310, 303)):
+        records = [record(i, float(i % 3 > 0), tokens=14 + i, seconds=1.0) for i in range(n)]
+        cell(tmp_path, records, model=f"m{k}")
+    write_report(tmp_path, tmp_path / "page.html")
+    page = opened(browser, (tmp_path / "page.html").as_uri() + "#charts")
+    notes = page.locator("figure", has_text="by visual tokens").locator("text.faint")
+    notes.first.wait_for()
+    boxes = [box for i in range(notes.count()) if (box := notes.nth(i).bounding_box())]
+    assert len(boxes) > 5
+    assert all(a["x"] + a["width"] <= b["x"] for a, b in pairwise(boxes))
+    page.get_by_text("seconds from request to answer (those of", exact=False).first.wait_for()
+    assert page.faults == []
+    page.close()
 
 
 def test_a_sweeps_differences_lead_to_their_samples(browser: Any, tmp_path: Path) -> None:

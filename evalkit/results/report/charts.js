@@ -81,10 +81,11 @@ function Charts({ results, state, change, notes }) {
     <${Costs} columns=${columns} /></section>`;
 }
 
-// How many samples each bar of a group is over, once where all are over as many.
+// How many samples each bar of a group is over: once where all are over as many, from least to most where more numbers
+// would run into the next group's. A bar's title has its own.
 function countsOf(bars) {
-  const counts = bars.map((bar) => bar?.n ?? 0);
-  return `n ${counts.every((n) => n === counts[0]) ? counts[0] : counts.join(", ")}`;
+  const counts = bars.map((bar) => bar?.n ?? 0), least = Math.min(...counts), most = Math.max(...counts);
+  return `n ${least === most ? least : counts.length > 2 ? `${least}–${most}` : counts.join(", ")}`;
 }
 
 function PartCharts({ part, cells, columns, notes }) {
