@@ -214,7 +214,7 @@ def mathvision_answer(text: str) -> str:
         r"\(?([A-E])\)?\s*\n", answer
     ):
         return letter[1]
-    if number := re.search(r"\bis ([-+]?(?:\d+\.?\d*|\.\d+))\.*$", answer):
+    if number := re.search(r"\bis ([-+]?(?:\d+(?:\.\d*)?|\.\d+))\.*$", answer):
         return number[1]
     said = extracted(answer)
     single = re.fullmatch(r"[({]?([A-Ea-e])[)}]?\.?", said)
