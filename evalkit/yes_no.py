@@ -3,11 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from evalkit.errors import DataError
 from evalkit.metrics.yes_no import READERS
+from evalkit.protocols import DEFAULT, Protocol
 from evalkit.task import Row, Task
-from evalkit.types import Completion, Sample, Score
+from evalkit.types import Completion, MediaBudget, Sample, Score
+
+VLMEVALKIT = Protocol(
+    origin="VLMEvalKit, vlmeval/dataset/image_yorn.py",
+    budget=MediaBudget(),
+    max_new_tokens=2048,
+    reader="vlmevalkit",
+)
+
+
+def yes_no_protocols(lmms_eval: Protocol, evalscope: str) -> dict[str, Protocol]:
+    """The protocols of questions that don't ask for yes or no themselves. ``evalscope``: the
+    benchmark's name there.
+    """
+    qwen2_vl = Protocol(
+        origin="VLMEvalKit, Qwen2VLPromptMixin._build_yorn_prompt",
+        prompt="{question} Please answer yes or no.",
+    )
+    return {
+        DEFAULT: qwen2_vl,
+        "qwen2-vl": replace(qwen2_vl, max_new_tokens=2048, reader="vlmevalkit"),
+        "lmms-eval": lmms_eval,
+        "vlmevalkit": VLMEVALKIT,
+        "evalscope": Protocol(
+            origin=f"EvalScope 1.x, benchmarks/{evalscope}",
+            prompt="{question}\nPlease answer YES or NO without an explanation.",
+            media="last",
+            reader="evalscope",
+        ),
+    }
 
 
 class YesNo(Task):

@@ -18,14 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evalkit.adapter import ModelAdapter, media_of
-from evalkit.errors import CheckpointError, DataError, UsageError, reason
+from evalkit.adapter import ModelAdapter
+from evalkit.errors import CheckpointError, UsageError, reason
 from evalkit.models.device import checked_device, chosen_dtype
 from evalkit.models.weights import read_json
 from evalkit.pretrained import convnets
-from evalkit.pretrained.checkpoint import Checkpoint, dtype_of, part_of
+from evalkit.pretrained.checkpoint import Checkpoint, dtype_of
 from evalkit.pretrained.labels import bare, by_name, name_of
-from evalkit.pretrained.pictures import FRAMES, pictures
+from evalkit.pretrained.pictures import FRAMES, pictures_of
 from evalkit.types import UNSCORED, Completion, Request
 
 
@@ -72,7 +72,9 @@ class ClassifierAdapter(ModelAdapter):
             "dtype": self.dtype,
             "frames": self.frames,
             "image_processor": (
-                "torchvision's transforms" if self.plain else type(self.image_processor).__name__
+                "torchvision's transforms"
+                if self.plain
+                else type(self.checkpoint.image_processor).__name__
             ),
         }
 
@@ -85,10 +87,6 @@ class ClassifierAdapter(ModelAdapter):
             "labels": len(self.labels),
             "question": "not read",
         }
-
-    @cached_property
-    def image_processor(self) -> Any:
-        return part_of(self.checkpoint, "AutoImageProcessor")
 
     @cached_property
     def model(self) -> Any:
@@ -119,17 +117,12 @@ class ClassifierAdapter(ModelAdapter):
 
     def _pixels(self, request: Request) -> Tensor:
         """Pixels [pictures, 3, height, width] of a request."""
-        shown = [
-            picture
-            for part in media_of(request.messages)
-            for picture in pictures(part, request.budget, self.frames)
-        ]
-        if not shown:
-            raise DataError(f"adapter {self.name!r} needs a picture, and there is none")
+        shown = pictures_of(request, self.frames)
         if self.plain:
             return torch.stack([convnets.prepare(picture) for picture in shown])
-        out: Tensor = self.image_processor(images=shown, return_tensors="pt")["pixel_values"]
-        return out
+        process = self.checkpoint.image_processor
+        pixels: Tensor = process(images=shown, return_tensors="pt")["pixel_values"]
+        return pixels
 
     @torch.inference_mode()
     def _answer(self, ready: list[tuple[Request, Tensor]]) -> Iterator[Completion]:

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax, logsigmoid, normalize
 
-from evalkit.adapter import ModelAdapter, answer_each, media_of
+from evalkit.adapter import ModelAdapter, answer_each
 from evalkit.errors import DataError, UsageError
 from evalkit.models.device import checked_device, chosen_dtype
-from evalkit.pretrained.checkpoint import Checkpoint, dtype_of, on_device, part_of
+from evalkit.pretrained.checkpoint import Checkpoint, dtype_of, on_device
 from evalkit.pretrained.labels import bare
-from evalkit.pretrained.pictures import FRAMES, pictures
+from evalkit.pretrained.pictures import FRAMES, pictures_of
 from evalkit.types import Completion, Request, Text, TokenCounts
 
 TEMPLATES = {
@@ -90,7 +90,7 @@ class ContrastiveAdapter(ModelAdapter):
             "templates": list(self.templates),
             "head": self.head,
             "frames": self.frames,
-            "image_processor": type(self.image_processor).__name__,
+            "image_processor": type(self.checkpoint.image_processor).__name__,
         }
 
     @property
@@ -105,14 +105,6 @@ class ContrastiveAdapter(ModelAdapter):
     @property
     def stats(self) -> Mapping[str, Any]:
         return {"texts_cut": self.cut}
-
-    @cached_property
-    def image_processor(self) -> Any:
-        return part_of(self.checkpoint, "AutoImageProcessor")
-
-    @cached_property
-    def tokenizer(self) -> Any:
-        return part_of(self.checkpoint, "AutoTokenizer")
 
     @cached_property
     def model(self) -> Any:
@@ -133,13 +125,7 @@ class ContrastiveAdapter(ModelAdapter):
     def _answer(self, request: Request) -> Completion:
         if not request.choices:
             raise DataError(f"adapter {self.name!r} ranks choices, and this question has none")
-        shown = [
-            picture
-            for part in media_of(request.messages)
-            for picture in pictures(part, request.budget, self.frames)
-        ]
-        if not shown:
-            raise DataError(f"adapter {self.name!r} ranks by a picture, and there is none")
+        shown = pictures_of(request, self.frames)
         said = [p.text for m in request.messages for p in m.content if isinstance(p, Text)]
         captions = tuple(
             tuple(
@@ -148,7 +134,8 @@ class ContrastiveAdapter(ModelAdapter):
             )
             for template in self.templates
         )
-        pixels = on_device(self.image_processor(images=shown, return_tensors="pt"), self.model)
+        process = self.checkpoint.image_processor
+        pixels = on_device(process(images=shown, return_tensors="pt"), self.model)
         scores = (self._blip2 if self.kind == "blip-2" else self._embedded)(pixels, captions)
         values = tuple(scores.float().cpu().tolist())
         best = max(range(len(values)), key=values.__getitem__)
@@ -203,8 +190,9 @@ class ContrastiveAdapter(ModelAdapter):
     def _tokens(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Ids of texts, cut where they are longer than the model takes."""
         most = PADDED.get(self.kind) or self._longest()
-        self.cut += sum(len(ids) > most for ids in self.tokenizer(list(texts))["input_ids"])
-        out = self.tokenizer(
+        tokenizer = self.checkpoint.tokenizer
+        self.cut += sum(len(ids) > most for ids in tokenizer(list(texts))["input_ids"])
+        out = tokenizer(
             list(texts),
             padding="max_length" if self.kind in PADDED else True,
             truncation=True,

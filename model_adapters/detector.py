@@ -22,7 +22,7 @@ from evalkit.adapter import ModelAdapter, answer_each, media_of
 from evalkit.errors import DataError, UsageError
 from evalkit.media import decode_image
 from evalkit.models.device import checked_device, chosen_dtype
-from evalkit.pretrained.checkpoint import Checkpoint, dtype_of, on_device, part_of
+from evalkit.pretrained.checkpoint import Checkpoint, dtype_of, on_device
 from evalkit.pretrained.labels import name_of
 from evalkit.types import BoxSpace, Completion, Image, Request, Text, TokenCounts
 
@@ -98,7 +98,7 @@ class DetectorAdapter(ModelAdapter):
             "dtype": self.dtype,
             "template": self.template,
             "box_space": self.box_space,
-            "image_processor": type(self.image_processor).__name__,
+            "image_processor": type(self.checkpoint.image_processor).__name__,
         }
 
     @property
@@ -109,14 +109,6 @@ class DetectorAdapter(ModelAdapter):
     @property
     def stats(self) -> Mapping[str, Any]:
         return {"expressions_cut": self.cut}
-
-    @cached_property
-    def image_processor(self) -> Any:
-        return part_of(self.checkpoint, "AutoImageProcessor")
-
-    @cached_property
-    def tokenizer(self) -> Any:
-        return part_of(self.checkpoint, "AutoTokenizer")
 
     @cached_property
     def model(self) -> Any:
@@ -160,7 +152,7 @@ class DetectorAdapter(ModelAdapter):
 
     def _found(self, picture: PILImage.Image, expression: str) -> Found | None:
         """All boxes with their scores for an expression; None where it names nothing known."""
-        made = self.image_processor(images=[picture], return_tensors="pt")
+        made = self.checkpoint.image_processor(images=[picture], return_tensors="pt")
         pixels = {
             k: v
             for k, v in on_device(made, self.model).items()
@@ -189,8 +181,8 @@ class DetectorAdapter(ModelAdapter):
         grounded = self.kind in GROUNDED
         text_config = self.config.text_config
         most = self.config.max_text_len if grounded else text_config.max_position_embeddings
-        self.cut += len(self.tokenizer(text)["input_ids"]) > most
-        out = self.tokenizer(
+        self.cut += len(self.checkpoint.tokenizer(text)["input_ids"]) > most
+        out = self.checkpoint.tokenizer(
             [text],
             padding=True if grounded else "max_length",
             truncation=True,
@@ -202,7 +194,7 @@ class DetectorAdapter(ModelAdapter):
 
     def _words(self, tokens: Mapping[str, Tensor]) -> Tensor:
         """Which tokens are the expression's: not those that stand around it, nor the full stop."""
-        t = self.tokenizer
+        t = self.checkpoint.tokenizer
         around = {*t.all_special_ids, *t.convert_tokens_to_ids(["."])}
         ids = tokens["input_ids"][0].tolist()
         return torch.tensor([i not in around for i in ids], device=self.device)

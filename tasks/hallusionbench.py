@@ -16,27 +16,19 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 from evalkit.multiple_choice import LMMS_PIXELS
-from evalkit.protocols import DEFAULT, LMMS_EVAL_STOP, QWEN2_VL_PIXELS, Protocol
+from evalkit.protocols import LMMS_EVAL_STOP, QWEN2_VL_PIXELS, Protocol
 from evalkit.rows import identifier, image, sides, string
 from evalkit.sources import Hub
 from evalkit.task import Metric, Row, Subset
-from evalkit.types import MediaBudget, Sample
-from evalkit.yes_no import YesNo, yes_or_no
+from evalkit.types import Sample
+from evalkit.yes_no import YesNo, yes_no_protocols, yes_or_no
 
 COLUMNS = (
     *("category", "subcategory", "set_id", "figure_id", "question_id", "question"),
     *("gt_answer", "image"),
 )
-QWEN2_VL = "{question} Please answer yes or no."
-PROTOCOLS = {
-    DEFAULT: Protocol(origin="VLMEvalKit, Qwen2VLPromptMixin._build_yorn_prompt", prompt=QWEN2_VL),
-    "qwen2-vl": Protocol(
-        origin="VLMEvalKit, Qwen2VLPromptMixin._build_yorn_prompt",
-        prompt=QWEN2_VL,
-        max_new_tokens=2048,
-        reader="vlmevalkit",
-    ),
-    "lmms-eval": Protocol(
+PROTOCOLS = yes_no_protocols(
+    lmms_eval=Protocol(
         origin="lmms-eval 0.7, tasks/hallusion_bench",
         budget=LMMS_PIXELS,
         stop=LMMS_EVAL_STOP,
@@ -45,19 +37,8 @@ PROTOCOLS = {
         note="published with GPT-4 as a judge; this is its rule without one (evaluate_hb.py, "
         "hb_aggregation_result_intern): yes is in the answer, or it is taken for no",
     ),
-    "vlmevalkit": Protocol(
-        origin="VLMEvalKit, vlmeval/dataset/image_yorn.py",
-        budget=MediaBudget(),
-        max_new_tokens=2048,
-        reader="vlmevalkit",
-    ),
-    "evalscope": Protocol(
-        origin="EvalScope 1.x, benchmarks/hallusion_bench",
-        prompt="{question}\nPlease answer YES or NO without an explanation.",
-        media="last",
-        reader="evalscope",
-    ),
-}
+    evalscope="hallusion_bench",
+)
 
 
 class HallusionBench(YesNo):

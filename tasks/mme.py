@@ -20,8 +20,8 @@ from evalkit.protocols import DEFAULT, LMMS_EVAL_STOP, QWEN2_VL_PIXELS, Protocol
 from evalkit.rows import identifier, image, sides, string
 from evalkit.sources import Hub
 from evalkit.task import Metric, Row, Subset
-from evalkit.types import MediaBudget, Sample
-from evalkit.yes_no import YesNo, yes_or_no
+from evalkit.types import Sample
+from evalkit.yes_no import VLMEVALKIT, YesNo, yes_or_no
 
 PERCEPTION = (
     *("existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark"),
@@ -46,12 +46,7 @@ PROTOCOLS = {
         max_new_tokens=16,
         reader="beginning",
     ),
-    "vlmevalkit": Protocol(
-        origin="VLMEvalKit, vlmeval/dataset/image_yorn.py",
-        budget=MediaBudget(),
-        max_new_tokens=2048,
-        reader="vlmevalkit",
-    ),
+    "vlmevalkit": VLMEVALKIT,
 }
 
 

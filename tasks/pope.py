@@ -15,24 +15,16 @@ from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from evalkit.multiple_choice import LMMS_PIXELS
-from evalkit.protocols import DEFAULT, LMMS_EVAL_STOP, QWEN2_VL_PIXELS, Protocol
+from evalkit.protocols import LMMS_EVAL_STOP, QWEN2_VL_PIXELS, Protocol
 from evalkit.rows import identifier, image, sides, string
 from evalkit.sources import Hub
 from evalkit.task import Metric, Row, Subset
-from evalkit.types import MediaBudget, Sample
-from evalkit.yes_no import YesNo, yes_or_no
+from evalkit.types import Sample
+from evalkit.yes_no import YesNo, yes_no_protocols, yes_or_no
 
 COLUMNS = ("question_id", "question", "answer", "image_source", "category", "image")
-QWEN2_VL = "{question} Please answer yes or no."
-PROTOCOLS = {
-    DEFAULT: Protocol(origin="VLMEvalKit, Qwen2VLPromptMixin._build_yorn_prompt", prompt=QWEN2_VL),
-    "qwen2-vl": Protocol(
-        origin="VLMEvalKit, Qwen2VLPromptMixin._build_yorn_prompt",
-        prompt=QWEN2_VL,
-        max_new_tokens=2048,
-        reader="vlmevalkit",
-    ),
-    "lmms-eval": Protocol(
+PROTOCOLS = yes_no_protocols(
+    lmms_eval=Protocol(
         origin="lmms-eval 0.7, tasks/pope",
         prompt="{question}\nAnswer the question using a single word or phrase.",
         budget=LMMS_PIXELS,
@@ -40,19 +32,8 @@ PROTOCOLS = {
         reader="exact",
         max_new_tokens=128,
     ),
-    "vlmevalkit": Protocol(
-        origin="VLMEvalKit, vlmeval/dataset/image_yorn.py",
-        budget=MediaBudget(),
-        max_new_tokens=2048,
-        reader="vlmevalkit",
-    ),
-    "evalscope": Protocol(
-        origin="EvalScope 1.x, benchmarks/pope",
-        prompt="{question}\nPlease answer YES or NO without an explanation.",
-        media="last",
-        reader="evalscope",
-    ),
-}
+    evalscope="pope",
+)
 
 
 def subset(split: str, size: int, config: str | None = None) -> Subset:

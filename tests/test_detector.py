@@ -57,12 +57,13 @@ def test_the_answer_is_the_best_box_of_the_models_own_post_processing(folder: st
     assert answers(adapter, ask("wide", WIDE, WHERE))["wide"].text == out["wide"].text
     box = parse_box(out["wide"].text, "pixel", 100, 60)
     picture = PILImage.open(io.BytesIO(WIDE.read()))
-    made = adapter.image_processor(images=[picture], return_tensors="pt")
+    process = adapter.checkpoint.image_processor
+    made = process(images=[picture], return_tensors="pt")
     asked = "the person at the dining table"
     with torch.inference_mode():
         if adapter.kind in ("detr", "rt_detr"):
             raw = adapter.model(pixel_values=made["pixel_values"])
-            found = adapter.image_processor.post_process_object_detection(raw, 0.0, [(60, 100)])[0]
+            found = process.post_process_object_detection(raw, 0.0, [(60, 100)])[0]
             mine = found["labels"] == 1
             if adapter.kind == "detr" and not mine.any():
                 return  # its own keeps only the likeliest class of each box
@@ -70,7 +71,7 @@ def test_the_answer_is_the_best_box_of_the_models_own_post_processing(folder: st
         elif adapter.kind == "owlv2":
             tokens = adapter._tokens(asked)
             raw = adapter.model(pixel_values=made["pixel_values"], **tokens)
-            found = adapter.image_processor.post_process_object_detection(raw, 0.0, [(60, 100)])[0]
+            found = process.post_process_object_detection(raw, 0.0, [(60, 100)])[0]
             expected = found["boxes"][found["scores"].argmax()]
         else:
             tokens = adapter._tokens(f"{asked}.")

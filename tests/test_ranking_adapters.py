@@ -92,7 +92,7 @@ def test_contrastive_scores_are_those_of_the_whole_model(folder: str) -> None:
     adapter = ContrastiveAdapter(folder, template="{choice}")
     shown = picture(3)
     got = ranked(adapter, ask("a", shown))["a"].logprobs
-    pixels = adapter.image_processor(
+    pixels = adapter.checkpoint.image_processor(
         images=[PILImage.open(io.BytesIO(shown.read()))], return_tensors="pt"
     )["pixel_values"]
     tokens = adapter._tokens(["circle", "box", "a star", "walrus"])

@@ -189,7 +189,7 @@ def collate(family: Family, scenes: list[Scene], switches: Switches) -> Batch:
         encode("<|endoftext|>")[0],
         encode("<|image_pad|>" if family != "clips" else "<|video_pad|>")[0],
     )
-    head, vision_end, turn, end = encode(HEAD), encode("<|vision_end|>"), TURN, encode("<|im_end|>")
+    head, vision_end, end = (encode(t) for t in (HEAD, "<|vision_end|>", "<|im_end|>"))
     rows, patches, grids = [], [], []
     for scene in scenes:
         cut, grid = pixels(scene, processor)
@@ -201,7 +201,7 @@ def collate(family: Family, scenes: list[Scene], switches: Switches) -> Batch:
         ids, labels, question = list(shared), [-100] * len(shared), [-1] * len(shared)
         positions = [scheme.ids([Span(len(head)), visual, Span(len(vision_end))], switches)]
         for i, asked in [*enumerate(scene.questions), *enumerate(scene.extra, EXTRA)]:
-            ask = encode(prompt(family, asked) + turn)
+            ask = encode(prompt(family, asked) + TURN)
             answer = encode(target(family, asked)) + end
             own = ask + answer
             ids += own[:-1]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,22 +109,24 @@ class Checkpoint:
             model = _merged(model, self.lora)
         return model.eval() if method else model.eval().to(device)
 
+    @cached_property
+    def image_processor(self) -> Any:
+        """Raises CheckpointError."""
+        return self._part("ImageProcessor")
 
-def part_of(checkpoint: Checkpoint, auto: str) -> Any:
-    """A tokenizer or an image processor, by the name of `transformers`' auto class. Raises
-    CheckpointError.
-    """
-    import transformers
+    @cached_property
+    def tokenizer(self) -> Any:
+        """Raises CheckpointError."""
+        return self._part("Tokenizer")
 
-    try:
-        return getattr(transformers, auto).from_pretrained(
-            checkpoint.folder, trust_remote_code=checkpoint.trust_remote_code
-        )
-    except FAILURES as e:
-        what = auto.removeprefix("Auto")
-        raise CheckpointError(
-            f"{checkpoint.folder}: transformers can't build its {what}: {e}"
-        ) from e
+    def _part(self, what: str) -> Any:
+        import transformers
+
+        auto = getattr(transformers, f"Auto{what}")
+        try:
+            return auto.from_pretrained(self.folder, trust_remote_code=self.trust_remote_code)
+        except FAILURES as e:
+            raise CheckpointError(f"{self.folder}: transformers can't build its {what}: {e}") from e
 
 
 def dtype_of(config: Any) -> str:

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 from PIL import Image as PILImage
 
+from evalkit.adapter import media_of
+from evalkit.errors import DataError
 from evalkit.media import decode_image, decode_video
-from evalkit.types import Image, MediaBudget, Video
+from evalkit.types import Image, MediaBudget, Request, Video
 
 FRAMES = 8
 """Of a video, where it is shown as pictures and nothing else is asked for."""
@@ -21,6 +23,16 @@ def pictures(part: Image | Video, budget: MediaBudget, frames: int) -> list[PILI
     most = most_frames(budget, frames)
     shown = decode_video(part, lambda total, fps: spread(total, most))
     return [PILImage.fromarray(frame) for frame in shown]
+
+
+def pictures_of(request: Request, frames: int) -> list[PILImage.Image]:
+    """Those of all media of a request, ``pictures`` of each. Raises DataError, also where there is
+    none.
+    """
+    media = media_of(request.messages)
+    if shown := [p for part in media for p in pictures(part, request.budget, frames)]:
+        return shown
+    raise DataError("a picture is needed, and there is none")
 
 
 def most_frames(budget: MediaBudget, frames: int) -> int:
