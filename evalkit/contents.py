@@ -32,6 +32,8 @@ from evalkit.safe_text import masked
 HEADER_BYTES = 1 << 16
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 SCALARS = {str, int, float, bool, type(None)}
+SHORT = 4300
+"""Bytes of a line that can't hold a whole number of more digits than are read."""
 
 
 @dataclass(frozen=True)
@@ -225,13 +227,20 @@ def parsed(text: bytes) -> Line | None:
 
 
 def written(line: Line) -> bytes:
-    """A line as a journal has it. Raises TypeError or ValueError for what JSON can't hold."""
+    """A line as a journal has it. Raises TypeError or ValueError for what JSON can't hold, or what
+    could not be read again.
+    """
     if isinstance(line, Record) and all(map(_is_flat, (line.metadata, line.target, line.parsed))):
         with suppress(ValueError):  # half a character
-            told = to_json(vars(line))  # in a third of the time, and of more than JSON has
-            if b"NaN" not in told and b"Infinity" not in told:
+            told = to_json(vars(line))  # in a third of the time, and of more than can be read
+            if len(told) <= SHORT and b"NaN" not in told and b"Infinity" not in told:
                 return told + b"\n"
-    return ENCODER.encode(_json(line)).encode("utf-8", "replace") + b"\n"
+    try:
+        told = ENCODER.encode(_json(line)).encode("utf-8", "replace")
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    from_json(told)
+    return told + b"\n"
 
 
 def _is_flat(value: object) -> bool:

@@ -149,10 +149,16 @@ def test_odd_values_are_written_as_json_has_them(tmp_path: Path, value: Any) -> 
     assert made is not None and made.records() == {"a": line_of(line)}
 
 
-@pytest.mark.parametrize(
-    "value", [{1}, b"x", datetime.now(UTC), Decimal(1), Path(), float("nan"), -float("inf"), 1j]
-)
-def test_what_json_has_not_is_in_no_line(value: Any) -> None:
+def nested(times: int) -> list[Any]:
+    return [nested(times - 1)] if times else []
+
+
+NOT_JSON = [{1}, b"x", datetime.now(UTC), Decimal(1), Path(), float("nan"), -float("inf"), 1j]
+NOT_READ = [nested(300), nested(900), 10**5000]
+
+
+@pytest.mark.parametrize("value", NOT_JSON + NOT_READ, ids=lambda value: type(value).__name__)
+def test_what_json_has_not_or_cannot_be_read_again_is_in_no_line(value: Any) -> None:
     for held in (value, [value], {"a": value}, {"a": [value]}, ("b", (value,))):
         for field in ("target", "parsed", "metadata"):
             told = {"key": held} if field == "metadata" else held
