@@ -308,7 +308,7 @@ def page(findings: Findings, drawn: Sequence[str]) -> str:
     if cells > plots.MOST:
         first_cells = f" By group, overlap and length: the first {plots.MOST} of {cells} cells."
     part = (
-        f"Only {findings.limit} samples of each task, drawn at random: never quote them.\n\n"
+        f"At most {findings.limit} samples of each task, drawn at random: never quote them.\n\n"
         if findings.limit
         else ""
     )
