@@ -231,7 +231,7 @@ class CellResults:
             errors=typed(value, "errors", int),
             unparsed=typed(value, "unparsed", int),
             tokens=TokenCounts(**typed(value, "tokens", Mapping, {})),
-            metrics=tuple(MetricResult.from_json(m) for m in typed(value, "metrics", list, [])),
+            metrics=tuple(MetricResult.from_json(m) for m in typed(value, "metrics", list)),
         )
 
 

@@ -119,6 +119,17 @@ def test_run_info_and_results_read_back_as_they_were_written(tmp_path: Path) -> 
     assert [c.path for c in cells(tmp_path)] == [folder.path]
 
 
+def test_results_without_their_metrics_are_made_again(tmp_path: Path) -> None:
+    folder = run(tmp_path).cell.stored
+    whole = folder.results_path.read_bytes()
+    kept = json.loads(whole)
+    kept.pop("metrics")
+    folder.results_path.write_text(json.dumps(kept))
+    assert cells(tmp_path)[0].results == folder.results
+    run(tmp_path)
+    assert folder.results_path.read_bytes() == whole
+
+
 def test_the_cell_of_a_killed_run_is_partial_and_counts_what_its_journal_holds(
     tmp_path: Path,
 ) -> None:
