@@ -188,9 +188,7 @@ def _fitted(model: Any, run: Run, reader: Reader, device: str) -> Iterator[Curve
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         if (step + 1) % LOGGED == 0 or step + 1 == run.steps:
-            m = seen.measured()
-            nll = {k: round(v.nll, 4) for k, v in m.items()}
-            yield CurvePoint(step + 1, nll, {k: round(v.right, 4) for k, v in m.items()})
+            yield CurvePoint.of(step + 1, seen.measured())
             seen = _Sums()
 
 

@@ -186,6 +186,11 @@ class CurvePoint:
     nll: Mapping[str, float]
     right: Mapping[str, float]
 
+    @classmethod
+    def of(cls, step: int, seen: Mapping[str, Measurement]) -> CurvePoint:
+        nll = {k: round(m.nll, 4) for k, m in seen.items()}
+        return cls(step, nll, {k: round(m.right, 4) for k, m in seen.items()})
+
 
 @dataclass(frozen=True)
 class Result:
@@ -258,12 +263,7 @@ def fitted(model: Any, run: Run, batches: Iterator[Batch]) -> Iterator[CurvePoin
             optimiser.zero_grad(set_to_none=True)
         totals.add(nll.detach(), logits.detach(), labels, kinds, batch.allowed)
         if (step + 1) % LOGGED == 0 or step + 1 == run.steps:
-            seen = totals.measured()
-            yield CurvePoint(
-                step + 1,
-                {k: round(m.nll, 4) for k, m in seen.items()},
-                {k: round(m.right, 4) for k, m in seen.items()},
-            )
+            yield CurvePoint.of(step + 1, totals.measured())
             totals = Totals(totals.kinds)
 
 
