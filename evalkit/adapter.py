@@ -297,6 +297,9 @@ def read_switches(adapter: type[ModelAdapter], model: Any, given: Iterable[str])
         name, equals, value = (part.strip() for part in text.partition("="))
         if not equals or not name:
             raise UsageError(f"switch {text!r}: expected name=value")
+        if "=" in value:
+            each = " ".join(f"--switch {part.strip()}" for part in text.split(","))
+            raise UsageError(f"switch {text!r}: one each: {each}")
         if name not in known:
             close = get_close_matches(name, known, 1)
             hint = f" (did you mean {close[0]}?)" if close else ""

@@ -117,6 +117,7 @@ def test_exit_code_1_when_the_adapter_breaks(evalkit: Evalkit) -> None:
         (("run", "--tasks", "docvqa", "--adapter", "nope"), "unknown adapter 'nope'"),
         (("run", "--tasks", "docvqa", "--switch", "position=3d"), "expected one of mrope"),
         (("run", "--tasks", "docvqa", "--switch", "position"), "expected name=value"),
+        (("run", "docvqa", "--switch", "theta=9,vision_gate=0"), "--switch theta=9 --switch vis"),
         (("run", "--tasks", "docvqa", "--data", "docvqa=x"), "expected TASK:SUBSET=PATH"),
         (("run", "--tasks", "./none.py"), "no such file"),
         (("run", "--tasks", "docvqa", "--model", "./nothere"), "nothere"),
