@@ -353,7 +353,7 @@ class Stream:
     def _append(self, record: Record) -> None:
         try:
             self.journal.append(record)
-        except (TypeError, ValueError) as e:
+        except (TypeError, ValueError, RecursionError) as e:
             why = (
                 f"can't be recorded as JSON ({e}): something that the task or the adapter gave "
                 "is neither text nor a finite number"

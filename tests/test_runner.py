@@ -20,7 +20,17 @@ from evalkit.run_info import Selection
 from evalkit.runner import run_cell
 from evalkit.store import cells
 from evalkit.task import Task, load_task
-from evalkit.types import Completion, Image, Message, Request, Sample, Text, TokenCounts, Video
+from evalkit.types import (
+    Completion,
+    Image,
+    Message,
+    Request,
+    Sample,
+    Score,
+    Text,
+    TokenCounts,
+    Video,
+)
 from tests.plugins.adder import Adder
 from tests.runs import SUMS, cell_of, run
 
@@ -203,12 +213,31 @@ def test_ids_may_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert run(tmp_path, task=task).reused == 40
 
 
+def nested(times: int) -> list[Any]:
+    return [nested(times - 1)] if times else []
+
+
+@pytest.mark.parametrize("value", [b"x", nested(300), nested(900)], ids=["bytes", "deep", "deeper"])
 def test_metadata_that_json_cant_hold_is_an_error_of_that_sample(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: Any
 ) -> None:
     task = with_samples(
-        monkeypatch, lambda s: [replace(s, metadata={"raw": b"x"}) if s.id == "sum/3" else s]
+        monkeypatch, lambda s: [replace(s, metadata={"raw": value}) if s.id == "sum/3" else s]
     )
+    outcome = run(tmp_path, task=task)
+    assert (outcome.results.n, outcome.results.errors, outcome.stopped) == (39, 1, None)
+    assert len(outcome.cell.stored.records()) == 40
+    assert "can't be recorded as JSON" in str(outcome.failures[0].error)
+
+
+@pytest.mark.parametrize("times", [300, 900])
+def test_what_is_read_of_an_answer_too_deep_for_json_is_an_error_of_that_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    task = load_task(SUMS)
+    deep = Score({"exact": 1.0, "digits": 1.0}, nested(times))
+    original = task.score
+    monkeypatch.setattr(task, "score", lambda s, c: deep if s.id == "sum/3" else original(s, c))
     outcome = run(tmp_path, task=task)
     assert (outcome.results.n, outcome.results.errors, outcome.stopped) == (39, 1, None)
     assert "can't be recorded as JSON" in str(outcome.failures[0].error)
