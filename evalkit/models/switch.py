@@ -181,7 +181,7 @@ class SwitchSet:
         """Raises UsageError for a switch at a value that no weights are trained with."""
         for name, one in self.switches().items():
             if not one.trained and getattr(self, name) != one.default:
-                raise UsageError(f"{name}={getattr(self, name)}: only of weights that are trained")
+                raise UsageError(f"{name}={getattr(self, name)}: no weights can be trained with it")
 
     def changed(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Those of ``given``, as JSON, that make a difference to this set: a switch set to the
