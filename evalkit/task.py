@@ -424,11 +424,11 @@ def why_invalid(sample: object) -> str | None:
         return f"{type(sample).__name__} is not a Sample"
     item: Any = sample
     where = f"sample {item.id!r}"
-    if not _is_text(item.id):
+    if not isinstance(item.id, str):
         return f"{where}: id must be a string, or left out for one by the row's number"
-    if not _is_text(item.cluster) or not isinstance(item.metadata, Mapping):
+    if not isinstance(item.cluster, str) or not isinstance(item.metadata, Mapping):
         return f"{where}: cluster must be a string and metadata a mapping"
-    if not isinstance(item.choices, tuple | list) or not all(map(_is_text, item.choices)):
+    if not isinstance(item.choices, tuple | list) or not all(map(_is_string, item.choices)):
         return f"{where}: choices must be strings"
     if not item.messages:
         return f"{where}: no messages"
@@ -436,17 +436,25 @@ def why_invalid(sample: object) -> str | None:
         if not isinstance(message, Message) or message.role not in ROLES:
             return f"{where}: {message!r:.200} is not a Message with role system, user or assistant"
         for part in message.content:
-            if not isinstance(part, Media) and not (isinstance(part, Text) and _is_text(part.text)):
+            if not isinstance(part, Media) and not (
+                isinstance(part, Text) and _is_string(part.text)
+            ):
                 return f"{where}: {part!r:.200} is not a Text with a string, an Image or a Video"
+    texts = [p.text for m in item.messages for p in m.content if isinstance(p, Text)]
+    right = item.target if isinstance(item.target, list | tuple) else [item.target]
+    for text in (item.id, item.cluster, *item.choices, *texts, *filter(_is_string, right)):
+        if not _can_be_written(text):
+            return f"{where}: {text!r:.80} holds half of a character (a lone surrogate)"
     return None
 
 
-def _is_text(value: object) -> bool:
-    """A string that can be written: a lone surrogate can't, and would make two ids one."""
-    if not isinstance(value, str):
-        return False
+def _is_string(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _can_be_written(text: str) -> bool:
+    """Not so a lone surrogate, which would make two ids one."""
     try:
-        _ = value.isascii() or value.encode()
+        return text.isascii() or bool(text.encode())
     except UnicodeEncodeError:
         return False
-    return True

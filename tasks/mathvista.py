@@ -208,7 +208,7 @@ def whole(value: object) -> int:
     """Decimals of a right answer; 0 where the row has none. Raises DataError."""
     if value is None or value != value:
         return 0
-    if isinstance(value, bool) or not isinstance(value, int | float) or int(value) != value:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value % 1 != 0:
         raise DataError(f"'precision' is {value!r:.80}, not a whole number")
     return int(value)
 

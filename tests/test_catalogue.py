@@ -161,6 +161,7 @@ ODD = [
     ("mathvista", {"answer": "pink"}, "'answer' is 'pink', none of the choices"),
     ("mathvista", {"question_type": "poem"}, "'question_type' is 'poem'"),
     ("mathvista", {"precision": 1.5}, "'precision' is 1.5"),
+    ("mathvista", {"precision": float("inf")}, "'precision' is inf"),
     ("mathvista", {"choices": ["red"]}, "'choices' has 1"),
     ("mathvision", {"options": ["1"]}, "'options' has a single one"),
     ("mathvision", {"answer": ""}, "'answer' is empty"),

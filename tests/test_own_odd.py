@@ -297,6 +297,14 @@ def test_letters_with_accents_are_equal_in_one_piece_and_in_parts(
     assert next(iter(score.values.values())) == 1.0
 
 
+@pytest.mark.parametrize("column", ["id", "question", "answer", "cluster"])
+def test_half_a_character_is_said(folder: Path, column: str) -> None:
+    line = json.dumps({**ROW, "id": "1", "cluster": "c", column: "a\ud800"})
+    first = json.dumps({**ROW, "id": "0", "cluster": "c"})
+    reason = why(raw(folder / "my.jsonl", f"{first}\n{line}\n"))
+    assert "holds half of a character (a lone surrogate)" in reason
+
+
 def test_names_that_a_table_made_numbers_of_and_rows_without_one(folder: Path) -> None:
     rows = [{**ROW, "id": i} for i in (1.0, "1", 2.5, None, True, 10**30)]
     found = samples(write_lines(folder / "my.jsonl", rows))

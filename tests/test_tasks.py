@@ -559,7 +559,8 @@ def test_an_id_that_cannot_be_written_is_an_error_or_replaced_by_the_row(
         assert first.id == "0"
     else:
         assert isinstance(first, RowError)
-        assert "id must be a string" in first.reason
+        what = "half of a character" if isinstance(id, str) else "id must be a string"
+        assert what in first.reason
 
 
 def test_the_first_declared_subset_is_the_default_of_installed_tasks_and_of_files(
