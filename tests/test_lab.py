@@ -380,6 +380,16 @@ def test_a_study_can_be_asked_for_other_seeds(
     assert "expected 2 to 64; intervals are over seeds" in capsys.readouterr().err
 
 
+def test_the_command_of_a_study_in_a_folder_with_a_blank_repeats_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder := tmp_path / "my studies").mkdir()
+    path, said = str(write_study(folder)), []
+    monkeypatch.setattr("evalkit.lab.page.check_own", lambda *given: said.append(given[2]))
+    assert main(["study", path, "--dry-run"]) == 0
+    assert said == [f"evalkit study '{path}'"]
+
+
 def test_runs_of_other_code_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = load_study(path := write_study(tmp_path))
     arm, run = next(iter(study.runs()))

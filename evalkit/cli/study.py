@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from evalkit.cli.options import name_or_path, output_option, spread_options, talk_options, whole
@@ -68,10 +69,10 @@ def main(args: argparse.Namespace) -> int:
     from_ = start = ""
     if args.start:
         trainer.check([run for study in studies for _, run in study.runs()])
-        from_, start = f"-from-{trainer.folder.name}", f" --start {args.start}"
+        from_, start = f"-from-{trainer.folder.name}", f" --start {quote(args.start)}"
     on = " --device cuda" if args.device and args.device != "cpu" and not args.start else ""
     seeds = f" --seeds {args.seeds}" if args.seeds else ""
-    commands = [f"evalkit study {Path(name)}{seeds}{start}{on}" for name in args.study]
+    commands = [f"evalkit study {quote(str(Path(name)))}{seeds}{start}{on}" for name in args.study]
     folders = [args.output / f"{study.name}{from_}" for study in studies]
     for study, folder, command in zip(studies, folders, commands):
         if folders.count(folder) > 1:
