@@ -33,7 +33,7 @@ _SPACE = re.compile(
     rf"(?:(?P<unit>{'|'.join(UNITS)})(?::(?P<form>{'|'.join(FORMS)}))?|(?P<loc>loc1024))"
     r"(?:(?<!loc1024)@(?P<width>[1-9][0-9]{0,5})x(?P<height>[1-9][0-9]{0,5}))?"
 )
-_NUMBER = r"\s*(-?[0-9]{1,6}(?:\.[0-9]{1,12})?)\s*"
+_NUMBER = r"\s*(-?[0-9]{1,6}(?:\.[0-9]{1,24})?(?:[eE][+-]?[0-9]{1,2})?)\s*"  # as Python writes it
 _FOUR = rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]"
 _READERS = {
     None: re.compile(rf"\({_NUMBER},{_NUMBER}\)\s*,\s*\({_NUMBER},{_NUMBER}\)"),
