@@ -27,6 +27,7 @@ from evalkit.runner import run_cell
 from evalkit.task import Row, RowError, Task, checked_score, load_task, read_samples, task_class
 from evalkit.types import Completion, MediaBudget, Message, Request, Sample, Text
 from tests import catalogue
+from tests.stored import moved
 from tests.tiny import write_tiny
 
 FAMILIES = sorted({name.partition(":")[0] for name in catalogue.ROWS})
@@ -532,6 +533,13 @@ def test_a_part_of_the_answers_is_submitted_only_on_purpose(tmp_path: Path) -> N
         write_submission(where.stored)
     path, _, n, _ = write_submission(where.stored, tmp_path / "some.json", incomplete=True)
     assert (n, len(json.loads(path.read_text()))) == (4, 4)
+
+
+def test_several_answers_of_a_sample_are_not_submitted(tmp_path: Path) -> None:
+    outcome = run_cell(cell("mmmu:test", tmp_path, Says("says")), progress=False)
+    drawn = moved(outcome.cell.stored, asking={"temperature": 1.0, "repeats": 2})
+    with pytest.raises(UsageError, match="several answers of each sample"):
+        write_submission(drawn)
 
 
 def test_mmbench_is_submitted_as_a_sheet(tmp_path: Path) -> None:

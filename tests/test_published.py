@@ -17,7 +17,7 @@ from evalkit.run_info import Selection
 from evalkit.store import CellFolder
 from evalkit.task import Metric, load_task
 from evalkit.types import MediaBudget
-from tests.stored import cell, record
+from tests.stored import cell, moved, record
 
 MTVQA = 6778
 """Questions of the split."""
@@ -34,8 +34,10 @@ def run(output: Path, n: int = MTVQA, **changes: Any) -> CellFolder:
         "metrics": (Metric("mtvqa"),),
         "budget": task.budget,
     }
+    identity = changes.pop("identity", {})
     records = (record(i, float(i < right), metric="mtvqa") for i in range(n))
-    return cell(output, records, **about | changes)
+    made = cell(output, records, **about | changes)
+    return moved(made, **identity) if identity else made
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +59,8 @@ def test_the_same_protocol_gives_a_difference(official: CellFolder) -> None:
         ({"selection": Selection(first=(0, 10))}, "only a part .*first 10"),
         ({"switches": {"position": "rope1d"}}, "switches are set"),
         ({"fingerprint": {"trained_with": {"position": "rope1d"}}}, "switches are set"),
+        ({"identity": {"control": "blind"}}, "asked with control=blind, the published"),
+        ({"identity": {"asking": {"system": "Be brief."}}}, "asked with system, the published"),
         ({"budget": MediaBudget(3136, 12845056)}, "min_pixels is 3136"),
         ({"task": "multilingual_ocr:mini", "data": {"kind": "embedded"}}, "drawn by evalkit"),
         ({"model": "nano"}, "nano is not among the published models"),

@@ -122,14 +122,18 @@ def why_unlike(p: Published, cell: CellFolder, n: int) -> str:
         )
     if cell.results.switches or cell.run.identity.fingerprint.get("trained_with"):
         return "ablation switches are set"
-    if not _asked_alike(p, cell.run.identity.protocol_name):
+    identity = cell.run.identity
+    control = [f"control={identity.control}"] if identity.control else []
+    if changed := [*control, *identity.asking]:
+        return f"asked with {', '.join(changed)}, the published score without"
+    if not _asked_alike(p, identity.protocol_name):
         return f"{cell.asked or 'the default protocol'}, the published score has {p.protocol}"
     if n != p.n:
         return f"over {n} questions, the published one over {p.n}"
     if cell.results.errors:
         return f"samples without a score: {cell.results.errors}"
     for key, value in p.budget.items():
-        if (bound := getattr(cell.run.identity.budget, key)) != value:
+        if (bound := getattr(identity.budget, key)) != value:
             return f"{key} is {bound}, the published score has {value}"
     return ""
 

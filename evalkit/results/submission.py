@@ -26,12 +26,14 @@ def write_submission(
     cell: CellFolder, to: Path | None = None, incomplete: bool = False
 ) -> tuple[Path, str, int, int]:
     """Writes the file; returns its path, the server's address, and how many answers are in it and
-    missing from it. Raises UsageError for a task whose answers are public, and where answers are
-    missing unless ``incomplete``.
+    missing from it. Raises UsageError for a task whose answers are public, for several answers of
+    a sample, and where answers are missing unless ``incomplete``.
     """
     task = task_of(cell)
     if not task.subset.hidden:
         raise UsageError(f"{cell.task}: its answers are public, and are scored here")
+    if cell.run.identity.asking.get("repeats", 1) > 1:
+        raise UsageError(f"{cell.path}: has several answers of each sample, and a server takes one")
     records = list(cell.records().values())
     answered = [r for r in records if r.scored]
     missing = len(records) - len(answered)
