@@ -91,12 +91,19 @@ class OcrAdapter(ModelAdapter):
         shown = media_of(request.messages)
         if not shown or not all(isinstance(part, Image) for part in shown):
             raise DataError(f"adapter {self.name!r} reads images, and no videos")
-        rows = [row for part in shown if isinstance(part, Image) for row in self._rows(part)]
+        rows = [
+            row
+            for part in shown
+            if isinstance(part, Image)
+            for row in self._rows(part.digest, part)
+        ]
         said = [p.text for m in request.messages for p in m.content if isinstance(p, Text)]
         return Completion(request.id, answer("\n".join(said), rows))
 
-    def _read(self, image: Image) -> list[list[Cell]]:
-        """The rows of an image, each of cells from left to right."""
+    def _read(self, digest: str, image: Image) -> list[list[Cell]]:
+        """The rows of an image, each of cells from left to right; kept by the digest, since a file
+        may become another.
+        """
         pixels = np.asarray(decode_image(image).convert("RGB"))[:, :, ::-1]  # as OpenCV has them
         found, _ = self.engine(np.ascontiguousarray(pixels))
         words = [

@@ -50,7 +50,10 @@ class Prompts:
         """What the engine gets for a request. Raises DataError."""
         from evalkit.engine import Prompt
 
-        visuals = tuple(self._visual(part, request.budget) for part in media_of(request.messages))
+        # by their bytes: a file may have become another since it was last read
+        visuals = tuple(
+            self._visual(part, part.digest, request.budget) for part in media_of(request.messages)
+        )
         text = self.chat.render(chat_messages(request.messages))
         ids = self.chat.encode(text, [v.media for v in visuals])
         choices = tuple(tuple(self.chat.encode(c)) for c in request.choices)
@@ -81,14 +84,14 @@ class Prompts:
         """How many of a prompt's tokens stand for media."""
         return sum(token in self.chat.visual_ids for token in ids)
 
-    def _process(self, part: Image | Video, budget: MediaBudget) -> Visual:
+    def _process(self, part: Image | Video, digest: str, budget: MediaBudget) -> Visual:
         """An image's or a video's patches, under a key of all that decides them."""
         from evalkit.engine import Visual
 
         task = limits_of(budget)
         key = (
             type(part).__name__,
-            part.digest,
+            digest,
             getattr(part, "start", None),
             getattr(part, "end", None),
             getattr(part, "fps", None),

@@ -70,6 +70,18 @@ REQUESTS = [
 ]
 
 
+def test_a_file_that_became_another_is_read_again(tiny: str, tmp_path: Path) -> None:
+    """As in a notebook that keeps its adapter: the answer was that of the old picture."""
+    adapter, file = ReferenceAdapter(tiny), tmp_path / "page.png"
+
+    def seen(width: int) -> int:
+        file.write_bytes(png(width, 56))
+        (done,) = adapter.generate([ask("page", Image(file), Text("?"))])
+        return done.tokens.vision_in
+
+    assert [seen(width) for width in (56, 112, 56)] == [4, 8, 4]
+
+
 def test_reference_and_transformers_give_the_same_answers(tiny: str) -> None:
     ours = collect(ReferenceAdapter(tiny).generate(REQUESTS))
     for batch_size in (1, 4):
