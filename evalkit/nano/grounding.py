@@ -134,18 +134,9 @@ def _relations(me: Thing, others: list[Thing]) -> list[str]:
             ("above", 1, -1),
             ("below", 1, 1),
         ):
-
-            def fits(t: Thing, axis: int = axis, sign: int = sign, anchor: Thing = anchor) -> bool:
-                return sign * (t.middle[axis] - anchor.middle[axis]) > 0.5 * max(
-                    t.side, anchor.side
-                )
-
-            def near(t: Thing, axis: int = axis, sign: int = sign, anchor: Thing = anchor) -> bool:
-                return sign * (t.middle[axis] - anchor.middle[axis]) > 0
-
-            if fits(me) and not any(
-                near(t) for t in others if t.shape == me.shape and t is not anchor
-            ):
+            away = {t: sign * (t.middle[axis] - anchor.middle[axis]) for t in (me, *others)}
+            alike = (t for t in others if t.shape == me.shape and t is not anchor)
+            if away[me] > 0.5 * max(me.side, anchor.side) and all(away[t] <= 0 for t in alike):
                 out.append(f"the {me.shape} that is {words} the {anchor.name}")
     return out
 
