@@ -26,7 +26,13 @@ from evalkit.malloc import Tidy
 from evalkit.media import Times
 from evalkit.models.registry import FAMILIES, Family, family, family_of, model_type
 from evalkit.models.switch import Switch
-from evalkit.models.weights import headers, tensors_digest, weight_files, weights_digest
+from evalkit.models.weights import (
+    check_unchanged,
+    headers,
+    tensors_digest,
+    weight_files,
+    weights_digest,
+)
 from evalkit.nano import checkpoint_folder
 from evalkit.prefetch import prefetch
 from evalkit.types import (
@@ -176,6 +182,11 @@ class ReferenceAdapter(ModelAdapter):
     def _folder_digest(self) -> str:
         return weights_digest(self.folder)
 
+    def _check_unchanged(self) -> None:
+        """Raises CheckpointError where the weights that were loaded are others than those told."""
+        if "_folder_digest" in vars(self):
+            check_unchanged(self.folder, self._folder_digest, weights_digest(self.folder))
+
     def _live_digest(self) -> str:
         """Of the weights as they are now: a model in memory may have been trained since."""
         about = repr(self.config), self._folder_digest
@@ -213,6 +224,7 @@ class ReferenceAdapter(ModelAdapter):
         model = self.live
         if model is None:
             model = self.family.load(self.folder, self.dtype, self.device, self.switched)
+            self._check_unchanged()
         if self.compile:
             self.family.compile_parts(model)
         budget = choose(model, self.batch_size, self.batch_tokens)
@@ -235,6 +247,7 @@ class ReferenceAdapter(ModelAdapter):
                 f"--devices cuda:0-{self.tensor_parallel - 1} or cpu:{self.tensor_parallel}"
             )
         model = self.family.load_parallel(self.folder, self.dtype, self.device, self.switched)
+        self._check_unchanged()
         budget = agreed(choose(model, self.batch_size, self.batch_tokens))
         out = Replicas(model, self.chat.stop_ids, budget)
         out.cores = Cores(1, torch.get_num_threads())  # sums over all ranks come in one order

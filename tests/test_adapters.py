@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import av
 import numpy as np
@@ -80,6 +81,20 @@ def test_a_file_that_became_another_is_read_again(tiny: str, tmp_path: Path) -> 
         return done.tokens.vision_in
 
     assert [seen(width) for width in (56, 112, 56)] == [4, 8, 4]
+
+
+@pytest.mark.parametrize("kind", [ReferenceAdapter, TransformersAdapter])
+def test_weights_that_were_replaced_before_they_were_loaded_are_said(
+    tiny: str, tmp_path: Path, kind: type[Any]
+) -> None:
+    """As by a training that writes into the folder: the results would name the old weights."""
+    folder = Path(shutil.copytree(tiny, tmp_path / "model"))
+    adapter = kind(str(folder))
+    assert adapter.fingerprint["weights"]
+    state = load_file(folder / "model.safetensors")
+    save_file({k: v + 1 for k, v in state.items()}, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match="was written to while its weights were loaded"):
+        collect(adapter.generate(REQUESTS[:1]))
 
 
 def test_reference_and_transformers_give_the_same_answers(tiny: str) -> None:

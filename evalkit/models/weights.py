@@ -285,6 +285,16 @@ def weights_digest(folder: Path) -> str:
     return total.hexdigest()
 
 
+def check_unchanged(folder: Path, known: str, now: str) -> None:
+    """Raises CheckpointError where a folder's digest was taken (``known``) before its weights were
+    read, and is another ``now``: answers would be told of weights that did not make them.
+    """
+    if known != now:
+        raise CheckpointError(
+            f"{folder}: was written to while its weights were loaded: repeat it when they are whole"
+        )
+
+
 def tensors_digest(state: Mapping[str, Tensor], *about: str) -> str:
     """SHA-256 (hex) over tensors in memory, by name, and over what else identifies them."""
     from torch import uint8

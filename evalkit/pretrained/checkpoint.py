@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.digests import file_digest
 from evalkit.errors import CheckpointError
-from evalkit.models.weights import read_json, refuse_adapter, weights_digest
+from evalkit.models.weights import (
+    check_unchanged,
+    read_json,
+    refuse_adapter,
+    weights_digest,
+)
 from evalkit.nano import checkpoint_folder
 
 if TYPE_CHECKING:
@@ -61,9 +66,12 @@ class Checkpoint:
             return cls(found, folder, trust_remote_code)
         raise CheckpointError(f"{folder}: an adapter (LoRA) for {base or 'an unnamed base'}; {why}")
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) over all that decides answers, of the base and of the adapter."""
+        return self._digest()
+
+    def _digest(self) -> str:
         whole = weights_digest(self.folder)
         if self.lora is None:
             return whole
@@ -88,7 +96,8 @@ class Checkpoint:
 
     def model(self, auto: Any, dtype: str, device: str, **arguments: Any) -> Any:
         """The model, in evaluation mode, by one of `transformers`' auto classes. Raises
-        CheckpointError where weights and config do not fit, or a back end is missing.
+        CheckpointError where weights and config do not fit, a back end is missing, or the files
+        are others than when their digest was taken.
         """
         method = quantisation(self.config())
         if method:
@@ -107,6 +116,8 @@ class Checkpoint:
         _check_fit(self.folder, info)
         if self.lora:
             model = _merged(model, self.lora)
+        if "digest" in vars(self):
+            check_unchanged(self.folder, self.digest, self._digest())
         return model.eval() if method else model.eval().to(device)
 
     @cached_property
