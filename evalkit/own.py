@@ -43,7 +43,8 @@ from evalkit.own_values import (
 )
 from evalkit.protocols import LETTER_ANSWER, SHORT_ANSWER, VIDEO_BUDGET, Protocol
 from evalkit.rows import sides
-from evalkit.sources.own import LOOKED_AT, READERS, OwnFile, splits_of
+from evalkit.sources.own import LOOKED_AT, OwnFile, splits_of
+from evalkit.sources.own_formats import READERS
 from evalkit.task import Metric, Row, Subset, Task, registered
 from evalkit.types import Completion, Image, Media, Sample, Score
 

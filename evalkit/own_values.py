@@ -17,7 +17,7 @@ from evalkit.errors import DataError
 from evalkit.metrics.boxes import from_xywh
 from evalkit.metrics.choice import LETTERS
 from evalkit.rows import identifier, image, video
-from evalkit.sources.own import spelled
+from evalkit.sources.own_formats import spelled
 from evalkit.task import Row
 from evalkit.types import Media
 

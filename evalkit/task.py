@@ -314,7 +314,7 @@ def load_task(text: str, protocol: str = "", reading: Mapping[str, Any] | None =
 
 def check_no_path(name: str) -> None:
     """Raises UsageError for what can only be meant as a file or folder, and is no data."""
-    from evalkit.sources.own import READERS
+    from evalkit.sources.own_formats import READERS
 
     with suppress(OSError):  # a name that is too long is no file's
         if Path(name).is_file():

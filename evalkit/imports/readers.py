@@ -24,7 +24,8 @@ from evalkit.errors import DataError, UsageError
 from evalkit.imports.answers import Answer, Answers
 from evalkit.metrics.choice import LETTERS
 from evalkit.own_values import answer_texts, metadata_of, options_of, right_option
-from evalkit.sources.own import lines_of, spelled
+from evalkit.sources.own import lines_of
+from evalkit.sources.own_formats import spelled
 
 T = TypeVar("T")
 VLMEVALKIT_SCORES = ("hit", "eval_score", "score")
