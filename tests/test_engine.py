@@ -40,7 +40,7 @@ def answers(engine: Engine, prompts: list[Prompt]) -> dict[str, tuple[int, ...]]
 STOP = frozenset(range(0, 256, 16))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.data())
 def test_answers_do_not_depend_on_batch_size_packing_or_order(
     model: Qwen2VL, data: st.DataObject
@@ -273,7 +273,7 @@ def test_switches_change_what_they_claim_and_only_that(tmp_path: Path) -> None:
     assert torch.equal(c, other)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.data())
 def test_fused_projections_change_no_answer(model: Qwen2VL, data: st.DataObject) -> None:
     kinds = data.draw(st.lists(st.sampled_from(["", "i", "v", "ii"]), min_size=1, max_size=5))
@@ -424,7 +424,7 @@ def test_rows_that_nobody_uses_are_given_up_within_the_budget(
     assert all(got[f"{p.id}b"] == expected[p.id] for p in short)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.data())
 def test_long_prompts_go_step_by_step_to_the_same_answers(
     model: Qwen2VL, data: st.DataObject

@@ -41,7 +41,6 @@ from tests.runs import run
 EXAMPLES = int(os.environ.get("EVALKIT_FUZZ", "25"))
 fuzz = settings(
     max_examples=EXAMPLES,
-    deadline=None,
     derandomize="EVALKIT_FUZZ" not in os.environ,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from evalkit.contents import Header, merged, read
@@ -41,7 +41,6 @@ def test_records_survive_and_the_last_of_an_id_counts(tmp_path: Path) -> None:
     assert contents.header == Header("t") and not contents.faults
 
 
-@settings(deadline=None)
 @given(st.integers(1, 200))
 def test_a_journal_cut_anywhere_keeps_every_whole_line(
     tmp_path_factory: pytest.TempPathFactory, cut: int
