@@ -60,6 +60,7 @@ EVALSCOPE_CHOICE = Protocol(
     "{letters}. Think step by step before answering.\n\n{question}\n\n{options}",
     option="{letter}) {text}",
     media="last",
+    budget=MediaBudget(),
     max_new_tokens=2048,
     reader="evalscope",
 )

@@ -203,7 +203,7 @@ def lmms_eval(
 def evalscope(benchmark: str, prompt: str, **settings: Any) -> Protocol:
     """A protocol of EvalScope, which puts the text before the picture; pixels are the model's."""
     return Protocol(
-        origin=f"EvalScope, benchmarks/{benchmark}",
+        origin=f"EvalScope 1.x, benchmarks/{benchmark}",
         prompt=prompt,
         media="last",
         budget=MediaBudget(),

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from evalkit.errors import DataError
 from evalkit.metrics.yes_no import READERS
-from evalkit.protocols import DEFAULT, Protocol
+from evalkit.protocols import DEFAULT, Protocol, evalscope
 from evalkit.task import Row, Task
 from evalkit.types import Completion, MediaBudget, Sample, Score
 
@@ -19,9 +19,9 @@ VLMEVALKIT = Protocol(
 )
 
 
-def yes_no_protocols(lmms_eval: Protocol, evalscope: str) -> dict[str, Protocol]:
-    """The protocols of questions that don't ask for yes or no themselves. ``evalscope``: the
-    benchmark's name there.
+def yes_no_protocols(lmms_eval: Protocol, benchmark: str) -> dict[str, Protocol]:
+    """The protocols of questions that don't ask for yes or no themselves. ``benchmark``: its name
+    in EvalScope.
     """
     qwen2_vl = Protocol(
         origin="VLMEvalKit, Qwen2VLPromptMixin._build_yorn_prompt",
@@ -32,10 +32,9 @@ def yes_no_protocols(lmms_eval: Protocol, evalscope: str) -> dict[str, Protocol]
         "qwen2-vl": replace(qwen2_vl, max_new_tokens=2048, reader="vlmevalkit"),
         "lmms-eval": lmms_eval,
         "vlmevalkit": VLMEVALKIT,
-        "evalscope": Protocol(
-            origin=f"EvalScope 1.x, benchmarks/{evalscope}",
-            prompt="{question}\nPlease answer YES or NO without an explanation.",
-            media="last",
+        "evalscope": evalscope(
+            benchmark,
+            "{question}\nPlease answer YES or NO without an explanation.",
             reader="evalscope",
         ),
     }

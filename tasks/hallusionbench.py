@@ -37,7 +37,7 @@ PROTOCOLS = yes_no_protocols(
         note="published with GPT-4 as a judge; this is its rule without one (evaluate_hb.py, "
         "hb_aggregation_result_intern): yes is in the answer, or it is taken for no",
     ),
-    evalscope="hallusion_bench",
+    benchmark="hallusion_bench",
 )
 
 

@@ -32,7 +32,7 @@ PROTOCOLS = yes_no_protocols(
         reader="exact",
         max_new_tokens=128,
     ),
-    evalscope="pope",
+    benchmark="pope",
 )
 
 

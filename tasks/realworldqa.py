@@ -22,24 +22,28 @@ from evalkit.multiple_choice import (
     MultipleChoice,
     Question,
 )
-from evalkit.protocols import DEFAULT, LMMS_EVAL_STOP, QWEN2_VL_PIXELS, Protocol
+from evalkit.protocols import (
+    DEFAULT,
+    LMMS_EVAL_STOP,
+    QWEN2_VL_PIXELS,
+    Protocol,
+    evalscope,
+)
 from evalkit.rows import image, sides, string
 from evalkit.sources import Hub
 from evalkit.task import Row, Subset
 from evalkit.types import Sample
 
 AS_IS = Protocol(origin="the question's own instruction", prompt="{asked}")
-EVALSCOPE = Protocol(
-    origin="EvalScope 1.x, benchmarks/real_world_qa, OPEN_PROMPT",
-    prompt="Read the picture and solve the following problem step by step."
+EVALSCOPE = evalscope(
+    "real_world_qa",
+    "Read the picture and solve the following problem step by step."
     "The last line of your response should be of the form"
     ' "ANSWER: [ANSWER]" (without quotes) where [ANSWER] is the answer to the problem.\n\n'
     "{asked}\n\n"
     "Remember to put your answer on its own line at the end in the form"
     ' "ANSWER: [ANSWER]" (without quotes) where [ANSWER] is the answer to the problem,'
     " and you do not need to use a \\boxed command.",
-    media="last",
-    max_new_tokens=2048,
     reader="evalscope",
 )
 PROTOCOLS = {

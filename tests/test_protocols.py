@@ -140,6 +140,18 @@ def test_a_protocol_reads_as_its_harness_does() -> None:
     assert evalscope == [0, 1]
 
 
+def test_evalscope_sets_no_pixels_and_leaves_room_to_think() -> None:
+    asked = {
+        (name, subset): protocols["evalscope"]
+        for name in registered()
+        for subset, s in task_class(name).subsets.items()
+        if "evalscope" in (protocols := s.protocols)
+    }
+    assert {name for name, _ in asked} > {"docvqa", "pope", "mmmu", "realworldqa", "mathvision"}
+    for where, protocol in asked.items():
+        assert protocol.budget == MediaBudget() and protocol.max_new_tokens == 2048, where
+
+
 def test_lmms_eval_ends_an_answer_where_its_task_files_or_its_defaults_say() -> None:
     """And shows what its wrapper of Qwen2-VL shows."""
     marked = {"refcoco", "refcoco+", "refcocog", "textvqa", "mmbench:dev_en", "screenspot:v1"}
