@@ -217,7 +217,8 @@ def _line(value: object) -> bytes:
     """A value as the journal's JSON says it."""
     with suppress(ValueError):  # half a character
         told = to_json(value)
-        if b'"None":' not in told:  # a key that JSON calls null
+        # a key that JSON calls null, and numbers that it has not
+        if not any(odd in told for odd in (b'"None":', b"NaN", b"Infinity")):
             return told + b"\n"
     return ENCODER.encode(value).encode("utf-8", "replace") + b"\n"
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import re
 import string
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -311,14 +310,17 @@ def _is_number(text: str) -> bool:
     return value is not None and math.isfinite(value)
 
 
-_GROUPED = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]*)?%?")
+_GROUPED = re.compile(r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]*)?%?")
+
+_ASCII = {0xFEE0 + ord(sign): sign for sign in "0123456789.,%+-"} | {0x2212: "-"}
+"""Full-width signs and the typographic minus as ASCII; not superscripts, which are powers."""
 
 
 def _numeral(text: str) -> str:
     """A number as the metric reads it, thousands without commas, signs and digits in ASCII; another
     text as it is.
     """
-    plain = unicodedata.normalize("NFKC", text).strip().replace("\N{MINUS SIGN}", "-")
+    plain = text.translate(_ASCII).strip()
     plain = plain.replace(",", "") if _GROUPED.fullmatch(plain) else plain
     return text if number(plain) is None else plain
 

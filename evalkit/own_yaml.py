@@ -141,6 +141,7 @@ def yaml_task(path: Path, reading: Reading = Reading()) -> type[OwnData]:
     )
     asked = told.generation_kwargs or Generation()
     stop = (asked.until,) if isinstance(asked.until, str) else tuple(asked.until)
+    stop = tuple(filter(None, stop))  # a text of no length stands before every answer
     return type(
         "OwnData",
         (task,),

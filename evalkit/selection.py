@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from evalkit.errors import UsageError
+from evalkit.errors import EvalkitError, UsageError
 from evalkit.task import RowError, read_samples
 from evalkit.types import Sample
 
@@ -129,8 +129,10 @@ def _are_all(cell: Cell, stop: int) -> bool:
     """Whether the first ``stop`` samples are all that there are, so far as it takes no reading of
     more than ``SMALL`` rows to tell.
     """
-    few = (_rows_at_hand(cell) or 0) <= SMALL
-    return few and bool(samples_at_hand(cell, min(stop, SMALL)))
+    rows = _rows_at_hand(cell)
+    if rows is not None and rows > min(stop, SMALL):
+        return False
+    return bool(samples_at_hand(cell, min(stop, SMALL)))
 
 
 def describe(cell: Cell, selection: Selection) -> str:
@@ -190,12 +192,17 @@ def selected_ids(cell: Cell, selection: Selection, shard: Shard | None = None) -
 
 def samples_at_hand(cell: Cell, most: int | None = None) -> list[Sample | RowError] | None:
     """All samples of a cell, without their messages; None where the data would have to be fetched,
-    or are more than ``most``.
+    are more than ``most``, or fail in a way that no reader foresees.
     """
     if not _is_at_hand(cell):
         return None
     read = islice(read_samples(cell.task, cell.data), most and most + 1)
-    samples = [replace(s, messages=()) if isinstance(s, Sample) else s for s in read]
+    try:
+        samples = [replace(s, messages=()) if isinstance(s, Sample) else s for s in read]
+    except EvalkitError:
+        raise
+    except Exception:  # of a task's own code, which is told where its rows are asked
+        return None
     return samples if most is None or len(samples) <= most else None
 
 

@@ -273,7 +273,7 @@ def compare(
     """
     differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     d, mine, group = _sorted(differences, clusters, groups)
-    if not d.any() and len(np.unique(mine)) > 1:
+    if not d.any() and len(np.unique(mine)) != 1:
         return Comparison(Interval(0.0, 0.0, 0.0), 1.0, len(d))
     interval = _interval(d, mine, group)
     names = None if group is None else group.tolist()

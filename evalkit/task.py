@@ -307,7 +307,8 @@ def load_task(text: str, protocol: str = "", reading: Mapping[str, Any] | None =
         made = yaml_task if Path(name).suffix in YAML else own_task
         return made(Path(name), Reading(**reading or {}))(subset, protocol)
     if not name.endswith(".py"):
-        check_no_path(name)
+        if name not in registered():
+            check_no_path(name)
         return task_class(name)(subset, protocol)
     return class_in(Path(name), Task)(subset, protocol)
 

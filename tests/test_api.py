@@ -19,10 +19,10 @@ from evalkit.errors import UsageError
 from evalkit.plan import build_adapter, tasks_of
 from evalkit.selection import Limit, describe
 from evalkit.store import CellFolder, cells
-from evalkit.task import load_task
+from evalkit.task import Row, Subset, load_task
 from evalkit.types import Completion, Request
 from tests.plugins.adder import Adder
-from tests.plugins.sums import Sums
+from tests.plugins.sums import Numbers, Sums
 
 PLUGINS = Path(__file__).parent / "plugins"
 SUMS, ADDER = str(PLUGINS / "sums.py"), str(PLUGINS / "adder.py")
@@ -180,6 +180,24 @@ def test_a_limit_that_leaves_nothing_out_makes_no_part(
     assert results.n == 40 and not results.partial
     assert "never quote" not in caplog.text
     assert evaluation.frame["complete"].all()
+
+
+class Broken(Numbers):
+    def rows(self, override: Path | None = None) -> Iterator[Row]:
+        raise ValueError("boom")
+
+
+class Faulty(Sums):
+    name = "faulty"
+    subsets = {"all": Subset(Broken())}
+
+
+def test_a_source_that_fails_ends_its_own_cell_alone_under_a_limit_too(tmp_path: Path) -> None:
+    evaluation = evalkit.evaluate(
+        [Faulty, Sums], adapter=Adder("m"), output=tmp_path, limit=2, progress=False
+    )
+    stopped, ran = evaluation.outcomes
+    assert stopped.stopped and ran.results.n == 2
 
 
 def test_a_limited_evaluation_says_what_the_samples_have_in_common(

@@ -441,6 +441,14 @@ def test_nano_says_what_it_knows(evalkit: Evalkit) -> None:
     assert done.code == 0 and "drawn data only" in done.err
 
 
+def test_a_file_beside_the_command_hides_no_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pope").touch()
+    monkeypatch.chdir(tmp_path)
+    assert main(["tasks", "pope"]) == 0 and "POPE" in capsys.readouterr().out
+
+
 def test_a_custom_task_on_real_files_runs_through_the_reference_model(
     evalkit: Evalkit, tiny: str, tmp_path: Path
 ) -> None:

@@ -103,9 +103,9 @@ def test_what_a_file_scored_counts_though_nothing_was_said_or_is_readable(tmp_pa
     rows = [CHOICES[0], {**CHOICES[3], "prediction": None}, {**CHOICES[3], "answer": "AB"}]
     rows = [{**row, "index": i} for i, row in enumerate(rows)]
     imported = taken(sheet(tmp_path / "m_MMBench_DEV_EN_result.tsv", rows), tmp_path / "out")
-    ours, theirs = imported.cell.results.metrics
+    theirs, ours = imported.cell.results.metrics  # the headline is the one of all rows
     assert (ours.metric, ours.n, ours.value) == ("accuracy", 1, 100.0)
-    assert "1 rows without an answer: only the file's own score counts" in imported.remarks
+    assert "1 row without an answer: only the file's own score counts" in imported.remarks
     assert (theirs.metric, theirs.n) == ("hit (VLMEvalKit)", 3)
     assert theirs.value == pytest.approx(100 / 3)
     assert any("row 2: 'answer' is 'AB'" in r for r in imported.remarks)

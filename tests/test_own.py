@@ -436,6 +436,8 @@ def test_an_answer_ends_where_the_task_of_lmms_eval_says(folder: Path) -> None:
     )
     task = load_task(str(file))
     assert task.protocol.cut("610 STOP and more") == "610 "
+    file.write_text('dataset_path: my.jsonl\ngeneration_kwargs: {until: ["", STOP]}\n')
+    assert load_task(str(file)).protocol.cut("610 STOP and more") == "610 "
 
 
 @pytest.mark.parametrize(

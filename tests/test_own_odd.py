@@ -194,6 +194,8 @@ def test_answers_are_texts_and_numbers_in_any_writing(
         (5, "\N{FULLWIDTH DIGIT FIVE}", 1),
         ("50%", "50 %", 1),
         (12, "1,2", 0),
+        (500, "0,500", 0),
+        (53, "5\N{SUPERSCRIPT THREE}", 0),
         (1000, "1.000", 0),
     ],
 )

@@ -4,8 +4,8 @@ make of it.
 To nearest, symmetric about zero and without calibration: a factor for each row of a weight, or for
 each 128 of its inputs, and, where activations are rounded, one for each token. The numbers are
 those of compressed-tensors 0.20 (which llm-compressor writes and vLLM reads), with factors in
-float32. A token's numbers depend on no other token, and sums of whole numbers are exact, so that
-neither batch nor order changes an answer in float32.
+float32. A token's numbers depend on no other token, and sums of whole numbers are exact: under
+w8a8 neither batch nor order changes them.
 """
 
 from __future__ import annotations

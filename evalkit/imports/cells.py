@@ -117,7 +117,8 @@ def import_answers(
         remarks.append(f"{repeated} rows repeat an id: the first of each counts")
         pairs = list({s.id: (a, s) for a, s in reversed(pairs)}.values())[::-1]
     if whose != "ours" and (silent := sum(a.text is None and bool(a.theirs) for a, _ in pairs)):
-        remarks.append(f"{silent} rows without an answer: only the file's own score counts")
+        rows = "1 row" if silent == 1 else f"{silent} rows"
+        remarks.append(f"{rows} without an answer: only the file's own score counts")
     records = tuple(
         _record(a, s, scorer if whose != "theirs" else None, answers, whose, box_space)
         for a, s in pairs
@@ -141,7 +142,10 @@ def import_answers(
         },
         code={"task": code} if (code := code_of(scorer)) else {},
     )
-    cell = _written(identity, name, output, records, (*ours, *theirs), command)
+    # the first one is the headline, which should tell of every row that counts
+    whole = ours and all(ours[0].name in r.scores for r in records if r.error is None)
+    metrics = (*ours, *theirs) if whole else (*theirs, *ours)
+    cell = _written(identity, name, output, records, metrics, command)
     return Imported(cell, records, ours, theirs, tuple(remarks))
 
 
