@@ -76,11 +76,11 @@ class ReferenceAdapter(ModelAdapter):
     ``companions``. ``dtype`` None keeps the checkpoint's, or takes float32 on a CPU that would
     emulate it; ``device`` None takes a GPU when there is one. ``batch_size`` sequences run at once
     in packs of at most ``batch_tokens`` prompt tokens, both chosen from free memory if None; in
-    float32 neither changes an answer. ``workers`` threads prepare media. ``compile`` fuses
-    element-wise operations, which pays on long runs only. ``tensor_parallel`` processes hold the
-    model together, which ``devices`` are given for. ``chat_template`` is a file whose Jinja
-    template takes the place of the checkpoint's. All further arguments are switches of the family
-    (``switches``).
+    float32 neither changes an answer, but under 8-bit activations. ``workers`` threads prepare
+    media. ``compile`` fuses element-wise operations, which pays on long runs only.
+    ``tensor_parallel`` processes hold the model together, which ``devices`` are given for.
+    ``chat_template`` is a file whose Jinja template takes the place of the checkpoint's. All
+    further arguments are switches of the family (``switches``).
     """
 
     name = "reference"
@@ -131,6 +131,9 @@ class ReferenceAdapter(ModelAdapter):
             self.config = self.family.Config.load(self.folder)
             self.switched = self.config.trained.with_(switches)
             self.changed = self.config.trained.changed(switches)
+            known = self.switched.switches()
+            if tensor_parallel > 1 and (late := [n for n in self.changed if not known[n].trained]):
+                raise UsageError(f"tensor_parallel={tensor_parallel}: not with {', '.join(late)}")
             self.device = checked_device(device)
             self.dtype = chosen_dtype(dtype, self.config.dtype, self.device)
         else:

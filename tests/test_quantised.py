@@ -72,7 +72,7 @@ def test_groups_of_a_row_have_factors_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("kind", ["int8", "fp8"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_a_product_is_that_of_the_rounded_numbers(kind: quantised.Numbers, dtype: str) -> None:
     one, x = layer(40, 24, dtype=dtype), random(2, 300, 40).to(getattr(torch, dtype))
     assert one.bias is not None
@@ -81,7 +81,7 @@ def test_a_product_is_that_of_the_rounded_numbers(kind: quantised.Numbers, dtype
     with torch.inference_mode():
         got = QuantisedLinear(one, kind)(x)
     assert got.dtype is x.dtype and got.shape == (2, 300, 24)
-    tolerance = {"float32": 1e-5, "bfloat16": 3e-2}[dtype]
+    tolerance = {"float32": 1e-5, "bfloat16": 3e-2, "float16": 3e-3}[dtype]
     torch.testing.assert_close(got.double(), expected, rtol=tolerance, atol=tolerance)
     exact = F.linear(x.double(), one.weight.double(), one.bias.double())
     assert (got - exact).norm() < 0.05 * exact.norm()
@@ -106,7 +106,20 @@ def test_what_a_gpu_wants_filled_up_changes_nothing(
         torch.testing.assert_close(filled(x), plain(x), rtol=2e-2, atol=2e-2)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+def test_sums_of_whole_numbers_are_the_same_in_every_batch() -> None:
+    one, x = QuantisedLinear(layer(300, 50), "int8"), random(400, 300)
+    with torch.inference_mode():
+        assert torch.equal(one(x), torch.cat([one(token) for token in x.split(1)]))
+
+
+def test_products_of_fp8_have_room_in_float16() -> None:
+    one = layer(1536, 64, dtype="float16")
+    with torch.inference_mode():
+        got = QuantisedLinear(one, "fp8")(random(3, 1536).half())
+    assert got.dtype is torch.float16 and got.isfinite().all()
+
+
+@pytest.mark.parametrize("scheme", ["w8a16", "w4a16"])
 def test_neither_batch_nor_order_changes_an_answer(tiny: Path, scheme: str) -> None:
     model = load(tiny, "float32", switches=Switches(quantisation=scheme, quantised="both"))
     asked = [prompt(model, i, "iiv"[: i % 4], limit=6) for i in range(6)]
@@ -167,6 +180,8 @@ def test_quantisation_is_refused_where_it_can_not_be(tiny: Path) -> None:
     config["evalkit"] = {"schema_version": 1, "trained_with": {"quantisation": "w8a8"}}
     with pytest.raises(CheckpointError, match="no weights can be trained with it"):
         Qwen2VL.Config.from_dict(config)
+    with pytest.raises(UsageError, match="tensor_parallel=2: not with quantisation"):
+        make_adapter("reference", str(tiny), {"quantisation": "w8a8", "tensor_parallel": 2})
     live = Qwen2VL(Qwen2VL.Config.load(tiny), Switches(quantisation="w8a8"))
     with pytest.raises(EvalkitError, match="quantisation=w8a8: only of a checkpoint"):
         make_adapter("reference", live, {"companions": str(tiny)})

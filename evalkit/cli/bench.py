@@ -86,7 +86,14 @@ def main(args: argparse.Namespace) -> int:
     name = str(shipped().get(args.model, args.model))
     load, schemes = Load(args.load, args.items), args.quantisation.split(",")
     page = measure(
-        name, load, args.dtype, device, args.rounds, sizes, args.compile, [*filter(None, schemes)]
+        name,
+        load,
+        args.dtype,
+        device,
+        args.rounds,
+        sizes,
+        args.compile,
+        [s for s in schemes if s not in ("", "none")],
     )
     print(page)
     if args.save:

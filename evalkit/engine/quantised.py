@@ -4,8 +4,9 @@ make of it.
 To nearest, symmetric about zero and without calibration: a factor for each row of a weight, or for
 each 128 of its inputs, and, where activations are rounded, one for each token. The numbers are
 those of compressed-tensors 0.20 (which llm-compressor writes and vLLM reads), with factors in
-float32. A token's numbers depend on no other token, and sums of whole numbers are exact: under
-w8a8 neither batch nor order changes them.
+float32. A layer's sums of whole numbers are exact, whatever the batch. What it is given is not:
+attention and norms differ in their last bit with the batch, and rounding makes a step of it where a
+number lies between two. So batches change answers as they do in bfloat16, also in float32.
 """
 
 from __future__ import annotations
@@ -74,8 +75,10 @@ class QuantisedLinear(nn.Module):
         self.aligned = wants_alignment(device)
         self.kind: Numbers = kind
         self.by_floats = kind == "fp8" and not scaled_products_serve(device, dtype)
+        # exact: a float8 is a bfloat16 and a float32; float16 has no room for their products
+        self.floats = torch.float32 if dtype is torch.float16 else dtype
         if self.by_floats:
-            weight = weight.to(dtype)  # exact: a float8 is a bfloat16, a float16 and a float32
+            weight = weight.to(self.floats)
         elif self.aligned:
             raw = weight.view(torch.int8)
             raw = F.pad(raw, (0, -self.inputs % ALIGNED, 0, -self.outputs % ALIGNED))
@@ -94,7 +97,7 @@ class QuantisedLinear(nn.Module):
         in_blocks = x.device.type == "cpu" and not torch.compiler.is_compiling()
         q, factor = self._rounded(x, ROWS if in_blocks else len(x))  # [tokens, inputs], [tokens, 1]
         if self.by_floats:
-            sums = linear(q.to(x.dtype), self.weight)  # [tokens, outputs]
+            sums = linear(q.to(self.floats), self.weight)  # [tokens, outputs]
         elif self.kind == "fp8":
             q = self._filled(q.view(torch.int8), 0).view(q.dtype)
             out = torch._scaled_mm(

@@ -165,8 +165,6 @@ def load_parallel(
         return found
 
     model = load_as(kind, folder, dtype, device, switches, part)
-    if (scheme := model.switches.quantisation) != "none":
-        raise UsageError(f"tensor_parallel={share.ranks}: not with quantisation={scheme}")
     cos, _ = model.rotary(model.position_ids([0]))
     if cos.dim() != 2:
         raise UsageError(
