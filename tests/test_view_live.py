@@ -37,8 +37,9 @@ def test_the_page_goes_on_with_a_run_that_was_killed_and_resumed(
     done = page.evaluate(DONE)
     page.locator(".running a").click()
     page.wait_for_selector("article.detail")
+    first = page.locator("article.detail h2").inner_text()
     page.locator(".row").nth(3).click()
-    until(page, "location.hash.includes('sample=')")
+    until(page, f"document.querySelector('article.detail h2').innerText !== {first!r}")
     chosen = page.locator("article.detail h2").inner_text()
     assert count(page) == f"{done} of {done}"
     run = started(tmp_path)
