@@ -23,7 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from evalkit.bench import Load, bench
+from evalkit.bench import Load
+from evalkit.bench_page import bench
 from evalkit.engine.packed import Lengths, can_pack, packed_attention
 from evalkit.files import replace
 from evalkit.nano import shipped

@@ -8,7 +8,8 @@ from types import ModuleType
 
 import pytest
 
-from evalkit.bench import Load, bench, model_of
+from evalkit.bench import Load, model_of
+from evalkit.bench_page import bench
 from evalkit.errors import UsageError
 from evalkit.roofline import floor, work
 from tests import test_qwen2_5_vl, test_qwen3_vl

@@ -59,7 +59,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("results",),
     ("sweeps",),
     ("api", "plan", "evaluation", ""),
-    ("cli", "serve", "__main__", "bench", "roofline", "integrations"),
+    ("cli", "serve", "__main__", "bench", "bench_page", "roofline", "integrations"),
 )
 
 # What else a package must not import, whatever the layers allow, and why.

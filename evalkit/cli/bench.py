@@ -68,7 +68,7 @@ def main(args: argparse.Namespace) -> int:
     import torch
 
     from evalkit.bench import Load
-    from evalkit.bench import bench as measure
+    from evalkit.bench_page import bench
     from evalkit.models.device import checked_device
     from evalkit.nano import shipped
 
@@ -85,7 +85,7 @@ def main(args: argparse.Namespace) -> int:
         raise UsageError(f"--save {args.save}: no such folder")
     name = str(shipped().get(args.model, args.model))
     load, schemes = Load(args.load, args.items), args.quantisation.split(",")
-    page = measure(
+    page = bench(
         name,
         load,
         args.dtype,

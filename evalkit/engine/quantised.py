@@ -132,6 +132,7 @@ class QuantisedLinear(nn.Module):
 
 
 def wants_alignment(device: torch.device) -> bool:
+    """Whether a device's 8-bit products take only whole multiples of ALIGNED."""
     return device.type == "cuda"
 
 
