@@ -5,13 +5,13 @@ prompts and threads, every arm in turn and in processes of its own, answers comp
 [--rounds 1] [--threads 2] [--limit N] [--arms evalkit,...] [--work FOLDER] [--save FILE]`
 
 The rivals are openvino-genai with continuous batching, in one process with all threads, with its
-prefix cache too, with all rows at once, and in as many processes as there are threads; llama.cpp's
-server with 8 slots, and with one and its prompt cache; and `transformers` at batch 1 and 8. int8
-stands for the 8-bit weights of the two that offer them, all else as they choose by themselves, and
-for evalkit's w8a8 of tower and decoder, all else in bfloat16. What they need is made by itself the
-first time (``environment.py``); a rival that can't be built here gets a row that says why. Loading,
-exporting and one short answer lie before the clock. Memory is the highest of each process while it
-answers, added up.
+prefix cache too, with all rows at once, and in as many processes, or streams, as there are threads;
+llama.cpp's server with 8 slots, with 2,048 tokens a product in place of 512 too, and with one slot
+and its prompt cache; and `transformers` at batch 1 and 8. int8 stands for the 8-bit weights of the
+two that offer them, all else as they choose by themselves, and for evalkit's w8a8 of tower and
+decoder, all else in bfloat16. What they need is made by itself the first time (``environment.py``);
+a rival that can't be built here gets a row that says why. Loading, exporting and one short answer
+lie before the clock. Memory is the highest of each process while it answers, added up.
 """
 
 from __future__ import annotations
@@ -85,12 +85,14 @@ def arms(threads: int, dtype: str) -> dict[str, Arm]:
         "openvino-genai, prefix cache": Arm(genai, {"batch": 32, "prefix": True}),
         "openvino-genai, all at once": Arm(genai, {"batch": 256, "tokens": 16384}),
         "llama.cpp, 8 slots": Arm(llama, {"slots": 8, "cache": False}),
+        "llama.cpp, 8 slots, wide": Arm(llama, {"slots": 8, "cache": False, "physical": 2048}),
         "llama.cpp, prompt cache": Arm(llama, {"slots": 1, "cache": True}),
         "transformers, batch 1": Arm(peer, {"batch": 1}),
         "transformers, batch 8": Arm(peer, {"batch": 8}),
     }
     if threads > 1:
         every[f"openvino-genai, {threads} processes"] = Arm(genai, {"batch": 32}, threads)
+        every[f"openvino-genai, {threads} streams"] = Arm(genai, {"batch": 32, "streams": threads})
     if dtype == "int8":
         w8a8 = {"dtype": "bfloat16", "quantisation": "w8a8", "quantised": "both"}
         eight_bit = {n: arm for n, arm in every.items() if arm.script in (genai, llama)}

@@ -17,6 +17,8 @@ PLACEHOLDER = f"<|vision_start|>{PAD}<|vision_end|>"
 
 def prepare(folder: str, rows: list[Any], options: dict[str, Any]) -> Any:
     settings = {"INFERENCE_NUM_THREADS": options["threads"], "PERFORMANCE_HINT": "LATENCY"}
+    if "streams" in options:
+        settings |= {"NUM_STREAMS": options["streams"], "PERFORMANCE_HINT": "THROUGHPUT"}
     if options["dtype"] == "bfloat16":
         settings["INFERENCE_PRECISION_HINT"] = "bf16"
     elif options["dtype"] == "float32":  # by default keys and values have 8 bits, activations may

@@ -30,6 +30,7 @@ def prepare(folder: str, rows: list[Any], options: dict[str, Any]) -> Any:
     command += ["--mmproj", f"{folder}/mmproj.gguf", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--parallel", str(slots)]
     command += ["--threads", str(options["threads"]), "--ctx-size", str(slots * (longest + 64))]
+    command += ["--ubatch-size", str(options.get("physical", 512))]  # tokens of one product
     command += ["--image-min-tokens", "4"]  # nano's pages are small
     command += ["--cache-ram", "0"]  # of prompts that no slot holds any more
     if options["dtype"] == "float32":
