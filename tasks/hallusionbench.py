@@ -1,6 +1,6 @@
 """HallusionBench: questions of yes or no about figures, some of which were edited to mislead.
 
-Data: `lmms-lab/HallusionBench` on the hub (split ``image``, 951 questions about 254 figures;
+Data: `lmms-lab/HallusionBench` on the hub (split ``image``, 951 questions about 346 figures;
 ``non_image``, 178 questions asked without one, is not part of the published scores). Columns:
 category (VD or VS), subcategory, set_id, figure_id, question_id, question, gt_answer (1 for yes, 0
 for no), image. Licence: BSD 3-clause. Paper: Guan et al., "HallusionBench" (CVPR 2024). Metrics:
@@ -45,6 +45,7 @@ class HallusionBench(YesNo):
     """All questions of a set, about a figure and its edited versions, are one cluster."""
 
     name = "hallusionbench"
+    version = 2  # 1 took sets of VD and of VS with one number for one
     description = "questions about misleading figures (mean of aAcc, fAcc and qAcc)"
     metrics = (
         Metric("average", units=("", "figure", "question")),
@@ -63,13 +64,14 @@ class HallusionBench(YesNo):
 
     def samples(self, row: Row) -> Iterable[Sample]:
         picture, category = image(row), string(row, "category")
-        shared = f"{string(row, 'subcategory')}_{identifier(row, 'set_id')}"
+        # sets are numbered anew in each category: VD and VS both have sets of "ocr"
+        shared = f"{category}_{string(row, 'subcategory')}_{identifier(row, 'set_id')}"
         figure, question = identifier(row, "figure_id"), identifier(row, "question_id")
         yield Sample(
-            id=f"{category}_{shared}_{figure}_{question}",
+            id=f"{shared}_{figure}_{question}",
             messages=self.ask(picture, question=string(row, "question")),
             target=yes_or_no(row, "gt_answer"),
-            cluster=f"{category}_{shared}",
+            cluster=shared,
             metadata={
                 "category": category,
                 "subcategory": row["subcategory"],

@@ -361,6 +361,16 @@ def test_hallusionbench_counts_questions_figures_and_sets() -> None:
     assert found == pytest.approx(expected)
 
 
+def test_hallusionbench_numbers_sets_within_a_category() -> None:
+    """VD and VS both have sets of the subcategory ocr, and both begin at 0."""
+    row = catalogue.hallusionbench(0)
+    task, asked = load_task("hallusionbench"), list[Sample]()
+    for category in ("VD", "VS"):
+        asked += task.samples(Row(row | {"category": category}))  # type: ignore[arg-type]
+    found = values(results(task, asked, ["no", "yes"]))
+    assert found == {"aAcc": 50.0, "fAcc": 50.0, "qAcc": 50.0, "average": 50.0}
+
+
 def test_mmbench_counts_a_question_when_every_rotation_is_right() -> None:
     asked, answers = generated("mmbench:dev_en")
     found = values(results(load_task("mmbench"), asked, answers))
