@@ -37,6 +37,7 @@ class AI2D(MultipleChoice):
     """Questions about the same diagram are one cluster."""
 
     name = "ai2d"
+    version = 2  # 1 read other marks than ASCII's off a letter under lmms-eval
     description = "questions about science diagrams, labels masked or not (accuracy)"
     subsets: ClassVar = {
         "test": subset("lmms-lab/ai2d"),

@@ -59,6 +59,7 @@ class MMTBench(MultipleChoice):
     """Questions about the same picture are one cluster."""
 
     name = "mmt_bench"
+    version = 2  # 1 read blanks at an answer's ends under lmms-eval
     description = "162 subtasks of seeing and planning (accuracy)"
     metrics = (Metric("accuracy"), Metric("accuracy_by_subtask", group="category"))
     subsets: ClassVar = {

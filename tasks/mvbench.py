@@ -14,6 +14,7 @@ count as wrong.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 from evalkit.errors import DataError
@@ -67,17 +68,16 @@ VLMEVALKIT = Protocol(
     option="({letter}) {text}",
     media="inline",
 )
+CHECKED = replace(
+    VLMEVALKIT,
+    origin=VLMEVALKIT.origin + ", read by its check_ans",
+    reader="mvbench-vlmevalkit",
+    note="published with a judge for answers that name no option; here those are wrong",
+)
 PROTOCOLS = {
     DEFAULT: VLMEVALKIT,
-    "qwen2-vl": VLMEVALKIT,
-    "vlmevalkit": Protocol(
-        origin=VLMEVALKIT.origin + ", read by its check_ans",
-        prompt=VLMEVALKIT.prompt,
-        option=VLMEVALKIT.option,
-        media=VLMEVALKIT.media,
-        reader="mvbench-vlmevalkit",
-        note="published with a judge for answers that name no option; here those are wrong",
-    ),
+    "qwen2-vl": CHECKED,
+    "vlmevalkit": CHECKED,
     "lmms-eval": Protocol(
         origin="lmms-eval 0.7, lmms_eval/tasks/mvbench/utils.py",
         prompt="Question:{question}\nOption:\n{options}\nOnly give the best option.\n",
@@ -112,6 +112,7 @@ class MVBench(MultipleChoice):
     """One sample per row."""
 
     name = "mvbench"
+    version = 2  # 1 read strictly under qwen2-vl
     description = "twenty kinds of questions about the course of a video (mean accuracy)"
     metrics = (Metric("accuracy", group="table"),)
     subsets: ClassVar = {"all": tables(*FOLDERS)} | {name: tables(name) for name in FOLDERS}

@@ -23,7 +23,8 @@ from typing import ClassVar
 
 from evalkit.errors import DataError
 from evalkit.metrics import lmms_eval as of_lmms_eval
-from evalkit.metrics.choice import LETTERS, parse_choice
+from evalkit.metrics.choice import LETTERS
+from evalkit.metrics.readers import READERS
 from evalkit.protocols import DEFAULT, LETTER_ANSWER, LETTERED, VIDEO_BUDGET, Protocol, lmms_eval
 from evalkit.rows import identifier, string, strings, tier, video
 from evalkit.sources import Drawn, Embedded, Hub
@@ -62,6 +63,7 @@ VIDEOMME_SUB = Protocol(
     "video. Respond with only the letter (A, B, C, or D) of the correct option.\nQuestion: "
     "{question}\n{options}\nAnswer: ",
 )
+JUDGED = "published with a judge for answers without a letter; here those are unparsed"
 NEXTQA_PROTOCOLS = {
     DEFAULT: LETTERED,
     "lmms-eval": lmms_eval(
@@ -73,7 +75,7 @@ NEXTQA_PROTOCOLS = {
 }
 VIDEOMME_PROTOCOLS = {
     DEFAULT: VIDEOMME,
-    "qwen2-vl": replace(VIDEOMME, max_new_tokens=2048),
+    "qwen2-vl": replace(VIDEOMME, max_new_tokens=2048, reader="videomme", note=JUDGED),
     "lmms-eval": lmms_eval(
         "videomme",
         "Select the best answer to the following multiple-choice question based on the video and "
@@ -84,7 +86,7 @@ VIDEOMME_PROTOCOLS = {
 }
 VIDEOMME_SUB_PROTOCOLS = {
     DEFAULT: VIDEOMME_SUB,
-    "qwen2-vl": replace(VIDEOMME_SUB, max_new_tokens=2048),
+    "qwen2-vl": replace(VIDEOMME_SUB, max_new_tokens=2048, reader="videomme", note=JUDGED),
 }
 
 
@@ -98,7 +100,13 @@ def videomme(protocols: Mapping[str, Protocol], subtitles: bool = False) -> Subs
         subtitles=subtitles,
         archives=("videos_chunked_*.zip", *(["subtitle.zip"] if subtitles else [])),
     )
-    return Subset(source, budget=VIDEO_BUDGET, protocols=protocols, size=2700)
+    return Subset(
+        source,
+        budget=VIDEO_BUDGET,
+        protocols=protocols,
+        size=2700,
+        version=2,  # 1 read strictly under qwen2-vl
+    )
 
 
 class VideoQA(Task):
@@ -192,7 +200,7 @@ class VideoQA(Task):
     def read(self, answer: str, options: Sequence[str]) -> int | None:
         """The option that an answer names, by the protocol's reader."""
         if self.protocol.reader != "lmms-eval":
-            return parse_choice(answer, options)
+            return READERS[self.protocol.reader](answer, options)
         if "videomme" in self.subset_name:
             letter = of_lmms_eval.choice(answer.strip(), LETTERS[: len(options)])
         else:

@@ -30,7 +30,7 @@ PIECES = (
     "A B C D E Z a b (A) (B) (C) (D) A. B. C. D, C: D) **B** **C**. a dog|A red car|two birds|"
     "None of these|the answer is|The correct answer is|Answer:|ANSWER:|ANSWER: B|answer: (C)|"
     "I choose|my answer is|답은|答案是|so|because|in the picture|A cat|not|option|yes|No|no.|yes,|"
-    "I cannot say|Cannot determine the answer|.|,|!|\n|?|:|'|\"|[A]|$B"
+    "I cannot say|Cannot determine the answer|.|,|!|\n|?|:|'|\"|[A]|$B|【C】|（B）"
 )
 WORDS = [
     w for part in PIECES.split("|") for w in (part.split(" ") if part[:3] == "A B" else [part])
@@ -183,7 +183,7 @@ RULES: dict[str, Callable[[str], str | bool | None]] = {
     "vlmevalkit": can_infer,
     "lmms-eval": extract_mcq,
     "mmmu": mmmu,
-    "mmt": lambda a: mmmu(a, " {} ", texts=False),
+    "mmt": lambda a: mmmu(a.strip(), " {} ", texts=False),
     "mmbench": mmbench_static,
     "ai2d": ai2d,
     "evalscope": parse_answers,

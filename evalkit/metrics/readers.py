@@ -13,6 +13,7 @@ the index of the option, or None.
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Callable, Mapping, Sequence
 
 from evalkit.metrics import lmms_eval as lmms_rules
@@ -77,7 +78,7 @@ def mmt(text: str, options: Sequence[str]) -> int | None:
     """lmms-eval's reader for MMT-Bench (lmms_eval/tasks/mmt/utils.py): MMMU's, but for a blank on
     both sides of a letter, and without the texts of options.
     """
-    return _last_named(text, options, " {} ", texts=False)
+    return _last_named(text.strip(), options, " {} ", texts=False)
 
 
 def _last_named(text: str, options: Sequence[str], plain: str, texts: bool = True) -> int | None:
@@ -100,10 +101,10 @@ def _last_named(text: str, options: Sequence[str], plain: str, texts: bool = Tru
 
 def ai2d(text: str, options: Sequence[str]) -> int | None:
     """lmms-eval's reader for AI2D (lmms_eval/tasks/ai2d/utils.py): the letter of ``B.`` at the
-    start, else the whole answer, which must be the letter but for case and punctuation.
+    start, else the whole answer, which must be the letter but for case and ASCII punctuation.
     """
     start = re.match(r"\s*([A-Z])\.", text)
-    letter = start[1] if start else re.sub(r"[^\w\s]|_", "", text).upper()
+    letter = start[1] if start else re.sub(f"[{re.escape(string.punctuation)}]", "", text).upper()
     letters = LETTERS[: len(options)]
     return letters.index(letter) if len(letter) == 1 and letter in letters else None
 
@@ -167,6 +168,7 @@ READERS: Mapping[str, Reader] = {
     "mmbench": mmbench,
     "ai2d": ai2d,
     "evalscope": evalscope,
+    "videomme": video_readers.videomme,
     "mvbench-vlmevalkit": video_readers.mvbench_vlmevalkit,
     "mvbench-lmms-eval": video_readers.mvbench_lmms_eval,
     "egoschema": video_readers.egoschema,

@@ -20,12 +20,14 @@ _VIDEOMME_LEADS = (
     "The answer",
     "The best option isThe correct option is",  # the original lacks a comma here,
     "Best answer:Best option:",  # and here
+    "Answer:",
+    "Option:",
 )
 
 
 def videomme(text: str, options: Sequence[str]) -> int | None:
-    """The first of the letters A to D in an answer, after its usual openings are cut out. Of
-    Video-MME's authors, in lmms-eval and VLMEvalKit (``extract_characters_regex``).
+    """The first of the letters A to D in an answer, after its usual openings are cut out: of
+    Video-MME's authors, as VLMEvalKit has it (``extract_characters_regex``).
     """
     said = text.strip()
     for lead in _VIDEOMME_LEADS:
@@ -38,7 +40,7 @@ def mvbench_vlmevalkit(text: str, options: Sequence[str]) -> int | None:
     left out), or is held by it (``check_ans``). Of several, as for the word ``(``, the original
     takes the right one; that counts as none here.
     """
-    word = text.lower().split(" ")[0]
+    word = text.lower().strip().split(" ")[0]
     marks = [f"({letter})".lower() for letter in LETTERS[: len(options)]]
     named = [i for i, mark in enumerate(marks) if word.replace(".", "") in mark or mark in word]
     return named[0] if len(named) == 1 else None
