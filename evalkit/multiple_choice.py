@@ -23,6 +23,7 @@ from evalkit.protocols import (
     LMMS_EVAL_TOKENS,
     Protocol,
 )
+from evalkit.rows import string
 from evalkit.task import Metric, Row, Task
 from evalkit.types import Completion, Media, MediaBudget, Sample, Score
 
@@ -181,6 +182,17 @@ def lettered(options: Sequence[str]) -> tuple[str, ...]:
 def texts(choices: Sequence[str]) -> list[str]:
     """The options of lettered choices."""
     return [choice[3:] for choice in choices]
+
+
+def inline_options(row: Row, column: str = "question") -> tuple[str, list[str]]:
+    """A question without the options that it ends with, and these, stripped: ``(A) a dog``, each
+    from the beginning of a line. Raises DataError where the lines don't go from A on in order.
+    """
+    question, *parts = re.split(r"^\(([A-Z])\)", string(row, column), flags=re.MULTILINE)
+    marks, options = "".join(parts[::2]), [part.strip() for part in parts[1::2]]
+    if len(marks) < 2 or marks != LETTERS[: len(marks)]:
+        raise DataError(f"{column!r} lists the options {marks or 'none'}, not (A), (B) and so on")
+    return question.strip(), options
 
 
 def letter_columns(row: Row, letters: str = "ABCD") -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from evalkit.tasks.mlvu import KINDS
 from evalkit.tasks.mvbench import CUT, FOLDERS
 
 from tests.pictures import png
@@ -128,6 +129,37 @@ def videomme(root: Path) -> Path:
     return root
 
 
+def inline(i: int, letters: str = "ABCD") -> str:
+    """A question that lists its options, as MLVU and LVBench have it."""
+    return f"What happens? {i}\n" + "".join(f"({c}) thing {c}{i}\n" for c in letters)
+
+
+def mlvu(root: Path, kinds: Sequence[str] = KINDS["dev"], letters: str = "ABCD") -> Path:
+    """Of the first row some options are empty, as of a few in the release."""
+    rows = [
+        {
+            "video_name": f"{i // 2}.mp4",
+            "duration": 480.0,
+            "question": inline(i, letters),
+            "candidates": [f"thing {c}{i}" for c in letters],
+            "answer": letters[i % len(letters)],
+            "task_type": kinds[i % len(kinds)],
+            "question_id": f"Q{i}",
+        }
+        for i in range(11)
+    ]
+    rows[0]["question"] = "What happens?\n(A) it falls\n(B) \n(C) it\nrises\n(D) \n"
+    rows[10]["answer"] = "G"
+    parquet(root / "mlvu" / "test-00000-of-00001.parquet", rows)
+    packed(root / "video_part_1.zip", [f"{i}.mp4" for i in range(3)], levels())
+    packed(root / "video_part_2.zip", [f"{i}.mp4" for i in range(3, 6)], levels())
+    return root
+
+
+def mlvu_test(root: Path) -> Path:
+    return mlvu(root, KINDS["test"], "ABCDEF")
+
+
 def screenspot(root: Path) -> Path:
     sources = ("ios", "android", "macos", "windows", "shop")
     rows = [
@@ -152,6 +184,8 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
     "perceptiontest:val": perceptiontest,
     "video_qa:videomme": videomme,
     "video_qa:videomme_sub": videomme,
+    "mlvu:dev": mlvu,
+    "mlvu:test": mlvu_test,
     "screenspot:v1": screenspot,
     "screenspot:v2": screenspot,
 }

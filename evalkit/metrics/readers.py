@@ -159,10 +159,34 @@ _MMBENCH_MARKS = (
 )
 
 
+def mlvu_vlmevalkit(text: str, options: Sequence[str]) -> int | None:
+    """VLMEvalKit's ``check_ans_with_model`` for MLVU (vlmeval/dataset/utils/mlvu.py), without a
+    judge: the letter before the first closing bracket, or the letter that is the whole answer; else
+    as ``vlmevalkit``. Where the two name different options the original takes the right one for
+    named; that counts as none here.
+    """
+    before, bracket, _ = text.partition(")")
+    letter = before[-1:] if bracket else text
+    letters = [*LETTERS[: len(options)]]
+    named = {letters.index(letter)} if letter in letters else set()
+    if (inferred := vlmevalkit(text, options)) is not None:
+        named.add(inferred)
+    return named.pop() if len(named) == 1 else None
+
+
+def lmms_eval_four(text: str, options: Sequence[str]) -> int | None:
+    """``lmms_eval``, with A to D alone for letters also where there are more options (lmms-eval's
+    MLVU).
+    """
+    return lmms_eval(text, options[:4])
+
+
 READERS: Mapping[str, Reader] = {
     "": parse_choice,
     "vlmevalkit": vlmevalkit,
     "lmms-eval": lmms_eval,
+    "lmms-eval-four": lmms_eval_four,
+    "mlvu-vlmevalkit": mlvu_vlmevalkit,
     "mmmu": mmmu,
     "mmt": mmt,
     "mmbench": mmbench,
