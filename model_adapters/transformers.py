@@ -44,14 +44,10 @@ from evalkit.types import (
 
 Ready = tuple[Request, Inputs, tuple[Times, ...]]
 """A request with its inputs, and the times of its clips' frames."""
-GREEDY = {
-    "do_sample": False,
-    "temperature": None,
-    "top_p": None,
-    "top_k": None,
-    "repetition_penalty": 1.0,
-    "num_beams": 1,
-}
+TOKENS = ("bos", "eos", "pad", "decoder_start", "forced_bos")
+"""The roles of tokens that ``generation_config.json`` names. Nothing else of it holds: answers are
+greedy, whatever penalties, bans, beams or limits a checkpoint comes with.
+"""
 
 
 class TransformersAdapter(ModelAdapter):
@@ -164,14 +160,17 @@ class TransformersAdapter(ModelAdapter):
 
     @cached_property
     def model(self) -> Any:
-        from transformers import AutoModelForImageTextToText
+        from transformers import AutoModelForImageTextToText, GenerationConfig
 
-        return self.checkpoint.model(
+        model = self.checkpoint.model(
             AutoModelForImageTextToText,
             self.dtype,
             self.device,
             attn_implementation=self.attn_implementation,
         )
+        said, names = model.generation_config, [f"{role}_token_id" for role in TOKENS]
+        model.generation_config = GenerationConfig(**{n: getattr(said, n) for n in names})
+        return model
 
     @cached_property
     def inputs(self) -> InputMaker:
@@ -217,7 +216,7 @@ class TransformersAdapter(ModelAdapter):
         started = time.perf_counter()
         batch = on_device(self.inputs.collate([i for _, i, _ in ready]), self.model)
         limit = max(r.max_new_tokens for r, _, _ in ready)
-        out = self.model.generate(**batch, max_new_tokens=limit, **GREEDY)
+        out = self.model.generate(**batch, max_new_tokens=limit)
         out = _new_ids(out, batch["input_ids"], self.model.config.is_encoder_decoder).cpu()
         eos = self.model.generation_config.eos_token_id
         stops = set(eos if isinstance(eos, list) else [eos])
@@ -275,7 +274,6 @@ class TransformersAdapter(ModelAdapter):
             prefix_allowed_tokens_fn=lambda *_: [next(forced)],
             output_logits=True,
             return_dict_in_generate=True,
-            **GREEDY,
         )
         if len(out.logits) < len(choice):
             raise DataError("a choice holds a token that ends an answer")

@@ -84,6 +84,27 @@ def named_templates(folder: Path) -> None:
     change(folder, "tokenizer_config.json", chat_template=named)
 
 
+def other_than_greedy(folder: Path) -> None:
+    """Settings of generation, which make no answer other than the greedy one."""
+    change(
+        folder,
+        "generation_config.json",
+        no_repeat_ngram_size=1,
+        suppress_tokens=list(range(0, 320, 2)),
+        bad_words_ids=[[7]],
+        sequence_bias=[[[9], 100.0]],
+        forced_eos_token_id=5,
+        exponential_decay_length_penalty=[0, 5.0],
+        repetition_penalty=1.5,
+        num_beams=3,
+        num_return_sequences=2,
+        stop_strings=["e"],
+        max_time=1e-4,
+        max_length=3,
+        return_dict_in_generate=True,
+    )
+
+
 def eps_left_out(folder: Path) -> None:
     change(folder, "config.json", rms_norm_eps=None)
 
@@ -99,7 +120,7 @@ CHANGES = (
 )
 
 
-@pytest.mark.parametrize("apply", CHANGES, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("apply", [*CHANGES, other_than_greedy], ids=lambda f: f.__name__)
 def test_both_adapters_answer_alike(tmp_path: Path, apply: Callable[[Path], None]) -> None:
     folder = write_tiny(tmp_path)
     apply(folder)
