@@ -61,7 +61,7 @@ class MathVision(MultipleChoice):
     """Problems with the same figure are one cluster; the target of a free-form one is a formula."""
 
     name = "mathvision"
-    version = 2  # 1 did not read "the final answer is"
+    version = 3  # 2 did not read "the answer should be", 1,000, 1:2, and options behind "="
     description = "competition mathematics with figures (accuracy, answers extracted by rule)"
     max_new_tokens = 1024
     subsets: ClassVar = {
@@ -104,8 +104,9 @@ class MathVision(MultipleChoice):
             return super().score(sample, completion)
         options = texts(sample.choices)
         said = mathvision_answer(completion.text)
-        right = said.upper() == LETTERS[sample.target] or mathvision_equal(
-            said, options[sample.target]
+        right = any(
+            mathvision_equal(said, answer)
+            for answer in (LETTERS[sample.target], options[sample.target])
         )
         if not right:
             right = READERS[""](completion.text, options) == sample.target

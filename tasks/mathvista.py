@@ -89,7 +89,7 @@ class MathVista(MultipleChoice):
     """
 
     name = "mathvista"
-    version = 2  # 1 did not read "the final answer is"
+    version = 3  # 2 did not read "the answer should be"
     description = "mathematics in pictures (accuracy, answers extracted by rule)"
     max_new_tokens = 1024
     subsets: ClassVar = {

@@ -369,10 +369,20 @@ def test_formulas_are_equal_as_text_or_as_numbers() -> None:
         ("x = 5", "5"),
         ("(1, 2)", "(1.0,2)"),
         (r"\dfrac{3}{4}", r"\frac{3}{4}"),
+        ("1,000", "1000"),
+        ("1 : 2", "0.5"),
+        ("x = (B)", "b"),
         ("12 km", "12"),
     ]:
         assert mathvision_equal(a, b), (a, b)
-    for a, b in [("", "5"), ("5", ""), ("5", "6"), ("(1,2)", "(2,1)"), ("a", "b")]:
+    for a, b in [
+        ("", "5"),
+        ("5", ""),
+        ("5", "6"),
+        ("(1,2)", "(2,1)"),
+        ("a", "b"),
+        ("(1,2)", "[1,2]"),
+    ]:
         assert not mathvision_equal(a, b), (a, b)
 
 
@@ -381,6 +391,7 @@ def test_what_an_answer_states_is_found() -> None:
     assert boxed(r"\boxed{a{b}c} and \boxed{d}") == ["a{b}c", "d"]
     assert extracted("Hence the answer is 12. Done.") == "12"
     assert mathvision_answer("I think (B).") == "B"
+    assert mathvision_answer("So the answer should be 12.") == "12"
     assert mathvista_value("The value is 1.25", "float", 1) == "1.2"
     assert mathvista_value("There are 1,234 of them", "integer", 0) == "1234"
     assert mathvista_value("It is [1, 2].", "list", 0) == "[1, 2]"

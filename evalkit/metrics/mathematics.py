@@ -21,8 +21,10 @@ from collections.abc import Sequence
 from evalkit.metrics.readers import Reader
 
 _NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+_GROUPED = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d*)?")
 _LEAD = re.compile(
-    r"(?:answer|result|value)\s*(?:is|are|:|=)\s*|final answer(?!\s*(?:is|are|=))\s*:?\s*", re.I
+    r"(?:answer|result|value)\s*(?:is|are|should be|:|=)\s*|final answer(?!\s*(?:is|are|=))\s*:?\s*",
+    re.I,
 )
 
 
@@ -113,26 +115,34 @@ _DROPPED = (
 
 
 def _cleaned(text: str) -> str:
-    """Lower case without spacing, units and font commands; of an equation the right side."""
+    """Lower case without spacing, units and font commands; of an equation the right side, of a
+    lone option its letter.
+    """
     out = text.lower().replace("dfrac", "frac").replace("tfrac", "frac").replace("∞", "\\infty")
     for mark in _DROPPED:
         out = out.replace(mark, "")
-    out = re.split(r"=|\\approx", out)[-1]
-    return out.rstrip(".").lstrip(":")
+    out = re.split(r"=|\\approx", out)[-1].rstrip(".").lstrip(":")
+    return option[1] if (option := re.fullmatch(r"[({]([a-e])[)}]", out)) else out
 
 
-def _values(text: str) -> list[float] | None:
-    """The numbers of a formula, or of the parts of a tuple or list; None where one is none."""
-    parts = text[1:-1].split(",") if text[:1] + text[-1:] in ("()", "[]") else [text]
+def _values(text: str) -> tuple[str, list[float]] | None:
+    """The numbers of a formula, or the brackets of a tuple or list and the numbers of its parts;
+    None where one is none.
+    """
+    kind = text[:1] + text[-1:]
+    parts = text[1:-1].split(",") if kind in ("()", "[]") else [text]
     values = [evaluate(part) for part in parts]
-    return None if None in values else [round(v, 2) for v in values if v is not None]
+    if None in values:
+        return None
+    return kind if len(parts) > 1 else "", [round(v, 2) for v in values if v is not None]
 
 
 def evaluate(formula: str) -> float | None:
     """The value of an arithmetic expression in LaTeX or plain text: numbers, ``pi``, ``+ - * / ^``,
-    ``\\frac``, ``\\sqrt``, brackets; None for anything else.
+    ``\\frac``, ``\\sqrt``, brackets; ``1,000`` is 1000, ``1:2`` a half; None for anything else.
     """
-    text = re.sub(r"\\cdot|\\times", "*", re.sub(r"\\div", "/", formula))
+    text = re.sub(r"\\cdot|\\times", "*", re.sub(r"\\div|:", "/", formula))
+    text = text.replace(",", "") if _GROUPED.fullmatch(text) else text
     tokens = re.findall(r"\d+\.?\d*|\.\d+|\\?[a-z]+|\S", text)
     if len(tokens) > 200:
         return None
