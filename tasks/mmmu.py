@@ -31,7 +31,7 @@ from evalkit.multiple_choice import (
     letter_answer,
     own,
 )
-from evalkit.protocols import DEFAULT, QWEN2_VL_PIXELS
+from evalkit.protocols import DEFAULT, QWEN2_VL_PIXELS, last_answer
 from evalkit.rows import image, string
 from evalkit.sources import Hub
 from evalkit.submission import Submission
@@ -95,7 +95,9 @@ PRO_PROTOCOLS = {
 VISION_PROTOCOLS = {
     DEFAULT: own(VISION),
     "lmms-eval": replace(
-        LMMS_PRO, prompt="Answer with the option letter from the given choices directly."
+        LMMS_PRO,
+        prompt="Answer with the option letter from the given choices directly.",
+        reader="mmmu-pro-vision",
     ),
     "vlmevalkit": VISION,
     "evalscope": replace(
@@ -113,6 +115,7 @@ class MMMU(MultipleChoice):
     """Every question is a cluster; the target of an open one is the list of right answers."""
 
     name = "mmmu"
+    version = 2  # 1 told capitals apart in open answers under evalscope
     description = "college-level questions of thirty subjects (accuracy)"
     subsets: ClassVar = {
         split: Subset(
@@ -159,13 +162,13 @@ class MMMU(MultipleChoice):
 
     def score_open(self, sample: Sample, text: str) -> tuple[float, str | None]:
         if self.protocol.reader == "evalscope":
-            text = [text, *re.findall(r"ANSWER:\s*(.*)", text)][-1]
+            text = last_answer(text) or text
         said = text.strip()
         if sample.target is None:
             return 0.0, said or None
         value = open_answer(said, sample.target) if said else 0.0
         if self.protocol.reader == "evalscope":
-            value = float(said in sample.target)
+            value = float(said.lower() in {answer.strip().lower() for answer in sample.target})
         return value, said or None
 
     def submission(self, answers: Iterable[tuple[Sample, Any]]) -> Submission:
@@ -177,6 +180,7 @@ class MMMUPro(MultipleChoice):
     """Every question is a cluster."""
 
     name = "mmmu_pro"
+    version = 2  # 1 read letters within an answer to a screenshot under lmms-eval
     description = "MMMU with ten options, with four, or as a screenshot (accuracy)"
     subsets: ClassVar = {
         name: Subset(

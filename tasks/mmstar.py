@@ -4,8 +4,9 @@ Data: `Lin-Chen/MMStar` on the hub (val, 1,500 questions, 250 of each of six cat
 index, question (options inside: ``Options: A: ..., B: ...``), answer, category, l2_category, image.
 Licence: not stated, neither by its card nor by its repository (github.com/MMStar-Benchmark/MMStar).
 Paper: Chen et al., "Are We on the Right Way for Evaluating Large Vision-Language Models?" (NeurIPS
-2024). Metric: accuracy, the mean of the six categories; chance is 25 %. Prompt: VLMEvalKit's for
-Qwen2-VL, whose table has the options in columns.
+2024). Metric: accuracy, the mean of the six categories; chance is 25 %. lmms-eval's is the
+mean of the detailed axes (``l2_category``). Prompt: VLMEvalKit's for Qwen2-VL, whose table has the
+options in columns.
 """
 
 from __future__ import annotations
@@ -30,11 +31,13 @@ from evalkit.sources import Hub
 from evalkit.task import Metric, Row, Subset
 
 COLUMNS = ("index", "question", "answer", "category", "l2_category", "image")
+CATEGORIES = Metric("accuracy", group="category")
 PROTOCOLS = choice_protocols(
     lmms=replace(
         LMMS_CHOICE,
         origin="lmms-eval 0.7, tasks/mmstar/mmstar.yaml",
         prompt="{asked}\nAnswer with the option's letter from the given choices directly",
+        metrics=(Metric("accuracy_by_axis", group="l2_category"), CATEGORIES),
     ),
     evalscope=replace(
         EVALSCOPE_CHOICE,
@@ -50,8 +53,9 @@ class MMStar(MultipleChoice):
     """Every picture is a cluster."""
 
     name = "mmstar"
+    version = 2  # 1 had no mean of the axes under lmms-eval
     description = "questions that need the picture, six categories (accuracy, mean of these)"
-    metrics = (Metric("accuracy", group="category"),)
+    metrics = (CATEGORIES,)
     subsets: ClassVar = {
         "val": Subset(
             Hub(repository="Lin-Chen/MMStar", split="val", columns=COLUMNS),

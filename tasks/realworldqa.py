@@ -28,11 +28,12 @@ from evalkit.protocols import (
     QWEN2_VL_PIXELS,
     Protocol,
     evalscope,
+    last_answer,
 )
 from evalkit.rows import image, sides, string
 from evalkit.sources import Hub
 from evalkit.task import Row, Subset
-from evalkit.types import Sample
+from evalkit.types import Completion, Sample, Score
 
 AS_IS = Protocol(origin="the question's own instruction", prompt="{asked}")
 EVALSCOPE = evalscope(
@@ -68,6 +69,7 @@ class RealWorldQA(MultipleChoice):
     """The target is the index of the right option, or the right word; a photograph is a cluster."""
 
     name = "realworldqa"
+    version = 2  # 1 read letters within an answer under evalscope
     description = "questions about photographs of streets and rooms (accuracy)"
     subsets: ClassVar = {
         "test": Subset(
@@ -103,9 +105,16 @@ class RealWorldQA(MultipleChoice):
             metadata=sides(picture),
         )
 
+    def score(self, sample: Sample, completion: Completion) -> Score:
+        if self.protocol.reader != "evalscope":
+            return super().score(sample, completion)
+        # EvalScope takes questions with options as the others: what was said is the letter alone
+        said = (last_answer(completion.text) or "").lower()
+        right = LETTERS[sample.target] if sample.choices else sample.target
+        value = float(said == right.lower())
+        return Score(self.values(sample, value), parsed=said or None, unparsed=not said)
+
     def score_open(self, sample: Sample, text: str) -> tuple[float, str | None]:
-        if self.protocol.reader == "evalscope":
-            text = ["", *re.findall(r"ANSWER:\s*(.*)", text)][-1]
         said = text.lower().strip().rstrip(".")
         return float(said == sample.target.lower().rstrip(".")), said or None
 

@@ -57,7 +57,7 @@ def mmstar(i: int) -> Columns:
         "Options: A: a dog, B: a cat, sitting, C: two birds, D: none",
         "answer": LETTERS[i % 4],
         "category": kinds[i % 3],
-        "l2_category": "x",
+        "l2_category": ("x", "y")[i < 3],
         "meta_info": {"source": "y"},
         "image": picture(i),
     }

@@ -417,6 +417,48 @@ def test_mmstar_is_the_mean_of_its_categories() -> None:
     )
 
 
+def test_lmms_evals_mmstar_is_the_mean_of_the_axes() -> None:
+    asked = samples("mmstar:val", "lmms-eval")
+    right = [s.metadata["l2_category"] == "x" for s in asked]
+    answers = ["ABCD"[s.target] if r else "" for s, r in zip(asked, right)]
+    found = values(results(load_task("mmstar", "lmms-eval"), asked, answers))
+    assert [*found] == ["accuracy_by_axis", "accuracy"]  # the headline first
+    assert found["accuracy_by_axis"] == 50.0 != 100 * sum(right) / len(right)
+
+
+@pytest.mark.parametrize(
+    ("name", "protocol", "place", "answer", "value"),
+    [
+        ("realworldqa:test", "evalscope", 0, "I see. ANSWER: A", 1),
+        ("realworldqa:test", "evalscope", 0, "ANSWER: a", 1),
+        ("realworldqa:test", "evalscope", 0, "ANSWER: A. Left", 0),
+        ("realworldqa:test", "evalscope", 0, "A", 0),
+        ("realworldqa:test", "evalscope", 1, "ANSWER: 1", 1),
+        ("realworldqa:test", "evalscope", 1, "1", 0),
+        ("realworldqa:test", "lmms-eval", 0, "A. Left", 1),
+        ("mmmu_pro:vision", "lmms-eval", 0, "A", 1),
+        ("mmmu_pro:vision", "lmms-eval", 0, "A.", 0),
+        ("mmmu_pro:standard_10", "lmms-eval", 0, "A.", 1),
+        ("mmmu:val", "evalscope", 9, "ANSWER: Twelve", 1),
+    ],
+)
+def test_an_answer_counts_as_the_protocols_harness_counts_it(
+    name: str, protocol: str, place: int, answer: str, value: float
+) -> None:
+    sample = samples(name, protocol)[place]
+    score = load_task(name, protocol).score(sample, Completion(sample.id, answer))
+    assert score.values == {"accuracy": value}
+
+
+@pytest.mark.parametrize("protocol", ["qwen2-vl", "vlmevalkit", "evalscope", "lmms-eval"])
+def test_every_harness_reads_chartqas_numbers_as_python_does(protocol: str) -> None:
+    sample = Sample("1", target="1000", metadata={"type": "human_test"})
+    mark = "ANSWER: " if protocol == "evalscope" else ""
+    for name, value in ((protocol, 1.0), ("default", 0.0)):
+        score = load_task("chartqa", name).score(sample, Completion("1", f"{mark}1_000"))
+        assert {*score.values.values()} == {value}
+
+
 def test_mmt_bench_has_both_means() -> None:
     asked, answers = generated("mmt_bench:val")
     found = values(results(load_task("mmt_bench"), asked, answers))

@@ -23,7 +23,8 @@ from evalkit.metrics.readers import Reader
 _NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _GROUPED = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d*)?")
 _LEAD = re.compile(
-    r"(?:answer|result|value)\s*(?:is|are|should be|:|=)\s*|final answer(?!\s*(?:is|are|=))\s*:?\s*",
+    r"(?:answer|result|value)\s*(?:is|are|should be|:|=)\s*|"
+    r"final answer(?!\s*(?:is|are|=))\s*:?\s*",
     re.I,
 )
 

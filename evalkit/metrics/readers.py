@@ -197,5 +197,6 @@ READERS: Mapping[str, Reader] = {
     "mvbench-lmms-eval": video_readers.mvbench_lmms_eval,
     "egoschema": video_readers.egoschema,
     "perceptiontest": video_readers.bare_letter,
+    "mmmu-pro-vision": video_readers.bare_letter,
 }
 """By the names that protocols use; the empty one is evalkit's strict reader."""

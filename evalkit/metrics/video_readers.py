@@ -86,7 +86,9 @@ def egoschema(text: str, options: Sequence[str]) -> int | None:
 
 
 def bare_letter(text: str, options: Sequence[str]) -> int | None:
-    """An answer that is a capital letter and nothing else (lmms-eval's PerceptionTest)."""
+    """An answer that is a capital letter and nothing else (lmms-eval's PerceptionTest, and its
+    MMMU-Pro where questions are screenshots).
+    """
     return _index(text, options)
 
 
