@@ -1,8 +1,8 @@
-"""Finding the file of a clip by its name, in folders and in the zip files that lie in them.
+"""Finding the file of a clip by its name, in folders and in the archives that lie in them.
 
 Releases name a clip without its suffix and pack clips in archives of their own making. Files count
 as clips by what they hold, not by their suffix. A clip may also be a folder of pictures, its
-frames, and subtitles lie beside clips under the same names. What is in a zip file is unpacked when
+frames, and subtitles lie beside clips under the same names. What is in an archive is unpacked when
 it is first asked for, into ``$XDG_CACHE_HOME/evalkit/clips``.
 """
 
@@ -12,27 +12,24 @@ import contextlib
 import hashlib
 import logging
 import os
-import shutil
 import tempfile
 import time
-import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from evalkit.archives import DAMAGE, Archive, Blocks, Member, archives, is_archive
 from evalkit.bounds import bounds, over
 from evalkit.cache_dir import cache_dir
 from evalkit.digests import media_digest
 from evalkit.errors import DataError
 from evalkit.formats import (
     HEAD,
-    POINTER,
     frame_files,
     frame_order,
     is_frame,
-    is_pointer,
     media_type,
 )
 
@@ -81,17 +78,18 @@ Kind = Literal["clips", "clips and frames", "subtitles"]
 
 @dataclass(frozen=True)
 class Clip:
-    """One place where a clip lies: a file or a folder of frames, or members of a zip file.
+    """One place where a clip lies: a file or a folder of frames, or members of an archive.
     ``name`` is its path inside the folder or the archive.
     """
 
     file: Path
     name: PurePosixPath
-    members: tuple[zipfile.ZipInfo, ...] = ()
+    archive: Archive | None = None
+    members: tuple[Member, ...] = ()
     frames: bool = False
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.name}" if self.members else str(self.file)
+        return f"{self.archive}: {self.name}" if self.archive else str(self.file)
 
     @property
     def stem(self) -> str:
@@ -100,41 +98,59 @@ class Clip:
 
     @property
     def size(self) -> int:
-        if self.members:
-            return sum(m.file_size for m in self.members)
+        if self.archive:
+            return sum(m.size for m in self.members)
         return sum(f.stat().st_size for f in self.files)
 
     @property
     def files(self) -> list[Path]:
-        """The file, or the frames, of a clip that is not packed."""
+        """The files that it is read from: itself, its frames, or the archive's."""
+        if self.archive:
+            return [*self.archive.files]
         return frame_files(self.file) if self.frames else [self.file]
 
     @property
     def checksum(self) -> int:
         """CRC-32 of its bytes (of the checksums of its frames): a zip file has it at hand, so two
-        places are compared by it.
+        places are compared by it. Raises DataError for an archive that is damaged there.
         """
-        each = [m.CRC for m in self.members] or [_crc(f) for f in self.files]
+        if self.archive:
+            try:
+                with self.archive.reading() as blocks:
+                    each = [_crc(blocks(m)) if m.crc is None else m.crc for m in self.members]
+            except DAMAGE as e:
+                raise DataError(f"{self} can't be read: {e}") from e
+        else:
+            each = [_crc(_blocks(f)) for f in self.files]
         return zlib.crc32(repr(each).encode()) if self.frames else each[0]
 
     @property
     def digest(self) -> str:
-        """What tells its contents from others: the archive's checksum where it is packed."""
-        return str(self.checksum) if self.members else media_digest(self.file)
+        """What tells its contents from others."""
+        if not self.archive:
+            return media_digest(self.file)
+        if self.frames and self.members[0].crc is not None:
+            return str(self.checksum)
+        return " ".join(map(self.archive.digest, self.members))
 
 
-def _crc(file: Path) -> int:
+def _crc(blocks: Iterable[bytes]) -> int:
     value = 0
+    for block in blocks:
+        value = zlib.crc32(block, value)
+    return value
+
+
+def _blocks(file: Path) -> Iterator[bytes]:
     with file.open("rb") as opened:
         while block := opened.read(2**20):
-            value = zlib.crc32(block, value)
-    return value
+            yield block
 
 
 class ClipIndex:
     """The clips below some folders, or what else ``kind`` says.
 
-    A zip file that can't be read is named in a warning and passed over; a clip that is then
+    An archive that can't be read is named in a warning and passed over; a clip that is then
     missing is an error of its own. Raises DataError when the folders hold none at all.
     """
 
@@ -144,10 +160,10 @@ class ClipIndex:
         self.damaged: list[str] = []
         for folder in self.folders:
             files = sorted(p for p in folder.rglob("*") if p.is_file())
+            for archive in archives(files):
+                self._add(self._members(archive))
             for path in files:
-                if path.suffix.lower() == ".zip":
-                    self._add(self._members(path))
-                elif self._wanted(path):
+                if not is_archive(path) and self._wanted(path):
                     self._add([Clip(path, PurePosixPath(path.relative_to(folder).as_posix()))])
             if kind == "clips and frames":
                 for parent in dict.fromkeys(f.parent for f in files if is_frame(f)):
@@ -158,7 +174,7 @@ class ClipIndex:
             why = f" (damaged: {'; '.join(self.damaged)})" if self.damaged else ""
             suffix = SUBTITLES if kind == "subtitles" else ".mp4"
             raise DataError(
-                f"no {kind} found{why}; put <name>{suffix} files, or zip files of them, anywhere "
+                f"no {kind} found{why}; put <name>{suffix} files, or archives of them, anywhere "
                 f"under: {searched}"
             )
 
@@ -196,7 +212,7 @@ class ClipIndex:
             places = ", ".join(map(str, self.folders))
             what = "subtitles" if self.kind == "subtitles" else "clip"
             raise DataError(f"no {what} {name!r}; it belongs under {places}{damaged}")
-        first = next((c for c in clips if not c.members), clips[0])
+        first = next((c for c in clips if not c.archive), clips[0])
         for other in clips:
             if other is not first and (
                 other.size != first.size or other.checksum != first.checksum
@@ -205,10 +221,10 @@ class ClipIndex:
                     f"two {self.kind} are called {stem!r}: {first} and {other}; rename or remove "
                     "one"
                 )
-        for file in [first.file] if first.members else first.files:
+        for file in first.files:
             if why := refusal(file, *self.folders):
                 raise DataError(why)
-        return _unpacked(first) if first.members else first.file
+        return _unpacked(first, first.archive) if first.archive else first.file
 
     def _wanted(self, path: Path) -> bool:
         if self.kind == "subtitles":
@@ -219,27 +235,30 @@ class ClipIndex:
         for clip in clips:
             self.clips.setdefault(clip.stem, []).append(clip)
 
-    def _members(self, archive: Path) -> Iterator[Clip]:
-        frames: dict[PurePosixPath, list[zipfile.ZipInfo]] = {}
+    def _members(self, archive: Archive) -> Iterator[Clip]:
+        frames: dict[PurePosixPath, list[Member]] = {}
+        first = archive.files[0]
         try:
-            with zipfile.ZipFile(archive) as packed:
-                for member in packed.infolist():
-                    name = PurePosixPath(member.filename)
-                    if self.kind == "subtitles":
-                        wanted = name.suffix.lower() == SUBTITLES and not _hidden(name)
-                    else:
-                        wanted = _is_clip_member(packed, member)
-                    if wanted:
-                        yield Clip(archive, name, (member,))
-                    elif self.kind == "clips and frames" and is_frame(name) and not _hidden(name):
-                        frames.setdefault(name.parent, []).append(member)
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as e:
-            why = POINTER if is_pointer(archive) else e
-            self.damaged.append(f"{archive.name} ({why})")
-            logger.warning("%s: not a readable zip file (%s); fetch it again", archive, e)
-        for parent, members in frames.items():
-            members.sort(key=lambda m: frame_order(PurePosixPath(m.filename)))
-            yield Clip(archive, parent, tuple(members), frames=True)
+            members = archive.members()
+        except DataError as e:
+            what = "zip" if archive.is_zip else "tar"
+            self.damaged.append(f"{archive.name} ({e})")
+            logger.warning("%s: not a readable %s file (%s); fetch it again", archive, what, e)
+            return
+        with archive.reading() as blocks:
+            for member in members:
+                name = member.name
+                if self.kind == "subtitles":
+                    wanted = name.suffix.lower() == SUBTITLES and not _hidden(name)
+                else:
+                    wanted = _is_clip_member(member, blocks)
+                if wanted:
+                    yield Clip(first, name, archive, (member,))
+                elif self.kind == "clips and frames" and is_frame(name) and not _hidden(name):
+                    frames.setdefault(name.parent, []).append(member)
+        for parent, several in frames.items():
+            several.sort(key=lambda m: frame_order(m.name))
+            yield Clip(first, parent, archive, tuple(several), frames=True)
 
 
 def _hidden(name: PurePosixPath) -> bool:
@@ -254,45 +273,38 @@ def _is_clip_file(path: Path) -> bool:
         return media_type(file.read(HEAD)) == "video"
 
 
-def _is_clip_member(packed: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
-    name = PurePosixPath(member.filename)
-    suffix = name.suffix.lower()
-    if member.is_dir() or _hidden(name) or suffix in SUFFIXES or suffix in OTHERS:
-        return suffix in SUFFIXES and not member.is_dir() and not _hidden(name)
+def _is_clip_member(member: Member, blocks: Blocks) -> bool:
+    suffix = member.name.suffix.lower()
+    if _hidden(member.name) or suffix in SUFFIXES or suffix in OTHERS:
+        return suffix in SUFFIXES and not _hidden(member.name)
     try:
-        with packed.open(member) as file:
-            return media_type(file.read(HEAD)) == "video"
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, OSError):
+        return media_type(next(blocks(member), b"")[:HEAD]) == "video"
+    except DAMAGE:
         return False
 
 
-def _unpacked(clip: Clip) -> Path:
+def _unpacked(clip: Clip, archive: Archive) -> Path:
     """The file, or the folder of the frames, of a packed clip."""
-    packed = sum(m.compress_size for m in clip.members)
+    packed = sum(m.packed for m in clip.members)
     for bound, most in (
         ("clip_bytes", bounds().clip_bytes),
         ("unpack_ratio", max(SMALL, bounds().unpack_ratio * packed)),
     ):
         if clip.size > most:
             raise DataError(f"{clip} unpacks to {clip.size:,} bytes from {packed:,}: {over(bound)}")
-    stat = clip.file.stat()
-    key = f"{clip.file.resolve()} {stat.st_size} {stat.st_mtime_ns} "
-    key += f"{clip.name} {clip.checksum}" if clip.frames else _key(clip.members[0])
+    key = archive.stamp + " "
+    key += f"{clip.name} {clip.digest}" if clip.frames else clip.members[0].key
     folder = cache_dir() / "clips" / hashlib.sha256(key.encode()).hexdigest()[:12]
-    targets = {folder / PurePosixPath(m.filename).name: m for m in clip.members}
+    targets = {folder / m.name.name: m for m in clip.members}
     _handed_out.update(targets)
     absent = {target: m for target, m in targets.items() if not target.is_file()}
     if absent:
         _make_room(folder.parent, clip)
-        _unpack(clip, absent)
+        _unpack(clip, archive, absent)
     return folder if clip.frames else next(iter(targets))
 
 
-def _key(member: zipfile.ZipInfo) -> str:
-    return f"{member.filename} {member.CRC}"
-
-
-def _unpack(clip: Clip, members: Mapping[Path, zipfile.ZipInfo]) -> None:
+def _unpack(clip: Clip, archive: Archive, members: Mapping[Path, Member]) -> None:
     """Writes members of the clip's archive to the files that they are named with."""
     folder = next(iter(members)).parent
     try:
@@ -304,21 +316,14 @@ def _unpack(clip: Clip, members: Mapping[Path, zipfile.ZipInfo]) -> None:
             "a folder that can be written"
         ) from e
     try:
-        with aside, zipfile.ZipFile(clip.file) as packed:
+        with aside, archive.reading() as blocks:
             part = Path(aside.name) / "part"
             for target, member in members.items():
-                with part.open("wb") as out, packed.open(member) as source:
-                    shutil.copyfileobj(source, out)
+                with part.open("wb") as out:
+                    out.writelines(blocks(member))
                 part.replace(target)
-                _cached[folder.parent] += member.file_size
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        RuntimeError,  # an encrypted member
-        NotImplementedError,
-        OSError,
-    ) as e:
+                _cached[folder.parent] += member.size
+    except DAMAGE as e:
         raise DataError(f"{clip} can't be unpacked: {e}") from e
 
 

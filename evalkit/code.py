@@ -36,8 +36,8 @@ ANSWER_MAKING = tuple(
     f"evalkit.{name}"
     for name in (
         "models engine media video_files timeline subtitles model_adapters tasks metrics "
-        "multiple_choice yes_no protocols own own_values sources rows clips formats nano probes "
-        "lab pretrained controls integrations.lmms_tasks"
+        "multiple_choice yes_no protocols own own_values sources rows clips archives formats nano "
+        "probes lab pretrained controls integrations.lmms_tasks"
     ).split()
 )
 """Modules and packages whose code can change an answer or a score."""

@@ -47,7 +47,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     (
         *("task", "own", "own_values", "own_yaml", "adapter", "sources", "rows", "clips"),
-        "protocols",
+        *("archives", "protocols"),
         *("multiple_choice", "yes_no", "submission", "asking", "controls"),
     ),
     ("tasks", "model_adapters", "nano", "pretrained"),

@@ -5,12 +5,15 @@ do.
 from __future__ import annotations
 
 import gc
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -693,3 +696,63 @@ def test_rows_leave_no_garbage_for_the_collector(tmp_path: Path) -> None:
         assert gc.collect() < 10
     finally:
         gc.enable()
+
+
+def split_tar(folder: Path, names: Mapping[str, bytes], parts: int, name: str = "videos") -> None:
+    """A tar file cut into parts, as a release of many gigabytes is."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for member, data in names.items():
+            entry = tarfile.TarInfo(member)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+        link = tarfile.TarInfo("videos/link.mp4")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    whole, size = out.getvalue(), len(out.getvalue()) // parts + 1
+    for i in range(parts):
+        part = folder / f"{name}.tar.part.a{'abcdefghij'[i]}"
+        part.write_bytes(whole[i * size : (i + 1) * size])
+
+
+@pytest.mark.parametrize("parts", [1, 2, 7])
+def test_clips_are_read_out_of_a_tar_in_parts(
+    parts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data = tmp_path / "data"
+    data.mkdir()
+    names = {f"videos/{c}.mp4": MP4 + c.encode() * 700 for c in "abc"} | {"videos/x": MP4}
+    split_tar(data, names, parts)
+    index = ClipIndex([data])
+    for name, content in names.items():
+        assert index.path(Path(name).name).read_bytes() == content
+    with pytest.raises(DataError, match="no clip 'link'"):
+        index.path("link")
+    before = index.digest
+    split_tar(data, names | {"videos/b.mp4": MP4 + b"z" * 700}, parts)
+    assert ClipIndex([data]).digest != before
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda d: (d / "videos.tar.part.ab").unlink(), "videos.tar.part.ab is absent"),
+        (lambda d: (d / "videos.tar.part.aa").unlink(), "videos.tar.part.aa is absent"),
+        (lambda d: (d / "videos.tar.part.ac").unlink(), "unexpected end of data"),
+        (
+            lambda d: (d / "videos.tar.part.ab").write_bytes(
+                b"?" * (d / "videos.tar.part.ab").stat().st_size
+            ),
+            "can't be read beyond",
+        ),
+    ],
+)
+def test_a_tar_with_a_part_absent_or_spoilt_is_damaged_as_a_whole(
+    change: Callable[[Path], object], complaint: str, tmp_path: Path
+) -> None:
+    split_tar(tmp_path, {f"{c}.mp4": MP4 * 300 for c in "abc"}, 3)
+    change(tmp_path)
+    (tmp_path / "w.mp4").write_bytes(MP4)
+    with pytest.raises(DataError, match=f"no clip 'a'.*damaged: .*{complaint}"):
+        ClipIndex([tmp_path]).path("a")

@@ -208,7 +208,8 @@ class Drawn(Embedded):
 class Hub(TableSource):
     """A dataset of the Hugging Face hub, read by the ``datasets`` library, which fetches all splits
     of the configuration, keeps them in its cache, and uses the cache alone when HF_HUB_OFFLINE is
-    set. ``archives`` are patterns of the zip files in the repository that hold the clips."""
+    set. ``archives`` are patterns of the files in the repository that hold the clips: zip files,
+    tar files and their parts."""
 
     repository: str
     archives: tuple[str, ...] = ()
