@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -289,6 +290,16 @@ def test_a_rate_check_says_whether_the_rates_favour_an_arm() -> None:
     text = page_of(study, runs)
     assert "| 1D, theta 10 | never | never | never | never | ×2 (2.00) |" in text
     assert "- H1: -1.00 nats; with each arm at its best rate -0.50." in text
+
+
+def test_a_page_without_matplotlib_lacks_its_figures_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    study = study_of()
+    text = page.write(study, made(study), tmp_path, "evalkit study crossed").read_text()
+    assert "## Learning" in text and "pip install 'evalkit[plots]'" in text and "![" not in text
+    assert (tmp_path / "effects.csv").stat().st_size > 0
 
 
 def test_another_study_does_not_overwrite_a_page(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ chance behind.
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -173,6 +174,16 @@ def test_a_damaged_state_is_said(trained: Path, tmp_path: Path) -> None:
     state.write_bytes(state.read_bytes()[:50])
     with pytest.raises(DataError, match="can't be read.*remove the folder to train anew"):
         train(tiny_recipe(), tmp_path)
+
+
+def test_a_run_without_matplotlib_leaves_its_model(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained.parent, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "model")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert (train(tiny_recipe(), tmp_path) / "model.safetensors").is_file()
+    assert "pip install 'evalkit[plots]'" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ from evalkit.lab.figures import write_figures
 from evalkit.lab.schedule import FinishedRun
 from evalkit.lab.stored import CURVES, EFFECTS, PAGE, SCORES
 from evalkit.lab.study import Study
+from evalkit.palette import NO_PICTURES
 from evalkit.stats import LEVEL
 
 HYPOTHESES = "hypotheses.json"
@@ -100,17 +101,21 @@ def write(
     study: Study, runs: Sequence[FinishedRun], folder: Path, command: str, start: str = ""
 ) -> Path:
     """Writes ``README.md``, the tables of ``stored``, and figures; returns the page. ``start``:
-    the checkpoint that all arms were fine-tuned from.
+    the checkpoint that all arms were fine-tuned from. Where matplotlib is missing, the page says
+    so.
     """
     tested = analysis.test_hypotheses(study, runs)
     remove_parts(folder)
-    pictures = write_figures(study, runs, folder)
+    try:
+        pictures, missing = write_figures(study, runs, folder), ""
+    except ImportError:
+        pictures, missing = [], f"\nNo figures: {NO_PICTURES}.\n"
     replace(folder / EFFECTS, effects_csv(study, runs))
     replace(folder / SCORES, scores_csv(study, runs))
     replace(folder / CURVES, curves_csv(study, runs))
     page = folder / PAGE
     stated = when_stated(study, folder)
-    replace(page, text(study, runs, tested, pictures, command, stated, start))
+    replace(page, text(study, runs, tested, pictures, command, stated, start) + missing)
     return page
 
 

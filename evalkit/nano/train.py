@@ -46,6 +46,7 @@ from evalkit.nano.muon import Muon
 from evalkit.nano.recipe import Recipe
 from evalkit.nano.scene import stream
 from evalkit.nano.state import begin_with, remember, restore
+from evalkit.palette import NO_PICTURES
 
 TIDY = 100
 """After so many steps freed memory goes back to the system."""
@@ -399,9 +400,13 @@ def train(
                     "ahead": batches.levels,
                 }
                 remember(out / "state", recipe, model, optimisers, progress)
+    trained = export(model, out / "model")
     if curve:
-        plot(out / "curve.csv", out / "curve.png")
-    return export(model, out / "model")
+        try:
+            plot(out / "curve.csv", out / "curve.png")
+        except ImportError:  # a picture less is no reason to end without a model
+            print(NO_PICTURES)
+    return trained
 
 
 def begin_worker() -> None:

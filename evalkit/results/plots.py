@@ -19,7 +19,7 @@ from evalkit.cell_results import MetricResult
 from evalkit.errors import UsageError
 from evalkit.files import replace
 from evalkit.names import slug
-from evalkit.palette import COLOURS
+from evalkit.palette import COLOURS, NO_PICTURES
 from evalkit.records import Record
 from evalkit.results.breakdown import in_order, metric_inside, value_of
 from evalkit.results.cells import data_digest, labels
@@ -59,7 +59,7 @@ def _drawing(draw: Callable[P, R]) -> Callable[P, R]:
         try:
             from matplotlib import rc_context
         except ImportError:
-            raise UsageError("pictures need matplotlib: pip install 'evalkit[plots]'") from None
+            raise UsageError(NO_PICTURES) from None
         with rc_context({"text.parse_math": False}):
             return draw(*args, **kwargs)
 
