@@ -23,7 +23,7 @@ from evalkit.bounds import bounds, over
 from evalkit.errors import CheckpointError, DataError, UsageError, reason
 from evalkit.models.limits import Limits
 from evalkit.models.switch import Switch
-from evalkit.plugin import class_in, installed
+from evalkit.plugin import class_in, installed, load
 from evalkit.safe_text import digest_of, is_secret, mapped, mask, masked, without_keys
 from evalkit.types import (
     BoxSpace,
@@ -277,7 +277,7 @@ def adapter_class(name: str) -> type[ModelAdapter]:
         return class_in(Path(name), ModelAdapter)
     for entry in installed("evalkit.model_adapters"):
         if entry.name == name:
-            return entry.load()
+            return load(entry, ModelAdapter)
     known = sorted(registered())
     close = get_close_matches(name.lower(), known, 1)
     hint = f"did you mean {close[0]}? " if close else ""

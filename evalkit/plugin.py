@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from importlib.metadata import EntryPoints, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +25,23 @@ _entries = cache(entry_points)
 def installed(group: str) -> EntryPoints:
     """The entry points of a group, of what was installed when they were first asked for."""
     return _entries().select(group=group)
+
+
+def load(entry: EntryPoint, base: type[T]) -> type[T]:
+    """The subclass of ``base`` that an installed package offers. Raises UsageError that names the
+    package where it can't be imported, or is none.
+    """
+    package = f" of {entry.dist.name}" if entry.dist else ""
+    where = f"{entry.name} ({entry.value}{package})"
+    try:
+        loaded = entry.load()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as e:  # also an exit
+        raise UsageError(f"{where}: can't be imported: {reason(e)}") from e
+    if not (isinstance(loaded, type) and issubclass(loaded, base)):
+        raise UsageError(f"{where}: expected a class derived from evalkit.{base.__name__}")
+    return loaded
 
 
 def classes_in(path: Path, base: type[T]) -> list[type[T]]:

@@ -23,7 +23,7 @@ from typing import Any, ClassVar, get_args
 
 from evalkit.errors import DataError, ScoringError, UsageError, reason, text_of
 from evalkit.index import Index
-from evalkit.plugin import class_in, installed
+from evalkit.plugin import class_in, installed, load
 from evalkit.protocols import DEFAULT, Protocol
 from evalkit.submission import Submission
 from evalkit.types import (
@@ -347,8 +347,7 @@ def task_class(name: str) -> type[Task]:
     """An installed task. Raises UsageError with the known names, and the nearest of them."""
     for entry in (*installed("evalkit.tasks"), *installed(FOREIGN)):
         if entry.name == name:
-            loaded: type[Task] = entry.load()
-            return loaded
+            return load(entry, Task)
     known = sorted(registered())
     close = get_close_matches(name.lower(), known, 1)
     hint = f"did you mean {close[0]}? " if close else ""

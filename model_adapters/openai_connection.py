@@ -92,9 +92,9 @@ class Connection:
         one look to the next, and the server's version. Raises EvalkitError when no server answers,
         UsageError when it has no such model.
         """
+        client = self.client.with_options(max_retries=3, timeout=30.0)  # says what to install
         import openai
 
-        client = self.client.with_options(max_retries=3, timeout=30.0)
         try:
             listed = (await client.get("/models", cast_to=object)) or {}
         except openai.NotFoundError:

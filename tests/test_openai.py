@@ -27,6 +27,7 @@ from PIL import Image as Pillow
 
 import evalkit
 from evalkit.cell import Cell
+from evalkit.cli.main import main
 from evalkit.errors import EvalkitError, UsageError
 from evalkit.media import decode_image
 from evalkit.pace import Again, Pace, Patience, ask_all, retry_after, wait_before
@@ -68,6 +69,15 @@ def sent_picture(body: dict[str, Any]) -> bytes:
     url = body["messages"][0]["content"][0]["image_url"]["url"]
     assert url.startswith(PNG)
     return base64.b64decode(url.removeprefix(PNG))
+
+
+def test_without_the_official_client_the_command_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "openai", None)
+    assert main(["run", "docvqa", "--adapter", "openai", "--model", "m", "--limit", "1"]) == 2
+    assert "pip install 'evalkit[openai]'" in capsys.readouterr().err
+
 
 
 def test_parts_are_sent_in_their_order_with_the_limits_of_the_request(server: ChatServer) -> None:

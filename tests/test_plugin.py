@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
+from evalkit import plugin as plugin_module
 from evalkit.adapter import make_adapter
+from evalkit.cli.main import main
 from evalkit.errors import UsageError
 from evalkit.plugin import classes_in
 from evalkit.task import load_task
@@ -113,3 +116,34 @@ def test_an_adapter_that_is_declared_wrongly_is_told_what_it_lacks(
     file.write_text(ADAPTER.replace(old, new))
     with pytest.raises(UsageError, match=told):
         make_adapter(str(file), "m", {})
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("nothing_of_that_name:Mine", "can't be imported: ModuleNotFoundError"),
+        ("json:Mine", "can't be imported: AttributeError"),
+        ("json:JSONDecoder", "expected a class derived from evalkit."),
+    ],
+)
+def test_a_broken_plugin_of_a_package_costs_the_others_nothing(
+    value: str,
+    why: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    about = tmp_path / "broken-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    groups = [f"[evalkit.{g}]\nmine = {value}\n" for g in ("tasks", "model_adapters")]
+    (about / "entry_points.txt").write_text("".join(groups))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(plugin_module, "_entries", entry_points)
+    said = f"mine ({value} of broken): {why}"
+    assert main(["tasks"]) == 1
+    shown = capsys.readouterr()
+    assert "docvqa" in shown.out and said in shown.err
+    for command in (["run", "mine"], ["run", "docvqa", "--adapter", "mine", "--limit", "1"]):
+        assert main(command) == 2
+        assert said in capsys.readouterr().err

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.cli.options import name_or_path, reading_of, reading_options, talk_options
-from evalkit.cli.output import print_json
-from evalkit.errors import EvalkitError
+from evalkit.cli.output import print_error, print_json
+from evalkit.errors import EvalkitError, UsageError
 from evalkit.results.tables import aligned
 
 if TYPE_CHECKING:
@@ -41,9 +41,13 @@ def main(args: argparse.Namespace) -> int:
         return 0
     from evalkit.task import registered, task_class
 
-    rows = []
+    rows, faults = [], []
     for name in sorted(registered()):
-        cls = task_class(name)
+        try:
+            cls = task_class(name)
+        except UsageError as e:  # another package's: it costs the others nothing
+            faults.append(e)
+            continue
         rows.append((name, list(cls.subsets), cls.metrics[0].name, cls.description))
     if args.json:
         print_json(
@@ -53,7 +57,9 @@ def main(args: argparse.Namespace) -> int:
         shown = [(n, _few(s), m, d) for n, s, m, d in rows]
         print(aligned(("task", "subsets", "headline", ""), shown))
         print("evalkit tasks NAME: all subsets of one, its prompt, columns and settings")
-    return 0
+    for fault in faults:
+        print_error(str(fault))
+    return int(bool(faults))
 
 
 def _few(names: list[str]) -> str:
