@@ -292,8 +292,8 @@ def load_results(output: str | Path = "results") -> pd.DataFrame:
     clusters; empty when there is none), n (scored), n_total, errors, unparsed, clusters, complete
     (every sample of the subset was asked: False for a selection too), selection (in words; empty:
     all samples), data (official, local or mini), arm (inference probe, trained arm or
-    empty), step (of a training run), inference_probe, settings (switches and dtype in one line),
-    switches (as JSON; each also in a column ``switch_<name>``), protocol, control,
+    empty), step (of a training run), inference_probe, settings (step, switches and dtype in one
+    line), switches (as JSON; each also in a column ``switch_<name>``), protocol, control,
     prompt_digest, task_version, data_digest, weights, fingerprint, tokens_text_in,
     tokens_vision_in, tokens_out, seconds, created, rescored, evalkit_version, git_commit,
     git_dirty, command, cell (the folder), headline (True for the task's first metric),

@@ -120,7 +120,7 @@ class Cell:
         if before is None:
             return own
         model = Path(self.model).resolve().name if model_path(self.model) else self.model
-        old = CellFolder.of(self.output, model, before)
+        old = CellFolder.of(self.output, self.label or model, before)
         return old if old.exists else own
 
 

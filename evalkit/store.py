@@ -216,7 +216,9 @@ class CellFolder:
 
     @property
     def settings(self) -> str:
-        """What was set away from the defaults, and the dtype, in one line."""
+        """The step of a training run, what was set away from the defaults, and the dtype, in one
+        line.
+        """
         return " ".join(filter(None, (self.model_settings, self.asked)))
 
     @property
@@ -231,7 +233,9 @@ class CellFolder:
     @property
     def model_settings(self) -> str:
         """The part of ``settings`` that is the model's."""
-        parts = [f"{k}={v}" for k, v in self.results.switches.items()]
+        step = self.run.identity.fingerprint.get("step")
+        parts = [] if step is None else [f"step={step}"]
+        parts += [f"{k}={v}" for k, v in self.results.switches.items()]
         parts += [
             f"{k}={digest_of(v) if k == 'system' else v}"
             for k, v in self.run.identity.asking.items()

@@ -262,6 +262,12 @@ def test_a_name_is_what_tables_call_the_model(tmp_path: Path) -> None:
     assert set(evaluation["model"]) == {"baseline"}
 
 
+def test_another_name_is_that_of_other_cells_also_on_data_that_0_1_knew(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        made = evalkit.evaluate("docvqa", output=tmp_path, name=name, limit=1, progress=False)
+        assert set(made["model"]) == {name}
+
+
 def test_the_public_names_are_there_and_light(tmp_path: Path) -> None:
     heavy = "{'torch', 'pandas', 'datasets', 'transformers', 'pyarrow', 'scipy', 'PIL'}"
     names = "evalkit.Task, evalkit.ModelAdapter, evalkit.evaluate"

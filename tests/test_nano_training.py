@@ -177,7 +177,10 @@ def test_a_damaged_state_is_said(trained: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_without_matplotlib_leaves_its_model(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     shutil.copytree(trained.parent, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "model")

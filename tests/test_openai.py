@@ -79,7 +79,6 @@ def test_without_the_official_client_the_command_says_what_to_install(
     assert "pip install 'evalkit[openai]'" in capsys.readouterr().err
 
 
-
 def test_parts_are_sent_in_their_order_with_the_limits_of_the_request(server: ChatServer) -> None:
     parts = Text("a"), Image(png()), Text("b"), Image(png())
     messages = (Message("system", (Text("Be brief."),)), Message("user", parts))

@@ -296,6 +296,34 @@ def test_models_of_one_name_are_told_apart_by_their_paths(output: Path) -> None:
     assert set(evalkit.load_results(output)["model"]) == names
 
 
+def test_a_model_is_found_by_its_path_and_by_what_tables_call_it(output: Path) -> None:
+    a, b = cells_in(output)
+    places = {n: str(output / n / "checkpoint-500") for n in ("runA", "runB")}
+    for one, place in zip((a, b), places.values()):
+        one.write_run(replace(one.run, model="checkpoint-500", model_path=place))
+    for one, (run_, place) in zip((a, b), places.items()):
+        for name in (place, f"{run_}/checkpoint-500"):
+            assert [c.name for c in find_cells(name, output)] == [one.name], name
+    moved_elsewhere = str(output / "copy" / "checkpoint-500")
+    assert len(find_cells(moved_elsewhere, output)) == 2
+    with pytest.raises(UsageError, match="there are: runA/checkpoint-500, runB/checkpoint-500, "):
+        find_cells("runC/checkpoint-500/x", output)
+
+
+def test_steps_of_a_named_training_run_have_its_name(tmp_path: Path) -> None:
+    for step, place in ((10, "~/runs/mine/checkpoint-10"), (2, "~/runs/mine/checkpoint-2")):
+        at = {"model_path": place}
+        cell(tmp_path, [record(1, 1)], model="mine", fingerprint={"step": step}, run=at)
+    assert evalkit.load_results(tmp_path)["model"].tolist() == ["mine", "mine"]
+    board = Leaderboard.of(tmp_path).overview()
+    assert [row[:3] for row in board.rows] == [["mine", "fake", f"step={n}"] for n in (2, 10)]
+    for step, place in ((1, "~/a/checkpoint-1"), (2, "~/b/checkpoint-1")):
+        at = {"model_path": place}
+        cell(tmp_path, [record(1, 1)], model="checkpoint-1", fingerprint={"step": step}, run=at)
+    names = {"mine", "a/checkpoint-1", "b/checkpoint-1"}
+    assert set(evalkit.load_results(tmp_path)["model"]) == names, "names that nobody gave"
+
+
 def test_labels_add_only_what_tells_cells_apart(output: Path) -> None:
     a, b = cells_in(output)
     assert sorted(labels([a]).values()) == ["adder"]

@@ -96,6 +96,12 @@ def add_parser(verbs: Verbs) -> None:
     how = parser.add_argument_group("the run")
     output_option(how)
     how.add_argument("--name", metavar="LABEL", help="what tables call the model")
+    how.add_argument(
+        "--step",
+        type=int,
+        metavar="N",
+        help="the checkpoint's step of a training run: with one --name, its results are a curve",
+    )
     spread_options(how)
     how.add_argument(
         "--shard",
@@ -144,6 +150,7 @@ def main(args: argparse.Namespace) -> int:
             data=data_paths(args.data),
             **reading_of(args),
             name=args.name,
+            step=args.step,
             fresh=args.fresh,
             shard=args.shard,
             executor=args.executor,

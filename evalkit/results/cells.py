@@ -12,7 +12,7 @@ from pathlib import Path
 
 from evalkit.adapter import digest
 from evalkit.errors import DataError, UsageError
-from evalkit.names import model_name
+from evalkit.names import model_name, model_path
 from evalkit.protocols import DEFAULT
 from evalkit.run_info import Selection
 from evalkit.safe_text import printable
@@ -82,18 +82,21 @@ def some_cells(output: Output) -> Inventory:
 
 
 def find_cells(name: str, output: Output = Path("results")) -> list[CellFolder]:
-    """Cells named on the command line: a cell's folder (its path or its name), or a model (all its
-    cells). Raises UsageError with what there is.
+    """Cells named on the command line: a cell's folder (its path or its name), or all cells of a
+    model: its path, or what tables call it. Raises UsageError with what there is.
     """
     if Path(name).is_dir() and (cell := CellFolder(Path(name))).exists:
         cell.check()
         return [cell]
     inventory = inventory_if_any(output)
     there = inventory.cells
-    meant = [c for c in there if name in (c.name, c.model, c.path.parent.name)]
-    meant = meant or [c for c in there if model_name(name) == c.model]
+    shown = model_labels(there)
+    meant = [c for c in there if name in (c.name, c.model, c.path.parent.name, shown[c.path])]
+    if not meant:  # the last part of a path is many a model's, and results may have moved
+        own = [c for c in there if c.run.model_path and c.run.model_path == model_path(name)]
+        meant = own or [c for c in there if model_name(name) == c.model]
     if not meant:
-        known = sorted({c.path.parent.name for c in there} | {c.name for c in there})
+        known = sorted({shown[c.path] for c in there} | {c.name for c in there})
         raise UsageError(
             f"{name}: no such cell or model under {inventory.output / 'runs'}; there are: "
             f"{', '.join(known) or 'none'}"
@@ -167,12 +170,19 @@ def partial_text(cell: CellFolder) -> str:
 
 def model_labels(cells: Sequence[CellFolder]) -> dict[Path, str]:
     """What tables call the model of each cell, by the cell's folder: its name, or as many parts of
-    its path as it takes to tell it from another model of the same name.
+    its path as it takes to tell it from another model of the same name. Steps of a training run
+    that was given a name have that one, wherever each lies.
     """
+    place = {c.path: "" if _is_named_step(c) else c.run.model_path for c in cells}
     paths: dict[str, set[str]] = {}
     for c in cells:
-        paths.setdefault(c.model, set()).add(c.run.model_path)
-    return {c.path: _distinct(c.model, c.run.model_path, paths[c.model]) for c in cells}
+        paths.setdefault(c.model, set()).add(place[c.path])
+    return {c.path: _distinct(c.model, place[c.path], paths[c.model]) for c in cells}
+
+
+def _is_named_step(cell: CellFolder) -> bool:
+    named = cell.model != model_name(cell.run.model_path)
+    return named and "step" in cell.run.identity.fingerprint
 
 
 def _distinct(name: str, path: str, others: set[str]) -> str:

@@ -166,7 +166,8 @@ class Leaderboard:
     def overview(self) -> Overview:
         """Models down and tasks across."""
         tasks = sorted({e.column for e in self.entries})
-        rows = sorted({e.row for e in self.entries})
+        steps = {e.row: e.cell.run.identity.fingerprint.get("step") or 0 for e in self.entries}
+        rows = sorted(steps, key=lambda row: (row[:2], steps[row], row))
         names = _row_names(rows)
         places: dict[tuple[RowKey, ColumnKey], Entry] = {}
         for entry in self.entries:
