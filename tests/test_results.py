@@ -351,6 +351,45 @@ def test_cells_compare_on_common_samples(output: Path) -> None:
         find_cells("nobody", output)
 
 
+@pytest.mark.parametrize(
+    ("higher", "new", "by", "code"),
+    [
+        (True, [0] * 20, "0", 1),
+        (True, [0] * 20, "99", 1),
+        (True, [0] * 20, "100", 0),
+        (True, [0, 0, *[1] * 18], "0", 0),  # may be chance
+        (True, [1] * 20, "0", 0),
+        (False, [2] * 20, "0", 1),
+        (False, [0] * 20, "0", 0),
+    ],
+)
+def test_compare_fails_a_job_where_the_new_model_is_worse_and_not_by_chance(
+    tmp_path: Path, higher: bool, new: list[int], by: str, code: int
+) -> None:
+    metric = Metric("accuracy", higher_is_better=higher)
+    for model, scores in (("new", new), ("old", [1] * 20)):
+        records = [record(i, score) for i, score in enumerate(scores)]
+        cell(tmp_path, records, model=model, metrics=(metric,))
+    gate = ["compare", "new", "old", "--output", str(tmp_path), "--fail-if-worse"]
+    assert main([*gate, by]) == code
+    assert by != "0" or main(gate) == code, "by nothing, where no number is given"
+
+
+def test_compare_fails_a_job_where_nothing_can_be_tested_or_a_task_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for model, score in (("new", 0), ("old", 1)):
+        cell(tmp_path, [record(i, score, cluster="one page") for i in range(9)], model=model)
+    compared = ["compare", "--output", str(tmp_path)]
+    assert main([*compared, "new", "old", "--fail-if-worse"]) == 1
+    assert "quiz:all: new is worse than old: accuracy 0.0, not 100.0" in capsys.readouterr().err
+    assert main([*compared, "old", "new", "--fail-if-worse"]) == 0
+    cell(tmp_path, [record(1, 1)], model="new", task="other:all")
+    assert main([*compared, "old", "new"]) == 0
+    assert main([*compared, "old", "new", "--fail-if-worse"]) == 1
+    assert "other:all: old has no results like new's" in capsys.readouterr().err
+
+
 def test_without_a_spread_of_differences_nothing_is_said_to_show(tmp_path: Path) -> None:
     same = [cell(tmp_path, [record(i, i % 2) for i in range(8)], model=m) for m in "ab"]
     (pair,) = compare_cells(*([c] for c in same))

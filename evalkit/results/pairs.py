@@ -19,7 +19,7 @@ from evalkit.results.tables import (
     p_text,
     value_text,
 )
-from evalkit.stats import holm
+from evalkit.stats import LEVEL, holm
 from evalkit.store import CellFolder
 from evalkit.types import Metric
 from evalkit.units import Counted, Seen
@@ -175,6 +175,20 @@ def compare_cells(a: Sequence[CellFolder], b: Sequence[CellFolder]) -> list[Pair
     for i, p in zip(tested, adjusted):
         rows[i] = replace(rows[i], p_holm=p)
     return rows
+
+
+def worse(pairs: Sequence[Pair], by: float = 0.0) -> list[Pair]:
+    """The pairs whose first side is worse on its task's headline metric by more than ``by`` points,
+    and not by chance: p (Holm) below LEVEL. A difference that can't be tested counts as it is.
+    """
+    out = []
+    for pair in pairs:
+        headline = pair.a.results.metrics[0]
+        loss = -pair.scores.difference if headline.higher_is_better else pair.scores.difference
+        by_chance = pair.p_holm is not None and pair.p_holm >= LEVEL
+        if pair.scores.metric == headline.metric and loss > by and not by_chance:
+            out.append(pair)
+    return out
 
 
 def comparison_frame(pairs: Sequence[Pair]) -> pd.DataFrame:
