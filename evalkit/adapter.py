@@ -25,12 +25,15 @@ from evalkit.models.limits import Limits
 from evalkit.models.switch import Switch
 from evalkit.plugin import class_in, installed, load
 from evalkit.safe_text import digest_of, is_secret, mapped, mask, masked, without_keys
+from evalkit.subtitles import interleaved
 from evalkit.types import (
     BoxSpace,
     Completion,
     Image,
+    Interleaved,
     MediaBudget,
     Message,
+    Part,
     Request,
     Subtitles,
     Text,
@@ -220,9 +223,15 @@ def with_subtitles(
     adapter: ModelAdapter, messages: tuple[Message, ...], budget: MediaBudget
 ) -> tuple[Message, ...]:
     """The messages with those lines of their subtitles that belong to the frames which the adapter
-    shows. Raises DataError for a clip that can't be read.
+    shows, and with pictures and lines in place of interleaved clips. Raises DataError for a clip
+    that can't be read.
     """
     parts = [p for m in messages for p in m.content]
+    if any(isinstance(p, Interleaved) for p in parts):
+        return tuple(
+            replace(m, content=tuple(q for p in m.content for q in _laid_out(p, budget)))
+            for m in messages
+        )
     if not any(isinstance(p, Subtitles) for p in parts):
         return messages
     clips = [p for p in parts if isinstance(p, Video)]
@@ -233,6 +242,28 @@ def with_subtitles(
         replace(m, content=tuple(p.at(times) if isinstance(p, Subtitles) else p for p in m.content))
         for m in messages
     )
+
+
+def _laid_out(part: Part, budget: MediaBudget) -> Iterable[Part]:
+    """The pictures and texts of an interleaved clip; another part as it is."""
+    if not isinstance(part, Interleaved):
+        return [part]
+    from evalkit.media import pictures  # it imports numpy
+
+    def choose(total: int, fps: float) -> list[int]:
+        count = max(min(budget.max_frames or FRAMES, int(total / fps)), 1)
+        return [total // count * i for i in range(count)]
+
+    images, times = pictures(part, choose)
+    order = interleaved(part.cues, times)
+    if part.apart:
+        lines = "\n".join(p if isinstance(p, str) else "" for p in order)
+        return [*images, Text(f"{lines}\n")]
+    return [Text(f"{p}\n") if isinstance(p, str) else images[p] for p in order]
+
+
+FRAMES = 16
+"""Pictures of an interleaved clip where the budget doesn't say."""
 
 
 def limits_of(budget: MediaBudget) -> Limits:

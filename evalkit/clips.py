@@ -37,7 +37,7 @@ SUFFIXES = frozenset(
     ".mp4 .m4v .mov .3gp .webm .mkv .avi .flv .wmv .asf .mpg .mpeg .ts .m2ts .ogv .gif".split()
 )
 """Suffixes that are left out when a clip is looked up by name."""
-SUBTITLES = ".srt"
+SUBTITLES = frozenset((".srt", ".json"))
 OTHERS = frozenset(
     ".parquet .arrow .json .jsonl .csv .tsv .txt .md .yaml .yml .py .srt .vtt .lock .gz .tar "
     ".jpg .jpeg .png .webp .bmp .pdf .wav .mp3 .html".split()
@@ -72,8 +72,8 @@ def refusal(path: Path, *folders: Path) -> str | None:
     )
 
 
-Kind = Literal["clips", "clips and frames", "subtitles"]
-"""What is looked for: files of clips; folders of frames, too; or ``.srt`` files."""
+Kind = Literal["clips", "clips and frames", ".srt", ".json"]
+"""What is looked for: files of clips; folders of frames, too; or subtitles in files of a suffix."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Clip:
     @property
     def stem(self) -> str:
         suffix = self.name.suffix.lower()
-        return self.name.stem if suffix in SUFFIXES or suffix == SUBTITLES else self.name.name
+        return self.name.stem if suffix in SUFFIXES | SUBTITLES else self.name.name
 
     @property
     def size(self) -> int:
@@ -170,13 +170,17 @@ class ClipIndex:
                     name = PurePosixPath(parent.relative_to(folder).as_posix())
                     self._add([Clip(parent, name, frames=True)])
         if not self.clips:
+            suffix = kind if kind in SUBTITLES else ".mp4"
             searched = ", ".join(map(str, self.folders))
             why = f" (damaged: {'; '.join(self.damaged)})" if self.damaged else ""
-            suffix = SUBTITLES if kind == "subtitles" else ".mp4"
             raise DataError(
-                f"no {kind} found{why}; put <name>{suffix} files, or archives of them, anywhere "
-                f"under: {searched}"
+                f"no {self.what} found{why}; put <name>{suffix} files, or archives of them, "
+                f"anywhere under: {searched}"
             )
+
+    @property
+    def what(self) -> str:
+        return "subtitles" if self.kind in SUBTITLES else self.kind
 
     @property
     def digest(self) -> str:
@@ -196,8 +200,7 @@ class ClipIndex:
         contents, and when it can't be unpacked.
         """
         wanted = PurePosixPath(name)
-        stem = wanted.stem if wanted.suffix.lower() in SUFFIXES else wanted.name
-        clips = self.clips.get(stem, [])
+        clips = self.clips.get(self._stem(wanted), [])
         for close in (  # the more of the name fits, the better: its suffix, then its folders
             [c for c in clips if c.name.parts[-len(wanted.parts) :] == wanted.parts],
             [c for c in clips if c.name.parent.parts[-len(wanted.parts) + 1 :] == wanted.parts[:-1]]
@@ -210,7 +213,7 @@ class ClipIndex:
         if not clips:
             damaged = f" (damaged: {'; '.join(self.damaged)})" if self.damaged else ""
             places = ", ".join(map(str, self.folders))
-            what = "subtitles" if self.kind == "subtitles" else "clip"
+            what = "subtitles" if self.kind in SUBTITLES else "clip"
             raise DataError(f"no {what} {name!r}; it belongs under {places}{damaged}")
         first = next((c for c in clips if not c.archive), clips[0])
         for other in clips:
@@ -218,17 +221,23 @@ class ClipIndex:
                 other.size != first.size or other.checksum != first.checksum
             ):
                 raise DataError(
-                    f"two {self.kind} are called {stem!r}: {first} and {other}; rename or remove "
-                    "one"
+                    f"two {self.what} are called {first.stem!r}: {first} and {other}; rename or "
+                    "remove one"
                 )
         for file in first.files:
             if why := refusal(file, *self.folders):
                 raise DataError(why)
         return _unpacked(first, first.archive) if first.archive else first.file
 
+    def __contains__(self, name: str) -> bool:
+        return self._stem(PurePosixPath(name)) in self.clips
+
+    def _stem(self, name: PurePosixPath) -> str:
+        return name.stem if name.suffix.lower() in SUFFIXES | {self.kind} else name.name
+
     def _wanted(self, path: Path) -> bool:
-        if self.kind == "subtitles":
-            return path.suffix.lower() == SUBTITLES and not path.name.startswith(".")
+        if self.kind in SUBTITLES:
+            return path.suffix.lower() == self.kind and not path.name.startswith(".")
         return _is_clip_file(path)
 
     def _add(self, clips: Iterable[Clip]) -> None:
@@ -248,8 +257,8 @@ class ClipIndex:
         with archive.reading() as blocks:
             for member in members:
                 name = member.name
-                if self.kind == "subtitles":
-                    wanted = name.suffix.lower() == SUBTITLES and not _hidden(name)
+                if self.kind in SUBTITLES:
+                    wanted = name.suffix.lower() == self.kind and not _hidden(name)
                 else:
                     wanted = _is_clip_member(member, blocks)
                 if wanted:

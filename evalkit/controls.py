@@ -142,14 +142,10 @@ def grey(width: int, height: int) -> bytes:
 
 def _still(clip: Video) -> Image:
     """The middle frame of a clip, as a picture."""
-    from PIL import Image as PILImage
+    from evalkit.media import pictures
 
-    from evalkit.media import decode_video
-
-    frame = decode_video(clip, lambda total, fps: [total // 2])[0]
-    out = io.BytesIO()
-    PILImage.fromarray(frame).save(out, "PNG", compress_level=1)
-    return Image(out.getvalue())
+    (picture,), _ = pictures(clip, lambda total, fps: [total // 2])
+    return picture
 
 
 def _anew(clip: Video, control: str, id: str, budget: MediaBudget) -> Video:

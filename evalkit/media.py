@@ -246,6 +246,22 @@ def decode_video(video: Video, choose: ChooseFrames, resize: Resize | None = Non
     return frames
 
 
+def pictures(video: Video, choose: ChooseFrames) -> tuple[list[Image], Times]:
+    """The chosen frames of a clip as pictures, without loss, and when they are shown. Raises
+    DataError as ``decode_video``.
+    """
+    from PIL import Image as PILImage
+
+    def encoded(frame: Frame) -> Image:
+        out = io.BytesIO()
+        PILImage.fromarray(frame).save(out, "PNG", compress_level=1)
+        return Image(out.getvalue())
+
+    with noted_frames() as noted:
+        frames = decode_video(video, choose)
+    return [encoded(frame) for frame in frames], noted[0]
+
+
 def frame_times(video: Video, choose: ChooseFrames) -> list[float]:
     """When the chosen frames are shown, in seconds from the start of the file. Reads no frame.
     Raises DataError as ``decode_video``.

@@ -116,6 +116,19 @@ class Video(Media):
     fps: float | None = None
 
 
+@dataclass(frozen=True)
+class Interleaved(Video):
+    """A clip that is asked about as pictures with what is said between them, as LongVideoBench has
+    it: the runner puts pictures and texts in its place, as many as the budget's ``max_frames`` and
+    no more than the clip has whole seconds. ``apart``: all pictures, and then the texts, a line for
+    each picture and each cue (those of pictures empty), which is what is left of it in harnesses
+    that put pictures first.
+    """
+
+    cues: tuple[Cue, ...] = ()
+    apart: bool = False
+
+
 Part = Text | Image | Video
 
 

@@ -97,7 +97,7 @@ def videomme(protocols: Mapping[str, Protocol], subtitles: bool = False) -> Subs
         split="test",
         columns=VIDEOMME_COLUMNS,
         clips="videoID",
-        subtitles=subtitles,
+        subtitles="videoID" if subtitles else "",
         archives=("videos_chunked_*.zip", *(["subtitle.zip"] if subtitles else [])),
     )
     return Subset(

@@ -4,9 +4,11 @@ and one odd row more.
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +162,56 @@ def mlvu_test(root: Path) -> Path:
     return mlvu(root, KINDS["test"], "ABCDEF")
 
 
+def tar_parts(root: Path, name: str, members: Mapping[str, bytes], parts: int) -> None:
+    """A tar file cut into parts, as LongVideoBench comes in."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for member, data in members.items():
+            entry = tarfile.TarInfo(member)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    whole = out.getvalue()
+    size = len(whole) // parts + 1
+    for i in range(parts):
+        end = f".part.a{'abc'[i]}" if parts > 1 else ""
+        (root / f"{name}.tar{end}").write_bytes(whole[i * size : (i + 1) * size])
+
+
+TIMED = [
+    {"timestamp": [100.0, 101.5], "text": "hello"},
+    {"start": "00:01:43.000", "end": "00:01:44.500", "line": "good bye"},
+    {"timestamp": [110.0, None], "text": "never"},
+]
+"""Times of the whole video, of which the clip begins at 100 s."""
+
+
+def longvideobench(root: Path) -> Path:
+    """The first row has two options; of the last the answer is absent."""
+    rows = [
+        {
+            "video_id": f"v{i // 2}",
+            "id": f"v{i // 2}_{i % 2}",
+            "video_path": f"v{i // 2}.mp4",
+            "subtitle_path": f"v{i // 2}_en.json",
+            "correct_choice": i % 2,
+            "question": f"What is said while it falls? {i}",
+            **{f"option{k}": f"thing {k}" if k < 2 or i else "N/A" for k in range(5)},
+            "duration": 5.0,
+            "duration_group": (15, 60, 600, 3600)[i % 4],
+            "question_category": "S2E",
+            "topic_category": "NP-News",
+            "starting_timestamp_for_subtitles": 100.0,
+        }
+        for i in range(11)
+    ]
+    rows[10]["correct_choice"] = 5
+    parquet(root / "validation-00000-of-00001.parquet", rows)
+    tar_parts(root, "videos", {f"videos/v{i}.mp4": levels() for i in range(6)}, 3)
+    timed = json.dumps(TIMED).encode()
+    tar_parts(root, "subtitles", {f"subtitles/v{i}_en.json": timed for i in range(6)}, 1)
+    return root
+
+
 def screenspot(root: Path) -> Path:
     sources = ("ios", "android", "macos", "windows", "shop")
     rows = [
@@ -186,6 +238,8 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
     "video_qa:videomme_sub": videomme,
     "mlvu:dev": mlvu,
     "mlvu:test": mlvu_test,
+    "longvideobench:val": longvideobench,
+    "longvideobench:val_interleaved": longvideobench,
     "screenspot:v1": screenspot,
     "screenspot:v2": screenspot,
 }

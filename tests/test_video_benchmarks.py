@@ -4,7 +4,9 @@ as the published rules do, over rows in their official layouts.
 
 from __future__ import annotations
 
+import json
 import random
+import re
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -13,19 +15,22 @@ from typing import Any
 import pytest
 from evalkit.tasks import mlvu
 
+from evalkit.adapter import with_subtitles
 from evalkit.cell import Cell
 from evalkit.cell_results import CellResults
 from evalkit.errors import DataError
-from evalkit.metrics import readers
+from evalkit.metrics import readers, video_readers
 from evalkit.records import Record
 from evalkit.runner import run_cell
+from evalkit.subtitles import Cue, interleaved, read_timed
 from evalkit.task import Row, RowError, Task, checked_score, load_task, read_samples
 from evalkit.types import Completion, Sample, Text
-from tests.official import BUILDERS, inline
+from tests.official import BUILDERS, TIMED, inline, tar_parts
 from tests.plugins.looker import Looker
+from tests.test_media import levels
 from tests.test_metrics_readers import OPTIONS, answers, can_infer
 
-NAMES = ("mlvu:dev", "mlvu:test")
+NAMES = ("mlvu:dev", "mlvu:test", "longvideobench:val")
 
 
 def samples(task: Task, data: Path) -> list[Sample]:
@@ -67,7 +72,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_clip_that_is_absent_costs_its_own_questions(name: str, tmp_path: Path) -> None:
     data = BUILDERS[name](tmp_path / "data")
-    sorted(data.rglob("*.zip"))[-1].unlink()
+    if zips := sorted(data.rglob("*.zip")):
+        zips[-1].unlink()
+    else:
+        tar_parts(data, "videos", {f"videos/v{i}.mp4": levels() for i in range(4)}, 3)
     absent = [
         s
         for s in read_samples(load_task(name), data)
@@ -140,3 +148,146 @@ def test_mlvus_readers_follow_the_published_rules() -> None:
         six = readers.lmms_eval_four(answer, [*OPTIONS, "E", "F"])
         assert six == readers.lmms_eval(answer, OPTIONS)
     assert named > 300 and both
+
+
+# ---- LongVideoBench
+
+
+LVB = {
+    "video_path": "v0.mp4",
+    "question": "What is said?",
+    **{f"option{i}": f"thing {i}" if i < 3 else "N/A" for i in range(5)},
+    "correct_choice": 2,
+    "id": "v0_0",
+    "duration_group": 15,
+    "question_category": "S2E",
+}
+
+
+def test_longvideobench_is_asked_as_its_harnesses_do() -> None:
+    options = "A. thing 0\nB. thing 1\nC. thing 2\n"
+    last = "Answer with the option's letter from the given choices directly."
+    asked = f"What is said?\n{options}{last}"
+    for protocol, expected in (
+        ("default", f"<>{asked}"),
+        ("vlmevalkit", f"<>{asked}"),
+        ("lmms-eval", f"<>{asked}\n"),
+    ):
+        assert prompt(load_task("longvideobench", protocol), LVB) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"option1": "N/A"}, "the options are"),
+        ({"option4": "thing 4"}, "the options are"),
+        ({"option0": None}, "'option0' is null"),
+        ({"correct_choice": 3}, "'correct_choice' is 3, not one of 0 to 2"),
+        ({"correct_choice": -1}, "'correct_choice' is -1"),
+        ({"id": None}, "'id' is null"),
+    ],
+)
+def test_an_odd_row_of_longvideobench_is_an_error(changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(DataError, match=complaint):
+        prompt(load_task("longvideobench"), LVB | changes)
+
+
+def laid_out(name: str, data: Path, protocol: str = "", **budget: int) -> list[str]:
+    """What the first question becomes, with pictures as their middle levels."""
+    task = load_task(name, protocol)
+    (message,) = with_subtitles(
+        Looker("x"), samples(task, data)[0].messages, replace(task.budget, **budget)
+    )
+    return [p.text if isinstance(p, Text) else f"<{type(p).__name__}>" for p in message.content]
+
+
+def test_subtitles_stand_between_the_pictures_of_a_clip(tmp_path: Path) -> None:
+    data = BUILDERS["longvideobench:val_interleaved"](tmp_path / "data")
+    name, picture = "longvideobench:val_interleaved", "<Image>"
+    *shown, question = laid_out(name, data)  # a clip of 5 s: at 0, 1, 2, 3 and 4 s
+    assert shown == [picture, "hello\n", *[picture] * 3, "good bye\n", picture]
+    assert question.startswith("Question: What is said while it falls? 0\nA. thing 0\n")
+    assert laid_out(name, data, max_frames=2)[:-1] == [picture, picture]  # at 0 and 2.4 s
+    *shown, lines, question = laid_out(name, data, "lmms-eval")
+    assert (shown, lines) == ([picture] * 5, "\nhello\n\n\n\ngood bye\n\n")
+    assert question.startswith("What is said while it falls? 0\n")
+
+
+def by_loader(cues: list[Cue], times: list[float]) -> list[int | str]:
+    """The loop of LongVideoBench's loader."""
+    out: list[int | str] = []
+    at = 0
+    for cue in cues:
+        start, end = cue.start, cue.end
+        middle = (start + end) / 2
+        for i, time in enumerate(times[at:], at):
+            if time > middle:
+                break
+            out.append(i)
+            at += 1
+        if end - start < 1:
+            end, start = middle + 0.5, middle - 0.5
+        if [t for t in times if t < end and t > start]:
+            out.append(cue.text)
+    return [*out, *range(at, len(times))]
+
+
+def test_cues_and_frames_are_ordered_as_by_the_loader() -> None:
+    chance = random.Random(0)
+    for _ in range(300):
+        times = sorted(chance.choices([i / 2 for i in range(40)], k=chance.randint(0, 8)))
+        starts = [chance.uniform(-3, 20) for _ in range(chance.randint(0, 8))]
+        cues = [Cue(s, s + chance.choice([0.2, 0.9, 1, 4]), f"{s}") for s in sorted(starts)]
+        assert interleaved(cues, times) == by_loader(cues, times)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[", "{}", '{"text": 1}', '[{"timestamp": [1], "text": "x"}]', '["x"]',
+     '[{"timestamp": [1, 2], "text": 5}]', '[{"start": "1:2", "end": "0:0:3", "line": "x"}]',
+     '[{"timestamp": ["a", 2], "text": "x"}]', '[{"line": "x"}]'],
+)  # fmt: skip
+def test_subtitles_of_another_form_are_an_error_of_their_questions(
+    content: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "x_en.json"
+    file.write_text(content)
+    with pytest.raises(DataError, match=r"x_en\.json: can't be read as subtitles"):
+        read_timed(file, 0, 10)
+
+
+def test_absent_subtitles_are_an_error(tmp_path: Path) -> None:
+    name = "longvideobench:val_interleaved"
+    data = BUILDERS[name](tmp_path)
+    timed = json.dumps(TIMED).encode()
+    tar_parts(data, "subtitles", {"subtitles/v0_en.json": timed}, 1)
+    errors = [s.reason for s in read_samples(load_task(name), data) if isinstance(s, RowError)]
+    assert len(errors) == 9 and "no subtitles 'v1_en.json'" in errors[0]
+    assert len(samples(load_task("longvideobench:val"), data)) == 10
+
+
+def first_capital(answer: str, leads: list[str]) -> str:
+    answer = answer.strip()
+    for lead in leads:
+        answer = answer.replace(lead, "")
+    if len(answer.split()) > 10 and not re.search("[ABCDE]", answer):
+        return ""
+    found = re.search(r"[ABCDE]", answer)
+    return found[0] if found else ""
+
+
+def test_longvideobenchs_readers_follow_the_published_rules() -> None:
+    four = ["The best answer is", "The correct answer is", "The answer is", "The answer"]
+    lmms = [*four, "The best option is", "The correct option is", "Best answer:", "Best option:"]
+    kit = [*four, "The best option isThe correct option is", "Best answer:Best option:"]
+    kit += ["Answer:", "Option:"]
+    leads = ["", "", "The best option is ", "Best answer: ", "Answer: ", "Option: "]
+    for i, answer in enumerate(answers()):
+        said = leads[i % len(leads)] + answer
+        for read, rule in (
+            (video_readers.longvideobench, lmms),
+            (video_readers.longvideobench_vlmevalkit, kit),
+        ):
+            expected = first_capital(said, rule)
+            index = "ABCD".index(expected) if expected in tuple("ABCD") else None
+            assert read(said, OPTIONS) == index, said

@@ -196,6 +196,8 @@ READERS: Mapping[str, Reader] = {
     "mvbench-vlmevalkit": video_readers.mvbench_vlmevalkit,
     "mvbench-lmms-eval": video_readers.mvbench_lmms_eval,
     "egoschema": video_readers.egoschema,
+    "longvideobench": video_readers.longvideobench,
+    "longvideobench-vlmevalkit": video_readers.longvideobench_vlmevalkit,
     "perceptiontest": video_readers.bare_letter,
     "mmmu-pro-vision": video_readers.bare_letter,
 }

@@ -29,10 +29,40 @@ def videomme(text: str, options: Sequence[str]) -> int | None:
     """The first of the letters A to D in an answer, after its usual openings are cut out: of
     Video-MME's authors, as VLMEvalKit has it (``extract_characters_regex``).
     """
+    return _first_capital(text, _VIDEOMME_LEADS, "ABCD", options)
+
+
+_LEADS = ("The best answer is", "The correct answer is", "The answer is", "The answer")
+
+
+def longvideobench(text: str, options: Sequence[str]) -> int | None:
+    """The first of the letters A to E in an answer, after its usual openings are cut out; a letter
+    that names no option is none. Of LongVideoBench's authors, in lmms-eval.
+    """
+    leads = ("The best option is", "The correct option is", "Best answer:", "Best option:")
+    return _first_capital(text, (*_LEADS, *leads), "ABCDE", options)
+
+
+def longvideobench_vlmevalkit(text: str, options: Sequence[str]) -> int | None:
+    """The same with VLMEvalKit's openings. Where an answer has none of the letters it asks a judge;
+    here that is none.
+    """
+    leads = (
+        "The best option isThe correct option is",  # the original lacks a comma here,
+        "Best answer:Best option:",  # and here
+        "Answer:",
+        "Option:",
+    )
+    return _first_capital(text, (*_LEADS, *leads), "ABCDE", options)
+
+
+def _first_capital(
+    text: str, leads: Sequence[str], letters: str, options: Sequence[str]
+) -> int | None:
     said = text.strip()
-    for lead in _VIDEOMME_LEADS:
+    for lead in leads:
         said = said.replace(lead, "")
-    return _index(match[0] if (match := re.search(r"[ABCD]", said)) else "", options)
+    return _index(match[0] if (match := re.search(f"[{letters}]", said)) else "", options)
 
 
 def mvbench_vlmevalkit(text: str, options: Sequence[str]) -> int | None:

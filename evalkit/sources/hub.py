@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-from evalkit.clips import ClipIndex
+from evalkit.clips import ClipIndex, Kind
 from evalkit.digests import content_hash
 from evalkit.errors import DataError
 from evalkit.sources.tables import Columns, dataset_rows, local_table, with_paths
@@ -36,8 +36,9 @@ class TableSource(ABC):
     ``clips`` names the column that holds the name of a clip: such rows get one more key,
     ``"clip"``, the clip's file or the DataError that says why there is none. ``clip_folder`` is
     where the clips lie in the release, which tells clips of one name apart. With ``frames``, a
-    folder of pictures is a clip, too. With ``subtitles``, rows get ``"subtitles"``: the ``.srt``
-    file of the clip's name, None where there is none, or a DataError.
+    folder of pictures is a clip, too. ``subtitles`` names the column with the name of a clip's
+    subtitles, files of the suffix ``spoken``: such rows get ``"subtitles"``, the file, None where
+    there is none, or a DataError.
 
     ``official`` is for a split that holds more on the hub than in the literature: rows there, and
     how many of them, from the first, are the official split. A table with another number of rows
@@ -51,7 +52,8 @@ class TableSource(ABC):
     clips: str | None = None
     clip_folder: str = ""
     frames: bool = False
-    subtitles: bool = False
+    subtitles: str = ""
+    spoken: Kind = ".srt"
     official: tuple[int, int] | None = None
 
     def rows(self, override: Path | None = None) -> Iterator[Columns]:
@@ -89,13 +91,14 @@ class TableSource(ABC):
         return True
 
     def clip_index(self, override: Path | None) -> Clips:
-        return Clips.below(self.clip_folder_of(override), self.frames, self.subtitles)
+        folder = self.clip_folder_of(override)
+        return Clips.below(folder, self.frames, self.spoken if self.subtitles else None)
 
     def with_clips(self, rows: Iterator[Columns], clips: Clips) -> Iterator[Columns]:
         """The rows with the files of their clips, and of their subtitles."""
         for row in rows:
-            name = row[str(self.clips)]
-            yield {**row, **clips.of(name, self.clip_folder)}
+            spoken = row[self.subtitles] if self.subtitles else None
+            yield {**row, **clips.of(row[str(self.clips)], self.clip_folder, spoken)}
 
     def _taken(self, total: int) -> int:
         """How many of ``total`` rows are read."""
@@ -138,21 +141,23 @@ class Clips:
     subtitles: ClipIndex | None = None
 
     @classmethod
-    def below(cls, folder: Path, frames: bool, subtitles: bool) -> Clips:
+    def below(cls, folder: Path, frames: bool, spoken: Kind | None) -> Clips:
         clips = ClipIndex([folder], "clips and frames" if frames else "clips")
-        return cls(clips, ClipIndex([folder], "subtitles") if subtitles else None)
+        return cls(clips, ClipIndex([folder], spoken) if spoken else None)
 
     def describe(self) -> dict[str, str]:
         spoken = {"subtitles": self.subtitles.digest} if self.subtitles else {}
         return {"media": self.clips.digest, **spoken}
 
-    def of(self, name: object, folder: str) -> dict[str, Any]:
-        """What a row gets for the name of its clip, which lies in ``folder`` of the release."""
+    def of(self, name: object, folder: str, spoken: object) -> dict[str, Any]:
+        """What a row gets for the name of its clip, which lies in ``folder`` of the release, and
+        for that of its subtitles.
+        """
         found: dict[str, Any] = {"clip": _clip(self.clips, name, folder)}
         if self.subtitles:
             whole = not self.subtitles.damaged
-            absent = str(name) not in self.subtitles.clips and whole
-            found["subtitles"] = None if absent else _clip(self.subtitles, name)
+            absent = str(spoken) not in self.subtitles and whole
+            found["subtitles"] = None if absent else _clip(self.subtitles, spoken)
         return found
 
 
