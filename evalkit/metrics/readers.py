@@ -16,8 +16,8 @@ import re
 import string
 from collections.abc import Callable, Mapping, Sequence
 
+from evalkit.metrics import image_readers, video_readers
 from evalkit.metrics import lmms_eval as lmms_rules
-from evalkit.metrics import video_readers
 from evalkit.metrics.choice import LETTERS, parse_choice
 
 Reader = Callable[[str, Sequence[str]], int | None]
@@ -30,7 +30,7 @@ def vlmevalkit(text: str, options: Sequence[str]) -> int | None:
     together. None for refusals.
     """
     letters = LETTERS[: len(options)]
-    if any(refusal in text for refusal in _REFUSALS):
+    if any(refusal in text for refusal in image_readers.REFUSALS):
         return None
     words = re.sub(r"[.()[\],:;!*#{}]", " ", text).split()
     named = [c for c in letters if c in words]
@@ -46,13 +46,6 @@ def vlmevalkit(text: str, options: Sequence[str]) -> int | None:
     return inside[0] if len(inside) == 1 else None
 
 
-_REFUSALS = (
-    "Sorry, I can't help with images of people yet.",
-    "I can't process this file.",
-    "I'm sorry, but without the image provided",
-    "Cannot determine the answer",
-    "Failed to obtain answer via API",
-)
 _ANSWER_IS = re.compile(r"(?:correct\s+)?answer\s+is\s+\**([ABCD])\**", re.IGNORECASE)
 
 
@@ -193,6 +186,15 @@ READERS: Mapping[str, Reader] = {
     "ai2d": ai2d,
     "evalscope": evalscope,
     "videomme": video_readers.videomme,
+    "blink": image_readers.blink,
+    "cv_bench": image_readers.cv_bench,
+    "hrbench": image_readers.hrbench,
+    "mmvp": image_readers.mmvp,
+    "muirbench": image_readers.dotted,
+    "seedbench": image_readers.first_sign,
+    "visulogic-lmms-eval": image_readers.visulogic_lmms_eval,
+    "visulogic-vlmevalkit": image_readers.visulogic_vlmevalkit,
+    "vstar": image_readers.vstar,
     "mvbench-vlmevalkit": video_readers.mvbench_vlmevalkit,
     "mvbench-lmms-eval": video_readers.mvbench_lmms_eval,
     "egoschema": video_readers.egoschema,
