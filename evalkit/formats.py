@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from pathlib import Path, PurePath
 from typing import Literal
@@ -49,6 +51,20 @@ def media_type(head: bytes) -> Literal["image", "video"] | None:
     ):
         return "video"
     return "image" if head.startswith(images) else None
+
+
+BASE64 = re.compile(r"[A-Za-z0-9+/_\-\s]+=*\s*")
+
+
+def unpacked(text: str) -> bytes | None:
+    """The picture or clip that a text is the base64 form of; None where it is none."""
+    if not BASE64.fullmatch(text[: 4 * HEAD]):
+        return None
+    try:
+        data = base64.b64decode(text, altchars=b"-_" if "-" in text or "_" in text else None)
+    except (binascii.Error, ValueError):
+        return None
+    return data if media_type(data[:HEAD]) else None
 
 
 FRAME_SUFFIXES = frozenset(".jpg .jpeg .png .webp .bmp".split())

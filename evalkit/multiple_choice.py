@@ -214,14 +214,18 @@ def letter_columns(row: Row, letters: str = "ABCD") -> list[str]:
     return values[:n]
 
 
-def letter_answer(row: Row, n: int, hidden: bool = False) -> int | None:
-    """The index that the letter in the column ``answer`` names among ``n`` options. ``hidden``:
-    where it is null, empty, "nan" or a question mark, the answer is not known. Raises DataError for
-    anything else.
+def letter_answer(
+    row: Mapping[str, Any], n: int, hidden: bool = False, column: str = "answer"
+) -> int | None:
+    """The index that the letter in a column, plain or in brackets, names among ``n`` options.
+    ``hidden``: where it is null, empty, "nan" or a question mark, the answer is not known. Raises
+    DataError for anything else.
     """
-    value = row["answer"]
+    value = row[column]
     if hidden and (value is None or value != value or value in ("", "?", "nan", "None")):
         return None
-    if not isinstance(value, str) or len(value.strip()) != 1 or value.strip() not in LETTERS[:n]:
-        raise DataError(f"'answer' is {value!r:.80}, not one of {', '.join(LETTERS[:n])}")
-    return LETTERS.index(value.strip())
+    named = re.fullmatch(r"([A-Z])|\(([A-Z])\)", value.strip()) if isinstance(value, str) else None
+    index = LETTERS.index(named[1] or named[2]) if named else n
+    if index >= n:
+        raise DataError(f"{column!r} is {value!r:.80}, not one of {', '.join(LETTERS[:n])}")
+    return index

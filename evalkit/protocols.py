@@ -47,8 +47,9 @@ class Protocol:
     """How one data set is asked and read.
 
     ``prompt`` is a format string; the task supplies its fields (``{question}``, ``{options}``,
-    ``{hint}`` ...), which may be stripped or capitalised on the way (``{question:strip}``). A
-    setting that is None or empty is the subset's, and then the task's.
+    ``{hint}`` ...), which may be stripped, capitalised, or freed of marks ``<image>`` on the way
+    (``{question:strip}``, ``:capitalize``, ``:unmarked``). A setting that is None or empty is the
+    subset's, and then the task's.
     """
 
     origin: str
@@ -109,11 +110,13 @@ class Protocol:
 
 
 class _Formatter(string.Formatter):
-    """Format strings whose fields may be stripped or capitalised."""
+    """Format strings whose fields may be stripped, capitalised, or freed of marks ``<image>``."""
 
     def format_field(self, value: Any, spec: str) -> str:
         if spec in ("strip", "capitalize"):
             return str(getattr(value, spec)())
+        if spec == "unmarked":  # as lmms-eval's wrappers do with every text
+            return str(value).replace("<image>", "")
         return str(super().format_field(value, spec))
 
 

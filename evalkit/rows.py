@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from evalkit.errors import DataError
+from evalkit.formats import unpacked
 from evalkit.types import Image, Media, Message, Text, Video
 
 if TYPE_CHECKING:
@@ -51,6 +52,25 @@ def images(row: Row, column: str = "images") -> list[Image]:
         raise DataError(f"{column!r} is {_shown(value)}, not a list of images")
     upright = getattr(row, "upright", False)
     return [replace(_media(Image, {column: v}, column, "image"), upright=upright) for v in value]
+
+
+def numbered_images(row: Row, columns: Sequence[str]) -> list[Image]:
+    """The encoded images of columns such as image_1, image_2, ..., up to the first that is null.
+    Raises DataError where there is none, or one behind a gap.
+    """
+    there = [row[c] is not None for c in columns]
+    n = there.index(False) if False in there else len(there)
+    if not n or any(there[n:]):
+        raise DataError(f"{columns[n]!r} is null" + (", and a later one is not" if n else ""))
+    return [image(row, c) for c in columns[:n]]
+
+
+def packed_image(row: Row, column: str = "image") -> Image:
+    """The encoded image of a column that holds it as a text in base64. Raises DataError."""
+    text = string(row, column)
+    if not (data := unpacked(text)):
+        raise DataError(f"{column!r} holds no image in base64, but {text[:40]!r}")
+    return Image(data, upright=getattr(row, "upright", False))
 
 
 def video(

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -32,11 +32,11 @@ from evalkit.multiple_choice import (
     own,
 )
 from evalkit.protocols import DEFAULT, QWEN2_VL_PIXELS, last_answer
-from evalkit.rows import image, string
+from evalkit.rows import image, numbered_images, string
 from evalkit.sources import Hub
 from evalkit.submission import Submission
 from evalkit.task import Row, Subset
-from evalkit.types import Image, Sample
+from evalkit.types import Sample
 
 PICTURES = tuple(f"image_{i}" for i in range(1, 8))
 COLUMNS = ("id", "question", "options", "answer", "question_type", *PICTURES)
@@ -150,7 +150,7 @@ class MMMU(MultipleChoice):
         hidden = self.subset.hidden
         return Question(
             id=id,
-            media=pictures(row),
+            media=numbered_images(row, PICTURES),
             text=string(row, "question"),
             options=options,
             answer=letter_answer(row, len(options), hidden)
@@ -201,24 +201,13 @@ class MMMUPro(MultipleChoice):
         vision = self.subset_name == "vision"
         return Question(
             id=id,
-            media=[image(row)] if vision else pictures(row),
+            media=[image(row)] if vision else numbered_images(row, PICTURES),
             text="" if vision else string(row, "question"),
             options=options,
             answer=letter_answer(row, len(options)),
             cluster=id,
             metadata={"subject": string(row, "subject")},
         )
-
-
-def pictures(row: Mapping[str, Any]) -> list[Image]:
-    """image_1, image_2, ... up to the first that is null. Raises DataError where there is none, or
-    one behind a gap.
-    """
-    there = [row[c] is not None for c in PICTURES]
-    n = there.index(False) if False in there else len(there)
-    if not n or any(there[n:]):
-        raise DataError(f"'image_{n + 1}' is null" + (", and a later one is not" if n else ""))
-    return [image(row, c) for c in PICTURES[:n]]
 
 
 def literal_list(row: Row, column: str) -> list[str]:

@@ -97,6 +97,7 @@ def tables(*names: str) -> Subset:
             repository="OpenGVLab/MVBench",
             config=name,
             split="train",
+            files="json/*",
             columns=(*COLUMNS, "start", "end") if name in CUT else COLUMNS,
             clips="video",
             clip_folder=FOLDERS[name],

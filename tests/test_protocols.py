@@ -34,6 +34,11 @@ def test_a_prompt_gets_its_options_and_a_hint_where_there_is_one() -> None:
     assert protocol.text(question="Who?") == "Question: Who?\n"
 
 
+def test_a_field_is_stripped_capitalised_or_freed_of_marks() -> None:
+    protocol = Protocol("", "{a:strip}|{a:capitalize}|{options:unmarked}")
+    assert protocol.text(["<image>", "no <image>"], a=" is it") == "is it| is it|A. \nB. no "
+
+
 def test_media_stand_first_last_or_at_their_marks() -> None:
     def order(media: str, text: str) -> list[str]:
         protocol = Protocol("", media=media)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ do.
 
 from __future__ import annotations
 
+import base64
 import gc
 import io
 import json
@@ -25,8 +26,19 @@ import pytest
 from evalkit.clips import ClipIndex
 from evalkit.digests import content_hash
 from evalkit.errors import DataError
-from evalkit.rows import ask, identifier, image, images, string, strings, tier, video
-from evalkit.sources import Embedded, Folder, Hub, JsonLines, hub, tables
+from evalkit.rows import (
+    ask,
+    identifier,
+    image,
+    images,
+    numbered_images,
+    packed_image,
+    string,
+    strings,
+    tier,
+    video,
+)
+from evalkit.sources import Embedded, Folder, Hub, Joined, JsonLines, hub, tables
 from evalkit.types import Image, Text
 from tests.pictures import png
 
@@ -756,3 +768,60 @@ def test_a_tar_with_a_part_absent_or_spoilt_is_damaged_as_a_whole(
     (tmp_path / "w.mp4").write_bytes(MP4)
     with pytest.raises(DataError, match=f"no clip 'a'.*damaged: .*{complaint}"):
         ClipIndex([tmp_path]).path("a")
+
+
+def joined(*names: str) -> Joined:
+    return Joined({n: Hub(repository="o/n", config=n, split="val", columns=COLUMNS) for n in names})
+
+
+def test_tables_of_one_data_set_are_read_one_after_the_other(tmp_path: Path) -> None:
+    for name, number in (("a", 2), ("b", 3)):
+        write_parquet(tmp_path / name / "val-00000-of-00001.parquet", number)
+    source = joined("a", "b")
+    rows = [(r["part"], r["part_row"], r["id"]) for r in source.rows(tmp_path)]
+    assert rows == [("a", 0, 0), ("a", 1, 1), ("b", 0, 0), ("b", 1, 1), ("b", 2, 2)]
+    assert source.count(tmp_path) == 5
+    before = source.describe(tmp_path)
+    write_parquet(tmp_path / "b" / "val-00000-of-00001.parquet", 4)
+    assert source.describe(tmp_path) != before
+
+
+def test_one_file_is_not_read_as_several_tables(tmp_path: Path) -> None:
+    file = write_parquet(tmp_path / "val-00000-of-00001.parquet", 2)
+    for place in (file, tmp_path):
+        with pytest.raises(DataError, match="would be read as a and as b: give the folder"):
+            list(joined("a", "b").rows(place))
+    assert len(list(joined("a").rows(file))) == 2
+
+
+def test_a_table_is_found_by_its_name_in_the_release(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "other_4k.parquet", 1)
+    write_parquet(tmp_path / "table_4k.parquet", 3)
+    source = Hub(repository="o/n", split="four", files="table_4k.parquet", columns=COLUMNS)
+    assert (len(list(source.rows(tmp_path))), source.count(tmp_path)) == (3, 3)
+    alone = tmp_path / "table_4k.parquet"
+    assert len(list(source.rows(alone))) == 3 and source.describe(alone) == source.describe(
+        tmp_path
+    )
+
+
+def test_pictures_of_numbered_columns_end_at_the_first_that_is_null() -> None:
+    one, two = {"bytes": picture(1), "path": None}, {"bytes": picture(2), "path": None}
+    read = numbered_images({"a": one, "b": two, "c": None}, "abc")
+    assert [i.source for i in read] == [picture(1), picture(2)]
+    assert len(numbered_images({"a": one, "b": two}, "ab")) == 2
+    for row, complaint in (
+        ({"a": None, "b": None}, "'a' is null$"),
+        ({"a": one, "b": None, "c": two}, "'b' is null, and a later one is not"),
+        ({"a": one, "b": 5}, "'b' holds no image"),
+    ):
+        with pytest.raises(DataError, match=complaint):
+            numbered_images(row, list(row))
+
+
+def test_a_picture_may_be_a_text_in_base64() -> None:
+    text = base64.b64encode(picture(3)).decode()
+    assert packed_image({"image": text}).source == picture(3)
+    for bad in ("aGVsbG8gd29ybGQh", "not base64!", "", None, text[:7]):
+        with pytest.raises(DataError, match="'image' (holds no image in base64|is )"):
+            packed_image({"image": bad})

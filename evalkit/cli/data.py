@@ -90,8 +90,8 @@ def _commands(task: Task, folder: str) -> list[str]:
     table = source.first if isinstance(source, Joined) else source
     if not isinstance(table, Hub):
         return []
-    split = "json/*" if isinstance(source, Joined) else f"*{table.split}-*"
-    patterns = " ".join(f"--include '{p}'" for p in (split, *table.archives))
+    files = table.files or f"*{table.split}-*"
+    patterns = " ".join(f"--include '{p}'" for p in (files, *table.archives))
     name = task.full_name
     return [
         f"hf download {table.repositories[-1]} --repo-type dataset {patterns} --local-dir {folder}",

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from evalkit.clips import ClipIndex, Kind
 from evalkit.digests import content_hash
 from evalkit.errors import DataError
-from evalkit.sources.tables import Columns, dataset_rows, local_table, with_paths
+from evalkit.sources.tables import Columns, Table, dataset_rows, local_table, with_paths
 
 EMBEDDED = Path(__file__).parents[1] / "data" / "mini"
 DRAWER = "evalkit.nano.large"
@@ -31,7 +31,8 @@ ORGANISATIONS = {"lmms-lab": ("lmms-lab-encoder", "lmms-eval")}
 @dataclass(frozen=True, kw_only=True)
 class TableSource(ABC):
     """A dataset with known columns. ``columns`` are those that the task reads, others are not
-    loaded; ``config`` and ``split`` as on the hub.
+    loaded; ``config`` and ``split`` as on the hub. ``files`` are those of the split in the release,
+    a name or a pattern, where they are not named after it.
 
     ``clips`` names the column that holds the name of a clip: such rows get one more key,
     ``"clip"``, the clip's file or the DataError that says why there is none. ``clip_folder`` is
@@ -49,6 +50,7 @@ class TableSource(ABC):
     split: str
     columns: tuple[str, ...]
     config: str | None = None
+    files: str = ""
     clips: str | None = None
     clip_folder: str = ""
     frames: bool = False
@@ -104,8 +106,13 @@ class TableSource(ABC):
         """How many of ``total`` rows are read."""
         return self.official[1] if self.official and total == self.official[0] else total
 
+    def local_table(self, root: Path) -> Table:
+        """The table of a local copy. Raises DataError."""
+        named = root / self.files
+        return local_table(named if named.is_file() else root, self.config, self.split)
+
     def _local_rows(self, root: Path) -> Iterator[Columns]:
-        table = local_table(root, self.config, self.split)
+        table = self.local_table(root)
         return islice(table.rows(self.columns), self._taken(table.count()))
 
     def _local_clip_folder(self, root: Path) -> Path:
@@ -113,7 +120,7 @@ class TableSource(ABC):
         return folder.parent if folder.name in (self.config, "json") else folder
 
     def _local_description(self, root: Path) -> dict[str, Any]:
-        table = local_table(root, self.config, self.split)
+        table = self.local_table(root)
         description: dict[str, Any] = {
             "config": self.config,
             "split": self.split,
@@ -184,7 +191,7 @@ class Embedded(TableSource):
 
     def count(self, override: Path | None = None) -> int | None:
         root = override or self.root
-        return self._taken(local_table(root, self.config, self.split).count())
+        return self._taken(self.local_table(root).count())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,7 +264,7 @@ class Hub(TableSource):
 
     def count(self, override: Path | None = None) -> int | None:
         if override:
-            return self._taken(local_table(override, self.config, self.split).count())
+            return self._taken(self.local_table(override).count())
         return self._taken(len(self._table()[1]))
 
     def _table(self) -> tuple[str, Any]:
@@ -277,8 +284,8 @@ class Hub(TableSource):
 @dataclass(frozen=True)
 class Joined:
     """Several tables of one data set as one: their rows one after the other, each with its table's
-    name in the column ``"part"`` and its number within that, from 0, in ``"part_row"``. Their clips
-    lie below one folder.
+    name in the column ``"part"`` and its number within that, from 0, in ``"part_row"``. Clips, if
+    they have any, lie below one folder.
     """
 
     parts: Mapping[str, TableSource]
@@ -288,14 +295,18 @@ class Joined:
         return next(iter(self.parts.values()))
 
     def rows(self, override: Path | None = None) -> Iterator[Columns]:
-        clips = self.first.clip_index(override)
+        self._check_apart(override)
+        clips = self.first.clip_index(override) if self.first.clips else None
         for name, part in self.parts.items():
-            rows = part.with_clips(part.table_rows(override), clips)
+            rows = part.table_rows(override)
+            if clips:
+                rows = part.with_clips(rows, clips)
             for number, row in enumerate(rows):
                 yield {**row, "part": name, "part_row": number}
 
     def describe(self, override: Path | None = None) -> Mapping[str, Any]:
         """As that of the first table, with one hash over the descriptions of all."""
+        self._check_apart(override)
         tables = {name: dict(p.describe_table(override)) for name, p in self.parts.items()}
         told = dict(self.first.describe(override))
         for name in ("config", "split", "rows"):  # each table has its own
@@ -303,6 +314,19 @@ class Joined:
         text = json.dumps(tables, sort_keys=True)
         told |= {"tables": list(tables), "sha256": hashlib.sha256(text.encode()).hexdigest()}
         return told
+
+    def _check_apart(self, override: Path | None) -> None:
+        """Raises DataError for a local copy that has the same file for several tables."""
+        if override is None:
+            return
+        owners: dict[Path, str] = {}
+        for name, part in self.parts.items():
+            for file in part.local_table(override).files:
+                if (other := owners.setdefault(file, name)) != name:
+                    raise DataError(
+                        f"{file} would be read as {other} and as {name}: give the folder that "
+                        "holds all tables, each in a folder of its name as in the release"
+                    )
 
     def count(self, override: Path | None = None) -> int | None:
         counts = [part.count(override) for part in self.parts.values()]

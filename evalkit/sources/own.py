@@ -9,8 +9,6 @@ Nothing is fetched from an address.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import re
 import unicodedata
@@ -23,7 +21,7 @@ from typing import Any
 from evalkit.clips import SUFFIXES as CLIP_SUFFIXES
 from evalkit.digests import content_hash
 from evalkit.errors import DataError
-from evalkit.formats import HEAD, media_type
+from evalkit.formats import unpacked
 from evalkit.sources.files import Folder
 from evalkit.sources.media import below, media_hash, paths
 from evalkit.sources.own_formats import READERS, Line, spelled
@@ -39,7 +37,6 @@ LOOKED_AT = 100
 """So many rows tell what a file holds."""
 SHORT = 64
 """Up to so many characters a picture's cell may be the index of another row; more are base64."""
-BASE64 = re.compile(r"[A-Za-z0-9+/_\-\s]+=*\s*")
 
 
 @dataclass(frozen=True)
@@ -241,9 +238,9 @@ def _media(value: Any, root: Path, shared: Mapping[str, Any]) -> Any:
     if re.match(r"(?i)(https?|ftp|s3|gs|hf)://", value):
         return DataError(f"{value:.80} is an address, and media are not fetched: name a local file")
     if value.startswith("data:"):
-        packed = _unpacked(value.partition(",")[2])
+        packed = unpacked(value.partition(",")[2])
         return packed or DataError(f"{value:.60} holds no picture or clip in base64")
-    if len(value) > SHORT and (packed := _unpacked(value)):
+    if len(value) > SHORT and (packed := unpacked(value)):
         return packed
     return _found(root, value)
 
@@ -259,17 +256,6 @@ def _found(root: Path, text: str) -> Any:
             if isinstance(found := below(root, other), Path) and found.exists():
                 return found
     return path
-
-
-def _unpacked(text: str) -> bytes | None:
-    """The picture or clip that a text is the base64 form of."""
-    if not BASE64.fullmatch(text[: 4 * HEAD]):
-        return None
-    try:
-        data = base64.b64decode(text, altchars=b"-_" if "-" in text or "_" in text else None)
-    except (binascii.Error, ValueError):
-        return None
-    return data if media_type(data[:HEAD]) else None
 
 
 def _plain_index(value: Any) -> str:
