@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from evalkit.tasks.blink import SUBTASKS
 
+from evalkit.sources import Joined
+from evalkit.task import load_task
 from tests.pictures import png
 
 Columns = dict[str, Any]
@@ -246,6 +249,37 @@ def vcr_zh(i: int) -> Columns:
     return vcr_en(i) | {"caption": "山上的红房子", "crossed_text": ["红房子"]}
 
 
+def blink(i: int, subtasks: Sequence[str] = ("Counting", "Jigsaw", "IQ_Test")) -> Columns:
+    """Of ``val`` three subtasks, of one to three pictures."""
+    part, several = subtasks[i % len(subtasks)], 1 + i % 3
+    choices = ["the second image", "the third image", "0", "2"][: 2 + i % 3]
+    listed = "\n".join(f"({LETTERS[k]}) {c}" for k, c in enumerate(choices))
+    return {
+        "idx": f"val_{part}_{i + 1}",
+        "sub_task": part,
+        "question": f"Which one is it? {i}",
+        "prompt": f"Look. Which one is it? {i}\nSelect from the following choices.\n{listed}\n",
+        "choices": choices,
+        "answer": f"({LETTERS[i % len(choices)]})",
+        **{f"image_{k + 1}": picture(i + 2 * k) if k < several else None for k in range(4)},
+        "part": part,
+        "part_row": i,
+    }
+
+
+def muirbench(i: int) -> Columns:
+    return {
+        "idx": i,
+        "task": ("Scene Understanding", "Diagram Understanding")[i % 2],
+        "image_relation": "Narrative",
+        "image_type": "Real photo",
+        "question": f"What do <image> and <image> share? {i}",
+        "options": ["a road", "<image>" if i % 2 else "a sign", "None of the choices provided"],
+        "answer": LETTERS[i % 3],
+        "image_list": [picture(i + 2 * k) for k in range(3 if i % 2 else 2)],
+    }
+
+
 ROWS: Mapping[str, Callable[[int], Columns]] = {
     "ai2d:test": ai2d,
     "ai2d:test_no_mask": ai2d,
@@ -275,6 +309,12 @@ ROWS: Mapping[str, Callable[[int], Columns]] = {
     "mathvista:test": mathvista_hidden,
     "mathvision:test": mathvision,
     "mathvision:testmini": mathvision,
+    "blink:val": blink,
+    **{
+        f"blink:{name.lower().replace('-', '_')}": partial(blink, subtasks=(name,))
+        for name in SUBTASKS
+    },
+    "muirbench:test": muirbench,
     **{
         f"vcr:{language}_{level}{size}": vcr_en if language == "en" else vcr_zh
         for language in ("en", "zh")
@@ -291,7 +331,15 @@ def rows(name: str) -> list[Columns]:
 
 
 def write(name: str, folder: Path) -> Path:
-    """The ten rows as a parquet file."""
-    path = folder / f"{name.replace(':', '-')}.parquet"
-    pq.write_table(pa.Table.from_pylist(rows(name)), path)
+    """The ten rows as a parquet file, or as one in the folder of each configuration."""
+    path = folder / name.replace(":", "-")
+    source: Any = load_task(name).source
+    if not isinstance(source, Joined):
+        pq.write_table(pa.Table.from_pylist(rows(name)), path.with_suffix(".parquet"))
+        return path.with_suffix(".parquet")
+    for part, table in source.parts.items():
+        (path / part).mkdir(parents=True)
+        there = [r for r in rows(name) if r["part"] == part]
+        columns = pa.Table.from_pylist(there or rows(name)[:1]).slice(0, len(there))
+        pq.write_table(columns, path / part / f"{table.split}-00000-of-00001.parquet")
     return path

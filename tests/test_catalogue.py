@@ -169,6 +169,21 @@ ODD = [
     ("vcr", {"crossed_text": []}, "'crossed_text' is"),
     ("vcr", {"crossed_text": [" "]}, "'crossed_text' is"),
     ("vcr", {"crossed_text": "red"}, "'crossed_text' is 'red', not a list"),
+    ("blink", {"answer": "(C)"}, "'answer' is '\\(C\\)', not one of A, B"),
+    ("blink", {"answer": "hidden"}, "'answer' is 'hidden'"),
+    ("blink", {"answer": "(A"}, "'answer' is '\\(A'"),
+    ("blink", {"choices": ["x"]}, "'choices' has 1"),
+    ("blink", {"choices": "xy"}, "'choices' is 'xy', not a list"),
+    ("blink", {"image_1": None}, "'image_1' is null"),
+    ("blink", {"image_4": catalogue.picture(0)}, "'image_2' is null, and a later one is not"),
+    ("blink", {"prompt": ""}, "'prompt' is empty"),
+    ("blink", {"idx": None}, "'idx' is null"),
+    ("muirbench", {"image_list": []}, "not a list of images"),
+    ("muirbench", {"image_list": [None]}, "'image_list' holds no image"),
+    ("muirbench", {"image_list": [catalogue.picture(0)]}, "has <image>, and there are 1 pictures"),
+    ("muirbench", {"options": ["x"]}, "'options' has 1"),
+    ("muirbench", {"answer": "D"}, "'answer' is 'D', not one of A, B, C"),
+    ("muirbench", {"task": None}, "'task' is null"),
 ]
 
 
@@ -275,6 +290,59 @@ def prompt(name: str, protocol: str, row: int = 0) -> str:
             2,
             "<>What is it? 2 (Unit: cm)\nAnswer the question using a single floating-point number "
             "with one decimal place.",
+        ),
+        (
+            "blink",
+            "default",
+            1,
+            "<><>Look. Which one is it? 1\nSelect from the following choices.\n"
+            "(A) the second image\n(B) the third image\n(C) 0\n",
+        ),
+        (
+            "blink",
+            "qwen2-vl",
+            1,
+            "<><>Question: Which one is it? 1\nOptions:\nA. the second image\nB. the third image\n"
+            "C. 0\nPlease select the correct answer from the options above.",
+        ),
+        (
+            "blink",
+            "lmms-eval",
+            0,
+            "<>Note: You only need to respond with A, B without providing any additional "
+            "information.\nLook. Which one is it? 0\nSelect from the following choices.\n"
+            "(A) the second image\n(B) the third image\n",
+        ),
+        (
+            "blink",
+            "evalscope",
+            1,
+            "Answer the following multiple choice question. The last line of your response should "
+            "be of the following format:\n'ANSWER: [LETTER]' (without quotes) where [LETTER] is "
+            "one of A,B,C.\n\nLook. Which one is it? 1\nSelect from the following choices.\n"
+            "(A) the second image\n(B) the third image\n(C) 0\n<><>",
+        ),
+        (
+            "muirbench",
+            "default",
+            1,
+            "What do <> and <> share? 1\nA. a road\nB. <>\nC. None of the choices provided\n"
+            "Answer with the option's letter from the given choices directly.",
+        ),
+        (
+            "muirbench",
+            "qwen2-vl",
+            0,
+            "<><>Question: What do <image> and <image> share? 0\nOptions:\nA. a road\nB. a sign\n"
+            "C. None of the choices provided\n"
+            "Please select the correct answer from the options above.",
+        ),
+        (
+            "muirbench",
+            "lmms-eval",
+            1,
+            "<><><>What do  and  share? 1\nA. a road\nB. \nC. None of the choices provided\n"
+            "Answer with the option's letter from the given choices directly.",
         ),
         (
             "vcr:zh_easy",
@@ -457,6 +525,19 @@ def test_every_harness_reads_chartqas_numbers_as_python_does(protocol: str) -> N
     for name, value in ((protocol, 1.0), ("default", 0.0)):
         score = load_task("chartqa", name).score(sample, Completion("1", f"{mark}1_000"))
         assert {*score.values.values()} == {value}
+
+
+def test_blink_has_the_mean_of_its_subtasks_and_that_of_its_questions() -> None:
+    asked, answers = generated("blink:val")
+    found = values(results(load_task("blink"), asked, answers))
+    by: dict[str, list[bool]] = defaultdict(list)
+    for sample, answer in zip(asked, answers):
+        by[sample.metadata["subtask"]].append(answer.rstrip(".") == "ABCD"[sample.target])
+    means = [100 * sum(v) / len(v) for v in by.values()]
+    assert found["accuracy_by_subtask"] == pytest.approx(sum(means) / len(means))
+    assert found["accuracy"] == pytest.approx(
+        100 * sum(map(sum, by.values())) / sum(map(len, by.values()))
+    )
 
 
 def test_mmt_bench_has_both_means() -> None:

@@ -240,6 +240,7 @@ def test_answers_score_as_lmms_eval_scores_them(
 
 OTHERS = {
     "ai2d": "ai2d",
+    "blink:counting": "blink_counting",
     "egoschema:subset": "egoschema_subset",
     "hallusionbench": "hallusion_bench_image",
     "mathvision:test": "mathvision_test",
@@ -252,6 +253,7 @@ OTHERS = {
     "mmmu_pro:standard_10": "mmmu_pro_standard",
     "mmstar": "mmstar",
     "mmt_bench:val": "mmt_val",
+    "muirbench": "muirbench",
     "perceptiontest:val": "perceptiontest_val_mc",
     "pope:test": "pope",
     "realworldqa": "realworldqa",
