@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -21,6 +22,7 @@ from evalkit.cli import main
 from evalkit.errors import EvalkitError, UsageError
 from evalkit.imports.cells import Imported, import_answers
 from evalkit.imports.readers import read_answers
+from evalkit.imports.scales import with_scales
 from evalkit.results.cells import find_cells, take_inventory
 from evalkit.results.leaderboard import Leaderboard
 from evalkit.results.rescore import rescore
@@ -218,6 +220,8 @@ def test_the_command_is_told_how_the_model_writes_boxes(
         ({"question_id": 1, "score": 0.5}, 0.5),
         ({"pred_answer": "A", "answer": "B"}, 0.0),
         ({"pred_answer": "A", "gt_answer": "A"}, 1.0),
+        ({"pred_answer": "dog", "answer": ["dog", "a dog"]}, None),
+        ({"pred_answer": "harvests", "answer": "harvest"}, None),
         ({"submission": "x"}, None),
         ("text", None),
         (float("nan"), None),
@@ -266,6 +270,9 @@ def test_damaged_lines_are_said_and_other_files_refused(tmp_path: Path) -> None:
         read_answers(tmp_path / "x.pkl")
     with pytest.raises(UsageError, match=r"is a folder: .*, m_d\.json\)"):
         read_answers(tmp_path)
+    evalscope(tmp_path / "z", [review(0, "x", ["x"], {})])
+    with pytest.raises(UsageError, match=r"holds z/reviews/org/m/set_val\.jsonl, "):
+        read_answers(tmp_path)
     sheet(tmp_path / "x.tsv", [{"a": 1}])
     with pytest.raises(UsageError, match=r"no predictions of VLMEvalKit .*; it has: a"):
         read_answers(tmp_path / "x.tsv")
@@ -299,3 +306,333 @@ def test_logs_of_inspect_are_read_by_its_library(
     imported = taken(file, tmp_path / "out")
     assert values(imported) == {"accuracy": 33.3, "choice (Inspect)": 66.7}
     assert imported.remarks == ("the run ended with status cancelled",)
+
+
+def turns(text: str, picture: str = "", answer: str = "") -> list[dict[str, Any]]:
+    """Messages as EvalScope writes them, but for what is null."""
+    shown = [{"type": "image", "image": picture, "detail": "auto"}] if picture else []
+    return [
+        {"role": "system", "content": "Be short."},
+        {"role": "user", "content": [*shown, {"type": "text", "text": text}]},
+        {"role": "assistant", "content": answer},
+    ]
+
+
+def review(
+    index: int, said: str, target: list[str], value: dict[str, Any], **other: Any
+) -> dict[str, Any]:
+    """A line of reviews as EvalScope 1.14 writes it, but for what is null."""
+    about = {"status": "success", "extracted_prediction": said[-1:], "metadata": {}}
+    return {
+        "index": index,
+        "target": target,
+        "messages": turns(other.pop("text", "Which?"), other.pop("picture", ""), said),
+        "sample_score": {
+            "score": {"value": value, "prediction": said, **about, **other.pop("score", {})},
+            "sample_id": index,
+            "group_id": other.pop("group", index),
+            "sample_metadata": other.pop("about", {}),
+        },
+    }
+
+
+def prediction(index: int, said: str | None) -> dict[str, Any]:
+    message = {"message": {"role": "assistant", "content": said}}
+    output = {"choices": [message] if said is not None else [], "error": None}
+    return {"index": index, "model": "org/m", "model_output": output, "messages": turns("Which?")}
+
+
+def report(
+    name: str, metric: str, mean: float, highest: float = 1.0, **other: Any
+) -> dict[str, Any]:
+    return {
+        "metrics": [
+            {
+                "identity": {"name": metric, "aggregation": "mean", "dimensions": {}},
+                "categories": [{"subsets": [{"name": name, "score": mean}]}],
+                "semantics": {"value_range": {"min": 0.0, "max": highest}, **other},
+            }
+        ],
+        "execution_summary": {"subsets": {name: {"requested": 5, "errored": 1}}},
+    }
+
+
+def evalscope(
+    folder: Path,
+    reviews: Sequence[dict[str, Any]],
+    predictions: Sequence[dict[str, Any]] = (),
+    told: dict[str, Any] | None = None,
+    name: str = "set_val",
+) -> Path:
+    """The folder of a run; the file that is named."""
+    for kind, lines in (("reviews", reviews), ("predictions", predictions)):
+        if lines:
+            (folder / kind / "org" / "m").mkdir(parents=True, exist_ok=True)
+            text = "".join(json.dumps(line) + "\n" for line in lines)
+            (folder / kind / "org" / "m" / f"{name}.jsonl").write_text(text)
+    if told:
+        (folder / "reports" / "org" / "m").mkdir(parents=True)
+        file = folder / "reports" / "org" / "m" / f"{name.partition('_')[0]}.json"
+        file.write_text(json.dumps(told))
+    return folder / ("reviews" if reviews else "predictions") / "org" / "m" / f"{name}.jsonl"
+
+
+ASKED = (
+    "The last line is 'ANSWER: [LETTER]', where [LETTER] is one of A,B.\n\nWhich?\n\n"
+    "A) red\nB) blue"
+)
+
+
+def test_reviews_of_evalscope_are_read_with_options_pictures_and_both_scores(
+    tmp_path: Path,
+) -> None:
+    says = ["Red.\nANSWER: A", "So it is B", "ANSWER: A"]
+    lines = [
+        review(i, said, ["A"], {"accuracy": float(i != 1)}, text=ASKED, picture=f"data:{i // 2}")
+        for i, said in reversed(list(enumerate(says)))
+    ]
+    file = evalscope(tmp_path / "r", lines, told=report("val", "accuracy", 0.6667))
+    imported = taken(file, tmp_path / "out")
+    assert (imported.cell.model, imported.cell.task) == ("org/m", "set_val:imported")
+    assert [r.id for r in imported.records] == ["0", "1", "2"]
+    assert imported.records[0].choices == ("red", "blue")
+    assert values(imported) == {"accuracy": 66.7, "accuracy (EvalScope)": 66.7}
+    assert len({r.cluster for r in imported.records}) == 2, "two of one picture"
+    assert imported.remarks == ("1 of 5 samples failed in EvalScope: they are in no file",)
+
+
+def test_what_evalscope_could_not_score_is_no_zero(tmp_path: Path) -> None:
+    lost = {"metadata": {"metric_errors": {"BLEU": "LookupError"}}}
+    lines = [
+        review(0, "red", ["red"], {"bleu-1": 0.0, "Rouge-L-R": 1.0}, score=lost),
+        review(1, "red", ["red"], {"bleu-1": 0.5, "Rouge-L-R": 1.0}),
+        review(2, "red", ["red"], {"bleu-1": 0.0}, score={"status": "parse_error"}),
+        review(3, "red", ["red"], {"bleu-1": float("nan")}),
+    ]
+    answers = read_answers(evalscope(tmp_path / "r", lines))
+    assert [dict(row.theirs) for row in answers.rows] == [
+        {"Rouge-L-R": 1.0}, {"bleu-1": 0.5, "Rouge-L-R": 1.0}, {}, {},
+    ]  # fmt: skip
+    assert "1 rows: EvalScope could not compute BLEU: no score of these counts" in answers.remarks
+    assert "1 rows: EvalScope's status is parse_error: no score of these counts" in answers.remarks
+
+
+def test_predictions_without_reviews_are_answers_alone(tmp_path: Path) -> None:
+    says = [prediction(0, "red"), prediction(1, None), prediction(2, "")]
+    file = evalscope(tmp_path / "r", [], says)
+    imported = taken(file, tmp_path / "out")
+    assert [r.text for r in imported.records] == ["red", "", ""]
+    unscored = "no score in the file"
+    assert [r.error for r in imported.records] == [unscored, "the file has no answer", unscored]
+    scored = [review(0, "red", ["red"], {"acc": 1.0}), review(1, "", ["red"], {"acc": 0.0})]
+    both = evalscope(tmp_path / "r", scored, says)
+    for named in (both, file):  # whichever is named
+        answers = read_answers(named)
+        assert [row.text for row in answers.rows] == ["red", None, ""]
+        assert [dict(row.theirs) for row in answers.rows] == [{"acc": 1.0}, {"acc": 0.0}, {}]
+        assert answers.remarks == ("1 predictions have no review, so no score of EvalScope's",)
+
+
+def test_several_answers_of_a_question_are_one_cluster_and_a_later_line_counts(
+    tmp_path: Path,
+) -> None:
+    about = [{"questionId": "q7"}, {"questionId": "q7"}, {"questionId": "q9"}, {"questionId": "q9"}]
+    lines = [
+        review(i, "red", ["red"], {"acc": 0.0}, group=i // 2, about=a) for i, a in enumerate(about)
+    ]
+    lines.append(review(3, "red", ["red"], {"acc": 1.0}, group=1, about=about[3]))
+    answers = read_answers(evalscope(tmp_path / "r", lines))
+    assert [row.id for row in answers.rows] == ["q7#0", "q7#1", "q9#0", "q9#1"]
+    assert [row.cluster for row in answers.rows] == ["q7", "q7", "q9", "q9"]
+    assert (answers.rows[3].theirs["acc"], answers.by_number) == (1.0, False)
+    assert answers.remarks == ("1 rows were written again: the last of each counts",)
+    same = [review(i, "red", ["red"], {"acc": 0.0}, about={"id": "x"}) for i in range(2)]
+    answers = read_answers(evalscope(tmp_path / "s", same))
+    assert ([row.id for row in answers.rows], answers.by_number) == (["0", "1"], True)
+
+
+def test_options_that_the_text_does_not_tell_surely_leave_the_file_s_own_score(
+    tmp_path: Path,
+) -> None:
+    head = ASKED.partition("A) ")[0]
+    texts = {
+        "A) red\nB) blue\nor green": ("red", "blue\nor green"),
+        "A) red\nB) blue\nC) or green": (),
+        "A) red\nA) or blue": (),
+    }
+    lines = [review(i, "A", ["A"], {"acc": 1.0}, text=head + t) for i, t in enumerate(texts)]
+    answers = read_answers(evalscope(tmp_path / "r", lines))
+    assert [row.choices for row in answers.rows] == list(texts.values())
+    assert len(answers.remarks) == 2
+    assert all("options can't be told from the question's text" in r for r in answers.remarks)
+    without = [review(0, "A", ["A"], {}, text=head + "A) red\nA) or blue")]
+    assert not read_answers(evalscope(tmp_path / "s", without)).rows
+
+
+@pytest.mark.parametrize(
+    ("target", "read"),
+    [
+        (['["610", "six"]'], ["610", "six"]),
+        ("610", ["610"]),
+        (["[0.1, 0.2, 0.3, 0.4]"], ["[0.1, 0.2, 0.3, 0.4]"]),
+        (["a", "b"], ["a", "b"]),
+        (None, None),
+    ],
+)
+def test_right_answers_of_evalscope(tmp_path: Path, target: Any, read: Any) -> None:
+    (row,) = read_answers(evalscope(tmp_path / "r", [review(0, "x", target, {"acc": 1.0})])).rows
+    assert row.target == read
+
+
+def test_reviews_of_the_first_releases_are_read_and_those_before_refused(tmp_path: Path) -> None:
+    line = review(0, "ANSWER: 610", [], {"anls": 1.0})
+    del line["messages"]
+    asked = "Say it in the form ANSWER: X\nWhat is the CODE?"
+    text = f"**System**: \nBe short.\n\n**User**: \n{asked}\n![image](data:x)"
+    line |= {"input": text, "target": '["610"]'}
+    imported = taken(evalscope(tmp_path / "r", [line]), tmp_path / "out", metric="anls")
+    assert values(imported)["anls"] == 100.0
+    assert imported.records[0].question == asked
+    assert imported.records[0].cluster.startswith("media ")
+    old = {"answer_id": "a", "choices": [], "index": 0, "raw_input": {}, "subset_name": "val"}
+    with pytest.raises(UsageError, match=r"EvalScope before 1\.0"):
+        read_answers(evalscope(tmp_path / "old", [old]))
+
+
+def test_a_line_that_a_stopped_run_left_is_said(tmp_path: Path) -> None:
+    file = evalscope(tmp_path / "r", [review(0, "red", ["red"], {"acc": 1.0})])
+    odd = [
+        '{"index": 1, "sampl',
+        "7",
+        '{"index": true, "sample_score": 3}',
+        '{"index": 4, "sample_score": 3}',
+    ]
+    file.write_text(file.read_text() + "\n".join(odd))
+    answers = read_answers(file)
+    assert [(row.id, row.text) for row in answers.rows] == [("0", "red"), ("4", None)]
+    assert len(answers.remarks) == 3
+
+
+def test_documents_of_vlmevalkit_are_scored_by_similarity_and_not_by_distance(
+    tmp_path: Path,
+) -> None:
+    """``eval_score`` is the mean of the distances in ``eval_match``, so small where it is right."""
+    rows = [
+        {**VQA[0], "eval_match": "[0.0, 1.0]", "eval_score": 0.5},
+        {**VQA[1], "eval_match": "[0.125]", "eval_score": 0.125},
+        {**VQA[1], "index": 4, "prediction": "x", "eval_match": "[0.9]", "eval_score": 0.9},
+        {**VQA[1], "index": 5, "eval_match": "[what]", "eval_score": 0.9},
+    ]
+    answers = read_answers(sheet(tmp_path / "m_DocVQA_VAL_results.tsv", rows))
+    assert [dict(row.theirs) for row in answers.rows] == [
+        {"eval_score": 1.0}, {"eval_score": 0.875}, {"eval_score": 0.0}, {},
+    ]  # fmt: skip
+    assert "1 rows whose eval_score says that no score was made: none counts" in answers.remarks
+    chart = [{**VQA[0], "eval_match": "[True, False]", "eval_score": 0.5}]
+    (row,) = read_answers(sheet(tmp_path / "m_ChartQA_TEST_results.tsv", chart)).rows
+    assert row.theirs == {"eval_score": 1.0}
+    (row,) = read_answers(sheet(tmp_path / "m_TextVQA_VAL_results.tsv", chart)).rows
+    assert row.theirs == {"eval_score": 0.5}
+
+
+def test_a_judge_or_a_server_that_failed_is_neither_a_score_nor_an_answer(tmp_path: Path) -> None:
+    failed = "Failed to obtain answer via API."
+    rows = [{**VQA[0], "score": -1}, {**VQA[1], "score": 3, "prediction": failed}]
+    answers = read_answers(sheet(tmp_path / "m_MMBench-Video_score.tsv", rows))
+    assert [(row.text, dict(row.theirs)) for row in answers.rows] == [
+        ("610", {}), (None, {"score": 3.0}),
+    ]  # fmt: skip
+
+
+def scored(folder: Path, *scores: object, name: str = "Set") -> Path:
+    rows = [{**VQA[0], "index": i, "score": score} for i, score in enumerate(scores)]
+    return sheet(folder / f"{folder.name}_{name}_score.tsv", rows)
+
+
+def test_files_of_one_data_set_have_one_scale(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad, good = scored(tmp_path / "bad", 0, 1), scored(tmp_path / "good", 40, 100)
+    other, out = scored(tmp_path / "good", 1, 0, name="Other"), tmp_path / "out"
+    command = ["import", str(bad), str(good), str(other), "--metrics-of", "theirs"]
+    assert main([*command, "--output", str(out)]) == 0
+    rows = evalkit.load_results(out).set_index(["task", "model"])["value"]
+    assert rows["Set:imported", "bad"] == 0.5 and rows["Set:imported", "good"] == 70.0
+    assert rows["Other:imported", "good"] == 50.0
+    printed = capsys.readouterr().out
+    assert "score has no value above 1, so 1 is taken for the highest" in printed
+    assert "not of one scale in these files (Other: per cent of 1; Set: in its own unit)" in printed
+
+
+def test_per_cent_and_points_of_two_imports_are_not_compared(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    pair = [scored(tmp_path / "bad", 0, 1), scored(tmp_path / "good", 40, 100)]
+    one, two = (taken(file, out, metric="anls").cell for file in pair)
+    frame = evalkit.compare(one.path, two.path, out)
+    assert list(frame["metric"]) == ["anls"]
+    assert "not compared, of another scale: score (VLMEvalKit)" in frame["remarks"][0]
+    one, two = (taken(file, tmp_path / "t", whose="theirs").cell for file in pair)
+    with pytest.raises(UsageError, match=r"score \(VLMEvalKit\) is of another scale in each"):
+        evalkit.compare(one.path, two.path, tmp_path / "t")
+
+
+def test_a_named_task_reads_answers_by_the_harness_s_protocol(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (sample, *_) = (s for s in read_samples(load_task("docvqa")) if isinstance(s, Sample))
+    said = f"It says so.\nANSWER: {sample.target[0]}"
+    line = review(
+        0, said, [json.dumps(sample.target)], {"anls": 1.0}, about={"questionId": sample.id}
+    )
+    command = ["import", str(evalscope(tmp_path / "r", [line])), "--output", str(tmp_path / "out")]
+    assert main([*command, "--task", "docvqa", "--metrics-of", "ours"]) == 0
+    assert (
+        main([*command, "--task", "docvqa", "--metrics-of", "ours", "--protocol", "evalscope"]) == 0
+    )
+    frame = evalkit.load_results(tmp_path / "out")
+    assert sorted(frame[frame["metric"] == "anls"]["value"]) == [0.0, 100.0]
+    assert main([*command, "--protocol", "evalscope"]) == 2
+    assert "name the task with --task" in capsys.readouterr().err
+
+
+def test_the_highest_value_is_the_user_s_to_say_and_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad, out = scored(tmp_path / "bad", 0, 1), tmp_path / "out"
+    command = ["import", str(bad), "--metrics-of", "theirs", "--output", str(out)]
+    assert main(command) == 0
+    assert main([*command, "--highest", "score=10"]) == 0
+    assert sorted(evalkit.load_results(out)["value"]) == [5.0, 50.0], "two cells, neither mended"
+    assert main([*command, "--highest", "score=0.5"]) == 2
+    assert main([*command, "--highest", "hit=1"]) == 2
+    printed = capsys.readouterr().err
+    assert "highest score=0.5: Set has values from 0 to 1" in printed
+    assert "highest hit: no file has this metric; there are score" in printed
+
+
+def test_a_harness_s_own_word_on_a_scale_needs_no_guess(tmp_path: Path) -> None:
+    hits = read_answers(sheet(tmp_path / "m_Set_result.tsv", CHOICES))
+    right = [{**line, "acc": True} for line in lmms_lines({}, True)]
+    files = [hits, read_answers(lmms_samples(tmp_path / "l", right))]
+    points = report("val", "judge_score", 30.0, 100.0, direction="lower_is_better")
+    lines = [review(i, "x", ["x"], {"judge_score": v}) for i, v in enumerate((0.0, 60.0))]
+    files.append(read_answers(evalscope(tmp_path / "e", lines, told=points)))
+    assert [dict(one.highest) for one in with_scales(files)] == [
+        {"hit": 1.0}, {"anls": 1.0, "acc": 1.0}, {"judge_score": 100.0},
+    ]  # fmt: skip
+    assert not any("highest" in r for one in with_scales(files) for r in one.remarks)
+    imported = taken(tmp_path / "e/reviews/org/m/set_val.jsonl", tmp_path / "out", whose="theirs")
+    (metric,) = imported.cell.results.metrics
+    assert (metric.value, metric.higher_is_better) == (30.0, False)
+    odd = [{**CHOICES[0], "hit": 3}]
+    (answers,) = with_scales([read_answers(sheet(tmp_path / "m_Odd_result.tsv", odd))])
+    assert answers.highest == {"hit": None}
+    assert answers.remarks == ("hit should end at 1 and goes from 3 to 3: as it is",)
+
+
+def test_a_report_that_says_another_mean_is_said(tmp_path: Path) -> None:
+    told = report("val", "accuracy", 0.9)
+    file = evalscope(tmp_path, [review(0, "x", ["x"], {"acc": 1.0})], told=told)
+    answers = read_answers(file)
+    assert "its report has acc 0.9, these rows come to 1" in answers.remarks
+    assert answers.highest == {}

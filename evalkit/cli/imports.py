@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from evalkit.results.tables import aligned, interval_text, p_text, value_text
 
 if TYPE_CHECKING:
     from evalkit.cli.parser import Verbs
+    from evalkit.imports.answers import Answers
     from evalkit.imports.cells import Imported
 
 SHOWN = 10
@@ -30,16 +32,16 @@ SHOWN = 10
 def add_parser(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "import",
-        help="answers of VLMEvalKit, lmms-eval or Inspect as cells: intervals, comparisons, "
-        "our metric beside theirs",
+        help="answers of VLMEvalKit, lmms-eval, EvalScope or Inspect as cells: intervals, "
+        "comparisons, our metric beside theirs",
     )
     parser.add_argument(
         "files",
         type=path,
         nargs="+",
         metavar="FILE",
-        help="MODEL_DATASET.xlsx or .tsv of VLMEvalKit, *_samples_TASK.jsonl of lmms-eval, a log "
-        "of Inspect",
+        help="MODEL_DATASET.xlsx or .tsv of VLMEvalKit, *_samples_TASK.jsonl of lmms-eval, "
+        "reviews/MODEL/DATASET_SUBSET.jsonl of EvalScope, a log of Inspect",
     )
     parser.add_argument(
         "--task",
@@ -48,11 +50,26 @@ def add_parser(verbs: Verbs) -> None:
         metavar="NAME[:SUBSET]",
         help="whose questions these are: matched by id, scored by its metric",
     )
+    parser.add_argument(
+        "--protocol",
+        default="",
+        metavar="NAME",
+        help="whose reading of answers the task has: evalscope, lmms-eval, vlmevalkit, ...",
+    )
     data_option(parser)
     parser.add_argument(
         "--metrics-of", choices=("both", "ours", "theirs"), default="both", help="(both)"
     )
     parser.add_argument("--metric", default="", help="ours, where no task is named")
+    parser.add_argument(
+        "--highest",
+        type=_named_value,
+        action="append",
+        default=[],
+        metavar="METRIC=VALUE",
+        help="the highest value that a metric of theirs can have, where files don't say it: shown "
+        "in per cent of it (repeatable)",
+    )
     parser.add_argument("--model", default="", help="its name, where files don't say it")
     parser.add_argument(
         "--box-space",
@@ -63,6 +80,17 @@ def add_parser(verbs: Verbs) -> None:
     output_option(parser)
     talk_options(parser)
     parser.set_defaults(main=main)
+
+
+def _named_value(text: str) -> tuple[str, float]:
+    name, _, value = text.rpartition("=")
+    try:
+        highest = float(value)
+    except ValueError:
+        highest = math.nan
+    if not name or not 0 < highest < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected METRIC=VALUE, such as score=10")
+    return name, highest
 
 
 def _box_space(text: str) -> str:
@@ -78,19 +106,32 @@ def _box_space(text: str) -> str:
 def main(args: argparse.Namespace) -> int:
     from evalkit.imports.cells import import_answers
     from evalkit.imports.readers import read_answers
+    from evalkit.imports.scales import with_scales
     from evalkit.results import write_leaderboard
     from evalkit.task import load_task
 
-    task = load_task(args.task) if args.task else None
+    if args.protocol and not args.task:
+        raise UsageError("--protocol says how a task reads answers: name the task with --task")
+    task = load_task(args.task, args.protocol) if args.task else None
     data = data_paths(args.data)
     if strange := sorted(data.keys() - {task.full_name if task else ""}):
         raise UsageError(f"--data {strange[0]}: expected the task that --task names")
+    read: list[tuple[Path, Answers]] = []
     done: list[tuple[Path, Imported]] = []
     failed = False
     for file in args.files:
         try:
+            read.append((file, read_answers(file)))
+        except UsageError:
+            raise
+        except EvalkitError as e:
+            print_error(f"{file}: {e}")
+            failed = True
+    scaled = with_scales([answers for _, answers in read], dict(args.highest))
+    for (file, _), answers in zip(read, scaled):
+        try:
             imported = import_answers(
-                read_answers(file),
+                answers,
                 args.output,
                 task=task,
                 data=data.get(task.full_name) if task else None,

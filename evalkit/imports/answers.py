@@ -25,6 +25,8 @@ class Answer:
     """What it shares with others; empty: nothing."""
     theirs: Mapping[str, float] = field(default_factory=dict)
     """The harness's own scores of this answer, by metric."""
+    read: str | None = None
+    """What the harness read from the answer, where the file says it."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """What else the file says, to group by."""
 
@@ -34,7 +36,7 @@ class Answers:
     """One model's answers to one data set."""
 
     tool: str
-    """The harness: lmms-eval, VLMEvalKit, Inspect."""
+    """The harness: EvalScope, lmms-eval, VLMEvalKit, Inspect."""
     model: str
     """As the file or its folder names it; empty when neither does."""
     task: str
@@ -42,6 +44,11 @@ class Answers:
     rows: tuple[Answer, ...]
     by_number: bool = False
     """Whether ids are the rows' numbers."""
+    highest: Mapping[str, float | None] = field(default_factory=dict)
+    """The highest value of a metric, where the harness says it; None for one that has none, or
+    whose values stay in a unit of their own (``evalkit.imports.scales``)."""
+    lower_is_better: frozenset[str] = frozenset()
+    """Metrics of which less is better."""
     remarks: tuple[str, ...] = ()
     """What a reader should know: rows that could not be read, a run that was cut short."""
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,9 +15,11 @@ from evalkit.cell_results import CellResults, Ending
 from evalkit.code import code_of
 from evalkit.errors import DataError, ScoringError, UsageError
 from evalkit.imports.answers import Answer, Answers
+from evalkit.imports.scales import with_scales
 from evalkit.metrics.choice import LETTERS
 from evalkit.names import model_name
-from evalkit.own import Reading, check_metric, fitting_metric, own_task
+from evalkit.own import OwnData, Reading, check_metric, fitting_metric, own_task
+from evalkit.protocols import last_answer
 from evalkit.provenance import git_state, now, versions
 from evalkit.records import Record
 from evalkit.run_info import Identity, RunInfo, Selection
@@ -41,6 +43,8 @@ class Imported:
     ours: tuple[Metric, ...]
     theirs: tuple[Metric, ...]
     remarks: tuple[str, ...]
+    read: Mapping[str, str]
+    """What the harness read from answers, by id, where its file says it."""
 
     def pairs(self) -> list[tuple[str, str]]:
         """Our metric beside theirs: those of one name, else the two headlines."""
@@ -68,6 +72,7 @@ class Imported:
                 "target": json.dumps(r.target, ensure_ascii=False),
                 "answer": r.text,
                 "read as": r.parsed,
+                **({"read there as": self.read.get(r.id)} if self.read else {}),
                 ours: r.scores[ours],
                 theirs: r.scores[theirs],
             }
@@ -101,6 +106,8 @@ def import_answers(
         raise UsageError("no file or folder says which model this was: name it with --model")
     if not answers.rows:
         raise DataError(f"{answers.task}: no answers ({'; '.join(answers.remarks) or 'empty'})")
+    if not answers.highest.keys() >= {*answers.metrics}:
+        (answers,) = with_scales([answers])
     remarks = list(answers.remarks)
     if task and metric:
         raise UsageError(f"metric {metric}: {task.full_name} has its own")
@@ -138,7 +145,8 @@ def import_answers(
             "adapter": f"imported from {answers.tool}",
             "model": name,
             "answers": _digest(records, "text"),
-            "metrics": [m.name for m in (*ours, *theirs)],
+            "scores": _digest(records, "scores"),
+            "metrics": {m.name: m.scale for m in (*ours, *theirs)},
         },
         code={"task": code} if (code := code_of(scorer)) else {},
     )
@@ -146,7 +154,8 @@ def import_answers(
     whole = ours and all(ours[0].name in r.scores for r in records if r.error is None)
     metrics = (*ours, *theirs) if whole else (*theirs, *ours)
     cell = _written(identity, name, output, records, metrics, command)
-    return Imported(cell, records, ours, theirs, tuple(remarks))
+    read = {s.id: a.read for a, s in pairs if a.read is not None}
+    return Imported(cell, records, ours, theirs, tuple(remarks), read)
 
 
 def _written(
@@ -275,23 +284,36 @@ def _record(
     score, why = None, "no score in the file"
     if scorer and answer.text is not None and (sample.target is not None):
         try:
-            score = checked_score(scorer, sample, completion)
+            score = checked_score(scorer, sample, replace(completion, text=_final(answer, scorer)))
         except ScoringError as e:
             why = str(e)
     theirs = {} if whose == "ours" else answer.theirs
     record = Record.of(sample, "", completion, score or why)
     record = replace(record, question=answer.question, metadata=dict(sample.metadata))
     if theirs:
-        named = {_their_name(k, answers.tool): v for k, v in theirs.items()}
+        named = {
+            _their_name(k, answers.tool): v / (answers.highest[k] or 1) for k, v in theirs.items()
+        }
         record = replace(record, scores={**record.scores, **named}, error=None, failed_in=None)
     return record
 
 
+def _final(answer: Answer, scorer: Task) -> str:
+    """What is scored: where the file's own question asks for a last line ``ANSWER: ...``, what
+    stands there. A task that is named reads answers by its protocol.
+    """
+    text = answer.text or ""
+    is_asked = isinstance(scorer, OwnData) and "ANSWER:" in answer.question
+    return (is_asked and last_answer(text)) or text
+
+
 def _their_metric(name: str, answers: Answers) -> Metric:
-    """In per cent where values are shares."""
-    values = [row.theirs[name] for row in answers.rows if name in row.theirs]
-    shares = all(0 <= v <= 1 for v in values)
-    return Metric(_their_name(name, answers.tool), scale=100.0 if shares else 1.0)
+    """In per cent of its highest value, where that is known; scores are shares of it."""
+    return Metric(
+        _their_name(name, answers.tool),
+        scale=100.0 if answers.highest[name] else 1.0,
+        higher_is_better=name not in answers.lower_is_better,
+    )
 
 
 def _their_name(metric: str, tool: str) -> str:

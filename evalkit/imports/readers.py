@@ -6,29 +6,34 @@
 - lmms-eval: ``DATE_samples_TASK.jsonl`` and, for the model's name, ``DATE_results.json`` beside it
   (``lmms_eval/loggers/evaluation_tracker.py``). Newer versions leave the row itself out and write
   targets as texts.
+- EvalScope: ``evalkit.imports.evalscope``.
 - Inspect: ``.eval`` and ``.json`` logs, by its own library.
 """
 
 from __future__ import annotations
 
-import json
 import re
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from evalkit.errors import DataError, UsageError
 from evalkit.imports.answers import Answer, Answers
+from evalkit.imports.evalscope import is_evalscope, read_evalscope
+from evalkit.imports.rows import ID_NAMES, as_number, json_object, rows_of, unless_scored
 from evalkit.metrics.choice import LETTERS
-from evalkit.own_values import answer_texts, metadata_of, options_of, right_option
-from evalkit.sources.own import lines_of
+from evalkit.own_values import answer_texts, is_nothing, metadata_of, options_of, right_option
 from evalkit.sources.own_formats import spelled
 
-T = TypeVar("T")
 VLMEVALKIT_SCORES = ("hit", "eval_score", "score")
+MATCHES = "eval_match"
+DISTANCES, BEST_OF = ("DocVQA", "InfoVQA"), ("ChartQA", "OCRVQA")
+"""Data sets whose matches are edit distances, and those of which the best match counts."""
+ANLS_THRESHOLD = 0.5
+FAILED = "Failed to obtain answer"
+"""What stands for an answer that no server gave."""
 VLMEVALKIT_SUFFIX = re.compile(
     r"_((openai|exact_matching|(chat)?gpt[^_]*|qwen[^_]*|deepseek[^_]*)_)?(results?|score)$", re.I
 )
@@ -37,6 +42,9 @@ SAMPLES = re.compile(r"(?:(?P<date>.+)_)?samples_(?P<task>.+)\.jsonl")
 LMMS_KEYS = frozenset(
     "doc_id doc target arguments input resps filtered_resps doc_hash prompt_hash target_hash "
     "filter token_counts".split()
+)
+LMMS_SHARES = frozenset(
+    "anls exact_match relaxed_overall relaxed_human_split relaxed_augmented_split".split()
 )
 SUFFIXES = frozenset(".xlsx .tsv .csv .json .jsonl .eval".split())
 SHOWN = 5
@@ -50,7 +58,8 @@ def read_answers(file: Path) -> Answers:
     for a damaged one.
     """
     if file.is_dir():
-        there = (f for f in sorted(file.rglob("*")) if f.suffix in SUFFIXES and f.is_file())
+        every = (f for f in sorted(file.rglob("*")) if f.suffix in SUFFIXES and f.is_file())
+        there = iter(sorted(every, key=lambda f: "reviews" not in f.parts))
         first = ", ".join(str(f.relative_to(file)) for f in islice(there, SHOWN))
         some = f" (it holds {first}{', ...' if next(there, None) else ''})" if first else ""
         raise UsageError(f"{file} is a folder: name the files of answers in it{some}")
@@ -60,6 +69,8 @@ def read_answers(file: Path) -> Answers:
         return _inspect(file)
     if file.suffix in (".pkl", ".pickle"):
         raise UsageError(f"{file}: a pickle may run code when it is read; give the .xlsx or .tsv")
+    if file.suffix == ".jsonl" and is_evalscope(file):
+        return read_evalscope(file)
     if SAMPLES.fullmatch(file.name):
         return _lmms_eval(file)
     if file.suffix == ".json" and _is_inspect(file):
@@ -68,31 +79,59 @@ def read_answers(file: Path) -> Answers:
 
 
 def _vlmevalkit(file: Path) -> Answers:
-    rows, remarks = _rows(file)
+    rows, remarks = rows_of(file)
     there = {name for row in rows for name in row}
     if not {"index", "prediction"} <= there:
         raise UsageError(
             f"{file}: no predictions of VLMEvalKit (columns index and prediction), no samples of "
-            f"lmms-eval (*_samples_TASK.jsonl), no log of Inspect; it has: "
+            f"lmms-eval (*_samples_TASK.jsonl), no review of EvalScope, no log of Inspect; it has: "
             f"{', '.join(sorted(there)) or 'nothing'}"
         )
-    score = next((name for name in VLMEVALKIT_SCORES if name in there), None)
-    answers = []
+    model, task = _model_and_dataset(file)
+    score = next((name for name in VLMEVALKIT_SCORES if name in there), "")
+    answers, lost = [], 0
     for number, row in enumerate(rows):
         try:
-            answers.append(_vlmevalkit_answer(row, number, score, remarks))
+            value = _vlmevalkit_score(row, score, task)
+            lost += value is None and as_number(row.get(score)) is not None
+            theirs = {} if value is None else {score: value}
+            answers.append(_vlmevalkit_answer(row, f"row {number}", theirs, remarks))
         except DataError as e:
             remarks.append(f"row {number}: {e}")
-    model, task = _model_and_dataset(file)
-    return Answers("VLMEvalKit", model, task, tuple(answers), remarks=tuple(remarks))
+    if lost:
+        remarks.append(f"{lost} rows whose {score} says that no score was made: none counts")
+    shares = {"hit": 1.0} | ({"eval_score": 1.0} if MATCHES in there else {})
+    return Answers(
+        "VLMEvalKit", model, task, tuple(answers), highest=shares, remarks=tuple(remarks)
+    )
+
+
+def _vlmevalkit_score(row: Mapping[str, Any], column: str, task: str) -> float | None:
+    """A row's score as it enters VLMEvalKit's own mean (``hit_calculate`` in
+    ``vlmeval/dataset/utils/vqa_eval.py``): ``eval_score`` is the mean over right answers of what
+    stands in ``eval_match``, which for documents is a distance. -1 is a judge that failed.
+    """
+    value = as_number(row.get(column))
+    if column == "score" and value == -1:
+        return None
+    if column == "eval_score" and MATCHES in row and any(d in task for d in DISTANCES + BEST_OF):
+        cell = row[MATCHES]
+        listed = spelled(cell) if isinstance(cell, str) else cell
+        matches = [as_number(m) for m in listed] if isinstance(listed, list) else []
+        known = [m for m in matches if m is not None]
+        if not known or len(known) < len(matches):
+            return None
+        if any(d in task for d in BEST_OF):
+            return max(known)
+        return similarity if (similarity := 1 - min(known)) >= ANLS_THRESHOLD else 0.0
+    return value
 
 
 def _vlmevalkit_answer(
-    row: Mapping[str, Any], number: int, score: str | None, remarks: list[str]
+    row: Mapping[str, Any], where: str, theirs: Mapping[str, float], remarks: list[str]
 ) -> Answer:
     if row.get("index") is None:
         raise DataError("no index")
-    theirs = {score: value} if score and (value := _number(row.get(score))) is not None else {}
 
     def asked() -> tuple[list[str], Any]:
         has_options = row.get("A") is not None and row.get("B") is not None
@@ -102,16 +141,18 @@ def _vlmevalkit_answer(
         read = right_option(right, options, "answer") if options else answer_texts(right, "answer")
         return options, read
 
-    options, target = _unless_scored(asked, theirs, number, remarks) or ([], None)
+    options, target = unless_scored(asked, theirs, where, remarks) or ([], None)
     index = re.sub(r"\.0$", "", str(row["index"]))
-    prediction = row.get("prediction")
+    prediction = None if is_nothing(row.get("prediction")) else str(row["prediction"])
+    if prediction and prediction.startswith(FAILED):
+        prediction = None
     # circular evaluation asks again with the options turned, a million higher
     cluster = str(int(index) % 10**6) if index.isdecimal() and int(index) >= 10**6 else ""
     used = {"index", "question", "answer", "prediction", "image", "image_path", "hint", "log"}
-    used |= {*VLMEVALKIT_SCORES, "eval_gt", "eval_pred", "eval_match"}
+    used |= {*VLMEVALKIT_SCORES, "eval_gt", "eval_pred", MATCHES}
     return Answer(
         id=index,
-        text=None if prediction is None else str(prediction),
+        text=prediction,
         question=str(row.get("question") or ""),
         target=target,
         choices=tuple(options),
@@ -119,21 +160,6 @@ def _vlmevalkit_answer(
         theirs=theirs,
         metadata=metadata_of(row, used | {*LETTERS}),
     )
-
-
-def _unless_scored(
-    read: Callable[[], T], theirs: Mapping[str, float], number: int, remarks: list[str]
-) -> T | None:
-    """What is read of a row's right answer. Where it can't be, None if the file scored the row
-    itself, and a remark: its score counts all the same. Raises DataError otherwise.
-    """
-    try:
-        return read()
-    except DataError as e:
-        if not theirs:
-            raise
-        remarks.append(f"row {number}: {e}: only the file's own score counts")
-        return None
 
 
 def _model_and_dataset(file: Path) -> tuple[str, str]:
@@ -147,29 +173,41 @@ def _model_and_dataset(file: Path) -> tuple[str, str]:
 
 
 def _lmms_eval(file: Path) -> Answers:
-    rows, remarks = _rows(file)
+    rows, remarks = rows_of(file)
     answers, by_number = [], True
     for number, row in enumerate(rows):
         try:
-            answers.append(answer := _lmms_answer(row, number, remarks))
+            answers.append(answer := _lmms_answer(row, f"row {number}", remarks))
             by_number &= answer.id == str(row["doc_id"])
         except DataError as e:
             remarks.append(f"row {number}: {e}")
     match = SAMPLES.fullmatch(file.name)
     assert match
     model = _lmms_model(file, match["date"])
-    return Answers("lmms-eval", model, match["task"], tuple(answers), by_number, tuple(remarks))
+    told = json_object(_results_of(file, match["date"])).get("higher_is_better")
+    better = told.get(match["task"]) if isinstance(told, Mapping) else None
+    return Answers(
+        "lmms-eval",
+        model,
+        match["task"],
+        tuple(answers),
+        by_number,
+        highest=dict.fromkeys(_lmms_shares(rows), 1.0),
+        lower_is_better=frozenset(name for name, more in (better or {}).items() if more is False)
+        if isinstance(better, Mapping)
+        else frozenset(),
+        remarks=tuple(remarks),
+    )
 
 
-def _lmms_answer(row: Mapping[str, Any], number: int, remarks: list[str]) -> Answer:
+def _lmms_answer(row: Mapping[str, Any], where: str, remarks: list[str]) -> Answer:
     if row.get("doc_id") is None or "filtered_resps" not in row:
         raise DataError("no doc_id, or no filtered_resps")
     doc = row["doc"] if isinstance(row.get("doc"), Mapping) else {}
     target: Any = row.get("target")
     if isinstance(target, str):
         target = many if isinstance(many := spelled(target), list) and many else target
-    names = ("questionId", "question_id", "id", "qid")
-    given = next((doc[n] for n in names if isinstance(doc.get(n), str | int)), row["doc_id"])
+    given = next((doc[n] for n in ID_NAMES if isinstance(doc.get(n), str | int)), row["doc_id"])
     scores = {k: _lmms_score(v) for k, v in row.items() if k not in LMMS_KEYS}
     theirs = {k: v for k, v in scores.items() if v is not None}
 
@@ -181,9 +219,9 @@ def _lmms_answer(row: Mapping[str, Any], number: int, remarks: list[str]) -> Ans
         id=str(given),
         text=_first_text(row["filtered_resps"]),
         question=str(question or ""),
-        target=_unless_scored(right, theirs, number, remarks),
+        target=unless_scored(right, theirs, where, remarks),
         theirs=theirs,
-        metadata=metadata_of(doc, (*names, "question", "answer", "answers")),
+        metadata=metadata_of(doc, (*ID_NAMES, "question", "answer", "answers")),
     )
 
 
@@ -191,11 +229,28 @@ def _lmms_score(value: Any) -> float | None:
     """A metric's value: itself, or what its aggregation will make of it where that is plain."""
     if isinstance(value, Mapping):
         if "score" in value:
-            return _number(value["score"])
+            return as_number(value["score"])
         right = value.get("answer", value.get("gt_answer"))
         said = value.get("pred_answer")
-        return None if right is None or said is None else float(said == right)
-    return _number(value)
+        is_option = isinstance(right, int) or (isinstance(right, str) and len(right) == 1)
+        return float(said == right) if is_option and said is not None else None
+    return as_number(value)
+
+
+def _lmms_shares(rows: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+    """Metrics that can't be above 1: by their definition, or since all that they are is whether an
+    answer is right.
+    """
+    seen: dict[str, list[Any]] = {}
+    for name, value in (item for row in rows for item in row.items() if item[1] is not None):
+        seen.setdefault(name, []).append(value)
+
+    def is_yes_or_no(value: Any) -> bool:
+        if isinstance(value, Mapping):
+            return "score" not in value or isinstance(value["score"], bool)
+        return isinstance(value, bool)
+
+    return LMMS_SHARES | {name for name, values in seen.items() if all(map(is_yes_or_no, values))}
 
 
 def _first_text(value: Any) -> str | None:
@@ -206,15 +261,14 @@ def _first_text(value: Any) -> str | None:
 
 def _lmms_model(file: Path, date: str | None) -> str:
     """By the results beside the samples; else by the folder, which is named after the model."""
-    beside = file.with_name("_".join(filter(None, (date, "results"))) + ".json")
-    try:
-        results = json.loads(beside.read_text(encoding="utf-8"))
-        if isinstance(name := results.get("model_name"), str) and name:
-            return name
-    except (OSError, ValueError, AttributeError, RecursionError):
-        pass
+    if isinstance(name := json_object(_results_of(file, date)).get("model_name"), str) and name:
+        return name
     folder = file.absolute().parent.name
     return folder.replace("__", "/") if "__" in folder else folder
+
+
+def _results_of(file: Path, date: str | None) -> Path:
+    return file.with_name("_".join(filter(None, (date, "results"))) + ".json")
 
 
 def _is_inspect(file: Path) -> bool:
@@ -239,14 +293,19 @@ def _inspect(file: Path) -> Answers:
     answers = []
     for number, sample in enumerate(log.samples or ()):
         try:
-            answers.append(_inspect_answer(sample, number, epochs, remarks))
+            answers.append(_inspect_answer(sample, f"sample {number}", epochs, remarks))
         except DataError as e:
             remarks.append(f"sample {number}: {e}")
     task = log.eval.task.split("/")[-1]
-    return Answers("Inspect", log.eval.model, task, tuple(answers), remarks=tuple(remarks))
+    raw = [(k, s.value) for one in log.samples or () for k, s in (one.scores or {}).items()]
+    numbers = {name for name, value in raw if not isinstance(value, bool | str)}
+    shares = dict.fromkeys({name for name, _ in raw} - numbers, 1.0)
+    return Answers(
+        "Inspect", log.eval.model, task, tuple(answers), highest=shares, remarks=tuple(remarks)
+    )
 
 
-def _inspect_answer(sample: Any, number: int, epochs: bool, remarks: list[str]) -> Answer:
+def _inspect_answer(sample: Any, where: str, epochs: bool, remarks: list[str]) -> Answer:
     asked = sample.input
     choices = tuple(sample.choices or ())
     scores = {k: _inspect_value(s.value) for k, s in (sample.scores or {}).items()}
@@ -261,7 +320,7 @@ def _inspect_answer(sample: Any, number: int, epochs: bool, remarks: list[str]) 
         id=f"{sample.id}-{sample.epoch}" if epochs else str(sample.id),
         text=None if sample.error is not None else sample.output.completion,
         question=asked if isinstance(asked, str) else asked[-1].text if asked else "",
-        target=_unless_scored(right, theirs, number, remarks),
+        target=unless_scored(right, theirs, where, remarks),
         choices=choices,
         cluster=str(sample.id) if epochs else "",
         theirs=theirs,
@@ -270,27 +329,4 @@ def _inspect_answer(sample: Any, number: int, epochs: bool, remarks: list[str]) 
 
 
 def _inspect_value(value: Any) -> float | None:
-    return LETTER_SCORES.get(value) if isinstance(value, str) else _number(value)
-
-
-def _rows(file: Path) -> tuple[list[Mapping[str, Any]], list[str]]:
-    """The rows, and what is said of those that can't be read."""
-    rows, remarks = [], []
-    for line in lines_of(file):
-        if isinstance(line, Mapping):
-            rows.append(line)
-        else:
-            remarks.append(str(line))
-    return rows, remarks
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, str):
-        try:
-            value = float({"true": 1, "false": 0}.get(value.lower(), value))
-        except ValueError:
-            return None
-    if hasattr(value, "item"):
-        value = value.item()
-    is_number = isinstance(value, bool | int | float) and abs(value) <= sys.float_info.max
-    return float(value) if is_number else None
+    return LETTER_SCORES.get(value) if isinstance(value, str) else as_number(value)
