@@ -169,7 +169,9 @@ def compare_cells(a: Sequence[CellFolder], b: Sequence[CellFolder]) -> list[Pair
     chosen = _pairs(a, b)
     rows = [row for one, other in chosen for row in _compared(one, other)]
     if not rows:
-        raise UsageError("the two have no scored samples of one task in common")
+        other = sorted({name for pair in chosen for name in _other_scales(*pair)})
+        why = f": {', '.join(other)} is of another scale in each" if other else ""
+        raise UsageError(f"the two have no scored samples of one task in common{why}")
     tested = [i for i, r in enumerate(rows) if r.scores.p_value is not None and not r.scores.same]
     adjusted = holm([rows[i].scores.p_value or 0.0 for i in tested])
     for i, p in zip(tested, adjusted):
@@ -316,10 +318,18 @@ def _compared(a: CellFolder, b: CellFolder) -> list[Pair]:
     if missing and not any("partial" in r for r in remarks):
         remarks.append(f"{missing} samples are in one of the two only")
     theirs = {m.metric for m in b.results.metrics}
+    if other := _other_scales(a, b):
+        remarks.append(f"not compared, of another scale: {', '.join(other)}")
     rows = []
     for metric in a.results.metrics:
-        if metric.metric in theirs:
+        if metric.metric in theirs and metric.metric not in other:
             scores = PairedScores.of(*columns, metric)
             if scores:
                 rows.append(Pair(a, b, scores, None, tuple(remarks)))
     return rows
+
+
+def _other_scales(a: CellFolder, b: CellFolder) -> list[str]:
+    """Metrics that are per cent in one and points in the other, as imported ones can be."""
+    scales = {m.metric: m.scale for m in b.results.metrics}
+    return [m.metric for m in a.results.metrics if scales.get(m.metric, m.scale) != m.scale]
