@@ -24,6 +24,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from evalkit.model_adapters.openai_connection import (
     FULL,
+    SENT_OTHERWISE,
     Connection,
     end_of,
     logprobs_of,
@@ -62,6 +63,9 @@ DEFAULT_URL = "http://localhost:8000/v1"
 CHECKED_FIRST, CHECKED_EVERY = 32, 16
 """Of a run, so many answers at first and every so-manieth later have their prompt's tokens counted
 here, too."""
+MOST_REFUSED = 5
+"""Requests refused alike for a field that all of them have, before any is answered, that end a
+run."""
 MOST_MISMATCHES = 3
 """Answers whose token count is another than ours, before any was right, that end a run."""
 TAKES_LIMITS = ("vllm", "evalkit")
@@ -76,7 +80,8 @@ class Use:
 
     answered: requests; repeated: further tries of one. most_at_once: requests under way.
     checked: prompts whose token count was compared with the server's; mismatched: those that
-    differ. answered_by: requests by the name that the server gives the model.
+    differ. uncounted: answers whose tokens the server did not count. answered_by: requests by the
+    name that the server gives the model.
     """
 
     answered: int = 0
@@ -86,6 +91,7 @@ class Use:
     most_at_once: int = 0
     checked: int = 0
     mismatched: int = 0
+    uncounted: int = 0
     answered_by: dict[str, int] = field(default_factory=dict)
 
 
@@ -251,6 +257,7 @@ class OpenAIAdapter(ModelAdapter):
         before = self.server
         pace = Pace(self.concurrency, self.slow)
         out_of_money = False
+        refused: list[str] = []
 
         def go_on(under_way: int) -> bool:
             nonlocal out_of_money
@@ -273,7 +280,16 @@ class OpenAIAdapter(ModelAdapter):
             if self.connection.lost:
                 self.connection.lost = 0
                 self._check_same(before)
+            if not self.use.answered and answer.error:
+                refused.append(answer.error)
             yield answer
+            if len(refused) == MOST_REFUSED and all(SENT_OTHERWISE in why for why in refused):
+                raise EvalkitError(f"{self.connection.shown}: refuses all alike: {refused[-1]}")
+            if self.max_cost and self.use.uncounted:
+                raise EvalkitError(
+                    f"{self.connection.shown}: a reply without usage.prompt_tokens, so that its "
+                    "cost is unknown: repeat the run without max_cost"
+                )
         if out_of_money:
             raise EvalkitError(
                 f"{self.spent:.4g} of max_cost={self.max_cost:g} are spent, and another answer may "
@@ -412,6 +428,7 @@ class OpenAIAdapter(ModelAdapter):
         use.answered += 1
         tokens_in = usage.text_in + usage.vision_in
         use.tokens_in += tokens_in
+        use.uncounted += not tokens_in
         use.tokens_out += usage.out
         self.spent += (tokens_in * self.price_in + usage.out * self.price_out) / 1e6
         if answered_by:

@@ -30,6 +30,13 @@ WITHHELD = frozenset("content_filter safety recitation prohibited_content sensit
 """Reasons of answers that a filter ended (Gemini's in capitals, Zhipu's last)."""
 FULL = frozenset("length max_tokens model_length model_context_window_exceeded".split())
 """Reasons of answers that were as long as they may be (Mistral's and Zhipu's last)."""
+THOUGHT = "<think>", "</think>"
+"""Around a thought in an answer, as Qwen3 and DeepSeek-R1 write it: their templates may have begun
+it already. A server with a parser for it gives the thought apart.
+"""
+SETTINGS = "max_tokens", "temperature", "seed"
+"""Fields of every request that some models don't take."""
+SENT_OTHERWISE = " (extra=FILE.json changes the fields that are sent, or takes them out)"
 UNSTABLE = {"created", "permission"}
 """Keys of an entry in /v1/models that differ from one look to the next (vLLM's are of the moment
 and random).
@@ -189,6 +196,8 @@ class Connection:
             raise Again(said, asked, crowded=status in (408, 429, 503, 529))
         if status == 400 and "mm_processor_kwargs" in said:
             said += " (this server takes no pixel limits: pixels=resize)"
+        elif status in (400, 422) and "context" not in said and any(s in said for s in SETTINGS):
+            said += SENT_OTHERWISE  # but where the prompt leaves no room for max_tokens
         return said
 
 
@@ -219,9 +228,9 @@ def end_of(choice: Mapping[str, Any]) -> str:
 
 
 def text_of(choice: Mapping[str, Any]) -> tuple[str, str]:
-    """An answer's text, and why there is none. A refusal is what the model says; what a filter
-    withholds is no answer, nor is one without content beside a call or a thought. Raises Again for
-    one that was broken off, TypeError for content that is no text.
+    """An answer's text without a thought before it, and why there is none. A refusal is what the
+    model says; what a filter withholds is no answer, nor is one without content beside a call or a
+    thought. Raises Again for one that was broken off, TypeError for content that is no text.
     """
     message, ended = choice["message"], end_of(choice)
     if ended in WITHHELD:
@@ -236,6 +245,9 @@ def text_of(choice: Mapping[str, Any]) -> tuple[str, str]:
         return "", "the model called a tool instead of answering"
     text = text or message.get("refusal") or text
     thought = message.get("reasoning_content") or message.get("reasoning")
+    begin, end = THOUGHT
+    if isinstance(text, str) and (end in text or text.lstrip().startswith(begin)):
+        thought, text = True, text.partition(end)[2].lstrip()
     if text is None or (text == "" and thought):
         advice = ": all tokens went into its reasoning?" if ended in FULL else ""
         return "", f"a reply without content (finish_reason {ended}){advice}"

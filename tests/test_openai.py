@@ -291,6 +291,8 @@ def replying(message: Any = None, ended: Any = "stop", **more: Any) -> dict[str,
         (replying({"content": None, "reasoning_content": "hm"}, "length"), "its reasoning", 1),
         (replying({"content": [{"type": "thinking", "thinking": "hm"}]}), "without content", 1),
         (replying({"content": "", "reasoning": "hm"}, "length"), "its reasoning", 1),
+        (replying({"content": "<think>\nhm, 6"}, "length"), "its reasoning", 1),
+        (replying({"content": "hm, 6</think>\n\n"}, "length"), "its reasoning", 1),
         (replying({"content": None, "tool_calls": [{}]}), "called a tool", 1),
         (replying({"content": "", "tool_calls": [{}]}, "tool_calls"), "called a tool", 1),
         (replying({"content": "", "function_call": {"name": "f"}}), "called a tool", 1),
@@ -318,6 +320,8 @@ def test_a_reply_without_an_answer_is_an_error_that_says_why(
     [
         (replying({"content": [{"type": "text", "text": "yes, "}, {"type": "text", "text": "12"}]}),
          "yes, 12", (10, 0, 2)),
+        (replying({"content": "<think>\nhm, 6\n</think>\n\n610"}), "610", (10, 0, 2)),
+        (replying({"content": "hm, 6\n</think>\n\n610"}), "610", (10, 0, 2)),
         (replying({"content": "a\ud800b"}), "a\ufffdb", (10, 0, 2)),
         (replying({"content": "\U0001f600\0\x1b[31m"}), "\U0001f600\0\x1b[31m", (10, 0, 2)),
         (replying({"content": "x"}, usage=None), "x", (0, 0, 0)),
@@ -480,6 +484,43 @@ def test_tokens_and_costs_are_counted_and_a_budget_ends_the_run(server: ChatServ
         got.extend(poor.generate(ask(str(i), Text("a")) for i in range(5)))
     with pytest.raises(UsageError, match="price_in"):
         adapter(server, max_cost=1.0)
+
+
+def test_answers_whose_tokens_are_not_counted_are_said_and_end_a_budget() -> None:
+    with serving(lambda body: completion("x", usage=None)) as silent:
+        unbound = adapter(silent, price_in=1.0)
+        assert len(list(unbound.generate(ask(str(i), Text("a")) for i in range(3)))) == 3
+        assert unbound.stats["uncounted"] == 3
+        with pytest.raises(EvalkitError, match="its cost is unknown"):
+            bound = adapter(silent, price_in=1.0, max_cost=1.0, concurrency=1)
+            list(bound.generate(ask(str(i), Text("a")) for i in range(50)))
+    assert len(silent.bodies) == 4
+
+
+@pytest.mark.parametrize("field", ["temperature", "max_tokens", "seed"])
+def test_a_field_that_the_model_does_not_take_ends_the_run_and_says_how_to_leave_it_out(
+    field: str,
+) -> None:
+    def fault(number: int, body: dict[str, Any]) -> str | None:
+        return f"400 {field}" if field in body else None
+
+    def asked() -> Iterator[Request]:
+        return (ask(str(i), Text("a"), temperature=0.5) for i in range(50))
+
+    with serving(fault=fault) as strict:
+        with pytest.raises(EvalkitError, match=rf"{field}.*extra=FILE\.json"):
+            list(adapter(strict, concurrency=1).generate(asked()))
+        assert len(strict.bodies) == 5
+        done = list(adapter(strict, extra={field: None}).generate(asked()))
+    assert len(done) == 50 and not any(d.error for d in done)
+
+
+@pytest.mark.parametrize("why", ["", "max_tokens is over what the context length leaves"])
+def test_questions_that_are_refused_at_the_start_end_no_run(why: str) -> None:
+    refused = {str(i) for i in range(8)}
+    with serving(fault=lambda n, body: f"400 {why}" if question(body) in refused else None) as it:
+        done = answers(it, *(ask(str(i), Text(str(i))) for i in range(10)))
+    assert {id for id, d in done.items() if d.error} == refused
 
 
 def test_choices_are_ranked_by_the_prompts_log_probabilities() -> None:
