@@ -497,6 +497,41 @@ def test_a_task_that_cant_run_does_not_stop_the_others(evalkit: Evalkit, tmp_pat
     assert "77.5" in done.out
 
 
+WORDY = """
+from evalkit import Completion, ModelAdapter, TokenCounts
+
+class Wordy(ModelAdapter):
+    name = "wordy"
+    stats = {"cost": 0.25, "uncounted": 3}
+
+    def __init__(self, model, *, cut):
+        self.cut = cut
+
+    @property
+    def fingerprint(self):
+        return {"cut": self.cut}
+
+    def generate(self, requests):
+        for n, request in enumerate(requests):
+            most = request.max_new_tokens
+            if n < self.cut:
+                yield Completion(request.id, "1 and", "length", TokenCounts(1, 0, most))
+            else:
+                yield Completion(request.id, "1", "stop", TokenCounts(1, 0, most - 1))
+"""
+
+
+def test_a_run_says_its_cost_and_how_many_answers_are_cut_off(
+    evalkit: Evalkit, tmp_path: Path
+) -> None:
+    (tmp_path / "wordy.py").write_text(WORDY)
+    asked = ("run", "--tasks", SUMS, "--adapter", str(tmp_path / "wordy.py"), "--model", "m")
+    many, few = (evalkit(*asked, "--model-args", f"cut={cut}").out for cut in (4, 3))
+    assert "sums:all: 4 of 40 answers are as long as they may be" in many
+    assert "as long as they may be" not in few
+    assert "sums:all: cost 0.25" in few and "3 answers whose tokens" in few
+
+
 def test_answers_that_cant_be_read_give_a_hint(evalkit: Evalkit, tmp_path: Path) -> None:
     silent = tmp_path / "silent.py"
     silent.write_text(Path(ADDER).read_text().replace('text = "" if n == 7', 'text = "" if True'))

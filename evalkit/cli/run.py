@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from evalkit.plan import Plan
     from evalkit.runner import Outcome
 
+MANY_CUT = 0.1
+"""The share of answers at their limit that is said."""
+
 
 def add_parser(verbs: Verbs) -> None:
     parser = verbs.add_parser("run", help="score a model on tasks; repeat the command to resume")
@@ -253,12 +256,30 @@ def _show_outcome(o: Outcome) -> None:
     if r.inference_probe:
         switches = " ".join(f"{k}={v}" for k, v in r.switches.items())
         print(f"{o.cell.name}: inference probe, {switches}: the weights were not trained this way")
+    if cost := r.stats.get("cost"):
+        print(f"{o.cell.name}: cost {cost:.4g}")
+    if uncounted := r.stats.get("uncounted"):
+        print(f"{o.cell.name}: {uncounted} answers whose tokens the server did not count")
+    _show_cut(o)
     if r.errors:
         _show_errors(o)
     if r.n and r.unparsed == r.n:
         print(
             f"{o.cell.name}: no answer could be read. Look at some with `evalkit report`: a prompt "
             "or a format that the model does not know?"
+        )
+
+
+def _show_cut(o: Outcome) -> None:
+    """How many answers ended at their limit, where it may be a tenth of them or more."""
+    r = o.results
+    if not r.n or r.tokens.out < MANY_CUT * r.n * o.cell.task.max_new_tokens:
+        return
+    ends = o.cell.stored.columns()["finish_reason"]
+    if (cut := ends.count("length")) >= MANY_CUT * len(ends):
+        print(
+            f"{o.cell.name}: {cut} of {len(ends)} answers are as long as they may be: cut off, or "
+            "without an end?"
         )
 
 
