@@ -179,7 +179,8 @@ def compare(
     (values on the common samples), difference (a - b), ci_low, ci_high (its 95 % interval),
     p_value (of sign flips of images and clips), p_holm (corrected for all rows), mde (the true
     difference that so many samples would show at p < 0.05, uncorrected, four times in five), n,
-    clusters, remarks, cell_a, cell_b (folders). Raises UsageError when nothing can be paired.
+    clusters, verdict (in words), remarks, cell_a, cell_b (folders). Raises UsageError when nothing
+    can be paired.
     """
     from evalkit.results import compare_cells, comparison_frame, find_cells
 

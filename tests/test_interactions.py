@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from evalkit.results.interactions import Interaction, interaction, quartets
+from evalkit.results.pairs import Verdict
 from evalkit.results.sweep_tables import FINDINGS, compare_arms, sentences, write_page
-from evalkit.results.sweep_values import Arm, Findings, Verdict
+from evalkit.results.sweep_values import Arm, Findings
 from evalkit.store import CellFolder
 from tests.stored import cell, record
 

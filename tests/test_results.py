@@ -395,7 +395,51 @@ def test_without_a_spread_of_differences_nothing_is_said_to_show(tmp_path: Path)
     (pair,) = compare_cells(*([c] for c in same))
     assert pair.scores.same and pair.scores.shows is None
     assert comparison_frame([pair])["mde"].isna().all()
-    assert comparison_text([pair]).splitlines()[2].split()[-2:] == ["–", "8"]
+    assert comparison_text([pair]).splitlines()[2].split()[-6:-3] == ["–", "8", "every"]
+
+
+@pytest.mark.parametrize(
+    ("higher", "a", "b", "verdict"),
+    [
+        (True, [1.0] * 20, [0.0] * 20, "a is higher"),
+        (True, [0.0] * 20, [1.0] * 20, "b is higher"),
+        (False, [0.0] * 20, [1.0] * 20, "a is lower"),
+        (False, [1.0] * 20, [0.0] * 20, "b is lower"),
+        (True, [1.0, 0.0] * 10, [1.0, 0.0] * 10, "every score the same"),
+        (True, [1.0] * 18 + [0.0], [0.0] + [1.0] * 18, "not significant; a true difference below"),
+        (True, [1.0], [0.0], "too few samples to test"),
+    ],
+)
+def test_a_comparison_is_said_in_words_and_names_the_better(
+    tmp_path: Path, higher: bool, a: list[float], b: list[float], verdict: str
+) -> None:
+    metric = Metric("accuracy", higher_is_better=higher)
+    sides = [
+        cell(tmp_path, [record(i, v) for i, v in enumerate(side)], model=m, metrics=(metric,))
+        for m, side in (("a", a), ("b", b))
+    ]
+    pairs = compare_cells(*([c] for c in sides))
+    (said,) = comparison_frame(pairs)["verdict"]
+    assert said.startswith(verdict)
+    assert said in comparison_text(pairs)
+
+
+def test_what_may_not_show_is_said_at_the_level_of_the_verdict(tmp_path: Path) -> None:
+    """Of several metrics together only more would be found than of one alone."""
+    one, two = Metric("accuracy"), Metric("other")
+    halves = [1.0] * 10 + [0.0] * 10, [1.0, 0.0] * 10
+    found = []
+    for metrics in ((one,), (one, two)):
+        folder, sides = tmp_path / str(len(metrics)), []
+        for model, side in zip("ab", halves):
+            both = [{m.name: v for m in metrics} for v in side]
+            records = [replace(record(i, 0), scores=scores) for i, scores in enumerate(both)]
+            sides.append(cell(folder, records, model=model, metrics=metrics))
+        pair, *_ = compare_cells(*([c] for c in sides))
+        assert pair.scores.mde is not None and f"below {pair.mde:.1f} may not show" in pair.verdict
+        found.append(pair.mde)
+        assert (pair.mde == pair.scores.mde) == (len(metrics) == 1)
+    assert found[0] < found[1]
 
 
 def test_tables_say_where_lower_is_better_and_what_a_dash_is(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from evalkit.errors import DataError
-from evalkit.results.pairs import PairedScores
+from evalkit.results.pairs import PairedScores, Verdict, mde_of
 from evalkit.results.report.page import write_report
 from evalkit.results.sweep_tables import (
     COLUMNS,
@@ -22,7 +22,7 @@ from evalkit.results.sweep_tables import (
     table,
     write,
 )
-from evalkit.results.sweep_values import Arm, Finding, Findings, Kind, Verdict, mde_of
+from evalkit.results.sweep_values import Arm, Finding, Findings, Kind
 from evalkit.results.tables import latex_table
 from evalkit.store import CellFolder
 from tests.stored import cell, record

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from itertools import product
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,7 +20,7 @@ from evalkit.results.tables import (
     p_text,
     value_text,
 )
-from evalkit.stats import LEVEL, holm
+from evalkit.stats import LEVEL, corrected, holm
 from evalkit.store import CellFolder
 from evalkit.types import Metric
 from evalkit.units import Counted, Seen
@@ -41,8 +42,22 @@ TEXT_COLUMNS = (
     "p (Holm)",
     "MDE",
     "n",
+    "verdict",
     "",
 )
+
+
+class Verdict(StrEnum):
+    """What can be said of one comparison, as the beginning of a sentence."""
+
+    HIGHER = "higher on"
+    LOWER = "lower on"
+    SAME = "every score the same on"
+    ALONE = "significant alone, not after correction, on"
+    """The interval is one of its own and excludes 0; the test is corrected for its number."""
+    OPEN = "not significant on"
+    UNTESTED = "too few samples to test on"
+    NONE = "no sample in common on"
 
 
 @dataclass(frozen=True)
@@ -103,6 +118,28 @@ class PairedScores:
         """``mde``; None where all differences are one: of their spread nothing is known."""
         return self.mde or None
 
+    def verdict(self, p_holm: float | None) -> Verdict:
+        """By the corrected test and by the interval: a difference is found where both find it."""
+        if self.same:
+            return Verdict.SAME
+        if p_holm is None:
+            return Verdict.UNTESTED
+        excludes_0 = (
+            self.ci_low is not None
+            and self.ci_high is not None
+            and not (self.ci_low <= 0 <= self.ci_high)
+        )
+        if not excludes_0:
+            return Verdict.OPEN
+        if p_holm >= LEVEL:
+            return Verdict.ALONE
+        return Verdict.LOWER if self.difference < 0 else Verdict.HIGHER
+
+
+def mde_of(scores: PairedScores, tests: int) -> float | None:
+    """The minimum detectable effect at LEVEL corrected for ``tests`` tests, from that of one."""
+    return None if scores.shows is None else scores.shows * corrected(max(tests, 1))
+
 
 def _paired(a: Columns, b: Columns, metric: Metric) -> tuple[Counted, Counted]:
     """What both sides count, in one order. A sample that either lacks is one without a value, so
@@ -154,8 +191,23 @@ class Pair:
     scores: PairedScores
     p_holm: float | None
     """p_value by Holm's correction for all differences that were tested together."""
+    mde: float | None
+    """The minimum detectable effect at 0.05 corrected for their number."""
     remarks: tuple[str, ...]
     """What else differs between the two, or is missing from them."""
+
+    @property
+    def verdict(self) -> str:
+        """What the numbers come to, in words; it names the better one."""
+        found = self.scores.verdict(self.p_holm)
+        if found not in (Verdict.HIGHER, Verdict.LOWER):
+            hides = found in (Verdict.OPEN, Verdict.ALONE) and self.mde is not None
+            may = f"; a true difference below {self.mde:.1f} may not show" if hides else ""
+            return f"{found.value.removesuffix(' on').rstrip(',')}{may}"
+        metrics = {m.metric: m for m in self.a.results.metrics}
+        more = metrics[self.scores.metric].higher_is_better
+        better = "a" if more == (found is Verdict.HIGHER) else "b"
+        return f"{better} is {'higher' if more else 'lower'}"
 
 
 def compare_cells(a: Sequence[CellFolder], b: Sequence[CellFolder]) -> list[Pair]:
@@ -175,7 +227,7 @@ def compare_cells(a: Sequence[CellFolder], b: Sequence[CellFolder]) -> list[Pair
     tested = [i for i, r in enumerate(rows) if r.scores.p_value is not None and not r.scores.same]
     adjusted = holm([rows[i].scores.p_value or 0.0 for i in tested])
     for i, p in zip(tested, adjusted):
-        rows[i] = replace(rows[i], p_holm=p)
+        rows[i] = replace(rows[i], p_holm=p, mde=mde_of(rows[i].scores, len(tested)))
     return rows
 
 
@@ -218,6 +270,7 @@ def comparison_frame(pairs: Sequence[Pair]) -> pd.DataFrame:
             "mde": p.scores.shows,
             "n": p.scores.n,
             "clusters": p.scores.clusters,
+            "verdict": p.verdict,
             "remarks": "; ".join(p.remarks),
             "cell_a": str(p.a.path),
             "cell_b": str(p.b.path),
@@ -249,6 +302,7 @@ def comparison_text(pairs: Sequence[Pair]) -> str:
             p_text(p.p_holm),
             value_text(p.scores.shows),
             p.scores.n,
+            p.verdict,
             "; ".join(p.remarks),
         )
         for p in pairs
@@ -260,7 +314,8 @@ def comparison_text(pairs: Sequence[Pair]) -> str:
             aligned(TEXT_COLUMNS, rows),
             "paired on common samples, intervals by resampling images and videos, p by sign flips "
             "of these; MDE: the true difference that so many samples would show at p < 0.05 "
-            "(uncorrected) four times in five",
+            "(uncorrected) four times in five; verdicts go by p (Holm) and the interval, and what "
+            "may not show is the MDE, corrected too",
             *lower_note((name, higher) for name, higher in directions if name in shown),
             *interval_note((p.scores.ci_low, p.scores.ci_high) for p in pairs),
         ]
@@ -325,7 +380,7 @@ def _compared(a: CellFolder, b: CellFolder) -> list[Pair]:
         if metric.metric in theirs and metric.metric not in other:
             scores = PairedScores.of(*columns, metric)
             if scores:
-                rows.append(Pair(a, b, scores, None, tuple(remarks)))
+                rows.append(Pair(a, b, scores, None, None, tuple(remarks)))
     return rows
 
 

@@ -17,7 +17,7 @@ from evalkit.errors import DataError, UsageError
 from evalkit.files import remove_parts, replace
 from evalkit.results import plots
 from evalkit.results.interactions import Interaction, Quartet, interaction
-from evalkit.results.pairs import PairedScores
+from evalkit.results.pairs import PairedScores, Verdict, mde_of
 from evalkit.results.repeats import repeated
 from evalkit.results.sweep_values import (
     SCHEMA_VERSION,
@@ -26,8 +26,6 @@ from evalkit.results.sweep_values import (
     Finding,
     Findings,
     Kind,
-    Verdict,
-    mde_of,
 )
 from evalkit.results.tables import (
     NONE,
@@ -234,7 +232,7 @@ def _figures(f: Finding) -> str:
     size = value_text(f.scores.difference, signed=True)
     interval = interval_text(f.scores.ci_low, f.scores.ci_high)
     about = [f"n = {f.scores.n}"]
-    if f.verdict is not Verdict.OPEN:
+    if f.verdict not in (Verdict.OPEN, Verdict.UNTESTED):
         about.append(f"p = {p_text(f.p_holm)}")
     if f.verdict in (Verdict.OPEN, Verdict.ALONE) and f.mde is not None:
         about.append(f"MDE {f.mde:.1f}")

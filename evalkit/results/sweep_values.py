@@ -14,8 +14,7 @@ from typing import Any
 from evalkit.errors import DataError
 from evalkit.files import replace_json
 from evalkit.results.interactions import Interaction
-from evalkit.results.pairs import PairedScores
-from evalkit.stats import LEVEL, corrected
+from evalkit.results.pairs import PairedScores, Verdict
 from evalkit.store import CellFolder
 
 SCHEMA_VERSION = 3
@@ -32,18 +31,6 @@ class Kind(StrEnum):
     """Weights run as they were not trained."""
     SAME = "same weights"
     """The baseline's weights, run as they were trained."""
-
-
-class Verdict(StrEnum):
-    """What can be said of one comparison, as the beginning of a sentence."""
-
-    HIGHER = "higher on"
-    LOWER = "lower on"
-    SAME = "every score the same on"
-    ALONE = "significant alone, not after correction, on"
-    """The interval is one of its own and excludes 0; the test is corrected for its number."""
-    OPEN = "not significant on"
-    NONE = "no sample in common on"
 
 
 @dataclass(frozen=True)
@@ -91,17 +78,7 @@ class Finding:
 
     @property
     def verdict(self) -> Verdict:
-        if self.scores is None:
-            return Verdict.NONE
-        if self.scores.same:
-            return Verdict.SAME
-        low, high = self.scores.ci_low, self.scores.ci_high
-        excludes_0 = low is not None and high is not None and not low <= 0 <= high
-        if self.p_holm is None or not excludes_0:
-            return Verdict.OPEN
-        if self.p_holm >= LEVEL:
-            return Verdict.ALONE
-        return Verdict.LOWER if self.scores.difference < 0 else Verdict.HIGHER
+        return Verdict.NONE if self.scores is None else self.scores.verdict(self.p_holm)
 
     @property
     def significant(self) -> bool:
@@ -179,8 +156,3 @@ def _finding(value: Mapping[str, Any]) -> Finding:
         **dict(value)
         | {"kind": Kind(value["kind"]), "scores": PairedScores(**scores) if scores else None}
     )
-
-
-def mde_of(scores: PairedScores, tests: int) -> float | None:
-    """The minimum detectable effect at LEVEL corrected for ``tests`` tests, from that of one."""
-    return None if scores.shows is None else scores.shows * corrected(max(tests, 1))
