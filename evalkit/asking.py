@@ -153,8 +153,8 @@ class _Turn:
     @classmethod
     def of(cls, task: Task, sample: Sample) -> _Turn:
         question = tuple(m for m in sample.messages if m.role != "system")
-        answer = Message("assistant", (Text(task.right_answer(sample)),))
-        return cls((*question, answer), _media(sample))
+        answer = Text(task.protocol.written(task.right_answer(sample)))
+        return cls((*question, Message("assistant", (answer,))), _media(sample))
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from evalkit.safe_text import masked
 from evalkit.stats import MANY, NORMAL_CLUSTERS, Codes, Interval, clustered_mean
 from evalkit.task import Metric
 from evalkit.types import TokenCounts
-from evalkit.units import Counted, Seen
+from evalkit.units import REPEAT, Counted, Seen
 
 _tokens_in = attrgetter(*(f.name for f in fields(TokenCounts)))
 
@@ -280,7 +280,8 @@ class Tally:
         self.scores = {name: array("d") for name in names}
         plain = all(not (m.group or m.units or m.weight) for m in metrics)
         self.clusters: Names | list[str] = Names() if plain else []
-        self.keys = tuple(dict.fromkeys(k for m in metrics for k in (m.group, *m.units) if k))
+        keys = (k for m in metrics for k in (m.group, *m.units, REPEAT if m.units else None))
+        self.keys = tuple(dict.fromkeys(filter(None, keys)))
         self.metadata: list[Mapping[str, str]] = []
         self.kinds: dict[tuple[str | None, ...], Mapping[str, str]] = {}
 

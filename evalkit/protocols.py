@@ -103,6 +103,10 @@ class Protocol:
         user = Message("user", tuple(parts))  # type: ignore[arg-type]  # Media are images and videos
         return (Message("system", (Text(self.system),)), user) if self.system else (user,)
 
+    def written(self, answer: str) -> str:
+        """A right answer as the prompt wants it: behind ``ANSWER:`` where it names that form."""
+        return f"ANSWER: {answer}" if "ANSWER: [" in self.prompt else answer
+
     def cut(self, answer: str) -> str:
         """An answer up to the first of the texts at which it stops."""
         ends = [i for text in self.stop if (i := answer.find(text)) >= 0]

@@ -28,6 +28,18 @@ from evalkit.types import Metric
 T = TypeVar("T")
 SAMPLE = ""
 """Among a metric's units: each sample by itself."""
+REPEAT = "repeat"
+"""The metadata key that numbers the answers of a sample which is asked several times."""
+
+
+def unit_of(metadata: Mapping[str, Any], key: str) -> str | None:
+    """The name of the unit that a sample belongs to, by a metadata key; each repetition of drawn
+    answers has units of its own. None for a sample without the key.
+    """
+    if key not in metadata:
+        return None
+    repeat = f"\n{metadata[REPEAT]}" if REPEAT in metadata else ""
+    return f"{metadata[key]}{repeat}"
 
 
 @dataclass(frozen=True)
@@ -70,8 +82,8 @@ class Seen:
             return [[i] for i, value in enumerate(self.values) if value is not None]
         units: dict[str, list[int]] = {}
         for i, metadata in enumerate(self.metadata or ()):
-            if key in metadata:
-                units.setdefault(str(metadata[key]), []).append(i)
+            if (name := unit_of(metadata, key)) is not None:
+                units.setdefault(name, []).append(i)
         return [unit for unit in units.values() if all(self.values[i] is not None for i in unit)]
 
 

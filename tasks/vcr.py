@@ -83,6 +83,9 @@ class VCR(Task):
             metadata={"blanks": len(covered), **sides(picture)},
         )
 
+    def right_answer(self, sample: Sample) -> str:
+        return "\n".join(sample.target)
+
     def score(self, sample: Sample, completion: Completion) -> Score:
         text = completion.text.strip()
         pairs = [restored(text, covered, self.language) for covered in sample.target]

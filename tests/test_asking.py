@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,13 +16,16 @@ from evalkit.model_adapters.reference import ReferenceAdapter
 import evalkit
 from evalkit.asking import Asking
 from evalkit.cell import Cell
+from evalkit.cell_results import CellResults
+from evalkit.columns import Columns
 from evalkit.errors import UsageError
 from evalkit.records import Record
 from evalkit.results.leaderboard import Leaderboard
 from evalkit.results.repeats import majority, pass_at, repeated
 from evalkit.results.report.media import samples_of
 from evalkit.store import cells
-from evalkit.types import Completion, Message, Request, Sample, Score, Text
+from evalkit.types import Completion, Message, Metric, Request, Sample, Score, Text
+from evalkit.units import Counted
 from tests.plugins.adder import Adder
 from tests.plugins.sums import Numbers, Sums
 from tests.tiny import write_tiny
@@ -164,6 +169,51 @@ def test_pass_at_k_and_the_majority_are_those_of_the_samples(tmp_path: Path) -> 
     assert "exact, majority@4" in Leaderboard.of(tmp_path).markdown()
     assert found["pass@1"].value <= found["pass@2"].value <= found["pass@4"].value
     assert found["pass@2"].ci_low is not None and found["pass@2"].n == 40
+
+
+def test_each_repetition_has_units_of_its_own() -> None:
+    """Two questions of two samples each, answered twice: one question is right once, one never."""
+    right = {(0, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1)}  # question, sample, repetition
+    records = [
+        Record.of(
+            Sample(f"{q}-{s}#{k}", cluster=f"{q}", metadata={"question": q, "repeat": k}),
+            "",
+            Completion(f"{q}-{s}#{k}", "t"),
+            Score({"circular": float((q, s, k) in right)}),
+        )
+        for q in range(2)
+        for s in range(2)
+        for k in range(2)
+    ]
+    metric = Metric("circular", units=("question",))
+    columns = Columns.of({r.id: r for r in records})
+    (told,) = CellResults.of(records, [metric], complete=True).metrics
+    assert told.value == 25.0
+    assert Counted.of(columns.seen(metric), metric).mean == 0.25
+
+
+@pytest.mark.parametrize(
+    ("metrics", "first"),
+    [
+        ((Metric("a", weight="w"), Metric("b"), Metric("c")), "b"),
+        ((Metric("a", units=("x",)), Metric("b", group="g")), "b"),
+        ((Metric("a", group="g", total=True),), None),
+    ],
+)
+def test_drawn_answers_are_taken_together_by_a_mean_of_samples(
+    metrics: tuple[Metric, ...], first: str | None, tmp_path: Path
+) -> None:
+    (cell,) = evaluate(tmp_path, temperature=1.0, repeats=2).cells
+    records = {
+        id: replace(
+            r, scores=dict.fromkeys("abcw", 1.0), metadata={**r.metadata, "x": "1", "g": "1"}
+        )
+        for id, r in cell.records().items()
+    }
+    results = cell.results.of_records(list(records.values()), metrics)
+    other: Any = SimpleNamespace(run=cell.run, results=results, scored=lambda: records)
+    names = {m.metric.partition(",")[0] for m in repeated(other)}
+    assert names == ({first} if first else set())
 
 
 @pytest.mark.parametrize("right", range(6))

@@ -540,6 +540,19 @@ def test_blink_has_the_mean_of_its_subtasks_and_that_of_its_questions() -> None:
     )
 
 
+@pytest.mark.parametrize(("name", "protocol"), PROTOCOLS)
+def test_a_right_answer_as_examples_have_it_is_right(name: str, protocol: str) -> None:
+    task = load_task(name, protocol)
+    for sample in samples(name, protocol):
+        try:
+            answer = task.protocol.written(task.right_answer(sample))
+        except UsageError:  # yes and no
+            continue
+        score = task.score(sample, Completion(sample.id, answer))
+        about = {m.weight for m in task.metrics}
+        assert {v for k, v in score.values.items() if k not in about} <= {1.0}, answer
+
+
 def test_mmt_bench_has_both_means() -> None:
     asked, answers = generated("mmt_bench:val")
     found = values(results(load_task("mmt_bench"), asked, answers))

@@ -24,13 +24,14 @@ from evalkit.store import CellFolder
 def repeated(cell: CellFolder) -> list[MetricResult]:
     """Metrics over samples of several answers (``accuracy, pass@4``; ``accuracy, majority@8``):
     pass@k for k = 1, 2, 4, ... where answers are right or wrong, and the majority's score, by
-    the cell's headline metric; nothing for a cell without repetitions. Samples of which an answer
-    is missing are left out.
+    the cell's first metric that is a mean of samples (F1 and metrics over units are none); nothing
+    for a cell without repetitions, or without such a metric. Samples of which an answer is missing
+    are left out.
     """
     repeats = int(cell.run.identity.asking.get("repeats", 1))
-    if repeats < 2 or not cell.results.metrics:
+    of_samples = (m for m in cell.results.metrics if not (m.units or m.weight or m.total))
+    if repeats < 2 or (metric := next(of_samples, None)) is None:
         return []
-    metric = cell.results.metrics[0]
     samples: dict[str, list[Record]] = {}
     for record in cell.scored().values():
         if metric.metric in record.scores and "sample" in record.metadata:

@@ -28,6 +28,7 @@ from evalkit.results.breakdown import DERIVED, in_order, values_of
 from evalkit.results.cells import arm, data_digest, data_kind, labels, model_labels, partial_text
 from evalkit.results.report.parts import CellView, Part
 from evalkit.safe_text import mask
+from evalkit.units import unit_of
 
 SCHEMA_VERSION = 4
 CHUNK = 500
@@ -181,7 +182,7 @@ def part_index(part: Part) -> dict[str, Any]:
         "fields": {key: column for key, column in fields.items() if column},
         "numbers": numbers,
         "group": _whose(metadata, metric.group) if metric and metric.group else None,
-        "units": {key: _whose(metadata, key) for key in units},
+        "units": {key: _numbered(unit_of(m, key) for m in metadata) for key in units},
     }
 
 
@@ -193,8 +194,13 @@ def _codes(values: Iterable[Any]) -> list[int]:
 
 def _whose(metadata: Iterable[Mapping[str, Any]], key: str) -> list[int]:
     """Equal numbers for equal values of a metadata field; -1 where a sample has none."""
+    return _numbered(str(m[key]) if key in m else None for m in metadata)
+
+
+def _numbered(names: Iterable[str | None]) -> list[int]:
+    """Equal numbers for equal names; -1 for None."""
     seen: dict[str, int] = {}
-    return [seen.setdefault(str(m[key]), len(seen)) if key in m else -1 for m in metadata]
+    return [-1 if name is None else seen.setdefault(name, len(seen)) for name in names]
 
 
 def _numbers(values: list[Any]) -> list[float | None] | None:
