@@ -160,6 +160,7 @@ def _weighted_interval(
     if not w.sum() > 0:
         raise ValueError("no values that count")
     sums, sizes = _weighted_sums(x, w, clusters)
+    sums, sizes = sums[sizes > 0], sizes[sizes > 0]  # the others say nothing
     value, counted = float(sums.sum() / sizes.sum()), x[w > 0]
     if len(sums) < 2:
         return Interval(value, None, None)
@@ -192,8 +193,6 @@ def _bootstrap(sums: Floats, sizes: Floats) -> tuple[float, float] | tuple[None,
     """
     drawn = _drawn_counts(len(sums)) @ np.stack([sums, sizes], axis=1)  # [resamples, 2]
     means = drawn[:, 0] / drawn[:, 1]
-    if np.isnan(means).any():  # clusters without weight alone
-        return None, None
     tails = np.array(TAILS)
     if len(sums) <= BCA_CLUSTERS:
         corrected = _bca_tails(tails, means, sums, sizes)
@@ -540,8 +539,9 @@ def _joint_interval(x: Floats, clusters: Codes, groups: Codes) -> Interval:
     drawn = drawn[np.isfinite(drawn)]  # a resample may miss a group
     if not len(drawn):
         return Interval(value, None, None)
+    drawn = value + (drawn - value) * math.sqrt(n / (n - 1))  # as in _macro_interval
     low, high = np.quantile(drawn, TAILS)
-    return Interval(value, float(low), float(high))
+    return Interval(value, max(float(x.min()), float(low)), min(float(x.max()), float(high)))
 
 
 def _degenerate(value: float, n: int) -> Interval:

@@ -224,6 +224,28 @@ def test_rounding_breaks_no_ties() -> None:
     assert (tenths.low, tenths.high) == pytest.approx((exact.low / 10, exact.high / 10))
 
 
+def test_clusters_without_weight_say_nothing() -> None:
+    """Three answers of yes, all right, among a thousand questions: Wilson's interval of three."""
+    n = 1000
+    weights = np.arange(n) < 3
+    few = mean_interval(weights.astype(float), range(n), weights=weights)
+    assert few == mean_interval([1.0] * 3, range(3))
+    # so rare that a draw of clusters may miss all of them
+    hits = np.arange(n) < 2
+    rare = mean_interval(hits.astype(float), range(n), weights=weights)
+    assert rare == mean_interval([1.0, 1.0, 0.0], range(3))
+
+
+def test_a_macro_average_over_few_shared_clusters_is_as_wide_as_over_separate_ones() -> None:
+    """Resampling n clusters alone would be narrower by the root of (n - 1) / n."""
+    n, each = 8, np.random.default_rng(0).normal(size=8)
+    groups = np.repeat(range(40), n).tolist()
+    shared = mean_interval(np.tile(each, 40), np.tile(range(n), 40).tolist(), groups)
+    assert shared.low is not None and shared.high is not None
+    error = np.std(each, ddof=1) / np.sqrt(n)
+    assert (shared.high - shared.low) / error == pytest.approx(2 * 1.96, rel=0.03)
+
+
 def test_equal_values_between_0_and_1_tell_no_interval() -> None:
     assert mean_interval([0.5] * 9, list(range(9))) == Interval(0.5, None, None)
 
