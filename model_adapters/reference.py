@@ -76,9 +76,10 @@ class ReferenceAdapter(ModelAdapter):
     ``companions``. ``dtype`` None keeps the checkpoint's, or takes float32 on a CPU that would
     emulate it; ``device`` None takes a GPU when there is one. ``batch_size`` sequences run at once
     in packs of at most ``batch_tokens`` prompt tokens, both chosen from free memory if None; in
-    float32 neither changes an answer, but under 8-bit activations. ``workers`` threads prepare
-    media. ``compile`` fuses element-wise operations, which pays on long runs only.
-    ``tensor_parallel`` processes hold the model together, which ``devices`` are given for.
+    float32 neither changes an answer, but under 8-bit activations, and seldom with experts.
+    ``workers`` threads prepare media. ``compile`` fuses element-wise operations, which pays on long
+    runs only. ``tensor_parallel`` processes hold the model together, which ``devices`` are given
+    for.
     ``chat_template`` is a file whose Jinja template takes the place of the checkpoint's. All
     further arguments are switches of the family (``switches``).
     """

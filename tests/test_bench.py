@@ -12,7 +12,7 @@ from evalkit.bench import Load, model_of
 from evalkit.bench_page import bench
 from evalkit.errors import UsageError
 from evalkit.roofline import floor, work
-from tests import test_qwen2_5_vl, test_qwen3_vl
+from tests import test_qwen2_5_vl, test_qwen3_vl, test_qwen3_vl_moe
 from tests.tiny import write_tiny
 
 
@@ -89,7 +89,7 @@ def test_a_released_size_is_measured_with_random_weights(
     )
 
 
-@pytest.mark.parametrize("generation", [test_qwen2_5_vl, test_qwen3_vl])
+@pytest.mark.parametrize("generation", [test_qwen2_5_vl, test_qwen3_vl, test_qwen3_vl_moe])
 def test_later_generations_are_measured_with_equal_answers(
     tmp_path: Path, generation: ModuleType
 ) -> None:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from evalkit.adapter import make_adapter
 from evalkit.errors import CheckpointError
 from evalkit.types import Completion, Image, Message, Request, Text
-from tests import test_qwen2_5_vl, test_qwen3_vl
+from tests import test_qwen2_5_vl, test_qwen3_vl, test_qwen3_vl_moe
 from tests.tiny import write_tiny
 
 
@@ -128,7 +128,7 @@ def test_both_adapters_answer_alike(tmp_path: Path, apply: Callable[[Path], None
     assert (ours.text, ours.tokens) == (theirs.text, theirs.tokens)
 
 
-@pytest.mark.parametrize("tiny", [test_qwen2_5_vl.tiny, test_qwen3_vl.tiny])
+@pytest.mark.parametrize("tiny", [test_qwen2_5_vl.tiny, test_qwen3_vl.tiny, test_qwen3_vl_moe.tiny])
 def test_the_later_families_answer_and_rank_alike(
     tmp_path: Path, tiny: Callable[[Path], Path]
 ) -> None:

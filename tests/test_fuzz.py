@@ -25,10 +25,11 @@ from evalkit.metrics.choice import parse_choice
 from evalkit.metrics.ocr import character_error_rate, mtvqa, ocrbench
 from evalkit.metrics.relaxed import relaxed_accuracy
 from evalkit.metrics.vqa import vqa_accuracy
-from evalkit.models import qwen2_5_vl, qwen3_vl
+from evalkit.models import qwen2_5_vl, qwen3_vl, qwen3_vl_moe
 from evalkit.models.qwen2_5_vl import Qwen2_5VLConfig
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig
 from evalkit.models.qwen3_vl import Qwen3VLConfig
+from evalkit.models.qwen3_vl_moe import Qwen3VLMoeConfig
 from evalkit.nano import shipped
 from evalkit.nano.recipe import Recipe
 from evalkit.nano.twins import Twins
@@ -169,6 +170,7 @@ CONFIGS: dict[str, tuple[type[Qwen2VLConfig], Qwen2VLConfig]] = {
     "qwen2_vl": (Qwen2VLConfig, Qwen2VLConfig.load(shipped()["nano"])),
     "qwen2_5_vl": (Qwen2_5VLConfig, qwen2_5_vl.RELEASED["Qwen2.5-VL-3B"]),
     "qwen3_vl": (Qwen3VLConfig, qwen3_vl.RELEASED["Qwen3-VL-4B"]),
+    "qwen3_vl_moe": (Qwen3VLMoeConfig, qwen3_vl_moe.RELEASED["Qwen3-VL-30B-A3B"]),
 }
 
 

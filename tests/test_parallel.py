@@ -106,12 +106,14 @@ def test_random_checkpoints_of_each_family_give_the_logits_of_one(
 ) -> None:
     from tests.test_qwen2_5_vl import tiny as tiny_2_5
     from tests.test_qwen3_vl import tiny as tiny_3
+    from tests.test_qwen3_vl_moe import tiny as tiny_moe
     from tests.tiny import write_tiny
 
     folders = [
         write_tiny(tmp_path / "2", heads=4, kv_heads=2),
         tiny_2_5(tmp_path / "2_5"),
         tiny_3(tmp_path / "3"),
+        tiny_moe(tmp_path / "moe", num_experts=8),
     ]
     torch.multiprocessing.spawn(
         _compare, (ranks, str(tmp_path / "meeting"), list(map(str, folders))), nprocs=ranks

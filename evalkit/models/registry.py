@@ -31,6 +31,7 @@ FAMILIES = {
     "qwen2_vl": "evalkit.models.qwen2_vl.family",
     "qwen2_5_vl": "evalkit.models.qwen2_5_vl.family",
     "qwen3_vl": "evalkit.models.qwen3_vl.family",
+    "qwen3_vl_moe": "evalkit.models.qwen3_vl_moe.family",
 }
 """The module of every family, by ``model_type``."""
 

@@ -45,6 +45,10 @@ log = logging.getLogger(__name__)
 
 PATCH_EMBED = "visual.patch_embed.proj.weight"
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+EXPERTS = re.compile(r"\.mlp\.experts\.(gate_up|down)_proj$")
+"""Stacked weights: [experts, outputs, inputs] here and in transformers 5, which tell them by their
+shape from the releases' [experts, inputs, outputs].
+"""
 FLOATS = frozenset(("F64", "F32", "F16", "BF16"))
 """The kinds of numbers that weights are read from, as safetensors calls them."""
 MOST_LAYERS = 1000
@@ -117,7 +121,11 @@ def load_as(
     for name_in_file, stored in slices(files):
         key = _hub_name(name_in_file)
         cut = part(key, wanted[key]) if part else None
-        tensor = cut.of(stored) if cut else stored[...].reshape(wanted[key])
+        tensor = cut.of(stored) if cut else stored[...]
+        if EXPERTS.search(key):
+            tensor = tensor if tensor.shape[1:] == wanted[key][1:] else tensor.mT
+        elif not cut:
+            tensor = tensor.reshape(wanted[key])
         state[key] = tensor.to(device=device, dtype=DTYPES[name])
     tied = config.tie_word_embeddings
     if tied and HEAD in state and EMBEDDING in state:
@@ -188,11 +196,16 @@ def _check_headers(
     """
     bad: list[str] = []
     seen: set[str] = set()
+    turned: dict[bool, str] = {}
     for header in there:
         key = _hub_name(header.name)
         shape = header.shape
         if key == PATCH_EMBED:  # a filter of the Conv3d is a row here
             shape = (*shape[:1], math.prod(shape[1:]))
+        if EXPERTS.search(key) and key in wanted:
+            if is_turned := shape != wanted[key] == (*shape[:1], *shape[:0:-1]):
+                shape = wanted[key]
+            turned[is_turned] = key
         if key not in wanted:
             bad.append(f"surplus {key}")
         elif key in seen:
@@ -202,6 +215,11 @@ def _check_headers(
         elif header.dtype not in FLOATS:
             bad.append(f"{key} holds {header.dtype}: quantised weights are not read")
         seen.add(key)
+    if len(turned) > 1 and not bad:
+        bad.append(
+            f"{turned[True]} is [experts, inputs, outputs], as released, and {turned[False]} "
+            "[experts, outputs, inputs], as transformers 5 writes it; save all with one version"
+        )
     absent = wanted.keys() - seen - ({HEAD} if tied and EMBEDDING in seen else set())
     bad += [f"missing {k}" for k in wanted if k in absent]
     if bad:

@@ -75,18 +75,25 @@ class MLP(nn.Module):
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
+def dense(config: TextConfig, number: int) -> nn.Module:
+    """The MLP of the layer with that number, which is alike in all of them."""
+    return MLP(config.hidden_size, config.intermediate_size)
+
+
 class DecoderLayer(nn.Module):
     """Norm, attention, norm, MLP, each pair added to the residual stream. ``project`` and
     ``finish`` are what lies before and behind attention; both act on each token alone.
     """
 
-    def __init__(self, config: TextConfig, number: int, attention: Attention) -> None:
+    def __init__(
+        self, config: TextConfig, number: int, attention: Attention, mlp: nn.Module
+    ) -> None:
         super().__init__()
         self.number = number
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.self_attn = attention
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.mlp = MLP(config.hidden_size, config.intermediate_size)
+        self.mlp = mlp
 
     def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[..., hidden] -> rotated queries [..., heads, head_dim] and keys, and values, [...,
@@ -110,12 +117,16 @@ class Decoder(nn.Module):
     """Embeddings, layers and final norm; the head that makes logits of it is the model's."""
 
     def __init__(
-        self, config: TextConfig, attention: Callable[[TextConfig], Attention] = Attention
+        self,
+        config: TextConfig,
+        attention: Callable[[TextConfig], Attention] = Attention,
+        mlp: Callable[..., nn.Module] = dense,
     ) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(
-            DecoderLayer(config, i, attention(config)) for i in range(config.num_hidden_layers)
+            DecoderLayer(config, i, attention(config), mlp(config, i))
+            for i in range(config.num_hidden_layers)
         )
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 

@@ -93,7 +93,8 @@ class FusedDecoderLayer(nn.Module):
     def __init__(self, layer: DecoderLayer) -> None:
         super().__init__()
         layer.add_module("self_attn", FusedAttention(layer.self_attn))
-        layer.add_module("mlp", FusedMLP(layer.mlp))
+        if isinstance(layer.mlp, MLP):
+            layer.add_module("mlp", FusedMLP(layer.mlp))
         self.layer = layer
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:

@@ -3,8 +3,9 @@
 
 Matrices that lead into heads, an MLP or the vocabulary are cut by rows, those that lead out of them
 by columns; then each rank computes its heads and its part of an MLP alone, and two sums over all
-ranks a layer are what is sent. Norms, the merger and activations between layers are whole in every
-rank. Shares are cut as they are read: no rank holds the model.
+ranks a layer are what is sent. Of a layer's experts each rank has some, whole. Norms, the merger
+and activations between layers are whole in every rank. Shares are cut as they are read: no rank
+holds the model.
 
 Every rank must be asked the same prompts in the same order. Where heads don't divide evenly, zero
 heads fill up, and key-value heads are repeated: both change no number.
@@ -32,7 +33,7 @@ from torch.distributed.tensor.parallel import (
 )
 
 from evalkit.errors import UsageError
-from evalkit.models.qwen2_vl.checkpoint import load_as
+from evalkit.models.qwen2_vl.checkpoint import EXPERTS, load_as
 from evalkit.models.qwen2_vl.config import Qwen2VLConfig
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen2_vl.switches import Switches
@@ -124,6 +125,9 @@ class Share:
         if INTO.search(name):
             span, each = self._even(shape[0])
             return Part(0, (span,), each)
+        if EXPERTS.search(name):
+            span, each = self._even(shape[0])
+            return Part(0, (span,), each)
         if OUT_OF.search(name):
             span, each = self._even(shape[1])
             return Part(1, (span,), each)
@@ -160,7 +164,8 @@ def load_parallel(
     cut: dict[str, int] = {}
 
     def part(name: str, shape: tuple[int, ...]) -> Part | None:
-        if found := share.part(name, shape):
+        found = share.part(name, shape)
+        if found and not EXPERTS.search(name):  # whose layer sums over all ranks itself
             cut[name] = found.dim
         return found
 

@@ -1,4 +1,4 @@
-"""The reference implementation of dense Qwen3-VL (arXiv 2511.21631): what it changes of Qwen2-VL.
+"""The reference implementation of Qwen3-VL (arXiv 2511.21631): what it changes of Qwen2-VL.
 
 ``config`` (sizes) · ``switches`` (ablations) · ``processing`` (patches of 16 pixels) · ``chat``
 (timestamps) · ``vision`` (position table, DeepStack) · ``decoder`` (norms of queries and keys,

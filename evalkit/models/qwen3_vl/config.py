@@ -102,6 +102,7 @@ class Qwen3VLConfig(Qwen2VLConfig):
     model_type: ClassVar[str] = "qwen3_vl"
     architecture: ClassVar[str] = "Qwen3VLForConditionalGeneration"
     tower: ClassVar[type[Tower]] = VisionConfig
+    text_kind: ClassVar[type[TextConfig]] = TextConfig
     nested: ClassVar[bool] = True
     further_keys: ClassVar[frozenset[str]] = frozenset(["attention_bias"])
 
@@ -126,7 +127,7 @@ class Qwen3VLConfig(Qwen2VLConfig):
                     f"config: {key}.mrope_interleaved is not true; every Qwen3-VL has true"
                 )
             known[key] = rope
-        return read_text(known, TextConfig)
+        return read_text(known, cls.text_kind)
 
     def to_dict(self) -> dict[str, Any]:
         """The nested layout of the released ``config.json``; inverse of ``from_dict``."""
@@ -136,7 +137,7 @@ class Qwen3VLConfig(Qwen2VLConfig):
         scaling |= {} if self.text.yarn else {"rope_type": "default"}
         scaling.pop("type")
         text = own | {
-            "model_type": "qwen3_vl_text",
+            "model_type": f"{self.model_type}_text",
             "attention_bias": False,
             "attention_dropout": 0.0,
             "bos_token_id": flat["bos_token_id"],

@@ -6,17 +6,17 @@ Queries and keys are normed per head before they are rotated, and projections ha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from evalkit.engine.interface import Attend
 from evalkit.models.qwen2_vl.attention import causal
 from evalkit.models.qwen2_vl.config import TextConfig
 from evalkit.models.qwen2_vl.decoder import Attention as Qwen2Attention
 from evalkit.models.qwen2_vl.decoder import Decoder as Qwen2Decoder
-from evalkit.models.qwen2_vl.decoder import RMSNorm
+from evalkit.models.qwen2_vl.decoder import RMSNorm, dense
 
 
 class Skipped(RMSNorm):
@@ -42,9 +42,13 @@ class Decoder(Qwen2Decoder):
     """
 
     def __init__(
-        self, config: TextConfig, injected: Sequence[int] = (), qk_norm: str = "on"
+        self,
+        config: TextConfig,
+        injected: Sequence[int] = (),
+        qk_norm: str = "on",
+        mlp: Callable[..., nn.Module] = dense,
     ) -> None:
-        super().__init__(config, partial(Attention, qk_norm=qk_norm))
+        super().__init__(config, partial(Attention, qk_norm=qk_norm), mlp)
         self.width, self.injected = config.hidden_size, injected
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend = causal) -> Tensor:

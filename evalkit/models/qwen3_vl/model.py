@@ -4,13 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from evalkit.engine.interface import Media
 from evalkit.errors import UsageError
+from evalkit.models.qwen2_vl.decoder import dense
 from evalkit.models.qwen2_vl.model import Qwen2VL
 from evalkit.models.qwen3_vl.chat import pairs_of
 from evalkit.models.qwen3_vl.config import Qwen3VLConfig
@@ -23,6 +24,7 @@ class Qwen3VL(Qwen2VL):
     """The whole model. Features are as wide as the embedding and what DeepStack adds together."""
 
     Config: ClassVar[type[Qwen3VLConfig]] = Qwen3VLConfig
+    mlp: ClassVar[Callable[..., nn.Module]] = staticmethod(dense)
     config: Qwen3VLConfig
     switches: Switches
     visual: VisionTransformer
@@ -46,7 +48,7 @@ class Qwen3VL(Qwen2VL):
                 f"deepstack_layers={s.deepstack_layers}: the decoder has "
                 f"{c.text.num_hidden_layers} layers, counted from 0"
             )
-        decoder = Decoder(c.text, [layers[k] for k in chosen], s.qk_norm)
+        decoder = Decoder(c.text, [layers[k] for k in chosen], s.qk_norm, self.mlp)
         return VisionTransformer(c.vision, s), decoder
 
     @property
