@@ -70,6 +70,27 @@ def test_every_sample_is_of_one_shard_and_pictures_stay_together() -> None:
     assert {owner for owner, _ in Shard(1, 2).owners(one_clip)} == {1, 2}
 
 
+@pytest.mark.parametrize("parts", [{"shard": ("1/2", "2/2")}, {"limit": ("0-20", "20-40")}])
+def test_journals_of_two_machines_one_behind_the_other_are_the_cell_of_one_run(
+    tmp_path: Path, parts: dict[str, tuple[str, str]]
+) -> None:
+    ((key, (first, second)),) = parts.items()
+    evaluate(tmp_path / "whole")
+    evaluate(tmp_path / "a", **{key: first})
+    evaluate(tmp_path / "b", **{key: second})
+    a, b = only_cell(tmp_path / "a"), only_cell(tmp_path / "b")
+    with a.journal_path.open("ab") as file:
+        file.write(b.journal_path.read_bytes())
+    assert partial_text(only_cell(tmp_path / "a"))
+    (outcome,) = evaluate(tmp_path / "a").outcomes
+    assert outcome.made == outcome.results.errors
+    assert table(tmp_path / "a") == table(tmp_path / "whole")
+    alone = CellFolder(tmp_path / "c" / b.path.relative_to(tmp_path / "b"))
+    alone.path.mkdir(parents=True)
+    alone.journal_path.write_bytes(b.journal_path.read_bytes())
+    assert table(tmp_path / "c") == table(tmp_path / "b")
+
+
 def test_three_shards_are_the_cell_of_one_run(tmp_path: Path) -> None:
     evaluate(tmp_path / "one")
     for shard in ("2/3", "1/3", "3/3"):
