@@ -244,7 +244,8 @@ def _resolve(source: OwnFile, reading: Reading) -> Reading:
     check_metric(metric, kind)
     prompt = reading.prompt or PROMPTS[kind]
     if "question" not in columns and not reading.prompt:
-        asked = "What does the picture show?" if kind == "options" else "Describe the picture."
+        shown = "picture" if "image" in columns else "video"
+        asked = f"What does the {shown} show?" if kind == "options" else f"Describe the {shown}."
         prompt = prompt.replace("{question}", asked)
     _check_prompt(prompt, there, columns, kind)
     return Reading(columns, metric, prompt, kind)

@@ -331,6 +331,16 @@ def test_a_folder_of_pictures_is_described_and_one_of_classes_is_named(folder: P
     assert {s.target for s in samples(classes) if isinstance(s, Sample)} == {None}
 
 
+def test_what_is_asked_of_media_without_a_question_names_what_is_shown(folder: Path) -> None:
+    (folder / "clips").mkdir()
+    (folder / "clips" / "1.mp4").write_bytes(b"a clip")
+    (first,) = samples(folder / "clips")
+    assert isinstance(first, Sample) and "Describe the video." in asked(first)
+    rows = [{"video": "clips/1.mp4", "A": "a dog", "B": "a cat", "answer": "A"}]
+    (second,) = samples(write_lines(folder / "options.jsonl", rows))
+    assert isinstance(second, Sample) and "What does the video show?" in asked(second)
+
+
 def test_splits_of_a_folder_are_subsets(folder: Path) -> None:
     for split, rows in (("train", ROWS), ("test", ROWS[:1])):
         (folder / "set" / split).mkdir(parents=True)
