@@ -335,6 +335,18 @@ def test_labels_add_only_what_tells_cells_apart(output: Path) -> None:
 # Comparisons
 
 
+def test_results_in_a_folder_below_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty" / "runs").mkdir(parents=True)
+    assert main(["export", "--format", "csv", "--output", str(tmp_path)]) == 2
+    assert "--output" not in capsys.readouterr().err
+    cell(tmp_path / "ablations", [record(1, 1)])
+    assert main(["export", "--format", "csv", "--output", str(tmp_path)]) == 2
+    said = f"run something first; there are some for --output {tmp_path / 'ablations'}"
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
 def test_cells_compare_on_common_samples(output: Path) -> None:
     a, b = cells_in(output)
     exact, _ = compare_cells([a], [b])

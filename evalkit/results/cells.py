@@ -77,7 +77,11 @@ def some_cells(output: Output) -> Inventory:
     """``take_inventory`` of a folder that must hold at least one cell. Raises UsageError."""
     there = inventory_if_any(output)
     if not there.cells and not there.damaged:
-        raise UsageError(f"no results under {there.output / 'runs'}: run something first")
+        others = sorted(
+            str(runs.parent) for runs in there.output.glob("*/runs") if any(cells(runs.parent))
+        )
+        advice = f"; there are some for --output {', '.join(others)}" if others else ""
+        raise UsageError(f"no results under {there.output / 'runs'}: run something first{advice}")
     return there
 
 
