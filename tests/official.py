@@ -212,6 +212,62 @@ def longvideobench(root: Path) -> Path:
     return root
 
 
+def lvbench(root: Path) -> Path:
+    rows = [
+        {
+            "uid": str(i),
+            "key": f"k{i // 2}",
+            "video_path": f"k{i // 2}.mp4",
+            "question": inline(i).rstrip(),
+            "answer": "ABCD"[i % 4],
+            "question_type": ["reasoning", "event understanding"][: 1 + i % 2],
+            "time_reference": "00:01-00:03",
+            "type": "cartoon",
+        }
+        for i in range(11)
+    ]
+    rows[10]["question"] = "What happens?"
+    parquet(root / "data" / "train-00000-of-00001.parquet", rows)
+    for part, numbers in enumerate((range(3), range(3, 6)), 1):
+        names = [f"k{i}.mp4" for i in numbers]
+        packed(root / "video_chunks" / f"videos_chunk_{part:03}.zip", names, levels())
+    return root
+
+
+def tempcompass(root: Path) -> Path:
+    """The three configurations; of the last row the answer is none of the lines."""
+    aspects = ("action", "direction", "speed", "order", "attribute_change")
+    options = ["A. falling", "B. rising", "C. turning"]
+    captions = [
+        ["Option 1: It falls.", "Option 2: It rises."],
+        ["Sentence A: It falls.", "Sentence B: It rises."],
+    ]
+
+    def rows(question: Callable[[int], tuple[str, str]]) -> list[dict[str, Any]]:
+        return [
+            {
+                "video_id": str(100 + i // 2),
+                "question": question(i)[0],
+                "answer": question(i)[1] if i < 10 else "Z. flying",
+                "dim": aspects[i % 5],
+            }
+            for i in range(11)
+        ]
+
+    for config, question in {
+        "multi-choice": lambda i: ("\n".join(["What is it doing?", *options]), options[i % 3]),
+        "yes_no": lambda i: ("Is it falling?", ("yes", "no")[i % 2]),
+        "caption_matching": lambda i: (
+            "\n".join(["Which fits?", *captions[i // 2 % 2]]),
+            captions[i // 2 % 2][i % 2],
+        ),
+    }.items():
+        parquet(root / config / "test-00000-of-00001.parquet", rows(question))
+    names = [f"videos/{100 + i}.mp4" for i in range(6)]
+    packed(root / "tempcompass_videos.zip", names, levels())
+    return root
+
+
 def screenspot(root: Path) -> Path:
     sources = ("ios", "android", "macos", "windows", "shop")
     rows = [
@@ -240,8 +296,19 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
     "mlvu:test": mlvu_test,
     "longvideobench:val": longvideobench,
     "longvideobench:val_interleaved": longvideobench,
+    "lvbench:test": lvbench,
+    "tempcompass:multi_choice": tempcompass,
+    "tempcompass:yes_no": tempcompass,
+    "tempcompass:caption_matching": tempcompass,
     "screenspot:v1": screenspot,
     "screenspot:v2": screenspot,
 }
 ROWS = {"mvbench:all": 20}
 """Rows that can be used, where they are not ten."""
+ANSWERS = {
+    "screenspot:v1": "(250,500),(500,750)",
+    "screenspot:v2": "(250,500),(500,750)",
+    "tempcompass:yes_no": "yes",
+    "tempcompass:caption_matching": "Option 1",
+}
+"""What is right of some rows, where "A" is of none."""

@@ -30,7 +30,7 @@ from tests.plugins.looker import Looker
 from tests.test_media import levels
 from tests.test_metrics_readers import OPTIONS, answers, can_infer
 
-NAMES = ("mlvu:dev", "mlvu:test", "longvideobench:val")
+NAMES = ("mlvu:dev", "mlvu:test", "longvideobench:val", "lvbench:test")
 
 
 def samples(task: Task, data: Path) -> list[Sample]:
@@ -291,3 +291,131 @@ def test_longvideobenchs_readers_follow_the_published_rules() -> None:
             expected = first_capital(said, rule)
             index = "ABCD".index(expected) if expected in tuple("ABCD") else None
             assert read(said, OPTIONS) == index, said
+
+
+# ---- LVBench
+
+
+LVBENCH = {
+    "uid": "7",
+    "video_path": "k.mp4",
+    "question": "What year is it?\n(A) 1636\n(B) 1366\n(C) 1363\n(D) 1633",
+    "answer": "D",
+    "question_type": ["reasoning", "entity recognition"],
+}
+
+
+def test_lvbench_is_asked_as_lmms_eval_does() -> None:
+    listed = "What year is it?\n(A) 1636\n(B) 1366\n(C) 1363\n(D) 1633"
+    asked = prompt(load_task("lvbench", "lmms-eval"), LVBENCH)
+    assert asked == f"<>{listed}\nAnswer the question with the option letter"
+    assert prompt(load_task("lvbench"), LVBENCH).startswith("<>What year is it?\nA. 1636\nB. 13")
+    (sample,) = load_task("lvbench").samples(Row({"clip": Path(__file__), **LVBENCH}))
+    assert isinstance(sample, Sample)
+    assert (sample.id, sample.cluster, sample.target) == ("7", "k.mp4", 3)
+    assert sample.metadata["abilities"] == "entity recognition, reasoning"
+
+
+# ---- TempCompass
+
+
+CAPTIONS = {
+    "video_id": "1",
+    "question": "Which fits?\nCaption A: It falls.\nCaption B: It rises.",
+    "answer": "Caption B: It rises.",
+    "dim": "direction",
+}
+
+
+@pytest.mark.parametrize("protocol", ["default", "authors", "lmms-eval", "vlmevalkit"])
+def test_tempcompass_is_asked_in_its_authors_words(protocol: str) -> None:
+    best = "\nPlease directly give the best option:"
+    task = load_task("tempcompass:caption_matching", protocol)
+    assert prompt(task, CAPTIONS) == f"<>{CAPTIONS['question']}{best}"
+    choice = {**CAPTIONS, "question": "What?\nA. up\nB. down", "answer": "B. down"}
+    asked = prompt(load_task("tempcompass", protocol), choice)
+    assert asked == f"<>What?\nA. up\nB. down{best}"
+    yes_no = {**CAPTIONS, "question": "Does it fall?", "answer": "no"}
+    asked = prompt(load_task("tempcompass:yes_no", protocol), yes_no)
+    assert asked == "<>Does it fall?\nPlease answer yes or no:"
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "complaint"),
+    [
+        ("multi_choice", {"answer": "C. left"}, "'answer' is 'C. left', none of the"),
+        ("multi_choice", {"question": "Which fits?"}, "none of the question's lines"),
+        ("multi_choice", {"dim": "colour"}, "'dim' is 'colour', not one of action,"),
+        ("multi_choice", {"video_id": None}, "'video_id' is null"),
+        ("yes_no", {}, "'answer' is 'Caption B: It rises.', not yes or no"),
+        ("caption_matching", {"answer": None}, "'answer' is null"),
+    ],
+)
+def test_an_odd_row_of_tempcompass_is_an_error(
+    name: str, changes: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(DataError, match=complaint):
+        prompt(load_task(f"tempcompass:{name}"), CAPTIONS | changes)
+
+
+def choice_rule(said: str, answer: str) -> int | str:
+    """The authors' rule for options; ``answer`` is the right line."""
+    if said == answer:
+        return 1
+    if said in ["A", "B", "C", "D"]:
+        return int(said == answer[0])
+    if any(said.startswith(p) for p in ["A.", "B.", "C.", "D."]):
+        return int(said.split(".")[0] == answer[0])
+    if any(said.startswith(p) for p in ["A)", "B)", "C)", "D)"]):
+        return int(said.split(")")[0] == answer[0])
+    return "fail"
+
+
+def caption_rule(said: str, lines: list[str], answer: str) -> int | str:
+    """The authors' rule for captions."""
+    sentences = [line.split(": ")[1] for line in lines]
+    labels = [line.split(": ")[0] for line in lines]
+    labels += [label.split()[1] for label in labels]
+    named = None
+    for line in lines:
+        if line == said:
+            named = line
+    for sentence in sentences:
+        if sentence == said or (") " in said and sentence == said.split(") ")[1]):
+            named = sentence
+    for label in labels:
+        if label in (said, said.replace(".", "")):
+            named = label
+    if named is None:
+        return "fail"
+    label, sentence = answer.split(": ")
+    return int(named in (answer, label, sentence, label.split()[1]))
+
+
+def test_tempcompass_is_scored_by_its_authors_rules() -> None:
+    chance = random.Random(0)
+    lines = ["Option 1: It falls.", "Option 2: It rises."]
+    parts = ["Option 1", "1", "2", ": ", "It falls.", "It rises.", "1) ", "(2) ", ".", "A", "B)"]
+    parts += ["yes", "No", "nothing", "B. ", " ", "Option 2: It rises."]
+    failed = named = 0
+    for _ in range(1500):
+        said = "".join(chance.choices(parts, k=chance.randint(1, 3)))
+        for name, ruled, target in (
+            ("multi_choice", choice_rule(said, "B. down"), 1),
+            ("caption_matching", caption_rule(said, lines, lines[1]), 1),
+            ("yes_no", yes_no_rule(said, "no"), False),
+        ):
+            task = load_task(f"tempcompass:{name}", "authors")
+            choices = {"multi_choice": ("A. up", "B. down", "C. left", "D. right"), "yes_no": ()}
+            listed = choices.get(name, tuple(f"{c}. {x}" for c, x in zip("AB", lines)))
+            score = task.score(Sample("1", choices=listed, target=target), Completion("1", said))
+            expected = (0.0, True) if ruled == "fail" else (float(ruled), False)
+            assert (score.values["accuracy"], score.unparsed) == expected, (name, said)
+            failed, named = failed + (ruled == "fail"), named + (ruled == 1)
+    assert failed > 300 and named > 300
+
+
+def yes_no_rule(said: str, answer: str) -> int | str:
+    lower = said.lower()
+    found = "yes" if lower.startswith("yes") else "no" if lower.startswith("no") else ""
+    return int(found == answer) if found else "fail"

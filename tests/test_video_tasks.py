@@ -24,7 +24,7 @@ from evalkit.runner import run_cell
 from evalkit.task import RowError, Task, load_task, read_samples
 from evalkit.types import Completion, Sample, Text, Video
 from model_adapters.reference import ReferenceAdapter
-from tests.official import BUILDERS, ROWS
+from tests.official import ANSWERS, BUILDERS, ROWS
 from tests.plugins.looker import Looker
 
 
@@ -56,14 +56,15 @@ def test_ten_official_rows_are_asked_by_each_protocol_and_the_odd_one_is_counted
     prompts = set()
     for protocol in load_task(name).subset.all_protocols:
         task = load_task(name, protocol)
-        adapter = Looker("x", answer="(250,500),(500,750)" if "screen" in name else "A")
+        adapter = Looker("x", answer=ANSWERS.get(name, "A"))
         cell = Cell.make(task, adapter, "x", tmp_path / "out", data)
         results = run_cell(cell, progress=False).results
         assert (results.n, results.errors) == (ROWS.get(name, 10), 1)
         score = results.metrics[0].value
         assert 0 < score < 100 or "screen" in name
         if protocol != "qwen2-vl":
-            prompts.add((text_of(samples(task, data)[0]), task.protocol.reader))
+            text = text_of(samples(task, data)[0])
+            prompts.add((text, task.protocol.reader, task.budget, task.max_new_tokens))
     others = set(load_task(name).subset.all_protocols) - {"default", "qwen2-vl"}
     assert len(prompts) == 1 + len(others)
 

@@ -198,6 +198,8 @@ READERS: Mapping[str, Reader] = {
     "mvbench-vlmevalkit": video_readers.mvbench_vlmevalkit,
     "mvbench-lmms-eval": video_readers.mvbench_lmms_eval,
     "egoschema": video_readers.egoschema,
+    "tempcompass": video_readers.tempcompass,
+    "tempcompass-captions": video_readers.tempcompass_captions,
     "longvideobench": video_readers.longvideobench,
     "longvideobench-vlmevalkit": video_readers.longvideobench_vlmevalkit,
     "perceptiontest": video_readers.bare_letter,

@@ -122,6 +122,30 @@ def bare_letter(text: str, options: Sequence[str]) -> int | None:
     return _index(text, options)
 
 
+def tempcompass(text: str, options: Sequence[str]) -> int | None:
+    """An answer that is a letter, or begins with one and a full stop or a bracket (TempCompass'
+    rule without a judge, in lmms-eval and VLMEvalKit, too).
+    """
+    match = re.match(r"([ABCD])(?:[.)]|\Z)", text)
+    return _index(match[1] if match else "", options)
+
+
+def tempcompass_captions(text: str, options: Sequence[str]) -> int | None:
+    """An answer that is, to the letter, an option as it is listed, ``Option 1: It falls.``, or the
+    sentence alone (also behind a first bracket), or ``Option 1``, or ``1``, full stops aside
+    (TempCompass' rule for captions without a judge). ``options`` are the lines as they are listed.
+    """
+    named = None
+    behind = text.split(") ")[1] if ") " in text else text
+    for i, option in enumerate(options):
+        label, *sentences = option.split(": ")
+        labels = (label, re.sub("Sentence |Option |Caption ", "", label))
+        known = (option, *sentences[:1], *labels)
+        if text in known or behind in sentences[:1] or text.replace(".", "") in labels:
+            named = i
+    return named
+
+
 def _index(letter: str, options: Sequence[str]) -> int | None:
     letters = [*LETTERS[: len(options)]]
     return letters.index(letter) if letter in letters else None

@@ -63,6 +63,12 @@ def says_yes(text: str) -> bool | None:
     return "yes" in text.lower() if text.strip() else None
 
 
+def first_word(text: str) -> bool | None:
+    """TempCompass' rule without a judge: what the answer begins with, so that "nothing" is no."""
+    lower = text.lower()
+    return True if lower.startswith("yes") else False if lower.startswith("no") else None
+
+
 READERS: Mapping[str, Reader] = {
     "": words,
     "vlmevalkit": words,
@@ -70,5 +76,6 @@ READERS: Mapping[str, Reader] = {
     "exact": exact,
     "says-yes": says_yes,
     "evalscope": contains,
+    "tempcompass": first_word,
 }
 """By the names that protocols use; the empty one is evalkit's own."""
