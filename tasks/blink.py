@@ -43,9 +43,7 @@ OVERALL = TOTAL[::-1]
 UNSEEN = "its table of BLINK was not seen, so the question is the column of that name"
 PROTOCOLS = {
     DEFAULT: Protocol(origin="the data set's column prompt", prompt="{asked}"),
-    "qwen2-vl": replace(
-        QWEN2_VL_CHOICE, metrics=OVERALL, note=f"{QWEN2_VL_CHOICE.note}; {UNSEEN}"
-    ),
+    "qwen2-vl": replace(QWEN2_VL_CHOICE, metrics=OVERALL, note=f"{QWEN2_VL_CHOICE.note}; {UNSEEN}"),
     "lmms-eval": replace(
         LMMS_CHOICE,
         origin="lmms-eval 0.7.3, tasks/blink",

@@ -46,6 +46,7 @@ class EgoSchema(MultipleChoice):
     """One sample per row."""
 
     name = "egoschema"
+    version = 2  # 1 read by an older rule of lmms-eval under its protocol
     description = "questions about three minutes of first-person video (accuracy)"
     subsets: ClassVar = {
         "subset": questions("Subset", 500, hidden=False),

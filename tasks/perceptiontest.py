@@ -48,6 +48,7 @@ class PerceptionTest(MultipleChoice):
     """One sample per row."""
 
     name = "perceptiontest"
+    version = 2  # 1 read by an older rule of lmms-eval under its protocol
     description = "questions about memory, abstraction, physics and semantics (accuracy)"
     subsets: ClassVar = {
         "val": questions(

@@ -89,6 +89,7 @@ class ScreenSpot(Task):
     """
 
     name = "screenspot"
+    version = 2  # 1 read by an older rule of lmms-eval under its protocol
     description = "elements of screenshots, by point or box (accuracy)"
     metrics = (Metric("accuracy"),)
     subsets: ClassVar = {

@@ -282,17 +282,26 @@ def mvbench_lmms_by_rule(answer: str) -> str:
     return letter[1].upper() if letter else out
 
 
-def egoschema_by_rule(answer: str) -> int:
-    listed = [f"{letter}. {option}" for letter, option in zip("ABCD", OPTIONS)]
-    strings = [o if o.endswith(".") else o + "." for o in listed]
-    for forms in (
-        strings,
-        [o.split(". ")[1] if ". " in o else o for o in strings],
-        [o.split(". ")[0] for o in strings],
-    ):
-        if answer in forms:
-            return forms.index(answer)
-    return -1
+def egoschema_by_rule(answer: str) -> str | None:
+    for char in [",", ".", "!", "?", ";", ":", "'"]:
+        answer = answer.strip(char)
+    answer = f" {answer} "
+    candidates = [f"({c})" for c in "ABCD" if f"({c})" in answer]
+    candidates += [f"{c} " for c in "ABCD" if f"{c} " in answer]
+    candidates += [f"{c}." for c in "ABCD" if f"{c}." in answer]
+    if not candidates and len(answer.split()) > 5:
+        texts = {c: f"{c}. {o}" for c, o in zip("ABCD", OPTIONS)}
+        inside = [c for c in texts if texts[c].lower() in answer.lower()]
+        places = [answer.lower().rfind(texts[c].lower()) for c in inside]
+        return inside[places.index(min(places))] if inside else None
+    places = [answer.rfind(c) for c in candidates]
+    return candidates[places.index(min(places))].strip("(). ") if candidates else None
+
+
+def perceptiontest_by_rule(answer: str) -> int:
+    match = re.search(r"\b([A-D])\b", answer.strip())
+    index = {"A": 0, "B": 1, "C": 2, "D": 3}.get(match.group(1) if match else "", -1)
+    return index if index < 3 else -1
 
 
 def test_readers_follow_the_published_rules_on_a_thousand_answers() -> None:
@@ -306,7 +315,9 @@ def test_readers_follow_the_published_rules_on_a_thousand_answers() -> None:
         )
         assert lmms == ("ABCD".index(expected) if expected in tuple("ABCD") else None), answer
         ego = video_readers.egoschema(answer, OPTIONS)
-        assert (-1 if ego is None else ego) == egoschema_by_rule(answer), answer
+        assert (None if ego is None else "ABCD"[ego]) == egoschema_by_rule(answer), answer
+        of_three = video_readers.perceptiontest(answer, OPTIONS[:3])
+        assert (-1 if of_three is None else of_three) == perceptiontest_by_rule(answer), answer
         bare = video_readers.bare_letter(answer, OPTIONS[:3])
         assert (-1 if bare is None else bare) == {"A": 0, "B": 1, "C": 2}.get(answer, -1)
         named += lmms is not None
@@ -336,9 +347,13 @@ def test_mvbench_words_that_fit_several_options_are_not_right() -> None:
         ("video_qa:videomme", "default", "Answer: B, since it sleeps", None),
         ("video_qa:videomme", "qwen2-vl", "Answer: B, since it sleeps", "B"),
         ("video_qa:videomme_sub", "qwen2-vl", "The answer is C.", "C"),
-        ("egoschema:subset", "lmms-eval", "A.", None),
-        ("egoschema:subset", "lmms-eval", "one.", "A"),
-        ("perceptiontest:val", "lmms-eval", "A.", None),
+        ("egoschema:subset", "lmms-eval", "A.", "A"),
+        ("egoschema:subset", "lmms-eval", "(C) or (B).", "C"),
+        ("egoschema:subset", "lmms-eval", "I would say it is b. two", "B"),
+        ("egoschema:subset", "lmms-eval", "one.", None),
+        ("perceptiontest:val", "lmms-eval", "A.", "A"),
+        ("perceptiontest:val", "lmms-eval", "It is C, not B", "C"),
+        ("perceptiontest:val", "lmms-eval", "D", None),
         ("perceptiontest:val", "default", "A.", "A"),
     ],
 )
@@ -353,6 +368,7 @@ def test_a_protocol_reads_by_its_own_benchmarks_rule(
     ("text", "box", "point", "click"),
     [
         ("[0.25, 0.5, 0.5, 0.75]", (30.0, 25.0), (20.0, 20.0), None),
+        ("(250, 500, 500, 750)", (30.0, 25.0), (20000.0, 20000.0), None),
         ("[0.5, 0.25]", None, (40.0, 10.0), None),
         ("<bbox>0.25 0.5 0.5 0.75</bbox>", None, (30.0, 25.0), None),
         ("(50% 25%)", None, (40.0, 10.0), None),

@@ -13,7 +13,7 @@ from evalkit.metrics.boxes import Point
 
 _N = r"(-?\d+(?:\.\d+)?)"
 _P = r"(-?\d+(?:\.\d+)?%?)"
-_FOUR = re.compile(rf"\[\s*{_N},\s*{_N},\s*{_N},\s*{_N}\s*\]")
+_FOUR = re.compile(rf"[\[(]\s*{_N},\s*{_N},\s*{_N},\s*{_N}\s*[\])]")
 _TAGGED = re.compile(r"<\s*bbox[^>]*>(.*?)<\s*/\s*bbox\s*>", re.IGNORECASE | re.DOTALL)
 _TWO = re.compile(rf"[\[(]\s*{_P}\s*(?:,|\s)\s*{_P}\s*[\])]")
 _NAMED = re.compile(
@@ -23,13 +23,14 @@ _CLICK = re.compile(r"x=([\d.]+), y=([\d.]+)")
 
 
 def lmms_eval_box(text: str, width: int, height: int) -> Point | None:
-    """The centre of the first four numbers in square brackets, as parts of the sides (lmms-eval's
-    ScreenSpot, Center_ACC).
+    """The centre of the first four numbers in brackets, as parts of the sides, or, where one is
+    over 1, as thousandths (lmms-eval's ScreenSpot, Center_ACC).
     """
     if not (match := _FOUR.search(text)):
         return None
-    x1, y1, x2, y2 = map(float, match.groups())
-    return (x1 + x2) / 2 * width, (y1 + y2) / 2 * height
+    x1, y1, x2, y2 = numbers = [*map(float, match.groups())]
+    whole = 1000 if max(numbers) > 1 else 1
+    return (x1 + x2) / 2 / whole * width, (y1 + y2) / 2 / whole * height
 
 
 def lmms_eval_point(text: str, width: int, height: int) -> Point | None:

@@ -202,7 +202,7 @@ READERS: Mapping[str, Reader] = {
     "tempcompass-captions": video_readers.tempcompass_captions,
     "longvideobench": video_readers.longvideobench,
     "longvideobench-vlmevalkit": video_readers.longvideobench_vlmevalkit,
-    "perceptiontest": video_readers.bare_letter,
+    "perceptiontest": video_readers.perceptiontest,
     "mmmu-pro-vision": video_readers.bare_letter,
 }
 """By the names that protocols use; the empty one is evalkit's strict reader."""

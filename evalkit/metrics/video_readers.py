@@ -104,20 +104,31 @@ def _without_stops(text: str) -> str:
 
 
 def egoschema(text: str, options: Sequence[str]) -> int | None:
-    """An answer that is, to the letter, an option as the data set lists it with a full stop at its
-    end, or its first sentence, or its letter (lmms-eval).
+    """Of all letters that stand as ``(B)``, ``B.`` or before a blank, the one whose last place is
+    the first; without any, in answers of more than five words, the options as they are listed
+    (``B. text``), likewise. Of lmms-eval, which draws one by chance where there is none.
     """
-    listed = [f"{letter}. {option}" for letter, option in zip(LETTERS, options)]
-    whole = [line if line.endswith(".") else f"{line}." for line in listed]
-    for forms in (whole, [line.split(". ")[1] for line in whole], LETTERS[: len(options)]):
-        if text in forms and text:
-            return [*forms].index(text)
-    return None
+    for mark in ",.!?;:'":
+        text = text.strip(mark)
+    body, letters = f" {text} ", LETTERS[: len(options)]
+    forms = [(form.format(c), c) for form in ("({})", "{} ", "{}.") for c in letters]
+    there = [(body.rfind(form), c) for form, c in forms if form in body]
+    if not there and len(body.split()) > 5:
+        body = body.lower()
+        listed = [(f"{c}. {option}".strip().lower(), c) for c, option in zip(letters, options)]
+        there = [(body.rfind(line), c) for line, c in listed if line in body]
+    return _index(min(there, key=lambda found: found[0])[1] if there else "", options)
+
+
+def perceptiontest(text: str, options: Sequence[str]) -> int | None:
+    """The first of the capital letters A to D that stands alone (lmms-eval)."""
+    match = re.search(r"\b([A-D])\b", text)
+    return _index(match[1] if match else "", options)
 
 
 def bare_letter(text: str, options: Sequence[str]) -> int | None:
-    """An answer that is a capital letter and nothing else (lmms-eval's PerceptionTest, and its
-    MMMU-Pro where questions are screenshots).
+    """An answer that is a capital letter and nothing else (lmms-eval's MMMU-Pro, where questions
+    are screenshots).
     """
     return _index(text, options)
 
