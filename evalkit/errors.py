@@ -1,8 +1,12 @@
 """Errors meant for people: what was wrong, where, and what to do."""
 
+from pathlib import Path
 from signal import Signals
 
 from evalkit.safe_text import mask
+
+PLUGIN = "evalkit_plugin_"
+"""Begins the name of the module of a plugin that was given as a file."""
 
 
 class EvalkitError(Exception):
@@ -40,9 +44,21 @@ class CheckpointError(EvalkitError):
 
 def reason(e: BaseException) -> str:
     """What went wrong with a sample, for its record: the text of our own errors, the type and text
-    of others, secrets masked.
+    of others, with the line where they left a plugin's file, secrets masked.
     """
-    return text_of(e) if isinstance(e, EvalkitError) else f"{type(e).__name__}: {text_of(e)}"
+    if isinstance(e, EvalkitError):
+        return text_of(e)
+    return f"{type(e).__name__}: {text_of(e)}{_place(e)}"
+
+
+def _place(e: BaseException) -> str:
+    """`` (my_task.py, line 12)``: the innermost frame in a plugin that was given as a file."""
+    place, at = "", e.__traceback__
+    while at:
+        if str(at.tb_frame.f_globals.get("__name__")).startswith(PLUGIN):
+            place = f" ({Path(at.tb_frame.f_code.co_filename).name}, line {at.tb_lineno})"
+        at = at.tb_next
+    return place
 
 
 def text_of(e: BaseException) -> str:

@@ -12,10 +12,9 @@ from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
 from typing import TypeVar
 
-from evalkit.errors import UsageError, reason
+from evalkit.errors import PLUGIN, UsageError, reason
 
 T = TypeVar("T")
-PREFIX = "evalkit_plugin_"
 
 
 _entries = cache(entry_points)
@@ -50,7 +49,7 @@ def classes_in(path: Path, base: type[T]) -> list[type[T]]:
     """
     if not path.is_file():
         raise UsageError(f"{path}: no such file")
-    name = PREFIX + hashlib.sha256(bytes(path.resolve())).hexdigest()[:8]
+    name = PLUGIN + hashlib.sha256(bytes(path.resolve())).hexdigest()[:8]
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -114,4 +113,4 @@ def file_of(plugin: object) -> Path | None:
     so its bytes are its version.
     """
     module = sys.modules[type(plugin).__module__]
-    return Path(str(module.__file__)) if module.__name__.startswith(PREFIX) else None
+    return Path(str(module.__file__)) if module.__name__.startswith(PLUGIN) else None

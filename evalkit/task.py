@@ -21,7 +21,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
-from evalkit.errors import DataError, ScoringError, UsageError, reason, text_of
+from evalkit.errors import DataError, ScoringError, UsageError, reason
 from evalkit.index import Index
 from evalkit.plugin import class_in, installed, load
 from evalkit.protocols import DEFAULT, Protocol
@@ -414,7 +414,7 @@ def checked_score(task: Task, sample: Sample, completion: Completion) -> Score:
     except KeyboardInterrupt:
         raise
     except BaseException as e:  # an exit, a panic of a native library: this answer's alone
-        raise ScoringError(f"scoring failed: {type(e).__name__}: {text_of(e)}") from e
+        raise ScoringError(f"scoring failed: {reason(e)}") from e
     return Score(values, score.parsed, score.unparsed)
 
 

@@ -147,3 +147,28 @@ def test_a_broken_plugin_of_a_package_costs_the_others_nothing(
     for command in (["run", "mine"], ["run", "docvqa", "--adapter", "mine", "--limit", "1"]):
         assert main(command) == 2
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("broken", ["task.samples", "task.score", "adapter.generate"])
+def test_an_error_in_a_file_of_ones_own_names_its_line(
+    broken: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where, _, method = broken.partition(".")
+    (tmp_path / "rows.jsonl").write_text('{"question": "?"}\n')
+    task = TASK.replace("rows.jsonl", str(tmp_path / "rows.jsonl"))
+    task = task.replace("import Metric", "import Message, Metric, Sample, Text")
+    task = task.replace(
+        "yield", 'yield Sample(messages=(Message("user", (Text("?"),)),), target="?")'
+    )
+    answers = 'yield from (Completion(r.id, "x") for r in requests)'
+    adapter = ADAPTER.replace("import Model", "import Completion, Model").replace("yield", answers)
+    files = {"task": task, "adapter": adapter}
+    lines = files[where].splitlines()
+    at = next(i for i, line in enumerate(lines) if f"def {method}" in line) + 1
+    lines[at] = "        yield len(1)" if method != "score" else "        return len(1)"
+    files[where] = "\n".join(lines)
+    for name, text in files.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    run = ["run", str(tmp_path / "task.py"), "--adapter", str(tmp_path / "adapter.py")]
+    assert main([*run, "--model", "m", "--output", str(tmp_path / "results")]) == 1
+    assert f"has no len() ({where}.py, line {at + 1})" in capsys.readouterr().err
