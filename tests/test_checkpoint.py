@@ -442,6 +442,14 @@ def test_a_folder_that_is_no_plain_qwen2_vl_says_what_it_is(
     assert "--" not in str(e.value)
 
 
+def test_the_folder_of_a_training_run_names_the_checkpoints_in_it(tmp_path: Path) -> None:
+    for step in (1000, 500):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="below it: checkpoint-1000, checkpoint-500"):
+        load(tmp_path)
+
+
 def test_a_gguf_folder_says_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     with pytest.raises(CheckpointError, match="GGUF weights are not read"):

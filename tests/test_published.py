@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from evalkit.results.cells import take_inventory
 from evalkit.results.published import beside_published, published, write_paper_table
 from evalkit.run_info import Selection
 from evalkit.store import CellFolder
@@ -50,6 +51,14 @@ def test_the_same_protocol_gives_a_difference(official: CellFolder) -> None:
     assert row["difference"] == pytest.approx(0.5, abs=0.01)
     assert (row["published"], row["published_n"], row["n"]) == (25.6, MTVQA, MTVQA)
     assert row["why_not"] == ""
+
+
+def test_models_of_one_name_are_told_apart_beside_published_scores(tmp_path: Path) -> None:
+    for n, place in enumerate(("~/a/last", "~/b/last")):
+        cell(
+            tmp_path, [record(n, 1)], model="last", fingerprint={"n": n}, run={"model_path": place}
+        )
+    assert set(beside_published(take_inventory(tmp_path).cells)["model"]) == {"a/last", "b/last"}
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         hint = "the folder of a checkpoint in the Hugging Face format is needed"
         if any(folder.glob("*.gguf")):
             hint = f"GGUF weights are not read; {hint}"
+        elif within := sorted(p.parent.name for p in folder.glob("*/config.json")):
+            hint += f"; there are some below it: {', '.join(within)}"
         raise CheckpointError(f"{path}: no such file; {hint}")
     raw = read_json(path)
     for key in ("quantization_config", "compression_config"):

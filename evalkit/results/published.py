@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.files import replace
 from evalkit.protocols import DEFAULT
-from evalkit.results.cells import Output, data_kind, partial_text, some_cells
+from evalkit.results.cells import Output, data_kind, model_labels, partial_text, some_cells
 from evalkit.results.tables import aligned, markdown_table, value_text, write_csv
 from evalkit.store import CellFolder
 from evalkit.task import Task, task_class
@@ -74,12 +74,12 @@ def beside_published(cells: Sequence[CellFolder]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    rows: list[dict[str, Any]] = []
+    models, rows = model_labels(cells), list[dict[str, Any]]()
     for cell in cells:
         for score in cell.results.metrics[:1]:
             base: dict[str, Any] = {
                 "task": cell.task,
-                "model": cell.model,
+                "model": models[cell.path],
                 "adapter": cell.adapter,
                 "data": data_kind(cell),
                 "metric": score.metric,
