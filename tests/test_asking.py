@@ -23,7 +23,7 @@ from evalkit.records import Record
 from evalkit.results.leaderboard import Leaderboard
 from evalkit.results.repeats import majority, pass_at, repeated
 from evalkit.results.report.media import samples_of
-from evalkit.store import cells
+from evalkit.store import CellFolder, cells
 from evalkit.types import Completion, Message, Metric, Request, Sample, Score, Text
 from evalkit.units import Counted
 from tests.plugins.adder import Adder
@@ -149,9 +149,17 @@ def test_repetitions_of_a_sample_are_one_cluster_and_are_resumed(tmp_path: Path)
 
 def test_the_report_finds_the_media_of_each_repetition(tmp_path: Path) -> None:
     task = str(Path(__file__).parent / "plugins" / "sums.py")
-    settings: Any = {"temperature": 1.0, "repeats": 2, "progress": False}
-    (cell,) = evalkit.evaluate(task, "m", adapter=Recorder, output=tmp_path, **settings).cells
-    assert [s.id for s in samples_of(cell, None)] == list(cell.records())
+
+    def answered(**settings: Any) -> CellFolder:
+        where: Any = {"adapter": Recorder, "output": tmp_path, "progress": False}
+        (cell,) = evalkit.evaluate(task, "m", **where, **settings).cells
+        return cell
+
+    once, twice = answered(), answered(temperature=1.0, repeats=2)
+    thrice = answered(temperature=1.0, repeats=3)
+    for some in ([once], [twice], [once, twice, thrice], [thrice, twice, once]):
+        there = [s.id for s in samples_of(some, None)]
+        assert sorted(there) == sorted({id for c in some for id in c.records()})
 
 
 def test_pass_at_k_and_the_majority_are_those_of_the_samples(tmp_path: Path) -> None:

@@ -245,8 +245,8 @@ class MediaFinder:
                 return kept[id]
             try:
                 if fresh or part.name not in self.readers:
-                    folder = part.cells[0].folder
-                    self.readers[part.name] = samples_of(folder, self.data.get(folder.task))
+                    folders = [c.folder for c in part.cells]
+                    self.readers[part.name] = samples_of(folders, self.data.get(folders[0].task))
                 for sample in self.readers[part.name]:
                     kept[sample.id] = sample
                     if len(kept) > MOST_SAMPLES:

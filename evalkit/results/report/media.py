@@ -181,23 +181,27 @@ def webp(picture: PILImage.Image) -> bytes:
     return buffer.getvalue()
 
 
-def samples_of(cell: CellFolder, data: Path | None) -> Iterator[Sample]:
-    """The samples of a cell's task with their media, from its data: by default from where the run
-    had them; each as often as it was answered. Raises what the task and its source raise.
+def samples_of(cells: Sequence[CellFolder], data: Path | None) -> Iterator[Sample]:
+    """The samples of the task of these cells with their media, from its data: by default from where
+    the first one's run had them; each under all ids by which a cell has its answers. Raises what
+    the task and its source raise.
     """
-    run, task = cell.run, task_of(cell)
+    run, task = cells[0].run, task_of(cells[0])
     where = data or (Path(run.data_path).expanduser() if run.data_path else None)
-    repeats = int(run.identity.asking.get("repeats", 1))
+    repeats = sorted({int(c.run.identity.asking.get("repeats", 1)) for c in cells})
     return (
         dataclasses.replace(sample, id=id)
         for sample in read_samples(task, where)
         if isinstance(sample, Sample)
-        for id in repetitions(sample.id, repeats)
+        for id in dict.fromkeys(i for n in repeats for i in repetitions(sample.id, n))
     )
 
 
 def pictures_of(
-    cell: CellFolder, asked: Mapping[str, Sequence[Times]], gallery: Gallery, data: Path | None
+    cells: Sequence[CellFolder],
+    asked: Mapping[str, Sequence[Times]],
+    gallery: Gallery,
+    data: Path | None,
 ) -> tuple[Mapping[str, list[Picture]], str]:
     """The pictures of the samples that were ``asked`` (by id, with the frames that were shown of
     their clips), and why some are missing, if any are.
@@ -209,12 +213,12 @@ def pictures_of(
     if not asked:
         return shown, ""
     try:
-        for sample in samples_of(cell, data):
+        for sample in samples_of(cells, data):
             if sample.id in asked:
                 shown[sample.id] = gallery.show(sample, asked[sample.id])
             if len(shown) == len(asked):
                 break
     except (Exception, SystemExit) as e:
-        return shown, f"{cell.task}: pictures are not shown: {reason(e)}"
+        return shown, f"{cells[0].task}: pictures are not shown: {reason(e)}"
     absent = len(asked) - len(shown)
-    return shown, f"{cell.task}: {absent} samples are no longer in the data" if absent else ""
+    return shown, f"{cells[0].task}: {absent} samples are no longer in the data" if absent else ""

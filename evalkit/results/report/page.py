@@ -126,14 +126,14 @@ def _documents(
 ) -> Documents:
     """All documents but the overview; what is missing goes into ``faults``."""
     for part in parts:
-        first, known = part.cells[0].folder, part.known
+        folders, known = [c.folder for c in part.cells], part.known
         rows = zip(known["id"], known["failed_in"], known["prompt"], known["question"])
         asked = {
             id: part.frames(place)
             for place, (id, failed_in, prompt, question) in enumerate(rows)
             if failed_in != "row" and not is_text_alone(prompt, question)
         }
-        pictures, fault = pictures_of(first, asked, gallery, data.get(first.task))
+        pictures, fault = pictures_of(folders, asked, gallery, data.get(folders[0].task))
         faults += [fault] if fault else []
         shown = {id: [p.to_json() for p in found] for id, found in pictures.items()}
         yield part.doc, part_index(part)
