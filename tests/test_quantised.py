@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -160,6 +161,19 @@ def test_what_is_quantised_is_what_was_asked_for(tiny: Path) -> None:
 def test_the_later_families_are_quantised_too(model_of: Callable[..., Qwen2VL]) -> None:
     model = fuse(model_of(3, quantisation="w8a8", quantised="both"))
     assert kinds(model.visual.blocks) == kinds(model.model.layers) == {QuantisedLinear}
+
+
+def test_no_more_than_a_part_lies_in_memory_twice() -> None:
+    parts = [nn.Sequential(layer(8, 8), nn.ReLU()) for _ in range(3)]
+    before = [weakref.ref(part[0].weight) for part in parts]
+
+    def in_turn() -> Iterator[nn.Module]:
+        for i, part in enumerate(parts):
+            yield part
+            assert all((ref() is None) == (k < i) for k, ref in enumerate(before) if k != i)
+
+    quantised.quantise(in_turn(), "w8a8")
+    assert all(ref() is None for ref in before)
 
 
 def test_scores_say_that_the_model_was_quantised(tiny: Path) -> None:

@@ -152,11 +152,14 @@ def scaled_products_serve(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def quantise(parts: Iterable[nn.Module], scheme: str) -> None:
-    """Rounds the linear layers of ``parts``, in place, one at a time; one of SCHEMES."""
+    """Rounds the linear layers of ``parts``, in place; one of SCHEMES. No part's weights are held
+    when the next is begun.
+    """
     kind, group, activations = SCHEMES[scheme]
-    for part in [p for whole in parts for p in whole.modules()]:
-        for name, child in part.named_children():
-            if isinstance(child, Linear) and activations:
-                part.add_module(name, QuantisedLinear(child, kind))
-            elif isinstance(child, Linear):
-                child.weight.data = rounded_weight(child.weight.data, kind, group)
+    for whole in parts:
+        for part in [*whole.modules()]:
+            for name, child in part.named_children():
+                if isinstance(child, Linear) and activations:
+                    part.add_module(name, QuantisedLinear(child, kind))
+                elif isinstance(child, Linear):
+                    child.weight.data = rounded_weight(child.weight.data, kind, group)
