@@ -128,6 +128,17 @@ def test_experts_in_turn_and_all_at_once_give_the_same(tokens: int, chosen: int)
     torch.testing.assert_close(mlp.at_once(flat, shares, numbers).view_as(x), by_hand)
 
 
+@pytest.mark.parametrize("quantisation", ["none", "w8a8", "w4a16"])
+def test_all_at_once_no_number_is_read_on_the_host(quantisation: str) -> None:
+    """As a CUDA graph wants it: the meta device has shapes and no numbers."""
+    switches = {} if quantisation == "none" else {"quantisation": quantisation}
+    mlp = fuse(model_of(0, switches)).model.layers[0].layer.mlp.to("meta")
+    x = torch.empty(5, mlp.gate.in_features, device="meta")
+    assert mlp.at_once(x, *mlp.route(x)).shape == x.shape
+    with pytest.raises((NotImplementedError, RuntimeError), match="Meta tensors"):
+        mlp.grouped(x, *mlp.route(x))
+
+
 @torch.no_grad()
 def test_an_expert_that_nobody_chose_can_not_spoil_a_sum() -> None:
     mlp = model_of(0).model.layers[0].mlp
