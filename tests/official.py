@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from evalkit.tasks.mlvu import KINDS
@@ -268,6 +269,23 @@ def tempcompass(root: Path) -> Path:
     return root
 
 
+def charades_sta(root: Path) -> Path:
+    """Half-precision times, as the release has them; the last row's are the wrong way round."""
+    rows: dict[str, list[Any]] = {
+        "video": [f"V{i // 2}.mp4" for i in range(11)],
+        "caption": [f"a person opens door {i}." for i in range(11)],
+    }
+    times = [[1.0 + 0.1 * i, 3.5] for i in range(10)] + [[4.0, 1.5]]
+    halves = pa.array([np.array(t, np.float16) for t in times], pa.list_(pa.float16()))
+    file = root / "data" / "test-00000-of-00001.parquet"
+    file.parent.mkdir(parents=True)
+    pq.write_table(pa.table({**rows, "timestamp": halves}), file)
+    for part, numbers in enumerate((range(3), range(3, 6)), 1):
+        names = [f"Charades_v1_480/V{i}.mp4" for i in numbers]
+        packed(root / f"Charades_v1_480_part_{part}.zip", names, levels())
+    return root
+
+
 def screenspot(root: Path) -> Path:
     sources = ("ios", "android", "macos", "windows", "shop")
     rows = [
@@ -300,6 +318,7 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
     "tempcompass:multi_choice": tempcompass,
     "tempcompass:yes_no": tempcompass,
     "tempcompass:caption_matching": tempcompass,
+    "charades_sta:test": charades_sta,
     "screenspot:v1": screenspot,
     "screenspot:v2": screenspot,
 }
@@ -308,6 +327,7 @@ ROWS = {"mvbench:all": 20}
 ANSWERS = {
     "screenspot:v1": "(250,500),(500,750)",
     "screenspot:v2": "(250,500),(500,750)",
+    "charades_sta:test": "The event happens in 1.5 - 3.5 seconds.",
     "tempcompass:yes_no": "yes",
     "tempcompass:caption_matching": "Option 1",
 }

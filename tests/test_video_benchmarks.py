@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from evalkit.tasks import mlvu
 
@@ -19,7 +20,7 @@ from evalkit.adapter import with_subtitles
 from evalkit.cell import Cell
 from evalkit.cell_results import CellResults
 from evalkit.errors import DataError
-from evalkit.metrics import readers, video_readers
+from evalkit.metrics import readers, spans, video_readers
 from evalkit.records import Record
 from evalkit.runner import run_cell
 from evalkit.subtitles import Cue, interleaved, read_timed
@@ -30,7 +31,7 @@ from tests.plugins.looker import Looker
 from tests.test_media import levels
 from tests.test_metrics_readers import OPTIONS, answers, can_infer
 
-NAMES = ("mlvu:dev", "mlvu:test", "longvideobench:val", "lvbench:test")
+NAMES = ("mlvu:dev", "mlvu:test", "longvideobench:val", "lvbench:test", "charades_sta:test")
 
 
 def samples(task: Task, data: Path) -> list[Sample]:
@@ -419,3 +420,146 @@ def yes_no_rule(said: str, answer: str) -> int | str:
     lower = said.lower()
     found = "yes" if lower.startswith("yes") else "no" if lower.startswith("no") else ""
     return int(found == answer) if found else "fail"
+
+
+# ---- Charades-STA
+
+
+CHARADES = {"video": "V.mp4", "caption": "a person sits down.", "timestamp": [1.5, 3.5]}
+
+
+def test_charades_is_asked_as_lmms_eval_does() -> None:
+    asked = prompt(load_task("charades_sta", "lmms-eval"), CHARADES)
+    assert asked.startswith("<>Please find the visual event described by a sentence in the video, ")
+    assert asked.endswith(
+        "textual sentence: a person sits down.. Please return its start time and end time."
+    )
+
+
+@pytest.mark.parametrize(
+    "timestamp", [None, [1.5], [3.5, 1.5], [1.5, 1.5], ["1", "2"], [True, 2], [-1, 2], [1, np.inf]]
+)
+def test_an_odd_time_of_charades_is_an_error(timestamp: object) -> None:
+    with pytest.raises(DataError, match="'timestamp' is .*, not a start and a later end"):
+        prompt(load_task("charades_sta"), CHARADES | {"timestamp": timestamp})
+
+
+def test_times_of_half_precision_are_read(tmp_path: Path) -> None:
+    task = load_task("charades_sta")
+    first, second, *_ = samples(task, BUILDERS["charades_sta:test"](tmp_path))
+    assert first.target == (1.0, 3.5) and second.target == (float(np.float16(1.1)), 3.5)
+    assert task.right_answer(first) == "1.0 - 3.5"
+
+
+@pytest.mark.parametrize(
+    ("text", "span"),
+    [
+        ("24.3 - 30.4", (24.3, 30.4)),
+        ("The event happens in 24.3 – 30.4 seconds.", (24.3, 30.4)),
+        ("From 3s to 12.5 seconds", (3.0, 12.5)),
+        ("between 3 and 12 s", (3.0, 12.0)),
+        ("00:03 - 00:12.5", (3.0, 12.5)),
+        ("1:02:03 to 1:02:05", (3723.0, 3725.0)),
+        ("It starts at 00:00:18 and ends at 00:00:23.", (18.0, 23.0)),
+        ("Start time: 0.8 seconds\nEnd time: 1.1 seconds", (0.8, 1.1)),
+        ('```json\n{"start": 3, "end": 12.5}\n```', (3.0, 12.5)),
+        ('[{"start_time": "00:03", "end_time": "00:12", "event": "he sits"}]', (3.0, 12.0)),
+        ('{"timestamp": [3.0, 12.5]}', (3.0, 12.5)),
+        ('["00:03", "00:12"]', (3.0, 12.0)),
+        ("<3.0s - 12.5s>", (3.0, 12.5)),
+        ("3 - 12 s, yes: 3 - 12", (3.0, 12.0)),
+        ("5 - 5", (5.0, 5.0)),
+        ("3 - 12 or 15 - 20", None),
+        ("12 - 3", None),
+        ("1:75 - 2:10", None),
+        ("at 3 seconds", None),
+        ("He sits down at 3, and 2 people watch.", None),
+        ("", None),
+        ("in 2024", None),
+        ("1" * 400 + " - " + "9" * 400, None),
+    ],
+)
+def test_a_span_is_read_in_every_usual_form_and_never_guessed(
+    text: str, span: tuple[float, float] | None
+) -> None:
+    assert spans.parse_span(text) == span
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "value"),
+    [
+        ((0, 4), (2, 6), 1 / 3),
+        ((0, 10), (2, 7), 0.5),
+        ((1, 2), (1, 2), 1.0),
+        ((0, 1), (1, 2), 0.0),
+        ((0, 1), (5, 6), 0.0),
+        ((3, 3), (0, 6), 0.0),
+        ((3, 3), (3, 3), 0.0),
+    ],
+)
+def test_intersection_over_union_of_spans(
+    a: tuple[float, float], b: tuple[float, float], value: float
+) -> None:
+    assert spans.iou(a, b) == spans.iou(b, a) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "overlap", "recalls"),
+    [
+        ("1.5 - 3.5", 1.0, (1, 1, 1)),
+        ("2.5 - 3.5", 0.5, (1, 1, 0)),
+        ("1.5 - 8.5", 2 / 7, (0, 0, 0)),
+        ("in the kitchen", 0.0, (0, 0, 0)),
+    ],
+)
+def test_recall_counts_spans_at_the_threshold(
+    text: str, overlap: float, recalls: tuple[int, ...]
+) -> None:
+    score = load_task("charades_sta").score(Sample("1", target=[1.5, 3.5]), Completion("1", text))
+    assert score.values["mIoU"] == pytest.approx(overlap)
+    assert tuple(score.values[f"R@{t}"] for t in (0.3, 0.5, 0.7)) == recalls
+    assert score.unparsed is (text == "in the kitchen")
+
+
+def extract_time(text: str) -> tuple[float, float] | None:
+    """lmms-eval's rule, step by step."""
+    text = text.lower().replace("a specific example is : 20.8 - 30.0 seconds", "")
+    sentences = re.split(r"[!?\n]", text.replace("to", "-"))
+    keys = ["starts", "ends", "happens in", "start time", "end time", "start", "end", "happen"]
+    chosen = [s for s in sentences if any(k in s for k in keys)] or sentences
+
+    def clock(t: str) -> float:
+        *hours, minutes, seconds = map(float, t.split(":"))
+        return (hours[0] * 3600 if hours else 0) + minutes * 60 + seconds
+
+    stamps: list[tuple[float, float]] = []
+    time = r"\d{1,2}:\d{2}(?::\d{2})?"
+    for pattern, value in (
+        (rf"\b({time})\s*[–-]\s*({time})\b", clock),
+        (r"(\d+(?:\.\d+)?)\s*[–-]\s*(\d+(?:\.\d+)?)", float),
+    ):
+        for s in chosen if not stamps else []:
+            if found := re.findall(pattern, s):
+                stamps = [(value(a), value(b)) for a, b in found]
+                break
+    for pattern, value, most in ((rf"\b({time})\b", clock, 99), (r"\b(\d+(?:\.\d+)?)\b", float, 1)):
+        if not stamps:
+            times = [value(t) for s in chosen for t in re.findall(pattern, s)[:most]]
+            stamps = list(zip(times[::2], times[1::2]))
+    for s in chosen if not stamps else []:
+        if found := re.findall(r"(\d+(?:\.\d+)?)\s*s?\s*[–-]\s*(\d+(?:\.\d+)?)\s*s?", s):
+            stamps = [(float(a), float(b)) for a, b in found]
+            break
+    return None if not stamps else (min(stamps[0]), max(stamps[0]))
+
+
+def test_lmms_evals_spans_are_those_of_its_rule() -> None:
+    chance = random.Random(0)
+    parts = ["starts at ", "ends at ", "The event happens in ", "start time: ", " - ", " to ", "–"]
+    parts += ["3", "12.5", "7s", "00:03", "1:02:03", "00:12", " s", " and ", "\n", "!", ". ", "he "]
+    read = 0
+    for _ in range(3000):
+        said = "".join(chance.choices(parts, [1] * 7 + [3] * 6 + [1] * 6, k=chance.randint(1, 7)))
+        assert spans.lmms_eval(said) == extract_time(said), said
+        read += extract_time(said) is not None
+    assert 300 < read < 2700
