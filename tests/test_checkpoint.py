@@ -565,13 +565,15 @@ def test_a_chat_template_is_read_wherever_it_lies(
 
     folder = copy(tiny, tmp_path)
     before = weights_digest(folder)
-    (folder / "tokenizer_config.json").write_text(json.dumps({"bos_token": {"content": "<b>"}}))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"bos_token": {"content": "<|endoftext|>"}})
+    )
     (folder / place).parent.mkdir(exist_ok=True)
     if isinstance(content, dict):
-        content = json.dumps({"bos_token": "<b>"} | content)
+        content = json.dumps({"bos_token": "<|endoftext|>"} | content)
     (folder / place).write_text(str(content))
     chat = Chat(folder, Qwen2VLConfig.load(folder))
-    assert chat.render([{"role": "user", "content": "x"}]) == "<user><b>"
+    assert chat.render([{"role": "user", "content": "x"}]) == "<user><|endoftext|>"
     assert weights_digest(folder) != before
 
 
@@ -592,6 +594,62 @@ def test_named_templates_without_a_default_are_refused(
     (folder / place).write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match=place):
         Chat(folder, Qwen2VLConfig.load(folder))
+
+
+def start(**changed: object) -> dict:
+    """What tokenizer.json says of a special token, changed."""
+    flags = dict.fromkeys(("lstrip", "rstrip", "normalized", "single_word"), False)
+    return {"content": "<|vision_start|>", **flags, "special": True, **changed}
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("tokenizer_config.json", {"added_tokens_decoder": {"400": start(content="here")}}),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"265": start(lstrip=True)}}),
+        ("tokenizer_config.json", {"additional_special_tokens": ["here"]}),
+        ("tokenizer_config.json", {"extra_special_tokens": {"image_token": "here"}}),
+        ("tokenizer_config.json", {"sep_token": {"content": "here"}}),
+        ("special_tokens_map.json", {"cls_token": "h"}),
+        ("added_tokens.json", {"here": 400}),
+        ("tokenizer.json", {"added_tokens": [{"id": 256, **start(special=False)}]}),
+        (
+            "tokenizer.json",
+            {
+                "post_processor": {
+                    "type": "TemplateProcessing",
+                    "single": [
+                        {"SpecialToken": {"id": "!", "type_id": 0}},
+                        {"Sequence": {"id": "A", "type_id": 0}},
+                    ],
+                    "pair": [],
+                    "special_tokens": {"!": {"id": "!", "ids": [0], "tokens": ["!"]}},
+                }
+            },
+        ),
+        ("tokenizer.json", {"model": {"dropout": 0.5}}),
+    ],
+    ids=lambda v: str(v)[:60],
+)
+def test_a_tokenizer_that_transformers_would_make_another_is_refused(
+    tiny: Path, tmp_path: Path, file: str, content: dict
+) -> None:
+    from evalkit.models.qwen2_vl.chat import Chat
+
+    folder = copy(tiny, tmp_path)
+    named = {"added_tokens_decoder": {"265": start()}, "eos_token": "<|im_end|>"}
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(named | {"additional_special_tokens": ["<|im_end|>"], "chat_template": "x"})
+    )
+    config = Qwen2VLConfig.load(folder)
+    Chat(folder, config)
+    path = folder / file
+    raw = json.loads(path.read_text()) if path.exists() else {}
+    if "model" in content:
+        content = {"model": raw["model"] | content["model"]}
+    path.write_text(json.dumps(raw | content))
+    with pytest.raises(CheckpointError, match=file):
+        Chat(folder, config)
 
 
 @pytest.mark.parametrize(

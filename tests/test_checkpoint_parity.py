@@ -84,6 +84,12 @@ def named_templates(folder: Path) -> None:
     change(folder, "tokenizer_config.json", chat_template=named)
 
 
+def template_of_the_processor(folder: Path) -> None:
+    """Beside the tokenizer's, which it comes before."""
+    template = "{% for m in messages %}<|vision_start|><|image_pad|>{{ m.role }}{% endfor %}"
+    change(folder, "chat_template.json", chat_template=template)
+
+
 def other_than_greedy(folder: Path) -> None:
     """Settings of generation, which make no answer other than the greedy one."""
     change(
@@ -116,6 +122,7 @@ CHANGES = (
     several_end_tokens,
     settings_of_transformers_5,
     named_templates,
+    template_of_the_processor,
     eps_left_out,
 )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -137,6 +138,21 @@ def test_a_prompt_in_place_of_the_template_is_another_model_in_tables(folder: st
     )
     assert plain.fingerprint != other.fingerprint
     assert answers(plain, asked)["a"].tokens != answers(other, asked)["a"].tokens
+
+
+@pytest.mark.parametrize("file", ["vocab.txt", "spiece.model", "qformer_tokenizer/vocab.txt"])
+@pytest.mark.parametrize("folder", ["llava"], indirect=True)
+def test_what_a_tokenizer_is_made_of_is_part_of_the_identity(
+    folder: str, tmp_path: Path, file: str
+) -> None:
+    copied = Path(shutil.copytree(folder, tmp_path / "copy"))
+    before = TransformersAdapter(str(copied)).fingerprint
+    assert before == TransformersAdapter(folder).fingerprint
+    (copied / file).parent.mkdir(exist_ok=True)
+    (copied / file).write_text("a")
+    first = TransformersAdapter(str(copied)).fingerprint
+    (copied / file).write_text("b")
+    assert len({str(f) for f in (before, first, TransformersAdapter(str(copied)).fingerprint)}) == 3
 
 
 @pytest.mark.slow

@@ -76,7 +76,7 @@ def resolve(name: str) -> Path:
             snapshot_download(
                 repo,
                 revision=revision or None,
-                allow_patterns=["*.json", "*.safetensors", "*.jinja"],
+                allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"],
             )
         )
     except HFValidationError:

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LORA = ("adapter_config.json", "adapter_model.safetensors")
+FURTHER = (
+    *("added_tokens.json", "special_tokens_map.json", "vocab.json", "vocab.txt", "merges.txt"),
+    *("*.model", "qformer_tokenizer/*"),
+)
+"""Files beside a model that decide how its texts are cut, where ``tokenizer.json`` is not all."""
 FAILURES = (OSError, ValueError, RuntimeError, ImportError, AttributeError, KeyError, TypeError)
 """What `transformers` raises for folders that it can't read."""
 
@@ -80,10 +85,23 @@ class Checkpoint:
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """What fingerprints say of it: `transformers`' version and the weights."""
+        """What fingerprints say of it: `transformers`' version, the weights, and what else of its
+        folder decides answers.
+        """
         import transformers
 
-        return {"transformers": transformers.__version__, "weights": self.digest}
+        return {
+            "transformers": transformers.__version__,
+            "weights": self.digest,
+            **({"further": further} if (further := self._further()) else {}),
+        }
+
+    def _further(self) -> str:
+        """SHA-256 (hex) over ``FURTHER``, and over code that may run; empty without any."""
+        names = [*FURTHER, *(["**/*.py"] if self.trust_remote_code else [])]
+        files = sorted({f for name in names for f in self.folder.glob(name) if f.is_file()})
+        told = [f"{f.relative_to(self.folder).as_posix()}:{file_digest(f)}" for f in files]
+        return hashlib.sha256("\n".join(told).encode()).hexdigest() if told else ""
 
     def config(self) -> Any:
         """Raises CheckpointError."""

@@ -8,7 +8,7 @@ The template is rendered within bounds (``evalkit.models.template``); each ``<|i
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -41,6 +41,15 @@ CHAT_TEMPLATE = """
 {%- if add_generation_prompt -%}{{- "<|im_start|>assistant\n" -}}{%- endif -%}
 """
 """The format of the released Instruct models, for checkpoints that carry no template."""
+NAMING = (
+    "added_tokens_decoder",
+    "additional_special_tokens",
+    "extra_special_tokens",
+    "model_specific_special_tokens",
+)
+"""What in a tokenizer's settings names tokens, beside their roles (``eos_token``, ...)."""
+FLAGS = ("lstrip", "rstrip", "normalized", "single_word")
+"""What decides how a text is cut at an added token."""
 
 
 class Chat:
@@ -66,6 +75,7 @@ class Chat:
                 f"{path}: {self.tokenizer.get_vocab_size():,} tokens, and the model has embeddings "
                 f"for {config.text.vocab_size:,}: the tokenizer of another model"
             )
+        _check_tokenizer(folder, self.tokenizer)
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
         self.config, self.switches = config, switches or config.trained
@@ -180,6 +190,53 @@ def _default(path: Path, value: Any) -> str:
     if not isinstance(value, str):
         raise CheckpointError(f"{path}: its chat_template is no text, nor several by name")
     return value
+
+
+def _check_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
+    """Raises CheckpointError for a tokenizer of which `transformers` would make another one: it
+    adds the tokens that other files name, and those that frame every text.
+    """
+    there = {t.content: t for t in tokenizer.get_added_tokens_decoder().values()}
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
+        path = folder / name
+        raw = read_json(path) if path.is_file() else {}
+        named = [{"content": t} for t in raw] if name == "added_tokens.json" else _named(raw)
+        for told in named:
+            token = there.get(str(told["content"]))
+            if (
+                token is None
+                or (told.get("special") and not token.special)
+                or any(told.get(f, getattr(token, f)) != getattr(token, f) for f in FLAGS)
+            ):
+                raise CheckpointError(
+                    f"{path}: the token {told['content']!r} is not among the added tokens of "
+                    "tokenizer.json, or otherwise: load the tokenizer in transformers, which adds "
+                    "it, and save it again"
+                )
+    if tokenizer.num_special_tokens_to_add(False):
+        raise CheckpointError(
+            f"{folder / 'tokenizer.json'}: its post_processor adds tokens to every text; the "
+            "released models have none that does"
+        )
+    if getattr(tokenizer.model, "dropout", None):
+        raise CheckpointError(
+            f"{folder / 'tokenizer.json'}: dropout {tokenizer.model.dropout}: a text would have "
+            "other tokens each time; set it to null"
+        )
+
+
+def _named(raw: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The tokens that a tokenizer's settings name, with what they say of them."""
+    for key, value in raw.items():
+        if key.endswith("_token"):
+            value = [value]
+        elif key not in NAMING or not isinstance(value, list | dict):
+            continue
+        for token in value.values() if isinstance(value, dict) else value:
+            if isinstance(token, str):  # transformers leaves additional ones as they are
+                yield {"content": token, "special": key != "additional_special_tokens"}
+            elif isinstance(token, dict) and "content" in token:
+                yield token
 
 
 def _special_tokens(folder: Path) -> dict[str, str]:
