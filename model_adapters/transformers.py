@@ -175,7 +175,7 @@ class TransformersAdapter(ModelAdapter):
     @cached_property
     def inputs(self) -> InputMaker:
         if self.is_qwen2vl:
-            return Qwen2VLInputs(self.checkpoint.folder, self.config, self.switched)
+            return Qwen2VLInputs(self.checkpoint, self.config, self.switched)
         return ProcessorInputs(self.checkpoint, self.config, self.frames, self.prompt)
 
     def frame_times(self, clip: Video, budget: MediaBudget) -> Sequence[float]:

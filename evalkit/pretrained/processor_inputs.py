@@ -36,7 +36,7 @@ class ProcessorInputs:
     ) -> None:
         self.config, self.frames = config, frames
         self.family = vision_language(config.model_type)
-        self.processor = _processor(checkpoint)
+        self.processor = processor_of(checkpoint)
         self.tokenizer = self.processor.tokenizer
         self.template = bool(getattr(self.processor, "chat_template", None)) and not prompt
         self.prompt = prompt or self.family.prompt
@@ -189,7 +189,7 @@ def _equal(values: Sequence[Tensor], pad: int) -> list[Tensor]:
     return out
 
 
-def _processor(checkpoint: Checkpoint) -> Any:
+def processor_of(checkpoint: Checkpoint) -> Any:
     """The processor of a checkpoint, without its part for videos. Raises CheckpointError."""
     from transformers import AutoProcessor
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING

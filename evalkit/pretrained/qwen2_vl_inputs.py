@@ -17,7 +17,9 @@ from evalkit.models.limits import Limits
 from evalkit.models.qwen2_vl.processing import Processor, ProcessorConfig, target_size
 from evalkit.models.qwen2_vl.rope import grid_tokens
 from evalkit.models.qwen2_vl.switches import Switches
+from evalkit.pretrained.checkpoint import Checkpoint
 from evalkit.pretrained.inputs import Inputs
+from evalkit.pretrained.processor_inputs import processor_of
 from evalkit.types import Image, MediaBudget, Request, Video
 
 IMAGE_PAD, VIDEO_PAD = "<|image_pad|>", "<|video_pad|>"
@@ -29,18 +31,21 @@ class Qwen2VLInputs:
     patches by ours.
     """
 
-    def __init__(self, folder: Any, config: Any, switches: Switches) -> None:
-        from transformers import AutoImageProcessor, AutoTokenizer
-
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.image_processor = AutoImageProcessor.from_pretrained(folder)
-        self.limits = ProcessorConfig.load(folder)
+    def __init__(self, checkpoint: Checkpoint, config: Any, switches: Switches) -> None:
+        theirs = processor_of(checkpoint)
+        self.tokenizer, self.image_processor = theirs.tokenizer, theirs.image_processor
+        template = theirs.chat_template or self.tokenizer.chat_template
+        self.template = template["default"] if isinstance(template, dict) else template
+        self.limits = ProcessorConfig.load(checkpoint.folder)
         self.processor = Processor(self.limits, switches)
         self.config = config
 
     def prepare(self, request: Request) -> Inputs:
         text = self.tokenizer.apply_chat_template(
-            chat_messages(request.messages), tokenize=False, add_generation_prompt=True
+            chat_messages(request.messages),
+            chat_template=self.template,
+            tokenize=False,
+            add_generation_prompt=True,
         )
         visuals: dict[str, list[Tensor]] = {}
         tokens: dict[str, list[int]] = {IMAGE_PAD: [], VIDEO_PAD: []}  # of each visual, in order
