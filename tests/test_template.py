@@ -25,6 +25,32 @@ def test_a_template_says_the_same_in_a_process_of_its_own() -> None:
     assert own.render(MESSAGES) == known.render(MESSAGES)  # and again in the same process
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{% set a = 1 %}{% generation %}{{ a }}{% set a = 2 %}{% endgeneration %}{{ a }}",
+        "{{ messages|tojson }}{{ messages|tojson(true) }}{{ messages|tojson(indent=1) }}",
+        "{{ messages|tojson(separators=(',', ':'), sort_keys=true) }}",
+        "  {% if strftime_now is string %}\n a\n  {% endif %}\n b\n",
+        "{% for m in messages %}{{ m.role }}{% break %}{% endfor %}{{ none }}{{ '<'|e }}<",
+    ],
+)
+def test_a_template_says_what_it_says_in_transformers(text: str) -> None:
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    messages = [{"role": "user", "content": "Grüße <b>"}]
+    (theirs,), _ = render_jinja_template(conversations=[messages], chat_template=text)
+    assert Template(text, known=True).render({"messages": messages}) == theirs
+
+
+@pytest.mark.parametrize(
+    "text", ["{{ [1, 2]|random }}", "{{ lipsum() }}", "{{ strftime_now('%d') }}"]
+)
+def test_a_template_says_the_same_each_time_or_nothing(text: str) -> None:
+    with pytest.raises(CheckpointError, match="can't be rendered"):
+        Template(text).render(MESSAGES)
+
+
 def test_a_template_that_loops_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVALKIT_MAX_TEMPLATE_SECONDS", "0.5")
     template = Template("{% if messages|length > 1 %}" + LOOP + "{% endif %}fine")

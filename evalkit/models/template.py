@@ -98,15 +98,45 @@ def _exchange(process: subprocess.Popen[str], value: Any, seconds: float) -> Map
 
 def compiled(text: str) -> Any:
     """A template as jinja runs it. Raises what jinja raises."""
+    from jinja2 import nodes
+    from jinja2.ext import Extension
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+    class Generation(Extension):
+        """As in transformers: a block that marks what an assistant says, for training."""
+
+        tags = {"generation"}  # noqa: RUF012 - as in the base class
+
+        def parse(self, parser: Any) -> Any:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return nodes.Scope(body, lineno=line)
+
     env = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", Generation]
     )
     env.globals["raise_exception"] = _refuse
-    # As in transformers: without the HTML escapes of jinja's own.
-    env.filters["tojson"] = lambda x, **given: json.dumps(x, ensure_ascii=False, **given)
+    env.filters["tojson"] = _json
+    # A prompt is the same each time.
+    del env.filters["random"], env.globals["lipsum"]
     return env.from_string(text)
+
+
+def _json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """As in transformers: without the HTML escapes of jinja's own."""
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
 
 
 def outcome(template: Any, variables: Mapping[str, Any]) -> dict[str, Any]:
