@@ -49,11 +49,9 @@ def decode_image(image: Image) -> Any:
     applied where ``image.upright`` says so. Raises DataError when the file can't be read, is not an
     image, is cut short, is too large, or has a mode whose range is not known.
     """
-    from PIL import ImageOps
-
     with opened(image) as picture:
         picture.load()
-        return _rgb(ImageOps.exif_transpose(picture) if image.upright else picture)
+        return _rgb(_turned(picture) if image.upright else picture)
 
 
 def preview(image: Image, side: int) -> tuple[Any, tuple[int, int]]:
@@ -62,7 +60,6 @@ def preview(image: Image, side: int) -> tuple[Any, tuple[int, int]]:
     the format can do that. Raises DataError as ``decode_image``.
     """
     from PIL import Image as PILImage
-    from PIL import ImageOps
 
     with opened(image) as picture:
         width, height = picture.size
@@ -72,13 +69,31 @@ def preview(image: Image, side: int) -> tuple[Any, tuple[int, int]]:
             size = (max(1, int(s * math.sqrt(share))) for s in picture.size)
             picture = picture.resize(tuple(size), PILImage.Resampling.NEAREST)
         if image.upright:
-            turned = ImageOps.exif_transpose(picture)
+            turned = _turned(picture)
             if (turned.width > turned.height) != (picture.width > picture.height):
                 width, height = height, width
             picture = turned
         picture = _rgb(picture)
         picture.thumbnail((side, side))
         return picture, (width, height)
+
+
+def _turned(picture: Any) -> Any:
+    """A picture as its orientation tag says."""
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(picture) if orientation(picture) else picture
+
+
+def orientation(picture: Any) -> int:
+    """The EXIF orientation of a picture, 1 to 8; 0 where there is none, or none that can be read:
+    a damaged tag turns nothing.
+    """
+    try:
+        tag = picture.getexif().get(274)
+    except Exception:  # Pillow raises anything here, SyntaxError among it
+        return 0
+    return int(tag) if tag in range(1, 9) else 0
 
 
 @contextmanager
@@ -106,6 +121,7 @@ def opened(image: Image) -> Iterator[Any]:
                     f"image of {picture.width}x{picture.height} pixels: {over('image_pixels')}"
                 )
             _check_levels(picture)
+            _scale_key(picture)
             yield picture
     except DataError:
         raise
@@ -145,14 +161,18 @@ def _rgb(picture: Any) -> Any:
         white = PILImage.new("RGBA", strip.size, "white")
         return PILImage.alpha_composite(white, strip).convert("RGB")
 
+    key = picture.info.get("transparency")
+
     def eight_bits(strip: Any) -> Any:
         levels = np.asarray(strip).astype(np.uint32)
+        if key is not None:
+            levels[levels == key] = 65_535
         return PILImage.fromarray(((levels + 128) // 257).astype(np.uint8)).convert("RGB")
 
-    if picture.has_transparency_data:
-        return _by_strips(picture, on_white)
     if picture.mode.startswith("I;16"):
         return _by_strips(picture, eight_bits)
+    if picture.has_transparency_data:
+        return _by_strips(picture, on_white)
     if picture.mode in ("I", "F"):
         raise DataError(
             f"image of mode {picture.mode} (32 bits a pixel): which values mean black and white "
@@ -173,6 +193,21 @@ def _check_levels(picture: Any) -> None:
                 f"TIFF of {bits} bits a pixel{', 0 for white' if white_is_0 else ''}: its levels "
                 "would be shown too dark or inverted; save it with 8 bits, or 16 with 0 for black"
             )
+
+
+def _scale_key(picture: Any) -> None:
+    """Brings the transparent colour of a PNG to 8 bits: it is given in the bits of the file, and
+    Pillow compares it with levels of 8.
+    """
+    key = picture.info.get("transparency")
+    if picture.format != "PNG" or not isinstance(key, int | tuple):
+        return
+    stored = picture.tile[0][3] if picture.tile else None
+    if isinstance(key, tuple):
+        if stored == "RGB;16B":
+            picture.info["transparency"] = tuple(v >> 8 for v in key)
+    elif stored in ("L;2", "L;4"):
+        picture.info["transparency"] = key * {"L;2": 85, "L;4": 17}[stored]
 
 
 def _by_strips(picture: Any, convert: Callable[[Any], Any]) -> Any:

@@ -127,8 +127,10 @@ def _turned(header: PILImage.Image) -> tuple[int, int]:
     """The size after the EXIF orientation (tag 274): 5 to 8 lie on their side. Pillow turns TIFF
     by itself, in any case.
     """
+    from evalkit.media import orientation
+
     width, height = header.size
-    on_side = header.format != "TIFF" and header.getexif().get(274, 1) in (5, 6, 7, 8)
+    on_side = header.format != "TIFF" and orientation(header) >= 5
     return (height, width) if on_side else (width, height)
 
 

@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -21,7 +22,7 @@ from PIL import features
 from evalkit import media, video_files
 from evalkit.errors import DataError
 from evalkit.formats import HEAD, media_type
-from evalkit.media import decode_image, decode_video
+from evalkit.media import decode_image, decode_video, preview
 from evalkit.rows import image_size
 from evalkit.types import Image, Video
 
@@ -228,6 +229,51 @@ def test_transparent_pictures_lie_on_white(mode: str, kind: str, options: dict[s
     assert picture.mode == "RGB"
     assert picture.getpixel((1, 1)) == (0, 0, 0)
     assert picture.getpixel((6, 6)) == (255, 255, 255)
+
+
+def png_file(bits: int, kind: int, pixels: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG of two pixels, by hand."""
+    header = struct.pack(">IIBBBBB", 2, 1, bits, kind, 0, 0, 0)
+    out = b"\x89PNG\r\n\x1a\n"
+    data = (b"IDAT", zlib.compress(b"\0" + pixels))
+    for name, content in ((b"IHDR", header), *chunks, data, (b"IEND", b"")):
+        out += struct.pack(">I", len(content)) + name + content
+        out += struct.pack(">I", zlib.crc32(name + content))
+    return out
+
+
+@pytest.mark.parametrize(
+    ("bits", "pixels", "key"),
+    [
+        (2, b"\x20", b"\0\0"),
+        (2, b"\x60", b"\0\1"),
+        (4, b"\x18", b"\0\1"),
+        (8, b"\x01\x88", b"\0\1"),
+        (16, b"\x12\x34\x88\x88", b"\x12\x34"),
+        (16, b"\x00\x00\x88\x88", b"\0\0"),
+    ],
+)
+def test_a_transparent_grey_is_white_at_any_depth(bits: int, pixels: bytes, key: bytes) -> None:
+    picture = decode_image(Image(png_file(bits, 0, pixels, (b"tRNS", key))))
+    assert picture.getpixel((0, 0)) == (255, 255, 255)
+    assert picture.getpixel((1, 0))[0] == pytest.approx(0xAA if bits == 2 else 0x88)
+
+
+def test_a_transparent_colour_of_16_bits_is_white() -> None:
+    pixels = bytes.fromhex("111122223333" + "888888888888")
+    picture = decode_image(Image(png_file(16, 2, pixels, (b"tRNS", pixels[:6]))))
+    assert [picture.getpixel((x, 0)) for x in (0, 1)] == [(255,) * 3, (0x88,) * 3]
+
+
+@pytest.mark.parametrize("exif", [b"XX", b"", b"MM\0*\0\0\0\x08\0\1\x01\x12\0\2\0\0\0\1A\0\0\0"])
+def test_a_damaged_orientation_turns_nothing(exif: bytes) -> None:
+    for kind in ("PNG", "WEBP", "JPEG"):
+        if kind == "PNG":
+            data = png_file(8, 0, b"\1\2", (b"eXIf", exif))
+        else:
+            data = encoded(PILImage.new("RGB", (2, 1)), kind, exif=b"Exif\0\0" + exif)
+        picture = Image(data, upright=True)
+        assert decode_image(picture).size == image_size(picture) == preview(picture, 9)[1] == (2, 1)
 
 
 def test_half_transparent_ink_is_half_as_dark() -> None:
