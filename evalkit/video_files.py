@@ -150,9 +150,12 @@ def _open(video: Video) -> Any:
 
 
 def _stream(container: Any, video: Video) -> Any:
-    if not container.streams.video:
+    from av.stream import Disposition
+
+    moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not moving:  # at most the picture of a cover
         raise DataError(f"no video stream{where(video)}")
-    stream = container.streams.video[0]
+    stream = moving[0]
     if stream.codec_context is None:
         raise DataError(f"no decoder for its video{where(video)}")
     most = bounds().frame_pixels

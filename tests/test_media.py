@@ -344,6 +344,38 @@ def test_the_size_in_the_header_is_that_of_the_picture_seen(kind: str, tag: int)
     assert decode_image(picture).size == ((8, 16) if on_side else (16, 8))
 
 
+def boxes(data: bytes, start: int = 0) -> list[bytes]:
+    """The boxes of an MP4, or of one that begins ``start`` bytes earlier."""
+    out = []
+    while start < len(data):
+        (size,) = struct.unpack_from(">I", data, start)
+        out.append(data[start : start + size])
+        start += size
+    return out
+
+
+def test_the_picture_of_a_cover_is_no_clip() -> None:
+    buffer, pixels = io.BytesIO(), np.zeros((32, 32, 3), np.uint8)
+    with av.open(buffer, "w", format="mp4") as file:
+        streams = [file.add_stream(codec, rate=4) for codec in ("mpeg4", "mjpeg")]
+        for stream, form in zip(streams, ("yuv420p", "yuvj420p")):
+            stream.width, stream.height, stream.pix_fmt = 32, 32, form
+        streams[1].disposition = av.stream.Disposition.attached_pic
+        for stream, shown in zip(streams, (5, 1)):
+            for _ in range(shown):
+                file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels)))
+            file.mux(stream.encode())
+    parts = boxes(buffer.getvalue())
+    (place,) = (i for i, part in enumerate(parts) if part[4:8] == b"moov")
+    inner = boxes(parts[place], 8)  # before the tracks, a cover becomes the first stream
+    inner.sort(key=lambda box: {b"mvhd": 0, b"udta": 1}.get(box[4:8], 2))
+    parts[place] = parts[place][:8] + b"".join(inner)
+    data = b"".join(parts)
+    with av.open(io.BytesIO(data)) as file:
+        assert [s.codec_context.name for s in file.streams.video] == ["mjpeg", "mpeg4"]
+    assert decode_video(Video(data), every).shape == (5, 32, 32, 3)
+
+
 def test_clips_are_seen_as_stored_unless_their_data_say_upright() -> None:
     data = on_its_side(clip("mp4"))
     assert decode_video(Video(data), every).shape[1:3] == (48, 64)
