@@ -17,7 +17,7 @@ import pytest
 
 from evalkit.errors import UsageError
 from evalkit.task import RowError, load_task, read_samples
-from evalkit.types import Completion, Image, Sample
+from evalkit.types import Completion, Image, Sample, Text
 from tests.pictures import png
 from tests.test_own import asked, folder, one, samples, why, write_lines
 
@@ -38,6 +38,31 @@ def picture(sample: Sample) -> Any:
 
 
 # Files
+
+
+@pytest.mark.parametrize("kind", [pa.float16(), pa.float32(), pa.float64()])
+@pytest.mark.parametrize("saved", [False, True], ids=["parquet", "save_to_disk"])
+def test_a_number_is_the_text_that_it_was_written_as(
+    folder: Path, kind: pa.DataType, saved: bool
+) -> None:
+    picture = (folder / "1.png").read_bytes()
+    columns: dict[str, Any] = {
+        "image": pa.array([picture] * 3),
+        "question": pa.array([0.1, 2.5, 3.0], kind),
+        "answer": pa.array([[0.1, 0.2], [3.0], [None, 0.7]], pa.list_(kind)),
+        "about": pa.array([{"a": 0.1}, None, {"a": None}], pa.struct([("a", kind)])),
+    }
+    path = folder / "numbers.parquet"
+    pq.write_table(pa.table(columns), path)
+    if saved:
+        datasets = pytest.importorskip("datasets")
+        table = datasets.Dataset.from_parquet(str(path), cache_dir=str(folder / "cache"))
+        table.save_to_disk(path := folder / "saved")
+    first, second, third = samples(path)
+    assert [s.target for s in (first, second)] == [["0.1", "0.2"], ["3"]]
+    assert isinstance(third, RowError)
+    texts = [p.text.splitlines()[0] for p in first.messages[0].content if isinstance(p, Text)]
+    assert texts == ["0.1"]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -76,8 +76,10 @@ class _Parquet(Table):
                     _need(wanted, there, str(file))
                     once([c for c in there if c in wanted], str(file))
                     _check_packed(table.metadata, wanted, file)
+                    short = _short_floats(table.schema_arrow) if columns is None else {}
                     for batch in table.iter_batches(batch_size=16, columns=wanted):
                         for row in batch.to_pylist():
+                            row |= {c: read(row[c]) for c, read in short.items()}
                             yield with_paths(row, file.parent)
             except (pa.ArrowException, OSError) as e:
                 raise DataError(f"{file}: unreadable parquet ({e})") from e
@@ -126,8 +128,11 @@ class _Saved(Table):
         return len(self._load())
 
     def rows(self, columns: Sequence[str] | None) -> Iterator[Columns]:
-        for row in dataset_rows(self._load(), columns, str(self.folder)):
-            yield with_paths(row, self.folder)
+        table = self._load()
+        short = _short_floats(table.data.schema) if columns is None else {}
+        for row in dataset_rows(table, columns, str(self.folder)):
+            told = {c: read(row[c]) for c, read in short.items()}
+            yield with_paths({**row, **told}, self.folder)
 
     def media(self, columns: Sequence[str]) -> list[Path]:
         files = []
@@ -283,6 +288,30 @@ def dataset_rows(table: Any, columns: Sequence[str] | None, where: str) -> Itera
         if isinstance(feature, datasets.Image):
             table = table.cast_column(name, datasets.Image(decode=False))
     yield from table
+
+
+def _short_floats(schema: Any) -> dict[str, Callable[[Any], Any]]:
+    """How columns with numbers of 16 or 32 bits are read, for data whose numbers become texts: 0.1
+    is 0.1, and not the 0.10000000149011612 that is nearest to it in 64 bits.
+    """
+    return {field_.name: read for field_ in schema if (read := _short_float(field_.type))}
+
+
+def _short_float(type_: Any) -> Callable[[Any], Any] | None:
+    import pyarrow as pa
+
+    if pa.types.is_floating(type_) and not pa.types.is_float64(type_):
+        kind = type_.to_pandas_dtype()
+        return lambda value: None if value is None else float(str(kind(value)))
+    if pa.types.is_struct(type_):
+        inner = {f.name: read for f in type_ if (read := _short_float(f.type))}
+        if inner:
+            return lambda value: value and value | {k: read(value[k]) for k, read in inner.items()}
+    elif hasattr(type_, "value_type") and (each := _short_float(type_.value_type)):
+        if pa.types.is_dictionary(type_):
+            return each
+        return lambda value: value and [each(item) for item in value]
+    return None
 
 
 def _holds_media(type_: Any) -> bool:
