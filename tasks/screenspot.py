@@ -3,11 +3,17 @@
 Data: `rootsautomation/ScreenSpot` (test, 1,272 instructions, Apache-2.0 by its card) and, with
 mended labels, `HongxinLi/ScreenSpot_v2` (test, 1,272; the authors' own release of these is
 Apache-2.0), columns image, bbox (corners, as parts of width and height), instruction, data_type
-(text or icon), data_source (ios, windows, shop, ...); the first also file_name. Papers: Cheng et
-al., "SeeClick" (ACL 2024); Wu et al., "OS-ATLAS" (ICLR 2025) for v2. Metric: share of answers whose
-point, or whose box's centre, lies in the element's box, edges included, as in the authors' script;
-``--by platform`` or ``--by data_type`` shows the columns of their table. Prompts: SeeClick's, in
-its form for boxes; lmms-eval's; VLMEvalKit's. Coordinates are read in the space that the model
+(text or icon), data_source (ios, windows, shop, ...); the first also file_name. ``pro``:
+`lmms-lab/ScreenSpot-Pro` (train, 1,581 instructions for professional software on screens of up to
+6,016 by 3,384 pixels), a table of the authors' `likaixin/ScreenSpot-Pro`, columns id, image, bbox
+(corners in pixels of img_size), instruction, ui_type, application, platform, group. Papers: Cheng
+et al., "SeeClick" (ACL 2024); Wu et al., "OS-ATLAS" (ICLR 2025) for v2; Li et al., "ScreenSpot-Pro"
+(2025). Metric: share of answers whose point, or whose box's centre, lies in the element's box,
+edges included, as in the authors' scripts; ``--by platform``, ``--by data_type`` or (``pro``)
+``--by group`` shows the columns of their tables. Prompts: SeeClick's, in its form for boxes; for
+``pro`` the one of its authors for Qwen2-VL; those of lmms-eval, VLMEvalKit, and of ``pro``
+EvalScope. Screens of over 12.8 million pixels are scaled down to these by default, by lmms-eval's
+wrapper to 0.6 million. Coordinates are read in the space that the model
 declares; the harnesses' prompts name another, in which their answers are read under their
 protocols.
 """
@@ -15,19 +21,31 @@ protocols.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from evalkit.errors import DataError, UsageError
 from evalkit.metrics.boxes import Box, Point, centre, parse_box, parse_point
-from evalkit.metrics.clicks import lmms_eval_box, lmms_eval_point, vlmevalkit_click
-from evalkit.protocols import DEFAULT, QWEN2_VL_PIXELS, Protocol, lmms_eval
+from evalkit.metrics.clicks import (
+    evalscope_point,
+    lmms_eval_box,
+    lmms_eval_pixels,
+    lmms_eval_point,
+    vlmevalkit_click,
+)
+from evalkit.protocols import DEFAULT, QWEN2_VL_PIXELS, Protocol, evalscope, lmms_eval
 from evalkit.rows import image, image_size, string
 from evalkit.sources import Hub
 from evalkit.task import Metric, Row, Subset, Task
 from evalkit.types import Completion, Sample, Score
 
 COLUMNS = ("image", "bbox", "instruction", "data_type", "data_source")
+PRO_COLUMNS = (
+    *("id", "image", "bbox", "img_size", "instruction", "ui_type", "application", "platform"),
+    "group",
+)
 PLATFORMS = {"ios": "mobile", "android": "mobile", "macos": "desktop", "windows": "desktop"}
 """Of data sources; all others are web pages."""
 
@@ -71,9 +89,37 @@ V2 = {
     ),
 }
 
+PRO = {
+    DEFAULT: Protocol(
+        origin="ScreenSpot-Pro, models/qwen2vl.py",
+        prompt='Output the bounding box in the image corresponding to the instruction "'
+        '{instruction}" with grounding.',
+    ),
+    "vlmevalkit": CLICK,
+    "lmms-eval": replace(
+        V2["lmms-eval"],
+        origin="lmms-eval 0.7.3, tasks/screenspot_pro, models/simple/qwen2_vl.py",
+        reader="lmms-eval pixels",
+    ),
+    "evalscope": replace(
+        evalscope(
+            "screenspot_pro",
+            "Identify the UI element for the instruction and give a single click point. "
+            "Coordinates must be normalized to the range 0 to 1 relative to the image size. Do not "
+            "output a bounding box.\nInstruction: {instruction}\n"
+            "End your reply with the final answer on its own last line, formatted exactly as: "
+            "Answer: [x, y]",
+            reader="evalscope",
+        ),
+        media="first",
+    ),
+}
+
 READERS = {
     "lmms-eval box": lmms_eval_box,
     "lmms-eval point": lmms_eval_point,
+    "lmms-eval pixels": lmms_eval_pixels,
+    "evalscope": evalscope_point,
     "vlmevalkit": vlmevalkit_click,
 }
 
@@ -95,20 +141,26 @@ class ScreenSpot(Task):
     subsets: ClassVar = {
         "v1": elements("rootsautomation/ScreenSpot", V1, "file_name"),
         "v2": elements("HongxinLi/ScreenSpot_v2", V2),
+        "pro": Subset(
+            Hub(repository="lmms-lab/ScreenSpot-Pro", split="train", columns=PRO_COLUMNS),
+            budget=QWEN2_VL_PIXELS,
+            protocols=PRO,
+            size=1581,
+        ),
     }
 
     def samples(self, row: Row) -> Iterable[Sample]:
-        screen, source = image(row), string(row, "data_source")
+        screen = image(row)
         width, height = image_size(screen)
         name = string(row, "file_name") if self.subset_name == "v1" else ""
+        pro = self.subset_name == "pro"
         yield Sample(
+            id=string(row, "id") if pro else "",
             messages=self.ask(screen, instruction=string(row, "instruction")),
-            target=box_of(row, width, height),
+            target=box_of(row, width, height, numbers(row, "img_size", 2) if pro else (1, 1)),
             cluster=name or hashlib.sha256(screen.read()).hexdigest()[:16],
             metadata={
-                "platform": PLATFORMS.get(source.lower(), "web"),
-                "data_type": string(row, "data_type"),
-                "data_source": source,
+                **(of_software(row) if pro else of_place(row)),
                 "width": width,
                 "height": height,
             },
@@ -139,16 +191,45 @@ def located(text: str, space: str, width: int, height: int) -> Point | None:
     return centre(box) if box else parse_point(text, space, width, height)
 
 
-def box_of(row: Row, width: int, height: int) -> Box:
-    """The corners of ``bbox``, in pixels. Raises DataError for what is no box, or lies outside the
-    picture.
-    """
-    box = row["bbox"]
+def of_place(row: Row) -> dict[str, str]:
+    """Where an element of v1 and v2 is, for the metadata."""
+    source = string(row, "data_source")
+    return {
+        "platform": PLATFORMS.get(source.lower(), "web"),
+        "data_type": string(row, "data_type"),
+        "data_source": source,
+    }
+
+
+def of_software(row: Row) -> dict[str, str]:
+    """The same of ``pro``."""
+    same = {c: string(row, c) for c in ("platform", "group", "application")}
+    return {"data_type": string(row, "ui_type"), **same}
+
+
+def numbers(row: Row, column: str, n: int) -> tuple[float, ...]:
+    """The numbers of a column that holds ``n``. Raises DataError."""
+    value = row[column]
     try:
-        x1, y1, x2, y2 = (float(v) for v in box)
-    except (TypeError, ValueError) as e:
-        raise DataError(f"'bbox' is {box!r:.80}, not four numbers") from e
+        read = tuple(float(v) for v in value)
+    except (TypeError, ValueError):
+        read = ()
+    if len(read) != n or not all(map(math.isfinite, read)):
+        raise DataError(f"{column!r} is {value!r:.80}, not {n} numbers")
+    return read
+
+
+def box_of(row: Row, width: int, height: int, sides: Sequence[float] = (1, 1)) -> Box:
+    """The corners of ``bbox``, which are given for a picture of the ``sides``, in pixels. Raises
+    DataError for what is no box, or lies outside the picture.
+    """
+    box, (w, h) = row["bbox"], sides
+    if w <= 0 or h <= 0:
+        raise DataError(f"'img_size' is {row['img_size']!r:.80}, no size")
+    x1, y1, x2, y2 = (v / s for v, s in zip(numbers(row, "bbox", 4), (w, h, w, h)))
     # a hundredth is left for rounding; pixels are far beyond it
     if not (x1 < x2 <= 1.01 and y1 < y2 <= 1.01 and x1 < 1 and y1 < 1 and x2 > 0 and y2 > 0):
-        raise DataError(f"'bbox' is {box!r:.80}, not corners as parts of the sides: x1 < x2 <= 1")
+        raise DataError(
+            f"'bbox' is {box!r:.80}, not corners in a picture of {w:g} by {h:g}: x1 < x2, y1 < y2"
+        )
     return x1 * width, y1 * height, x2 * width, y2 * height

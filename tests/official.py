@@ -304,6 +304,26 @@ def screenspot(root: Path) -> Path:
     return root
 
 
+def screenspot_pro(root: Path) -> Path:
+    rows = [
+        {
+            "id": f"inventor_windows_{i}",
+            "image": {"bytes": png(160, 80, 10 * (i // 2)), "path": None},
+            "bbox": [-1 if i == 9 else 40, 40, 80, 60],
+            "img_size": [160, 80],
+            "instruction": "mark dimensions",
+            "ui_type": ("text", "icon")[i % 2],
+            "application": "inventor",
+            "platform": "windows",
+            "group": ("CAD", "Office")[i % 2],
+        }
+        for i in range(11)
+    ]
+    rows[10]["bbox"] = [40, 40, 30, 60]
+    parquet(root / "data" / "train-00000-of-00001.parquet", rows)
+    return root
+
+
 BUILDERS: dict[str, Callable[[Path], Path]] = {
     "mvbench:all": mvbench,
     "egoschema:subset": egoschema,
@@ -321,6 +341,7 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
     "charades_sta:test": charades_sta,
     "screenspot:v1": screenspot,
     "screenspot:v2": screenspot,
+    "screenspot:pro": screenspot_pro,
 }
 ROWS = {"mvbench:all": 20}
 """Rows that can be used, where they are not ten."""

@@ -17,14 +17,15 @@ from evalkit import evaluate
 from evalkit.adapter import with_subtitles
 from evalkit.cell import Cell
 from evalkit.errors import DataError, UsageError
-from evalkit.metrics import video_readers
+from evalkit.metrics import clicks, video_readers
 from evalkit.metrics.boxes import parse_point
 from evalkit.metrics.clicks import lmms_eval_box, lmms_eval_point, vlmevalkit_click
 from evalkit.runner import run_cell
-from evalkit.task import RowError, Task, load_task, read_samples
+from evalkit.task import Row, RowError, Task, load_task, read_samples
 from evalkit.types import Completion, Sample, Text, Video
 from model_adapters.reference import ReferenceAdapter
 from tests.official import ANSWERS, BUILDERS, ROWS
+from tests.pictures import png
 from tests.plugins.looker import Looker
 
 
@@ -190,6 +191,98 @@ def test_a_click_counts_within_the_box(tmp_path: Path) -> None:
     assert clicks.score(sample, said("pyautogui.click(x=24, y=24)")).values["accuracy"] == 1
     v2 = load_task("screenspot:v2")
     assert len({s.cluster for s in samples(v2, data)}) == 10
+
+
+def test_a_click_on_a_large_screen_counts_in_parts_thousandths_or_pixels(tmp_path: Path) -> None:
+    name, data = "screenspot:pro", BUILDERS["screenspot:pro"](tmp_path)
+    first, second, third, *_ = samples(load_task(name), data)
+    assert (first.id, first.target) == ("inventor_windows_0", (40.0, 40.0, 80.0, 60.0))
+    assert first.cluster == second.cluster != third.cluster
+    assert first.metadata == {
+        "data_type": "text",
+        "platform": "windows",
+        "group": "CAD",
+        "application": "inventor",
+        "width": 160,
+        "height": 80,
+    }
+    for protocol, text, value in (
+        ("", "(250,500),(500,750)", 1),
+        ("", "(250,500)", 1),
+        ("", "nowhere", 0),
+        ("vlmevalkit", "pyautogui.click(x=0.3, y=0.6)", 1),
+        ("vlmevalkit", "pyautogui.click(x=48, y=48)", 1),
+        ("lmms-eval", "[0.3, 0.6]", 1),
+        ("lmms-eval", "[48, 48]", 1),
+        ("lmms-eval", "300, 600", 0),  # pixels there
+        ("evalscope", "At [0.9, 0.9].\nAnswer: [0.3, 0.6]", 1),
+        ("evalscope", "Answer: x=300, y=600", 1),
+        ("evalscope", "I see 300, 600", 0),
+        ("evalscope", "[300, 600] and so on", 1),
+    ):
+        score = load_task(name, protocol).score(first, said(text, box_space="norm1000"))
+        assert score.values["accuracy"] == value, (protocol, text)
+    for changed in ({"img_size": [0, 80]}, {"img_size": "160x80"}, {"bbox": [1, 2, 3]}, {"id": ""}):
+        row = {"id": "x", "image": {"bytes": png(8, 8, 1), "path": None}, "bbox": [1, 1, 2, 2]}
+        row |= {"img_size": [8, 8], "instruction": "go", "ui_type": "icon", "platform": "macos"}
+        row |= {"application": "excel", "group": "Office"} | changed
+        with pytest.raises(DataError, match=f"'{next(iter(changed))}' is"):
+            list(load_task(name).samples(Row(row)))
+
+
+def points_by_rule(text: str, harness: str) -> tuple[float, float] | None:
+    """Of ScreenSpot-Pro in lmms-eval and EvalScope, on a screen of 2,000 by 1,000."""
+
+    def value(number: str) -> float:
+        return float(number.strip("%")) / (100 if "%" in number else 1)
+
+    def read(part: str, last: bool, loose: bool) -> tuple[float, float] | None:
+        number, at = r"-?[0-9]+(?:\.[0-9]+)?%?", -1 if last else 0
+        tags = re.findall(r"(?is)<\s*bbox[^>]*>(.*?)<\s*/\s*bbox\s*>", part)
+        n = [value(x) for x in re.findall(number, tags[at])] if tags else []
+        if len(n) > 3:
+            return (n[0] + n[2]) / 2, (n[1] + n[3]) / 2
+        if two := re.findall(rf"[\[(]\s*({number})\s*[,\s]\s*({number})\s*[\])]", part):
+            return value(two[at][0]), value(two[at][1])
+        between = r"[^\d\-]*?" if last else ".*?"
+        named = rf"(?is)x['\"]?\s*[:=]\s*({number}){between}y['\"]?\s*[:=]\s*({number})"
+        if loose and (two := re.findall(named, part)):
+            return value(two[at][0]), value(two[at][1])
+        n = [value(x) for x in re.findall(number, part)] if loose else []
+        if not last and len(n) > 3 and re.search("(?i)box|rect", part):
+            return (n[0] + n[2]) / 2, (n[1] + n[3]) / 2
+        return ((n[-2], n[-1]) if last else (n[0], n[1])) if len(n) > 1 else None
+
+    if harness == "lmms-eval":
+        point = read(text, last=False, loose=True)
+    else:
+        point = None
+        if marks := [*re.finditer(r"(?i)answer\s*[:：]", text)]:
+            line = text[marks[-1].end() :].lstrip().split("\n")[0]
+            point = read(line, last=True, loose=True)
+        point = point or read(text, last=True, loose=False)
+    if point is None or (max(point) > 1 and harness == "lmms-eval") or max(point) > 1000:
+        return point
+    return (point[0] * 2000, point[1] * 1000) if max(point) <= 1 else (point[0] * 2, point[1])
+
+
+def test_points_on_large_screens_are_read_as_their_harnesses_do() -> None:
+    chance, met = random.Random(3), 0
+    pieces = (
+        "[0.5, 0.25]|(120, 300)|[2000,1500]|50%|x=0.1|y: 0.3|x: 12, y: 900|0.5|7|-3|[1 2]|box|\n|"
+        "<bbox>0.1 0.2 0.3 0.4</bbox>|<bbox>1 2</bbox>|answer:|Final Answer:|, | click |(a)"
+    ).split("|")
+    for _ in range(3000):
+        text = chance.choice(("", " ")).join(chance.choices(pieces, k=chance.randint(0, 6)))
+        for harness, reader in (
+            ("lmms-eval", clicks.lmms_eval_pixels),
+            ("evalscope", clicks.evalscope_point),
+        ):
+            expected, found = points_by_rule(text, harness), reader(text, 2000, 1000)
+            assert (found is None) is (expected is None), (harness, text)
+            assert found is None or found == pytest.approx(expected), (harness, text)
+            met += found is not None
+    assert met > 1000
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,44 @@ def lmms_eval_point(text: str, width: int, height: int) -> Point | None:
     return None
 
 
+def lmms_eval_pixels(text: str, width: int, height: int) -> Point | None:
+    """The same point, in pixels where one of its numbers is over 1 (lmms-eval's ScreenSpot-Pro)."""
+    point = lmms_eval_point(text, 1, 1)
+    return None if point is None else _inferred(*point, width, height)
+
+
+_ANSWER = re.compile(r"answer\s*[:：]\s*", re.IGNORECASE)
+
+
+def evalscope_point(text: str, width: int, height: int) -> Point | None:
+    """The last point on the line behind the last "Answer:": in a ``<bbox>`` (its centre), in
+    brackets, as ``x=1, y=2``, or two numbers; else the last in a ``<bbox>`` or in brackets
+    anywhere. Numbers up to 1 are parts of the sides, up to 1000 thousandths, others pixels
+    (EvalScope's ScreenSpot-Pro).
+    """
+    marks = [*_ANSWER.finditer(text)]
+    line = text[marks[-1].end() :].partition("\n")[0] if marks else ""
+    point = _last_point(line, loose=True) or _last_point(text)
+    if point and 1 < max(point) <= 1000:
+        return _scaled(point[0] / 1000, point[1] / 1000, width, height)
+    return _inferred(*point, width, height) if point else None
+
+
+_LAST_NAMED = re.compile(
+    rf"x['\"]?\s*[:=]\s*{_P}[^\d\-]*?['\"]?y['\"]?\s*[:=]\s*{_P}", re.IGNORECASE
+)
+
+
+def _last_point(text: str, loose: bool = False) -> Point | None:
+    tagged = _TAGGED.findall(text)
+    if tagged and len(four := re.findall(_P, tagged[-1])[:4]) == 4:
+        return _middle(four)
+    if pairs := _TWO.findall(text) or (loose and _LAST_NAMED.findall(text)):
+        return _part(pairs[-1][0]), _part(pairs[-1][1])
+    numbers = re.findall(_P, text) if loose else []
+    return (_part(numbers[-2]), _part(numbers[-1])) if len(numbers) >= 2 else None
+
+
 def vlmevalkit_click(text: str, width: int, height: int) -> Point | None:
     """``x=0.5, y=0.25`` as parts of the sides, or, where one is over 1, in pixels (VLMEvalKit's
     ScreenSpot).
@@ -60,7 +98,12 @@ def vlmevalkit_click(text: str, width: int, height: int) -> Point | None:
         x, y = map(float, match.groups())
     except ValueError:  # 1.2.3
         return None
-    return (x, y) if x > 1 or y > 1 else (x * width, y * height)
+    return _inferred(x, y, width, height)
+
+
+def _inferred(x: float, y: float, width: int, height: int) -> Point:
+    """In pixels where one of them is over 1, else parts of the sides."""
+    return (x, y) if x > 1 or y > 1 else _scaled(x, y, width, height)
 
 
 def _part(number: str) -> float:
