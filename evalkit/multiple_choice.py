@@ -23,7 +23,7 @@ from evalkit.protocols import (
     LMMS_EVAL_TOKENS,
     Protocol,
 )
-from evalkit.rows import string
+from evalkit.rows import string, strings
 from evalkit.task import Metric, Row, Task
 from evalkit.types import Completion, Media, MediaBudget, Sample, Score
 
@@ -193,6 +193,16 @@ def inline_options(row: Row, column: str = "question") -> tuple[str, list[str]]:
     if len(marks) < 2 or marks != LETTERS[: len(marks)]:
         raise DataError(f"{column!r} lists the options {marks or 'none'}, not (A), (B) and so on")
     return question.strip(), options
+
+
+def listed_options(row: Mapping[str, Any], column: str) -> list[str]:
+    """The options of a column that holds a list of texts. Raises DataError for another value, and
+    unless there are 2 to 26.
+    """
+    options = strings(row, column)
+    if not 2 <= len(options) <= 26:
+        raise DataError(f"{column!r} has {len(options)}")
+    return options
 
 
 def letter_columns(row: Row, letters: str = "ABCD") -> list[str]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
-from evalkit.errors import DataError
 from evalkit.metrics.choice import LETTERS
 from evalkit.multiple_choice import (
     EVALSCOPE_CHOICE,
@@ -24,9 +23,10 @@ from evalkit.multiple_choice import (
     MultipleChoice,
     Question,
     letter_answer,
+    listed_options,
 )
 from evalkit.protocols import DEFAULT, QWEN2_VL_PIXELS, Protocol
-from evalkit.rows import identifier, numbered_images, string, strings
+from evalkit.rows import identifier, numbered_images, string
 from evalkit.sources import Hub, Joined
 from evalkit.task import Metric, Row, Subset
 
@@ -86,9 +86,7 @@ class BLINK(MultipleChoice):
     }
 
     def question(self, row: Row) -> Question:
-        pictures, options = numbered_images(row, PICTURES), strings(row, "choices")
-        if not 2 <= len(options) <= 26:
-            raise DataError(f"'choices' has {len(options)}")
+        pictures, options = numbered_images(row, PICTURES), listed_options(row, "choices")
         return Question(
             id=identifier(row, "idx"),
             media=pictures,

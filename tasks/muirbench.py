@@ -13,7 +13,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
-from evalkit.errors import DataError
 from evalkit.multiple_choice import (
     LMMS_CHOICE,
     QWEN2_VL_CHOICE,
@@ -21,10 +20,11 @@ from evalkit.multiple_choice import (
     MultipleChoice,
     Question,
     letter_answer,
+    listed_options,
     own,
 )
 from evalkit.protocols import DEFAULT, LETTER_ANSWER, QWEN2_VL_PIXELS
-from evalkit.rows import identifier, images, string, strings
+from evalkit.rows import identifier, images, string
 from evalkit.sources import Hub
 from evalkit.task import Row, Subset
 
@@ -67,9 +67,7 @@ class MuirBench(MultipleChoice):
     }
 
     def question(self, row: Row) -> Question:
-        pictures, options = images(row, "image_list"), strings(row, "options")
-        if not 2 <= len(options) <= 26:
-            raise DataError(f"'options' has {len(options)}")
+        pictures, options = images(row, "image_list"), listed_options(row, "options")
         return Question(
             id=identifier(row, "idx"),
             media=pictures,

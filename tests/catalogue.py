@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -280,6 +281,101 @@ def muirbench(i: int) -> Columns:
     }
 
 
+def vstar(i: int) -> Columns:
+    options = ["rubber", "cotton", "kevlar", "leather"][: 2 if i % 2 else 4]
+    listed = "\n".join(f"({LETTERS[k]}) {option}" for k, option in enumerate(options))
+    return {
+        "question_id": str(i),
+        "text": f"What is the material of the glove? {i}\n{listed}\n"
+        "Answer with the option's letter from the given choices directly.",
+        "label": LETTERS[i % len(options)],
+        "category": "relative_position" if i % 2 else "direct_attributes",
+        "image": picture(i),
+    }
+
+
+def hrbench(i: int) -> Columns:
+    """Five questions in two orders of their options."""
+    question, cycle = i // 2, i % 2
+    options = [f"{k} {question}" for k in ("red", "blue", "green", "none")]
+    return {
+        "index": i,
+        "question": f"What colour is the sign? {question}",
+        **dict(zip("ABCD", options[cycle:] + options[:cycle])),
+        "answer": LETTERS[(question - cycle) % 4],
+        "category": ("single", "cross")[question % 2],
+        "cycle_category": str(cycle),
+        "image": base64.b64encode(picture(i)["bytes"]).decode(),
+    }
+
+
+def countbenchqa(i: int) -> Columns:
+    return {
+        "image": picture(i),
+        "text": f"A picture of {i + 2} dogs.",
+        "question": "How many dogs are there in the image?",
+        "number": i + 2,
+    }
+
+
+def seedbench(i: int) -> Columns:
+    return {
+        "question_id": str(i),
+        "question": f"What is he doing? {i}",
+        **{f"choice_{c}": f"{c} {i}" for c in "abcd"},
+        "answer": LETTERS[i % 4],
+        "data_id": f"{i // 2}",
+        "data_type": "image",
+        "image": [picture(i)],
+    }
+
+
+def scienceqa(i: int) -> Columns:
+    return {
+        "image": picture(i),
+        "question": f"Which is the main idea? {i}",
+        "choices": ["the first", "the second", "neither"][: 2 + i % 2],
+        "answer": i % 2,
+        "hint": "Two magnets lie side by side." if i % 3 == 0 else "",
+        "task": "closed choice",
+        "grade": "grade4",
+        "subject": ("natural science", "social science")[i % 2],
+        "topic": "physics",
+        "category": "Magnets",
+        "skill": "Compare",
+        "lecture": "",
+        "solution": "",
+    }
+
+
+def cv_bench(i: int, sources: Sequence[str] = ("ADE20K", "COCO", "COCO")) -> Columns:
+    choices = ["0", "1", "2", "3"][: 2 + i % 3]
+    listed = "\n".join(f"({LETTERS[k]}) {c}" for k, c in enumerate(choices))
+    return {
+        "idx": i,
+        "type": "2D",
+        "task": ("Count", "Relation")[i % 2],
+        "image": picture(i),
+        "question": f"How many chairs are in the image? {i}",
+        "choices": choices,
+        "answer": f"({LETTERS[i % len(choices)]})",
+        "prompt": f"How many chairs are in the image? {i} Select from the following choices.\n"
+        f"{listed}",
+        "source": sources[i % len(sources)],
+    }
+
+
+def mmvp(i: int) -> Columns:
+    """Five pairs."""
+    return {
+        "Index": i + 1,
+        "Question": f"Is the door open or closed? {i // 2}",
+        "Options": "(a) Open (b) Closed",
+        "Correct Answer": "(a)" if i % 2 else "(b)",
+        "image": picture(i),
+    }
+
+
 ROWS: Mapping[str, Callable[[int], Columns]] = {
     "ai2d:test": ai2d,
     "ai2d:test_no_mask": ai2d,
@@ -315,6 +411,15 @@ ROWS: Mapping[str, Callable[[int], Columns]] = {
         for name in SUBTASKS
     },
     "muirbench:test": muirbench,
+    "vstar:test": vstar,
+    "hrbench:4k": hrbench,
+    "hrbench:8k": hrbench,
+    "countbenchqa:test": countbenchqa,
+    "seedbench:image": seedbench,
+    "scienceqa:test": scienceqa,
+    "cv_bench:2d": cv_bench,
+    "cv_bench:3d": partial(cv_bench, sources=("Omni3D",)),
+    "mmvp:test": mmvp,
     **{
         f"vcr:{language}_{level}{size}": vcr_en if language == "en" else vcr_zh
         for language in ("en", "zh")

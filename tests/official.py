@@ -346,6 +346,7 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
 ROWS = {"mvbench:all": 20}
 """Rows that can be used, where they are not ten."""
 ANSWERS = {
+    "screenspot:pro": "(250,500),(500,750)",
     "screenspot:v1": "(250,500),(500,750)",
     "screenspot:v2": "(250,500),(500,750)",
     "charades_sta:test": "The event happens in 1.5 - 3.5 seconds.",

@@ -20,6 +20,7 @@ from evalkit.cell import Cell
 from evalkit.cell_results import CellResults
 from evalkit.cli import main
 from evalkit.errors import DataError, UsageError
+from evalkit.metrics.image_readers import count_lmms_eval
 from evalkit.records import Record
 from evalkit.results.submission import write_submission
 from evalkit.run_info import Selection
@@ -178,6 +179,34 @@ ODD = [
     ("blink", {"image_4": catalogue.picture(0)}, "'image_2' is null, and a later one is not"),
     ("blink", {"prompt": ""}, "'prompt' is empty"),
     ("blink", {"idx": None}, "'idx' is null"),
+    ("vstar", {"text": "What is it? (A) one (B) two"}, "lists the options none"),
+    ("vstar", {"text": "What?\n(A) one\n(C) two"}, "lists the options AC"),
+    ("vstar", {"label": "E"}, "'label' is 'E', not one of A, B, C, D"),
+    ("vstar", {"category": None}, "'category' is null"),
+    ("hrbench", {"image": None}, "'image' is null"),
+    ("hrbench", {"image": "aGVsbG8="}, "'image' holds no image in base64"),
+    ("hrbench", {"answer": None}, "'answer' is None"),
+    ("hrbench", {"C": ""}, "option C is empty, and a later one is not"),
+    ("hrbench", {"cycle_category": None}, "'cycle_category' is null"),
+    ("countbenchqa", {"number": "two"}, "'number' is 'two', not a whole number"),
+    ("countbenchqa", {"number": True}, "'number' is True"),
+    ("countbenchqa", {"number": -1}, "'number' is -1"),
+    ("countbenchqa", {"question": None}, "'question' is null"),
+    ("seedbench", {"choice_c": None}, "'choice_c' is null"),
+    ("seedbench", {"data_type": None}, "'data_type' is null"),
+    ("seedbench", {"image": []}, "not a list of images"),
+    ("seedbench", {"answer": "E"}, "'answer' is 'E'"),
+    ("scienceqa", {"image": None}, "'image' holds no image, but null"),
+    ("scienceqa", {"answer": 2}, "'answer' is 2, not one of 0 to 1"),
+    ("scienceqa", {"answer": None}, "'answer' is null"),
+    ("scienceqa", {"choices": ["x"]}, "'choices' has 1"),
+    ("cv_bench", {"answer": "(E)"}, "'answer' is '\\(E\\)'"),
+    ("cv_bench", {"prompt": None}, "'prompt' is null"),
+    ("cv_bench", {"source": ""}, "'source' is empty"),
+    ("mmvp", {"Index": 0}, "'Index' is 0, not a whole number from 1"),
+    ("mmvp", {"Options": "(a) Open"}, "'Options' is '\\(a\\) Open', not"),
+    ("mmvp", {"Options": "(b) Open (a) Closed"}, "not \\(a\\) and \\(b\\)"),
+    ("mmvp", {"Correct Answer": "(c)"}, "'Correct Answer' is '\\(C\\)', not one of A, B"),
     ("muirbench", {"image_list": []}, "not a list of images"),
     ("muirbench", {"image_list": [None]}, "'image_list' holds no image"),
     ("muirbench", {"image_list": [catalogue.picture(0)]}, "has <image>, and there are 1 pictures"),
@@ -342,6 +371,117 @@ def prompt(name: str, protocol: str, row: int = 0) -> str:
             "lmms-eval",
             1,
             "<><><>What do  and  share? 1\nA. a road\nB. \nC. None of the choices provided\n"
+            "Answer with the option's letter from the given choices directly.",
+        ),
+        (
+            "vstar",
+            "default",
+            1,
+            "<>Question: What is the material of the glove? 1\nOptions:\nA. rubber\nB. cotton\n"
+            "Please select the correct answer from the options above.",
+        ),
+        (
+            "vstar",
+            "lmms-eval",
+            1,
+            "<>What is the material of the glove? 1\nA. rubber\nB. cotton"
+            + 2 * "\nAnswer with the option's letter from the given choices directly.",
+        ),
+        (
+            "vstar",
+            "evalscope",
+            1,
+            "Answer the following multiple choice question. The last line of your response should "
+            "be of the following format: 'ANSWER: [LETTER]' (without quotes) where [LETTER] is one "
+            "of A, B, C, D. Think step by step before answering.\n\nWhat is the material of the "
+            "glove? 1\n(A) rubber\n(B) cotton\nAnswer with the option's letter from the given "
+            "choices directly.<>",
+        ),
+        (
+            "hrbench:8k",
+            "lmms-eval",
+            1,
+            "<>What colour is the sign? 0\nA. blue 0\nB. green 0\nC. none 0\nD. red 0\n"
+            "Answer the option letter directly.",
+        ),
+        (
+            "countbenchqa",
+            "default",
+            0,
+            "<>How many dogs are there in the image?\n"
+            "Please try to answer the question with short words or phrases if possible.",
+        ),
+        (
+            "countbenchqa",
+            "lmms-eval",
+            0,
+            "<>Look at the image carefully and count the objects. Answer with just a number, "
+            "without any additional text. How many dogs are there in the image?",
+        ),
+        (
+            "countbenchqa",
+            "vlmevalkit",
+            0,
+            "<>How many dogs are there in the image? Note that: answer with a number directly e.g. "
+            "3. Do not include any additional text.",
+        ),
+        (
+            "seedbench",
+            "lmms-eval",
+            0,
+            "<>What is he doing? 0\nA. a 0\nB. b 0\nC. c 0\nD. d 0\n"
+            "Answer with the option's letter from the given choices directly.",
+        ),
+        (
+            "scienceqa",
+            "default",
+            0,
+            "<>Hint: Two magnets lie side by side.\nQuestion: Which is the main idea? 0\nOptions:\n"
+            "A. the first\nB. the second\nPlease select the correct answer from the options above.",
+        ),
+        (
+            "scienceqa",
+            "lmms-eval",
+            0,
+            "<>Context: Two magnets lie side by side.\nWhich is the main idea? 0\nA. the first\n"
+            "B. the second\nAnswer with the option's letter from the given choices directly.",
+        ),
+        (
+            "scienceqa",
+            "lmms-eval",
+            1,
+            "<>Which is the main idea? 1\nA. the first\nB. the second\nC. neither\n"
+            "Answer with the option's letter from the given choices directly.",
+        ),
+        (
+            "scienceqa",
+            "evalscope",
+            0,
+            "Answer the following multiple choice question. The last line of your response should "
+            "be of the following format: 'ANSWER: [LETTER]' (without quotes) where [LETTER] is one "
+            "of A,B. Think step by step before answering.\n\nWhich is the main idea? 0\n\n"
+            "A) the first\nB) the second<>",
+        ),
+        (
+            "cv_bench",
+            "default",
+            0,
+            "<>How many chairs are in the image? 0 Select from the following choices.\n"
+            "(A) 0\n(B) 1",
+        ),
+        (
+            "cv_bench",
+            "lmms-eval",
+            0,
+            "<>Note: You only need to respond with A, B without providing any additional "
+            "information.\n\nHow many chairs are in the image? 0 Select from the following choices."
+            "\n(A) 0\n(B) 1",
+        ),
+        (
+            "mmvp",
+            "lmms-eval",
+            0,
+            "<>Is the door open or closed? 0\nA. Open\nB. Closed\n"
             "Answer with the option's letter from the given choices directly.",
         ),
         (
@@ -551,6 +691,90 @@ def test_a_right_answer_as_examples_have_it_is_right(name: str, protocol: str) -
         score = task.score(sample, Completion(sample.id, answer))
         about = {m.weight for m in task.metrics}
         assert {v for k, v in score.values.items() if k not in about} <= {1.0}, answer
+
+
+@pytest.mark.parametrize(("name", "unit"), [("hrbench:4k", "question"), ("mmvp:test", "pair")])
+def test_rotations_and_pairs_count_when_all_are_right(name: str, unit: str) -> None:
+    task, asked = load_task(name), samples(name)
+    assert len({s.metadata[unit] for s in asked}) == 5
+    for wrong, rights in (([], 5), ([0], 4), ([0, 1], 4), ([0, 2, 9], 2)):
+        said = ["E" if i in wrong else "ABCD"[s.target] for i, s in enumerate(asked)]
+        found = values(results(task, asked, said))
+        together = found["circular" if unit == "question" else "pair_accuracy"]
+        assert together == pytest.approx(100 * rights / 5)
+        assert found["accuracy"] == pytest.approx(100 - 10 * len(wrong))
+
+
+def test_hrbench_is_the_mean_of_its_orders() -> None:
+    asked, answers = generated("hrbench:8k")
+    found = values(results(load_task("hrbench:8k"), asked, answers))
+    by: dict[str, list[bool]] = defaultdict(list)
+    for sample, answer in zip(asked, answers):
+        by[sample.metadata["cycle"]].append(answer.rstrip(".") == "ABCD"[sample.target])
+    assert found["accuracy"] == pytest.approx(
+        sum(100 * sum(v) / len(v) for v in by.values()) / len(by)
+    )
+
+
+def test_cv_bench_is_the_mean_of_its_sources_and_by_lmms_eval_of_its_questions() -> None:
+    asked, answers = generated("cv_bench:2d")
+    by: dict[str, list[bool]] = defaultdict(list)
+    for sample, answer in zip(asked, answers):
+        by[sample.metadata["source"]].append(answer.rstrip(".") == "ABCD"[sample.target])
+    mean = sum(100 * sum(v) / len(v) for v in by.values()) / len(by)
+    found = values(results(load_task("cv_bench:2d"), asked, answers))
+    assert found["accuracy_by_source"] == pytest.approx(mean) != found["accuracy"]
+    assert load_task("cv_bench:2d").metrics[0].name == "accuracy_by_source"
+    assert load_task("cv_bench:2d", "lmms-eval").metrics[0].name == "accuracy"
+
+
+def test_seed_bench_passes_over_what_is_no_image() -> None:
+    task, rows = load_task("seedbench"), catalogue.rows("seedbench:image")
+    for i in (1, 4):
+        rows[i] |= {"data_type": "video", "image": [], "answer": None}
+    read = [list(task.samples(Row(row, i))) for i, row in enumerate(rows)]
+    assert [len(r) for r in read] == [1, 0, 1, 1, 0, *[1] * 5]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "answer", "value", "unparsed"),
+    [
+        ("default", "2", 1, False),
+        ("default", "There are two dogs.", 1, False),
+        ("default", "2 (two)", 1, False),
+        ("default", "12", 0, False),
+        ("default", "2 or 3", 0, True),
+        ("default", "2.5", 0, True),
+        ("default", "many", 0, True),
+        ("qwen2-vl", "12", 1, False),
+        ("vlmevalkit", "two", 0, False),
+        ("vlmevalkit", "", 0, True),
+        ("lmms-eval", " Two\n", 1, False),
+        ("lmms-eval", "2.", 0, True),
+        ("lmms-eval", "two dogs", 0, True),
+    ],
+)
+def test_counts_are_read_as_each_protocol_reads_them(
+    protocol: str, answer: str, value: float, unparsed: bool
+) -> None:
+    task = load_task("countbenchqa", protocol)
+    score = task.score(samples("countbenchqa:test", protocol)[0], Completion("x", answer))
+    assert (score.values, score.unparsed) == ({"accuracy": value}, unparsed)
+    assert task.right_answer(Sample(target=7)) == "7"
+
+
+def test_every_published_count_is_read_as_lmms_eval_reads_it() -> None:
+    """Against a second writing of its rule, on answers that are generated."""
+    words = "none zero one two three four five six seven eight nine ten eleven twelve".split()
+    rng = random.Random(0)
+    for _ in range(1000):
+        answer = rng.choice(("", " ", "\n")).join(
+            rng.choices((*words, "TEN", "3", "03", "12", "2.", "dogs", "-1"), k=rng.randint(0, 2))
+        )
+        said = answer.strip().lower()
+        said = str(max(0, words.index(said) - 1)) if said in words else said
+        for number in range(21):
+            assert (count_lmms_eval(answer) == number) is (said == str(number)), answer
 
 
 def test_mmt_bench_has_both_means() -> None:

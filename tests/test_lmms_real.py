@@ -241,8 +241,11 @@ def test_answers_score_as_lmms_eval_scores_them(
 OTHERS = {
     "ai2d": "ai2d",
     "blink:counting": "blink_counting",
+    "countbenchqa": "countbench",
+    "cv_bench:2d": "cv_bench_2d",
     "egoschema:subset": "egoschema_subset",
     "hallusionbench": "hallusion_bench_image",
+    "hrbench:4k": "hrbench4k",
     "mathvision:test": "mathvision_test",
     "mathvista:testmini": "mathvista_testmini_format",
     "mmbench:dev_cn": "mmbench_cn_dev",
@@ -253,13 +256,18 @@ OTHERS = {
     "mmmu_pro:standard_10": "mmmu_pro_standard",
     "mmstar": "mmstar",
     "mmt_bench:val": "mmt_val",
+    "mmvp": "mmvp",
     "muirbench": "muirbench",
     "perceptiontest:val": "perceptiontest_val_mc",
     "pope:test": "pope",
     "realworldqa": "realworldqa",
+    "scienceqa": "scienceqa_img",
+    "screenspot:pro": "screenspot_pro",
     "screenspot:v1": "screenspot_rec_test",
     "screenspot:v2": "screenspot_v2",
+    "seedbench": "seedbench",
     "vcr:en_easy": "vcr_wiki_en_easy",
+    "vstar": "vstar_bench_direct_attributes",
 }
 
 
