@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.adapter import ModelAdapter, adapter_class, unnamed_arguments
+from evalkit.arguments import checked
 from evalkit.asking import Asking
 from evalkit.errors import EvalkitError, UsageError
 from evalkit.evaluation import Evaluation
@@ -71,8 +72,9 @@ class SweepResult:
         return str(self.frame.to_html(index=False, notebook=True))
 
 
+@checked
 def evaluate(
-    tasks: str | Task | type[Task] | Sequence[str | Task | type[Task]],
+    tasks: str | Path | Task | type[Task] | Sequence[str | Path | Task | type[Task]],
     model: str | Path | nn.Module = "nano",
     *,
     adapter: str | type[ModelAdapter] | ModelAdapter = "reference",
@@ -169,6 +171,7 @@ def evaluate(
         ).run(progress, call)
 
 
+@checked
 def compare(
     a: Evaluation | str | Path, b: Evaluation | str | Path, output: str | Path = "results"
 ) -> pd.DataFrame:
@@ -192,10 +195,11 @@ def compare(
     return comparison_frame(compare_cells(cells(a), cells(b)))
 
 
+@checked
 def agree(
     a: str,
     b: str,
-    tasks: str | Task | type[Task] | Sequence[str | Task | type[Task]],
+    tasks: str | Path | Task | type[Task] | Sequence[str | Path | Task | type[Task]],
     *,
     protocol: str = "",
     output: str | Path = "results",
@@ -276,6 +280,7 @@ def _pieces(*models: str) -> Callable[[str], list[str]]:
     return re.compile(r"\w+|\W").findall
 
 
+@checked
 def leaderboard(output: str | Path = "results") -> pd.DataFrame:
     """Models down, tasks across, headline scores; ``load_results`` has everything behind it."""
     frame = load_results(output)
@@ -285,6 +290,7 @@ def leaderboard(output: str | Path = "results") -> pd.DataFrame:
     )
 
 
+@checked
 def load_results(output: str | Path = "results") -> pd.DataFrame:
     """One row per cell and metric; of cells with repetitions pass@k and the majority's score are
     metrics, too.
@@ -307,6 +313,7 @@ def load_results(output: str | Path = "results") -> pd.DataFrame:
     return load_results(path_of(output))
 
 
+@checked
 def load_samples(output: str | Path = "results", errors: bool = True) -> pd.DataFrame:
     """One row per sample of every cell.
 
@@ -325,6 +332,7 @@ def load_samples(output: str | Path = "results", errors: bool = True) -> pd.Data
     return load_samples(path_of(output), errors)
 
 
+@checked
 def sweep(
     sweep: str | Path,
     model: str | None = None,
@@ -410,6 +418,7 @@ def _literal(value: object) -> str:
     return f"<{value.__name__ if isinstance(value, type) else type(value).__name__}>"
 
 
+@checked
 def view(output: str | Path = "results") -> Server:
     """The page of all results, served to this machine: in a notebook it shows itself below the
     cell, elsewhere its ``address`` opens in a browser. It ends with the process, or with

@@ -112,7 +112,7 @@ class Outlook:
 
 
 def plan(
-    tasks: str | Task | type[Task] | Sequence[str | Task | type[Task]],
+    tasks: str | Path | Task | type[Task] | Sequence[str | Path | Task | type[Task]],
     model: str | Path | nn.Module = "nano",
     *,
     adapter: str | type[ModelAdapter] | ModelAdapter = "reference",
@@ -172,14 +172,15 @@ def plan(
 
 
 def tasks_of(
-    tasks: str | Task | type[Task] | Sequence[str | Task | type[Task]],
+    tasks: str | Path | Task | type[Task] | Sequence[str | Path | Task | type[Task]],
     protocol: str = "",
     reading: Mapping[str, Any] | None = None,
 ) -> list[Task]:
     """The tasks that are named, each once, under a protocol; those that are given as data by a
     ``reading``. Raises UsageError for one that there is not.
     """
-    items = [tasks] if isinstance(tasks, str | Task | type) else list(tasks)
+    given = [tasks] if isinstance(tasks, str | Path | Task | type) else tasks
+    items = [str(item) if isinstance(item, Path) else item for item in given]
     out: dict[str, Task] = {}
     for item in items:
         for task in (

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import evalkit
@@ -42,6 +43,56 @@ def test_an_evaluation_is_a_frame_and_its_samples(tmp_path: Path) -> None:
     assert len(evaluation) == 2 and len(evaluation.samples) == 40
     assert evaluation.frame.equals(evalkit.load_results(tmp_path))
     assert "77.5" in repr(evaluation) and "<table" in evaluation._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tasks", 3),
+        ("tasks", [b"docvqa"]),
+        ("adapter", ["a"]),
+        ("system", 3),
+        ("system", "half \ud800"),
+        ("temperature", "hot"),
+        ("temperature", True),
+        ("num_fewshot", 2.5),
+        ("output", b"out"),
+        ("limit", True),
+        ("seed", "x"),
+        ("ids", "s1"),
+        ("ids", [1]),
+        ("data", "rows.jsonl"),
+        ("data", {"docvqa:val": 3}),
+        ("columns", ["question"]),
+        ("name", ["n"]),
+        ("step", float("nan")),
+        ("step", "7"),
+        ("fresh", "no"),
+        ("devices", 2),
+        ("shard", (1, 2)),
+    ],
+)
+def test_an_argument_of_another_type_is_refused_by_name(
+    tmp_path: Path, name: str, value: Any
+) -> None:
+    given = {"tasks": SUMS, "model": "m", "adapter": ADDER, "output": tmp_path, name: value}
+    with pytest.raises(UsageError, match=f"^{name}=.*: expected .*, not {type(value).__name__}"):
+        evalkit.evaluate(**given)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["compare", "leaderboard", "load_results", "sweep", "view"])
+def test_every_call_says_which_argument_is_of_another_type(name: str) -> None:
+    with pytest.raises(UsageError, match="=3: expected "):
+        getattr(evalkit, name)(*[3] * (2 if name == "compare" else 1))
+
+
+def test_none_is_the_default_and_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"system": None, "temperature": None, "repeats": None, "fresh": None}
+    evaluation = evalkit.evaluate(
+        Path(SUMS), "m", adapter=ADDER, output=tmp_path, limit=np.int64(5), progress=False, **given
+    )
+    assert len(evaluation.samples) == 5
 
 
 def test_an_evaluation_prints_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,11 +151,11 @@ def test_a_task_that_breaks_is_told_in_the_result_and_the_others_run(
         ({"tasks": "DocVQA"}, "did you mean docvqa?"),
         ({"tasks": "chart_nothing*"}, "no task is named like"),
         ({"tasks": []}, "no task is named"),
-        ({"tasks": [3]}, "is not a task"),
+        ({"tasks": [3]}, "expected str"),
         ({"tasks": "docvqa", "model": "nano,twin-mrope"}, "one model at a time"),
         ({"tasks": "docvqa", "limit": -1}, "limit -1"),
         ({"tasks": "docvqa", "limit": 1.5}, "limit 1.5"),
-        ({"tasks": "docvqa", "limit": True}, "limit True"),
+        ({"tasks": "docvqa", "limit": True}, "limit=True"),
         ({"tasks": "docvqa", "seed": 1}, "needs a limit"),
         ({"tasks": "docvqa", "data": {"docvqa:val": "x"}}, "with one of docvqa:mini"),
         ({"tasks": "docvqa", "data": {"docvqa:mini": "./nothere"}}, "does not exist"),

@@ -20,6 +20,7 @@ PACKAGES = {
 # further down. A name stands for the module and everything inside it.
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
+        "arguments",
         "errors",
         "bounds",
         "safe_text",
