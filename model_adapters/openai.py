@@ -80,8 +80,8 @@ class Use:
 
     answered: requests; repeated: further tries of one. most_at_once: requests under way.
     checked: prompts whose token count was compared with the server's; mismatched: those that
-    differ. uncounted: answers whose tokens the server did not count. answered_by: requests by the
-    name that the server gives the model.
+    differ. uncounted: answers whose tokens the server did not count. cost: by the prices that were
+    given. answered_by: requests by the name that the server gives the model.
     """
 
     answered: int = 0
@@ -92,6 +92,7 @@ class Use:
     checked: int = 0
     mismatched: int = 0
     uncounted: int = 0
+    cost: float = 0.0
     answered_by: dict[str, int] = field(default_factory=dict)
 
 
@@ -115,8 +116,9 @@ class OpenAIAdapter(ModelAdapter):
     takes answers without that. box_space: how the model writes boxes.
 
     price_in, price_out: for a million tokens. max_cost: nothing more is asked once so much is
-    spent. chat_template: a file, for servers that take a template with a request. extra: a mapping,
-    or a JSON file of one, put into every request's body; null takes a field out.
+    spent, on all tasks together. chat_template: a file, for servers that take a template with a
+    request. extra: a mapping, or a JSON file of one, put into every request's body; null takes a
+    field out.
     """
 
     name = "openai"
@@ -166,7 +168,7 @@ class OpenAIAdapter(ModelAdapter):
         self.tokens = PromptTokens.of(model, checkpoint)
         self.prepared = Prepared()
         self.use = Use()
-        self.spent = 0.0
+        self.spent, self.answers = 0.0, 0  # of all tasks
 
     # What the server is.
 
@@ -237,7 +239,7 @@ class OpenAIAdapter(ModelAdapter):
 
     @property
     def stats(self) -> Mapping[str, Any]:
-        return {**vars(self.use), "cost": round(self.spent, 6)}
+        return {**vars(self.use), "cost": round(self.use.cost, 6)}
 
     # Questions and answers.
 
@@ -262,10 +264,9 @@ class OpenAIAdapter(ModelAdapter):
         def go_on(under_way: int) -> bool:
             nonlocal out_of_money
             self.use.most_at_once = max(self.use.most_at_once, under_way + 1)
-            each = self.spent / max(self.use.answered, 1)
-            most = self.max_cost
-            out_of_money = most is not None and self.spent + (under_way + 1) * each > most
-            out_of_money = out_of_money or (most is not None and self.spent >= most)
+            each = self.spent / max(self.answers, 1)
+            needed = self.spent + (under_way + 1) * each
+            out_of_money = self.max_cost is not None and needed > self.max_cost
             return not out_of_money
 
         def repeated() -> None:
@@ -430,7 +431,10 @@ class OpenAIAdapter(ModelAdapter):
         use.tokens_in += tokens_in
         use.uncounted += not tokens_in
         use.tokens_out += usage.out
-        self.spent += (tokens_in * self.price_in + usage.out * self.price_out) / 1e6
+        cost = (tokens_in * self.price_in + usage.out * self.price_out) / 1e6
+        use.cost += cost
+        self.spent += cost
+        self.answers += 1
         if answered_by:
             use.answered_by[answered_by] = use.answered_by.get(answered_by, 0) + 1
 

@@ -29,6 +29,7 @@ import evalkit
 from evalkit.cell import Cell
 from evalkit.cli.main import main
 from evalkit.errors import EvalkitError, UsageError
+from evalkit.executor import executor_for
 from evalkit.media import decode_image
 from evalkit.pace import Again, Pace, Patience, ask_all, retry_after, wait_before
 from evalkit.plan import tasks_of
@@ -484,6 +485,23 @@ def test_tokens_and_costs_are_counted_and_a_budget_ends_the_run(server: ChatServ
         got.extend(poor.generate(ask(str(i), Text("a")) for i in range(5)))
     with pytest.raises(UsageError, match="price_in"):
         adapter(server, max_cost=1.0)
+
+
+def test_a_budget_is_that_of_all_tasks_and_a_cost_that_of_one(server: ChatServer) -> None:
+    both = adapter(server, price_in=1e5, price_out=5e5, max_cost=13.0, concurrency=1)
+    assert len(list(both.generate(ask(str(i), Text("a")) for i in range(4)))) == 4
+    assert both.stats["cost"] == 8
+    got = []
+    with pytest.raises(EvalkitError, match=r"12 of max_cost=13 are spent"):
+        got.extend(both.generate(ask(str(i), Text("a")) for i in range(4)))
+    assert both.stats["cost"] == 4
+
+
+def test_workers_have_no_budget_each() -> None:
+    recipe = ("openai", "m", {"price_in": 1.0, "max_cost": 5.0})
+    for executor in ("", "local", "ray"):
+        with pytest.raises(UsageError, match=r"max_cost: each worker would spend as much"):
+            executor_for(recipe, "cpu:2", executor)
 
 
 def test_answers_whose_tokens_are_not_counted_are_said_and_end_a_budget() -> None:

@@ -58,6 +58,11 @@ def executor_for(
     """``executor`` (``local``, ``ray``, ``ray:HOST:PORT``) over ``devices``, handing out so many
     requests at a time. Raises UsageError for what there is none of.
     """
+    if recipe[2].get("max_cost") is not None:
+        raise UsageError(
+            "max_cost: each worker would spend as much; leave out devices and executor, and ask "
+            "more at once by --model-args concurrency=N"
+        )
     kind, _, address = executor.partition(":")
     if kind == "ray":
         from evalkit.executor.cluster import ClusterExecutor
