@@ -91,24 +91,32 @@ class Plan:
         out = []
         for cell, selection in zip(self.cells, self.selections):
             scored = cell.stored.scored() if cell.stored.exists else {}
-            ids = selected_ids(cell, selection, self.shard)
+            why = ""
+            try:
+                ids = selected_ids(cell, selection, self.shard)
+            except UsageError:
+                raise
+            except EvalkitError as e:
+                ids, why = [], str(e)
             if ids is not None:
                 ids = [r for id in ids for r in repetitions(id, cell.asking.repeats)]
             done = len(scored) if ids is None else sum(id in scored for id in ids)
-            out.append(Outlook(cell.name, cell.folder, done, None if ids is None else len(ids)))
+            total = None if ids is None else len(ids)
+            out.append(Outlook(cell.name, cell.folder, done, total, why))
         return out
 
 
 @dataclass(frozen=True)
 class Outlook:
     """What a run of one cell would find: how many samples are scored already, of how many that are
-    selected (None where the data would have to be fetched to be counted).
+    selected (None where the data would have to be fetched to be counted), and why there are none.
     """
 
     task: str
     cell: Path
     scored: int
     total: int | None
+    why: str = ""
 
 
 def plan(

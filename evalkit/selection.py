@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from evalkit.errors import EvalkitError, UsageError
+from evalkit.errors import DataError, EvalkitError, UsageError
 from evalkit.task import RowError, read_samples
 from evalkit.types import Sample
 
@@ -141,7 +142,8 @@ def describe(cell: Cell, selection: Selection) -> str:
     """
     never = "use the scores to try things out, never quote them"
     if selection.ids:
-        return f"{len(selection.ids)} samples by id; {never}"
+        plural = "" if len(selection.ids) == 1 else "s"
+        return f"{len(selection.ids)} sample{plural} by id; {never}"
     rows = _rows_at_hand(cell)
     everything = (samples_at_hand(cell, SMALL) if (rows or 0) <= SMALL else None) or []
     of = f" of {len(everything)}" if everything else ""
@@ -149,6 +151,7 @@ def describe(cell: Cell, selection: Selection) -> str:
     if selection.drawn is not None:
         return f"{selection.drawn}{of} samples{data}, drawn at random; {never}"
     start, stop = selection.first or (0, 0)
+    stop = min(stop, len(everything)) if len(everything) > start else stop
     which = f"the first {stop}{of} samples" if start == 0 else f"samples {start} to {stop}{of}"
     which += data
     if same := _common_properties(everything, start, stop):
@@ -172,22 +175,43 @@ def _common_properties(samples: Sequence[Sample | RowError], start: int, stop: i
 
 
 def selected_ids(cell: Cell, selection: Selection, shard: Shard | None = None) -> list[str] | None:
-    """The ids of the samples that a run would take, None where data would have to be fetched."""
-    if selection.ids and not shard:
-        return list(selection.ids)
+    """The ids of the samples that a run would take, None where data would have to be fetched.
+    Raises UsageError for an id that no sample has, DataError for a range beyond the last.
+    """
     samples = samples_at_hand(cell)
     if samples is None:
-        return None
+        return list(selection.ids) if selection.ids and not shard else None
     if selection.ids:
+        if unknown := set(selection.ids) - {s.id for s in samples}:
+            raise UsageError(unknown_ids(cell, unknown))
         samples = [s for s in samples if s.id in selection.ids]
     elif selection.drawn is not None:
         keep = selection.draw(len(samples))
         samples = [s for i, s in enumerate(samples) if i in keep]
     start, stop = selection.first or (0, None)
     taken = samples[start:stop]
+    if selection.first and not taken and samples:
+        raise DataError(beyond(selection.first, len(samples)))
     if not shard:
         return [s.id for s in taken]
     return [s.id for owner, s in shard.owners(taken) if owner == shard.number]
+
+
+def unknown_ids(cell: Cell, ids: Collection[str]) -> str:
+    """What is said of ids that no sample has, with those that are most like the first of them."""
+    named, known = sorted(ids), list(dict.fromkeys(s.id for s in samples_at_hand(cell) or ()))
+    close, hint = get_close_matches(named[0], known, 3), ""
+    if close:
+        hint = f"; did you mean {' or '.join(map(repr, close))}?"
+    elif known:
+        hint = f"; its {len(known):,} ids are like {', '.join(map(repr, known[:3]))}"
+    return f"{cell.name} has no sample with id {', '.join(map(repr, named))}{hint}"
+
+
+def beyond(first: tuple[int, int], count: int) -> str:
+    """What is said of a range that begins behind the last sample."""
+    start, stop = first
+    return f"nothing was selected: samples {start} to {stop} were asked for, and there are {count}"
 
 
 def samples_at_hand(cell: Cell, most: int | None = None) -> list[Sample | RowError] | None:

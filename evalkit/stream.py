@@ -24,6 +24,7 @@ from evalkit.prompt_hash import asked_before, prompt_hash
 from evalkit.provenance import now
 from evalkit.records import Record
 from evalkit.run_info import Selection
+from evalkit.selection import beyond, unknown_ids
 from evalkit.task import RowError, checked_score, read_samples
 from evalkit.types import (
     Completion,
@@ -218,11 +219,7 @@ class Stream:
             return f"the adapter left {len(self.pending)} requests unanswered, the first {first!r}"
         if not self.selected and not len(self.elsewhere):
             if self.selection.first and self.seen:
-                start, stop = self.selection.first
-                return (
-                    f"nothing was selected: samples {start} to {stop} were asked for, and there "
-                    f"are {self.seen}"
-                )
+                return beyond(self.selection.first, self.seen)
             return f"{cell.task.full_name} has no rows: nothing was asked"
         if not self.asked and not self.reused and not len(self.elsewhere):
             return f"no row could be used: mend {type(cell.task).__name__}.samples or the data"
@@ -323,9 +320,7 @@ class Stream:
                     wanted.discard(sample.id)
                     yield sample
             if wanted:
-                raise UsageError(
-                    f"{self.cell.name} has no sample with id {', '.join(map(repr, sorted(wanted)))}"
-                )
+                raise UsageError(unknown_ids(self.cell, wanted))
         elif chosen.drawn is not None:
             total = sum(1 for _ in self._all())
             keep = chosen.draw(total)

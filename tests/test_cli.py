@@ -324,6 +324,50 @@ def test_a_dry_run_says_what_is_to_do_and_runs_nothing(evalkit: Evalkit, tmp_pat
     assert "8 of 20; 12 to go" in evalkit(*RUN_SUMS, "--dry-run", "--limit", "50%").out
 
 
+@pytest.mark.parametrize(
+    ("asked", "said", "codes"),
+    [
+        (
+            ("--sample-id", "sums/39"),
+            "has no sample with id 'sums/39'; did you mean 'sum/39'",
+            (2, 2),
+        ),
+        (
+            ("--sample-id", "sum/3", "--sample-id", "none"),
+            "sums:all has no sample with id 'none'; its 40 ids are like 'sum/0', 'sum/1', 'sum/2'",
+            (2, 2),
+        ),
+        (("--sample-id", "none", "--shard", "1/2"), "no sample with id 'none'", (2, 2)),
+        (
+            ("--limit", "40-50"),
+            "nothing was selected: samples 40 to 50 were asked for, and there are 40",
+            (1, 1),
+        ),
+        (("--limit", "39-50"), "", (0, 0)),
+        (("--limit", "999"), "", (0, 0)),
+    ],
+)
+def test_a_dry_run_refuses_the_samples_that_the_run_would(
+    evalkit: Evalkit, asked: tuple[str, ...], said: str, codes: tuple[int, int]
+) -> None:
+    dry, run = evalkit(*RUN_SUMS, *asked, "--dry-run"), evalkit(*RUN_SUMS, *asked)
+    assert (dry.code, run.code) == codes
+    assert said in dry.err and said in run.err
+    assert not said or "to go" not in dry.out
+
+
+def test_a_range_beyond_one_task_leaves_the_others(evalkit: Evalkit) -> None:
+    both = (*RUN_SUMS, "docvqa", "--limit", "200-210", "--dry-run")
+    done = evalkit(*both)
+    assert (done.code, "docvqa:mini: 0 of 10" in done.out) == (1, True)
+    assert "sums:all: nothing was selected" in done.err
+    rows = json.loads(evalkit(*both, "--json").out)
+    assert sorted((row["task"], bool(row["error"])) for row in rows) == [
+        ("docvqa:mini", False),
+        ("sums:all", True),
+    ]
+
+
 def test_json_has_what_the_table_has(evalkit: Evalkit) -> None:
     (row, other) = json.loads(evalkit(*RUN_SUMS, "--json").out)
     assert (row["task"], row["metric"], row["value"], row["n"]) == ("sums:all", "exact", 77.5, 40)
@@ -355,7 +399,7 @@ def test_switches_are_listed_with_values_and_meaning(evalkit: Evalkit) -> None:
 
 
 def test_a_sample_that_is_named_twice_is_asked_once(evalkit: Evalkit) -> None:
-    assert "1 samples by id" in evalkit(*RUN_SUMS, "--sample-id", "3", "--sample-id", "3").err
+    assert "1 sample by id" in evalkit(*RUN_SUMS, "--sample-id", "3", "--sample-id", "3").err
 
 
 def test_compare_and_leaderboard_read_what_runs_left(evalkit: Evalkit) -> None:

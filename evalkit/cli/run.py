@@ -184,11 +184,17 @@ def _dry_run(plan: Plan, as_json: bool) -> int:
     outlook = plan.outlook()
     if as_json:
         print_json(
-            {"task": o.task, "scored": o.scored, "total": o.total, "cell": str(o.cell)}
+            {
+                "task": o.task,
+                "scored": o.scored,
+                "total": o.total,
+                "cell": str(o.cell),
+                "error": o.why or None,
+            }
             for o in outlook
         )
     else:
-        for o in outlook:
+        for o in (o for o in outlook if not o.why):
             to_go = "" if o.total is None else f" of {o.total}; {o.total - o.scored} to go"
             print(f"{o.task}: {o.scored}{to_go}; {near(o.cell)}")
         if plan.executor:
@@ -198,9 +204,10 @@ def _dry_run(plan: Plan, as_json: bool) -> int:
         for cell in plan.cells:
             if cell.task.file:
                 print("\n\n".join([f"\n{cell.name}:", *shown_samples(cell.task, cell.data)]))
-    for task, why in plan.unable.items():
+    faults = {**plan.unable, **{o.task: o.why for o in outlook if o.why}}
+    for task, why in faults.items():
         print_error(f"{task}: {why}")
-    return int(bool(plan.unable))
+    return int(bool(faults))
 
 
 def _write_leaderboard(output: Path) -> Path | None:
