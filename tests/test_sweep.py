@@ -50,6 +50,43 @@ def test_grid_combines_axes_paired_walks_along_them() -> None:
     ]
 
 
+def test_a_grid_with_combinations_of_no_meaning_says_which_lines_leave_them_out(
+    tmp_path: Path,
+) -> None:
+    text = (
+        "name: s\nquestion: q\ntasks: [docvqa]\nlimit: 1\naxes:\n"
+        "  resolution: [dynamic, 'tokens:64']\n"
+        "  quantisation: [none, w8a8]\n  quantised: [decoder, both]\n"
+    )
+    file = tmp_path / "s.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError) as refused:
+        plan(load_sweep(file), tmp_path)
+    said = str(refused.value)
+    assert said.startswith("quantised=both has no meaning under quantisation=none")
+    assert "to leave 2 combinations of the axes out" in said
+    lines = said[said.index("exclude:") :]
+    assert lines == "exclude:\n  - {quantisation: none, quantised: both}"
+    file.write_text(f"{text}{lines}\n")
+    assert len(plan(load_sweep(file), tmp_path)) == 7, "six of eight, and the baseline"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"baseline": {"quantised": "both"}},
+        {"axes": {"quantised": ["decoder", "both"]}},
+        {"include": ({"quantised": "both", "fps": 1},)},
+        {"groups": ({"baseline": {}, "include": ({"quantised": "both"},), "tasks": ("docvqa",)},)},
+    ],
+)
+def test_what_no_exclusion_mends_is_refused_without_one(
+    tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    with pytest.raises(UsageError, match=r"quantised=both has no meaning [^\n]*$"):
+        plan(sweep(**changed), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("text", "fault"),
     [

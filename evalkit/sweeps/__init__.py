@@ -9,13 +9,14 @@ import json
 import logging
 import math
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import Field, PrivateAttr, model_validator
 
 from evalkit.adapter import ModelAdapter, adapter_class, check_arguments, make_adapter
@@ -251,8 +252,13 @@ def plan(sweep: Sweep, output: Path) -> list[Planned]:
     switch that is not there.
     """
 
-    def cells(tasks: Sequence[str], chosen: Sequence[Settings]) -> list[Planned]:
-        adapters = [(s, s.get("model", sweep.model), sweep.built(s)) for s in chosen]
+    def cells(
+        tasks: Sequence[str], chosen: Sequence[Settings], axes: Collection[str] = ()
+    ) -> list[Planned]:
+        adapters = [
+            (s, s.get("model", sweep.model), a)
+            for s, a in zip(chosen, _adapters(sweep, chosen, axes))
+        ]
         return [
             Planned(
                 s,
@@ -273,7 +279,48 @@ def plan(sweep: Sweep, output: Path) -> list[Planned]:
 
     data = sweep.local_data
     own = [p for g in sweep.groups for p in cells(g.tasks, (g.baseline, *g.include))]
-    return [*cells(sweep.tasks, sweep.cells()), *own]
+    return [*cells(sweep.tasks, sweep.cells(), sweep.axes), *own]
+
+
+def _adapters(
+    sweep: Sweep, chosen: Sequence[Settings], axes: Collection[str]
+) -> list[ModelAdapter]:
+    """The adapters of cells, their baseline first. Raises UsageError, with what to add to the file
+    where some combinations of the axes have no meaning and others do.
+    """
+    built: list[ModelAdapter | UsageError] = []
+    for settings in chosen:
+        try:
+            built.append(sweep.built(settings))
+        except UsageError as e:
+            built.append(e)
+    refused = [(s, e) for s, e in zip(chosen, built) if isinstance(e, UsageError)]
+    kept = [s for s, e in zip(chosen, built) if not isinstance(e, UsageError)]
+    if refused:
+        first = refused[0][1]
+        causes = [_cause(s, kept) for s, _ in refused if s.keys() == {*axes}]
+        if chosen[0] not in kept or len(causes) < len(refused) or not all(causes):
+            raise first
+        lines = dict.fromkeys(
+            yaml.safe_dump(cause, default_flow_style=True, sort_keys=False) for cause in causes
+        )
+        count = f"{len(refused)} combination{'s' if len(refused) > 1 else ''} of the axes"
+        raise UsageError(
+            f"{first}\nto leave {count} out, add to the sweep's file:\nexclude:\n"
+            + "".join(f"  - {line}" for line in lines).rstrip()
+        )
+    return [a for a in built if not isinstance(a, UsageError)]
+
+
+def _cause(settings: Settings, kept: Sequence[Settings]) -> dict[str, Any]:
+    """The fewest settings, of several, that no kept combination has together; empty where a value
+    is refused with all others, or all together have been kept.
+    """
+    for size in range(1, len(settings) + 1):
+        for some in itertools.combinations(settings.items(), size):
+            if not any(all(k in s and s[k] == v for k, v in some) for s in kept):
+                return dict(some) if size > 1 else {}
+    return {}
 
 
 def selection(sweep: Sweep) -> Selection:
