@@ -150,10 +150,13 @@ class MultipleChoice(Task):
         )
 
     def score(self, sample: Sample, completion: Completion) -> Score:
+        text = completion.text
+        if self.protocol_name == "lmms-eval":
+            text = text.strip()  # it does so before every task's own rule
         if not sample.choices:
-            value, parsed = self.score_open(sample, completion.text)
+            value, parsed = self.score_open(sample, text)
         else:
-            index = READERS[self.protocol.reader](completion.text, texts(sample.choices))
+            index = READERS[self.protocol.reader](text, texts(sample.choices))
             value = float(index is not None and index == sample.target)
             parsed = None if index is None else LETTERS[index]
         values = {} if sample.target is None else self.values(sample, value)

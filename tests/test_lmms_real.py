@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from evalkit.nano.mini import HERE
 from evalkit.results.rescore import rescore
 from evalkit.task import Row, load_task
 from evalkit.types import Completion, Sample
+from tests import catalogue
 from tests.test_tasks import CHARTQA, DOCVQA, MTVQA, NEXTQA, OCRBENCH, REFCOCO, TEXTVQA, VIDEOMME
 
 pytestmark = pytest.mark.lmms
@@ -110,6 +112,8 @@ class Beside:
     apart: Callable[[str], bool] = lambda answer: False
     """Answers that docs/metrics.md lists as scored otherwise on purpose."""
     answers: tuple[str, ...] = ()
+    value: Callable[[Any], float] | None = None
+    """The value in what lmms-eval makes of a sample, where that is no number by itself."""
 
 
 def mtvqa(row: Mapping[str, Any], sample: Sample) -> Mapping[str, Any]:
@@ -151,6 +155,39 @@ MVBENCH = {
     "part": "action_count",
     "part_row": 0,
 }
+EGOSCHEMA = {
+    "question_idx": "1",
+    "question": "What is the theme?",
+    "video_idx": "0-1",
+    "option": [f"{letter}. C does {letter}." for letter in "ABCDE"],
+    "answer": "1",
+}
+PERCEPTION = {
+    "video_name": "v",
+    "question": "Is it stable?",
+    "question_id": "0",
+    "options": ["yes", "no", "I don't know"],
+    "answer_id": "1",
+    "area": "physics",
+    "reasoning": "descriptive",
+    "tag": ["stability"],
+}
+SCREEN = {
+    "image": REFCOCO["image"],
+    "bbox": [0.25, 0.25, 0.5, 0.75],
+    "instruction": "close",
+    "data_type": "text",
+    "data_source": "ios",
+    "file_name": "1.png",
+}
+CLICKS = (
+    *BOXES,
+    *("(250, 300, 500, 750)", "[0.3, 0.5]", "(30% 50%)", "x: 0.3, y: 0.5", "<bbox>0 0 1 1</bbox>"),
+    *("click(x=0.4, y=0.6)", "the box 0.2 0.3 0.6 0.9", "nowhere", "[300, 500]"),
+)
+YES = ("yes", "No", "Yes.", "no, it is not", "y", "N", "I know", "Yes, there is", "", "maybe")
+
+
 BESIDE = (
     Beside("docvqa:val", "docvqa_val", {"anls": "anls"}, DOCVQA, "docvqa"),
     Beside("docvqa:infovqa_val", "infovqa_val", {"anls": "anls"}, INFOVQA),
@@ -167,6 +204,28 @@ BESIDE = (
            MVBENCH, answers=LETTERS),
     Beside("refcoco:val", "refcoco_bbox_rec_val", REC, REFCOCO, "refcoco", document=rec,
            apart=lambda a: "[" not in a, answers=BOXES),
+    Beside("mmmu:val", "mmmu_val", {"accuracy": "mmmu_acc"}, catalogue.mmmu(0), answers=LETTERS),
+    Beside("mmmu:val", "mmmu_val", {"accuracy": "mmmu_acc"}, catalogue.mmmu(9), answers=LETTERS),
+    Beside("mmmu_pro:standard_10", "mmmu_pro_standard", {"accuracy": "mmmu_acc"},
+           catalogue.mmmu_pro(1), answers=LETTERS),
+    Beside("mmmu_pro:vision", "mmmu_pro_vision", {"accuracy": "mmmu_acc"},
+           catalogue.mmmu_pro_vision(1), answers=LETTERS),
+    Beside("mmstar", "mmstar", {"accuracy": "average"}, catalogue.mmstar(1), answers=LETTERS),
+    Beside("realworldqa", "realworldqa", ACCURACY, catalogue.realworldqa(4), answers=LETTERS,
+           apart=lambda a: "D" in a),
+    Beside("realworldqa", "realworldqa", ACCURACY, catalogue.realworldqa(1)),
+    Beside("mmt_bench:val", "mmt_val", {"accuracy": "accuracy"}, catalogue.mmt(1),
+           answers=(*LETTERS, "A B", "B or C", "so (B)", " C\n"), value=itemgetter("overall")),
+    Beside("mme", "mme", {"accuracy": "mme_perception_score"}, catalogue.mme(1), answers=YES),
+    Beside("pope:test", "pope", {"accuracy": "pope_accuracy"}, catalogue.pope(1), answers=YES),
+    Beside("egoschema:subset", "egoschema_subset", {"accuracy": "score"}, EGOSCHEMA,
+           answers=LETTERS, value=lambda made: made["pred"] == int(made["ground_truth"])),
+    Beside("perceptiontest:val", "perceptiontest_val_mc", {"accuracy": "accuracy"}, PERCEPTION,
+           answers=LETTERS, value=itemgetter("correct")),
+    Beside("screenspot:v1", "screenspot_rec_test", {"accuracy": "screenspot_Center_ACC"}, SCREEN,
+           answers=CLICKS),
+    Beside("screenspot:v2", "screenspot_v2", {"accuracy": "screenspot_v2_action_acc"}, SCREEN,
+           answers=CLICKS),
 )  # fmt: skip
 
 
@@ -233,7 +292,8 @@ def test_answers_score_as_lmms_eval_scores_them(
             continue
         compared += 1
         for ours, name in one.metrics.items():
-            expected = sample_value(theirs, name, made[name])
+            found = one.value(made[name]) if one.value else sample_value(theirs, name, made[name])
+            expected = float(found)
             assert score.values[ours] == pytest.approx(expected, abs=1e-9), (answer, sample.target)
     assert compared >= 200
 

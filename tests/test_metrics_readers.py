@@ -299,7 +299,7 @@ RULES: dict[str, Callable[[str], str | bool | None]] = {
     "vlmevalkit": can_infer,
     "lmms-eval": extract_mcq,
     "mmmu": mmmu,
-    "mmt": lambda a: mmmu(a.strip(), " {} ", texts=False),
+    "mmt": lambda a: mmmu(a, " {} ", texts=False),
     "mmbench": mmbench_static,
     "ai2d": ai2d,
     "evalscope": parse_answers,

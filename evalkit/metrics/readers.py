@@ -71,7 +71,7 @@ def mmt(text: str, options: Sequence[str]) -> int | None:
     """lmms-eval's reader for MMT-Bench (lmms_eval/tasks/mmt/utils.py): MMMU's, but for a blank on
     both sides of a letter, and without the texts of options.
     """
-    return _last_named(text.strip(), options, " {} ", texts=False)
+    return _last_named(text, options, " {} ", texts=False)
 
 
 def _last_named(text: str, options: Sequence[str], plain: str, texts: bool = True) -> int | None:
