@@ -22,6 +22,7 @@ from evalkit.model_adapters.transformers import TransformersAdapter
 from PIL import Image as PILImage
 from safetensors.torch import load_file, save_file
 
+import evalkit
 from evalkit.errors import CheckpointError, UsageError
 from evalkit.models.qwen2_vl.checkpoint import load
 from evalkit.models.qwen2_vl.switches import Switches
@@ -81,6 +82,12 @@ def test_a_file_that_became_another_is_read_again(tiny: str, tmp_path: Path) -> 
         return done.tokens.vision_in
 
     assert [seen(width) for width in (56, 112, 56)] == [4, 8, 4]
+
+
+@pytest.mark.parametrize("name", ["transformers", "classifier", "contrastive", "detector"])
+def test_a_model_in_memory_is_no_checkpoint_of_transformers(name: str) -> None:
+    with pytest.raises(UsageError, match="a model in memory, Linear: .*save_pretrained"):
+        evalkit.evaluate("docvqa", torch.nn.Linear(2, 2), adapter=name, limit=1)
 
 
 @pytest.mark.parametrize("kind", [ReferenceAdapter, TransformersAdapter])

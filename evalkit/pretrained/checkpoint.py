@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.digests import file_digest
-from evalkit.errors import CheckpointError
+from evalkit.errors import CheckpointError, UsageError
 from evalkit.models.weights import (
     check_unchanged,
     read_json,
@@ -46,9 +46,14 @@ class Checkpoint:
 
     @classmethod
     def find(cls, model: str, trust_remote_code: bool = False) -> Checkpoint:
-        """What a name or folder stands for. Raises CheckpointError for an adapter whose base, or
-        `peft`, is not at hand.
+        """What a name or folder stands for. Raises UsageError for a model in memory,
+        CheckpointError for an adapter whose base, or `peft`, is not at hand.
         """
+        if not isinstance(model, str | Path):
+            raise UsageError(
+                f"a model in memory, {type(model).__name__}: models of transformers are read from "
+                "a folder; save it there (save_pretrained, its processor too) and give the folder"
+            )
         folder = checkpoint_folder(model)
         if not (folder / LORA[0]).is_file():
             return cls(folder, None, trust_remote_code)
