@@ -30,7 +30,7 @@ from evalkit.results import (
 from evalkit.results.breakdown import breakdown_rows, breakdown_text
 from evalkit.results.cells import labels, model_labels
 from evalkit.results.leaderboard import Leaderboard
-from evalkit.results.pairs import comparison_text
+from evalkit.results.pairs import Verdict, comparison_text
 from evalkit.results.rescore import rescore
 from evalkit.results.tables import aligned, escaped, write_csv
 from evalkit.run_info import Selection
@@ -434,6 +434,17 @@ def test_a_comparison_is_said_in_words_and_names_the_better(
     (said,) = comparison_frame(pairs)["verdict"]
     assert said.startswith(verdict)
     assert said in comparison_text(pairs)
+
+
+def test_too_few_clusters_for_a_test_are_never_significant_alone(tmp_path: Path) -> None:
+    """The interval of five differences excludes 0, and no sign flips of five have p below 0.06."""
+    a, b = (
+        cell(tmp_path, [record(i, score) for i, score in enumerate(scores)], model=model)
+        for model, scores in (("a", [1, 1, 1, 1, 0.9]), ("b", [0] * 5))
+    )
+    (pair,) = compare_cells([a], [b])
+    assert pair.scores.ci_low and pair.scores.ci_low > 0 and pair.p_holm == 0.0625
+    assert pair.scores.verdict(pair.p_holm) is Verdict.OPEN
 
 
 def test_what_may_not_show_is_said_at_the_level_of_the_verdict(tmp_path: Path) -> None:

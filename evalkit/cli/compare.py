@@ -26,8 +26,8 @@ def add_parser(verbs: Verbs) -> None:
         nargs="?",
         const=0.0,
         metavar="POINTS",
-        help="exit 1 when a's headline score of a task is below b's by more than POINTS (0) with p "
-        "(Holm) below 0.05, or when a lacks a task that b has",
+        help="exit 1 when a's headline score of a task is worse than b's by more than POINTS (0), "
+        "and not by chance, or when a lacks a task that b has",
     )
     output_option(parser)
     talk_options(parser)

@@ -54,7 +54,7 @@ class Verdict(StrEnum):
     LOWER = "lower on"
     SAME = "every score the same on"
     ALONE = "significant alone, not after correction, on"
-    """The interval is one of its own and excludes 0; the test is corrected for its number."""
+    """Interval and test each find it by themselves, the test corrected for its number does not."""
     OPEN = "not significant on"
     UNTESTED = "too few samples to test on"
     NONE = "no sample in common on"
@@ -132,7 +132,8 @@ class PairedScores:
         if not excludes_0:
             return Verdict.OPEN
         if p_holm >= LEVEL:
-            return Verdict.ALONE
+            alone = self.p_value is not None and self.p_value < LEVEL
+            return Verdict.ALONE if alone else Verdict.OPEN
         return Verdict.LOWER if self.difference < 0 else Verdict.HIGHER
 
 
@@ -233,13 +234,14 @@ def compare_cells(a: Sequence[CellFolder], b: Sequence[CellFolder]) -> list[Pair
 
 def worse(pairs: Sequence[Pair], by: float = 0.0) -> list[Pair]:
     """The pairs whose first side is worse on its task's headline metric by more than ``by`` points,
-    and not by chance: p (Holm) below LEVEL. A difference that can't be tested counts as it is.
+    and not by chance, as the verdict has it. A difference that can't be tested counts as it is.
     """
     out = []
     for pair in pairs:
         headline = pair.a.results.metrics[0]
         loss = -pair.scores.difference if headline.higher_is_better else pair.scores.difference
-        by_chance = pair.p_holm is not None and pair.p_holm >= LEVEL
+        found = pair.scores.verdict(pair.p_holm)
+        by_chance = found in (Verdict.OPEN, Verdict.ALONE)
         if pair.scores.metric == headline.metric and loss > by and not by_chance:
             out.append(pair)
     return out
