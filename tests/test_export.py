@@ -13,6 +13,7 @@ import yaml
 from evalkit.cli import main
 from evalkit.errors import UsageError
 from evalkit.results.export import model_index
+from evalkit.run_info import Selection
 from evalkit.store import CellFolder
 from tests.stored import cell, moved, record
 
@@ -93,6 +94,25 @@ def test_latex_is_a_table_with_intervals(
     assert run("export", "--format", "latex", "--output", str(tmp_path)) == 0
     text = (tmp_path / "scores.tex").read_text()
     assert r"\begin{tabular}" in text and "bad, with a comma" in text and r"95 \% interval" in text
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({"selection": Selection(first=(0, 4))}, "first 4"),
+        ({"complete": False}, "stopped early"),
+        ({"missing_shards": ("2/2",), "complete": False}, "without shards 2/2"),
+    ],
+)
+def test_a_part_of_the_samples_is_marked_in_every_form(
+    tmp_path: Path, part: dict[str, Any], said: str
+) -> None:
+    cell(tmp_path, [record(i, 1.0) for i in range(4)], **part)
+    for form in ("latex", "model-index", "csv"):
+        assert run("export", "--format", form, "--output", str(tmp_path)) == 0
+    assert f"4 (partial: {said}; do not quote)" in (tmp_path / "scores.tex").read_text()
+    assert "complete: false" in (tmp_path / "scores.md").read_text()
+    assert pd.read_csv(tmp_path / "scores.csv")["complete"].tolist() == [False]
 
 
 def test_a_tracker_that_is_not_there_is_said(

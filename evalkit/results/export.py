@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import UsageError
 from evalkit.files import replace
-from evalkit.results.cells import data_kind, model_labels
+from evalkit.results.cells import data_kind, model_labels, partial_text
 from evalkit.results.frames import result_rows, results_frame, samples_frame
 from evalkit.results.tables import interval_text, latex_table, value_text, write_csv
 from evalkit.store import CellFolder
@@ -29,8 +29,8 @@ COLUMNS = (
 ).split()
 """Of the frame of scores."""
 SAID = (
-    "n ci_low ci_high errors unparsed protocol settings selection task_version data_digest "
-    "evalkit_version"
+    "n ci_low ci_high errors unparsed complete protocol settings selection data arm task_version "
+    "data_digest evalkit_version"
 ).split()
 """What a number is to be read with."""
 
@@ -90,13 +90,16 @@ def write_model_index(cells: Sequence[CellFolder], file: Path) -> None:
 
 def write_latex(cells: Sequence[CellFolder], file: Path) -> None:
     """Writes a LaTeX table with a row for each cell and metric."""
-    columns = ("task", "model", "settings", "protocol", "metric", "value", "95 % interval", "n")
+    named = "task model data settings arm protocol metric".split()
+    columns = (*named, "value", "95 % interval", "n", "errors")
+    partial = {str(cell.path): partial_text(cell) for cell in cells}
     rows = [
         (
-            *(str(r[c]) for c in columns[:5]),
+            *(str(r[c]) for c in named),
             value_text(r["value"]),
             interval_text(r["ci_low"], r["ci_high"]),
-            str(r["n"]),
+            f"{r['n']}{partial[r['cell']]}",
+            str(r["errors"]),
         )
         for r in result_rows(cells)[1]
     ]

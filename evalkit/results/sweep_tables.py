@@ -287,14 +287,24 @@ def write_page(findings: Findings, drawn: Sequence[str], folder: Path, missing: 
     ]
     write_csv(folder / "table.csv", frame)
     write_csv(folder / "wide.csv", wide.reset_index())
-    body = [[str(name), *map(value_text, row)] for name, row in wide.iterrows()]
+    part = "*" if findings.limit else ""
+    body = [
+        [str(name), *(value_text(v) + part * (v == v) for v in row)]
+        for name, row in wide.iterrows()
+    ]
     replace(
         folder / "table.tex",
-        f"% made by: {findings.command}\n" + latex_table(["", *wide.columns], body),
+        f"% made by: {findings.command}\n"
+        + (f"% * {_part(findings)}\n" if part else "")
+        + latex_table(["", *wide.columns], body),
     )
     findings.save(folder / FINDINGS)
     replace(folder / "README.md", page(findings, drawn) + missing)
     return folder
+
+
+def _part(findings: Findings) -> str:
+    return f"At most {findings.limit} samples of each task, drawn at random: never quote them."
 
 
 def page(findings: Findings, drawn: Sequence[str]) -> str:
@@ -305,11 +315,7 @@ def page(findings: Findings, drawn: Sequence[str]) -> str:
     first_cells = ""
     if cells > plots.MOST:
         first_cells = f" By group, overlap and length: the first {plots.MOST} of {cells} cells."
-    part = (
-        f"At most {findings.limit} samples of each task, drawn at random: never quote them.\n\n"
-        if findings.limit
-        else ""
-    )
+    part = f"{_part(findings)}\n\n" if findings.limit else ""
     found = "\n".join(f"- {html.escape(s, quote=False)}" for s in sentences(findings))
     both = INTERACTIONS if findings.interactions else ""
     first, *others = [f"\n![{Path(name).stem}]({name})\n" for name in drawn] or [""]
