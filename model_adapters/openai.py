@@ -404,14 +404,14 @@ class OpenAIAdapter(ModelAdapter):
             if not choice:
                 own = usage.text_in + usage.vision_in
                 continue
-            found = logprobs_of(reply.get("prompt_logprobs"))
-            if not own or len(found) <= own:
+            found = logprobs_of(reply.get("prompt_logprobs"), own)
+            if not own or not found:
                 raise UsageError(
                     f"{self.connection.shown}: the server gives no log-probabilities of a "
                     "prompt's tokens (prompt_logprobs), so choices can't be ranked; take a task "
                     "that generates"
                 )
-            scores.append(math.fsum(found[own:]))
+            scores.append(math.fsum(found))
         best = max(range(len(scores)), key=scores.__getitem__)
         return Completion(
             request.id,

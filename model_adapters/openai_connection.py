@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import threading
 from collections.abc import Coroutine, Mapping
@@ -257,16 +258,20 @@ def text_of(choice: Mapping[str, Any]) -> tuple[str, str]:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"), ""
 
 
-def logprobs_of(entries: Any) -> list[float]:
-    """The natural log-probability of each token of a prompt, as vLLM gives them: a mapping for each
-    token, its own entry first; none for the first token, which is taken as 0.
+def logprobs_of(entries: Any, own: int) -> list[float]:
+    """The natural log-probabilities of a prompt's tokens after the first ``own``, as vLLM gives
+    them: a mapping for each token, its own entry first. Empty where the server gives none. Raises
+    Again for a token that has none, or none that is a number.
     """
     if not isinstance(entries, list):
         return []
-    return [
-        float(next(iter(entry.values()))["logprob"]) if isinstance(entry, dict) and entry else 0.0
-        for entry in entries
-    ]
+    try:
+        found = [float(next(iter(entry.values()))["logprob"]) for entry in entries[own:]]
+    except (AttributeError, StopIteration, TypeError, KeyError, ValueError, OverflowError) as e:
+        raise Again(f"prompt_logprobs without one of each token ({type(e).__name__})") from None
+    if not all(map(math.isfinite, found)):
+        raise Again("prompt_logprobs with one that is no finite number")
+    return found
 
 
 def _said(e: Exception) -> str:

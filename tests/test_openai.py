@@ -557,6 +557,11 @@ def test_choices_are_ranked_by_the_prompts_log_probabilities() -> None:
     assert (done.text, done.logprobs, done.finish_reason) == ("yes", (-0.75, -3.0), "rank")
     with serving() as plain, pytest.raises(UsageError, match="no log-probabilities"):
         list(adapter(plain).rank([ask("1", Text("?"), choices=("yes", "no"))]))
+    for odd in (None, float("nan"), "x"):  # of a token of the choice, not of the prompt
+        scores["yes"] = [-0.5, odd]  # type: ignore[list-item]
+        with serving(answer) as it:
+            (failed,) = adapter(it, tries=1).rank([ask("1", Text("?"), choices=("yes", "no"))])
+        assert "prompt_logprobs" in str(failed.error) and not failed.logprobs
 
 
 @pytest.mark.parametrize(
