@@ -136,6 +136,15 @@ def test_the_exact_mode_gives_exactly_n_tokens_at_the_closest_aspect(
             assert off <= abs(math.log(rows * rows / n * width / height)) + 1e-9
 
 
+@pytest.mark.parametrize("least", [10**9, 10**30])
+def test_a_picture_is_never_blown_up_beyond_the_bound_of_pictures(least: int) -> None:
+    picture = Image.new("RGB", (64, 64))
+    with pytest.raises(DataError, match="an image shown at .*over the limit of 178,956,970 pixels"):
+        Processor().image(picture, Limits(least, least))
+    with pytest.raises(DataError, match="over the limit"):
+        Processor().resize_frame(np.zeros((64, 64, 3), np.uint8), 4, Limits(least, least))
+
+
 def test_switches_reach_the_target_size() -> None:
     def size(**switches: object) -> tuple[int, int]:
         return target_size(1000, 500, Switches().with_(switches), Limits(), Limits(*RELEASE))

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from evalkit.bounds import bounds, over
 from evalkit.engine.interface import Media
 from evalkit.errors import CheckpointError, DataError
 from evalkit.models.limits import Limits, media_limits
@@ -242,8 +243,24 @@ def target_size(
 ) -> tuple[int, int]:
     """The (height, width) an image or frame is resized to, under the resolution switch and the
     pixel bounds of switches, task and checkpoint. ``factor``: pixels on a side of a token;
-    ``most``: pixels that no bound exceeds.
+    ``most``: pixels that no bound exceeds. Raises DataError for a size over the bound of pictures:
+    a request may ask for any.
     """
+    size = _target(height, width, switches, task, checkpoint, factor, most)
+    if math.prod(size) > bounds().image_pixels:
+        raise DataError(f"an image shown at {size[1]}x{size[0]} pixels: {over('image_pixels')}")
+    return size
+
+
+def _target(
+    height: int,
+    width: int,
+    switches: Switches,
+    task: Limits,
+    checkpoint: Limits,
+    factor: int,
+    most: int | None,
+) -> tuple[int, int]:
     mode, numbers = switches.resolution.mode, switches.resolution.numbers
     if mode == "tokens":
         return exact_tokens(height, width, numbers[0], factor)
