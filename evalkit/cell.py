@@ -14,7 +14,7 @@ from evalkit.adapter import ModelAdapter, digest, recordable
 from evalkit.asking import Asking, Examples
 from evalkit.code import CONTROLS, code_of, code_of_module
 from evalkit.controls import check_control
-from evalkit.errors import UsageError
+from evalkit.errors import DataError, UsageError
 from evalkit.names import model_name, model_path
 from evalkit.run_info import Identity
 from evalkit.safe_text import without_keys
@@ -126,7 +126,8 @@ class Cell:
 
 def identity_of_0_1(identity: Identity, data: Path | None) -> Identity | None:
     """What evalkit 0.1 took for the identity of the same cell: it named local data by their folder
-    and files, and knew no digests of media. None for data that it would have read otherwise.
+    and files, and knew no digests of media. None for data that it would have read otherwise, or
+    not at all.
     """
     known = {"kind", "name", "repository", "config", "split", "revision", "files", "sha256"}
     if identity.data.keys() - known - {"media"}:
@@ -135,6 +136,9 @@ def identity_of_0_1(identity: Identity, data: Path | None) -> Identity | None:
     if data is not None:
         described["name"] = data.name
         if "files" not in described and {"config", "split"} <= described.keys():
-            files = table_files(data, described["config"], described["split"])
+            try:
+                files = table_files(data, described["config"], described["split"])
+            except DataError:
+                return None
             described["files"] = [f.name for f in files]
     return replace(identity, data=described)
