@@ -72,8 +72,9 @@ def refusal(path: Path, *folders: Path) -> str | None:
     )
 
 
-Kind = Literal["clips", "clips and frames", ".srt", ".json"]
-"""What is looked for: files of clips; folders of frames, too; or subtitles in files of a suffix."""
+Kind = Literal["clips", "clips and frames", "pictures", ".srt", ".json"]
+"""What is looked for: files of clips; folders of frames, too; single pictures; or subtitles in
+files of a suffix."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ class ClipIndex:
                     name = PurePosixPath(parent.relative_to(folder).as_posix())
                     self._add([Clip(parent, name, frames=True)])
         if not self.clips:
-            suffix = kind if kind in SUBTITLES else ".mp4"
+            suffix = kind if kind in SUBTITLES else ".png" if kind == "pictures" else ".mp4"
             searched = ", ".join(map(str, self.folders))
             why = f" (damaged: {'; '.join(self.damaged)})" if self.damaged else ""
             raise DataError(
@@ -213,7 +214,8 @@ class ClipIndex:
         if not clips:
             damaged = f" (damaged: {'; '.join(self.damaged)})" if self.damaged else ""
             places = ", ".join(map(str, self.folders))
-            what = "subtitles" if self.kind in SUBTITLES else "clip"
+            what = "picture" if self.kind == "pictures" else "clip"
+            what = self.what if self.kind in SUBTITLES else what
             raise DataError(f"no {what} {name!r}; it belongs under {places}{damaged}")
         first = next((c for c in clips if not c.archive), clips[0])
         for other in clips:
@@ -238,7 +240,7 @@ class ClipIndex:
     def _wanted(self, path: Path) -> bool:
         if self.kind in SUBTITLES:
             return path.suffix.lower() == self.kind and not path.name.startswith(".")
-        return _is_clip_file(path)
+        return is_frame(path) if self.kind == "pictures" else _is_clip_file(path)
 
     def _add(self, clips: Iterable[Clip]) -> None:
         for clip in clips:
@@ -259,6 +261,8 @@ class ClipIndex:
                 name = member.name
                 if self.kind in SUBTITLES:
                     wanted = name.suffix.lower() == self.kind and not _hidden(name)
+                elif self.kind == "pictures":
+                    wanted = is_frame(name) and not _hidden(name)
                 else:
                     wanted = _is_clip_member(member, blocks)
                 if wanted:

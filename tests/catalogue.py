@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -376,6 +378,17 @@ def mmvp(i: int) -> Columns:
     }
 
 
+def visulogic(i: int) -> Columns:
+    """``clip`` is the picture that the archive has under the path."""
+    return {
+        "image_path": f"images/{i:05}.png",
+        "question": "Which one comes next?\n\nA: A  \nB: B  \nC: C  \nD: D\n",
+        "label": LETTERS[i % 4],
+        "tag": ("Spatial Reasoning", "Other")[i % 2],
+        "clip": picture(i),
+    }
+
+
 ROWS: Mapping[str, Callable[[int], Columns]] = {
     "ai2d:test": ai2d,
     "ai2d:test_no_mask": ai2d,
@@ -420,6 +433,7 @@ ROWS: Mapping[str, Callable[[int], Columns]] = {
     "cv_bench:2d": cv_bench,
     "cv_bench:3d": partial(cv_bench, sources=("Omni3D",)),
     "mmvp:test": mmvp,
+    "visulogic:test": visulogic,
     **{
         f"vcr:{language}_{level}{size}": vcr_en if language == "en" else vcr_zh
         for language in ("en", "zh")
@@ -436,12 +450,24 @@ def rows(name: str) -> list[Columns]:
 
 
 def write(name: str, folder: Path) -> Path:
-    """The ten rows as a parquet file, or as one in the folder of each configuration."""
+    """The ten rows as a parquet file, as one in the folder of each configuration, or as lines of
+    JSON beside an archive of their pictures.
+    """
     path = folder / name.replace(":", "-")
     source: Any = load_task(name).source
+    if getattr(source, "pictures", False):
+        path.mkdir()
+        with zipfile.ZipFile(path / source.archives[0], "w") as archive:
+            for row in rows(name):
+                archive.writestr(row[source.clips], row["clip"]["bytes"])
+        lines = [json.dumps({k: v for k, v in r.items() if k != "clip"}) for r in rows(name)]
+        (path / source.files).write_text("\n".join(lines) + "\n")
+        return path
     if not isinstance(source, Joined):
-        pq.write_table(pa.Table.from_pylist(rows(name)), path.with_suffix(".parquet"))
-        return path.with_suffix(".parquet")
+        path.mkdir()
+        file = path / (source.files or f"{source.split}-00000-of-00001.parquet")
+        pq.write_table(pa.Table.from_pylist(rows(name)), file)
+        return path if source.files else file
     for part, table in source.parts.items():
         (path / part).mkdir(parents=True)
         there = [r for r in rows(name) if r["part"] == part]

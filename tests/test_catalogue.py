@@ -207,6 +207,9 @@ ODD = [
     ("mmvp", {"Options": "(a) Open"}, "'Options' is '\\(a\\) Open', not"),
     ("mmvp", {"Options": "(b) Open (a) Closed"}, "not \\(a\\) and \\(b\\)"),
     ("mmvp", {"Correct Answer": "(c)"}, "'Correct Answer' is '\\(C\\)', not one of A, B"),
+    ("visulogic", {"clip": DataError("no picture 'images/7.png'")}, "no picture 'images/7.png'"),
+    ("visulogic", {"label": "E"}, "'label' is 'E', not one of A, B, C, D"),
+    ("visulogic", {"tag": None}, "'tag' is null"),
     ("muirbench", {"image_list": []}, "not a list of images"),
     ("muirbench", {"image_list": [None]}, "'image_list' holds no image"),
     ("muirbench", {"image_list": [catalogue.picture(0)]}, "has <image>, and there are 1 pictures"),
@@ -483,6 +486,22 @@ def prompt(name: str, protocol: str, row: int = 0) -> str:
             0,
             "<>Is the door open or closed? 0\nA. Open\nB. Closed\n"
             "Answer with the option's letter from the given choices directly.",
+        ),
+        (
+            "visulogic",
+            "lmms-eval",
+            0,
+            "<>Which one comes next?\n\nA: A  \nB: B  \nC: C  \nD: D\n"
+            "Answer with the option letter only.",
+        ),
+        (
+            "visulogic",
+            "vlmevalkit",
+            0,
+            "<>Which one comes next?\n\nA: A  \nB: B  \nC: C  \nD: D\n\nSolve the complex visual "
+            "logical reasoning problem through step-by-step reasoning.Think about the reasoning "
+            "process first and answer the question following this format: Answer: "
+            "\\boxed{$LETTER}",
         ),
         (
             "vcr:zh_easy",

@@ -327,6 +327,7 @@ OTHERS = {
     "screenspot:v2": "screenspot_v2",
     "seedbench": "seedbench",
     "vcr:en_easy": "vcr_wiki_en_easy",
+    "visulogic": "visulogic",
     "vstar": "vstar_bench_direct_attributes",
 }
 

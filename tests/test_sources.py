@@ -214,10 +214,13 @@ def test_a_moved_repository_is_found_under_its_new_name(
     commit = "0123456789abcdef0123456789abcdef01234567"
     as_dataset(3).save_to_disk(str(tmp_path / commit))
 
-    def load_dataset(repository: str, config: str | None, split: str) -> datasets.Dataset:
+    def load_dataset(
+        repository: str, config: str | None, split: str, **told: str
+    ) -> datasets.Dataset:
         if repository != "lmms-lab-encoder/Thing":
             raise FileNotFoundError(f"no {repository}")
-        assert (config, split) == ("C", "val")
+        files = {} if config else {"data_files": "data.jsonl"}
+        assert (config, split, told) == (config and "C", "val", files)
         return datasets.load_from_disk(str(tmp_path / commit))
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
@@ -231,6 +234,7 @@ def test_a_moved_repository_is_found_under_its_new_name(
         "revision": commit,
     }
     assert source(config="C").describe() == description
+    assert list(source(files="data.jsonl").rows()) == expected()
     hub._from_hub.cache_clear()
 
 
@@ -825,3 +829,41 @@ def test_a_picture_may_be_a_text_in_base64() -> None:
     for bad in ("aGVsbG8gd29ybGQh", "not base64!", "", None, text[:7]):
         with pytest.raises(DataError, match="'image' (holds no image in base64|is )"):
             packed_image({"image": bad})
+
+
+def test_pictures_of_lines_of_json_are_read_out_of_their_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data = tmp_path / "data"
+    data.mkdir()
+    named = [{"id": i, "image_path": f"./images/{i}.png"} for i in range(3)]
+    (data / "data.jsonl").write_text("\n".join(map(json.dumps, named)) + "\n\n")
+    with zipfile.ZipFile(data / "images.zip", "w") as archive:
+        for i in range(2):
+            archive.writestr(f"images/{i}.png", picture(i))
+        archive.writestr("__MACOSX/images/2.png", b"resource fork")
+    thing = Hub(
+        repository="o/n",
+        split="train",
+        files="data.jsonl",
+        columns=("id", "image_path"),
+        clips="image_path",
+        pictures=True,
+    )
+    for place in (data, data / "data.jsonl"):
+        first, second, third = thing.rows(place)
+        assert [image(r, "clip").read() for r in (first, second)] == [picture(0), picture(1)]
+        with pytest.raises(DataError, match=r"no picture './images/2.png'; it belongs under"):
+            image(third, "clip")
+    before = thing.describe(data)
+    with zipfile.ZipFile(data / "images.zip", "w") as archive:
+        archive.writestr("images/0.png", picture(5))
+    assert thing.describe(data) != before
+    (data / "images.zip").unlink()
+    with pytest.raises(DataError, match="no pictures found; put <name>.png files"):
+        list(thing.rows(data))
+    (data / "data.jsonl").write_text('{"id": 1}\n[1]\n')
+    (data / "0.png").write_bytes(picture(0))
+    with pytest.raises(DataError, match="expected a list of objects, one a row"):
+        list(thing.rows(data))

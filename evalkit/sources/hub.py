@@ -32,12 +32,14 @@ ORGANISATIONS = {"lmms-lab": ("lmms-lab-encoder", "lmms-eval")}
 class TableSource(ABC):
     """A dataset with known columns. ``columns`` are those that the task reads, others are not
     loaded; ``config`` and ``split`` as on the hub. ``files`` are those of the split in the release,
-    a name or a pattern, where they are not named after it.
+    a name or a pattern, where they are not named after it; without a configuration, what
+    ``datasets`` is told to read.
 
     ``clips`` names the column that holds the name of a clip: such rows get one more key,
     ``"clip"``, the clip's file or the DataError that says why there is none. ``clip_folder`` is
     where the clips lie in the release, which tells clips of one name apart. With ``frames``, a
-    folder of pictures is a clip, too. ``subtitles`` names the column with the name of a clip's
+    folder of pictures is a clip, too; with ``pictures``, the names are those of single pictures.
+    ``subtitles`` names the column with the name of a clip's
     subtitles, files of the suffix ``spoken``: such rows get ``"subtitles"``, the file, None where
     there is none, or a DataError.
 
@@ -54,6 +56,7 @@ class TableSource(ABC):
     clips: str | None = None
     clip_folder: str = ""
     frames: bool = False
+    pictures: bool = False
     subtitles: str = ""
     spoken: Kind = ".srt"
     official: tuple[int, int] | None = None
@@ -94,7 +97,9 @@ class TableSource(ABC):
 
     def clip_index(self, override: Path | None) -> Clips:
         folder = self.clip_folder_of(override)
-        return Clips.below(folder, self.frames, self.spoken if self.subtitles else None)
+        kind: Kind = "clips and frames" if self.frames else "clips"
+        kind = "pictures" if self.pictures else kind
+        return Clips.below(folder, kind, self.spoken if self.subtitles else None)
 
     def with_clips(self, rows: Iterator[Columns], clips: Clips) -> Iterator[Columns]:
         """The rows with the files of their clips, and of their subtitles."""
@@ -148,9 +153,8 @@ class Clips:
     subtitles: ClipIndex | None = None
 
     @classmethod
-    def below(cls, folder: Path, frames: bool, spoken: Kind | None) -> Clips:
-        clips = ClipIndex([folder], "clips and frames" if frames else "clips")
-        return cls(clips, ClipIndex([folder], spoken) if spoken else None)
+    def below(cls, folder: Path, kind: Kind, spoken: Kind | None) -> Clips:
+        return cls(ClipIndex([folder], kind), ClipIndex([folder], spoken) if spoken else None)
 
     def describe(self) -> dict[str, str]:
         spoken = {"subtitles": self.subtitles.digest} if self.subtitles else {}
@@ -271,7 +275,8 @@ class Hub(TableSource):
         """The repository's name and its table. Raises DataError when the table is not the official
         split and does not hold it in a known way.
         """
-        name, table = _from_hub(self.repositories, self.config, self.split)
+        files = self.files if self.config is None else ""
+        name, table = _from_hub(self.repositories, self.config, self.split, files)
         if self.official and len(table) not in self.official:
             raise DataError(
                 f"{name}, split {self.split}: {len(table):,} rows, where {self.official[0]:,} are "
@@ -355,14 +360,17 @@ def _hub_rows(table: Any, columns: Sequence[str], name: str) -> Iterator[Columns
 
 
 @lru_cache(maxsize=16)
-def _from_hub(repositories: tuple[str, ...], config: str | None, split: str) -> tuple[str, Any]:
+def _from_hub(
+    repositories: tuple[str, ...], config: str | None, split: str, files: str = ""
+) -> tuple[str, Any]:
     """The first of the repositories that loads, and its table."""
     import datasets
 
     failures = []
+    told = {"data_files": files} if files else {}
     for repository in repositories:
         try:
-            return repository, datasets.load_dataset(repository, config, split=split)
+            return repository, datasets.load_dataset(repository, config, split=split, **told)
         except (
             Exception
         ) as e:  # whatever the library and its transport raise, a person needs the same answer

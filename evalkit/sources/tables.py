@@ -1,6 +1,6 @@
 """Tables in the layouts of the ``datasets`` library: parquet files of a split, and what
-``Dataset.save_to_disk`` wrote; or one JSON list of objects. Rows come one at a time, media still
-encoded.
+``Dataset.save_to_disk`` wrote; or JSON, a list of objects or one a line. Rows come one at a time,
+media still encoded.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class _Saved(Table):
 
 @dataclass(frozen=True)
 class _Json(Table):
-    """A split that is one JSON file, a list of objects."""
+    """A split that is one JSON file, a list of objects, or one object a line."""
 
     file: Path
 
@@ -177,7 +177,10 @@ class _Json(Table):
         try:
             if self.file.stat().st_size > bounds().json_bytes:
                 raise DataError(f"{self.file}: {over('json_bytes')}")
-            rows = json.loads(self.file.read_text(encoding="utf-8-sig"))
+            text = self.file.read_text(encoding="utf-8-sig")
+            lined = self.file.suffix == ".jsonl"
+            lines = [line for line in text.split("\n") if line.strip()] if lined else []
+            rows = [*map(json.loads, lines)] if lined else json.loads(text)
         except (OSError, ValueError, RecursionError) as e:
             raise DataError(f"{self.file}: unreadable JSON ({e})") from e
         if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
@@ -207,7 +210,7 @@ def local_table(root: Path, config: str | None, split: str) -> Table:
 
 def _json_file(root: Path, config: str | None) -> Path | None:
     """``root`` itself, or the file that is named after the configuration, where that is JSON."""
-    if root.suffix == ".json" and root.is_file():
+    if root.suffix in (".json", ".jsonl") and root.is_file():
         return root
     for folder in (root, root / "json"):
         if config and (file := folder / f"{config}.json").is_file():
