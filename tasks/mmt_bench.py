@@ -34,8 +34,8 @@ COLUMNS = ("index", "question", *LETTERS, "answer", "category", "l2-category", "
 PROTOCOLS = choice_protocols(
     lmms=replace(
         LMMS_CHOICE,
-        origin="lmms-eval 0.7, tasks/mmt",
-        prompt="Question: <image>\n{question}\n{options}\n"
+        origin="lmms-eval 0.7.3, tasks/mmt, models/simple/qwen2_vl.py (without marks)",
+        prompt="Question: \n{question:unmarked}\n{options:unmarked}\n"
         "Answer the question using a single character from the given options.",
         option="{letter}: {text}",
         max_new_tokens=8,

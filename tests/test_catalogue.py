@@ -488,6 +488,13 @@ def prompt(name: str, protocol: str, row: int = 0) -> str:
             "Answer with the option's letter from the given choices directly.",
         ),
         (
+            "mmt_bench:val_mi",
+            "lmms-eval",
+            0,
+            "<><>Question: \nWhich one? 0\nA: option A\nB: option B\nC: option C\n"
+            "Answer the question using a single character from the given options.",
+        ),
+        (
             "visulogic",
             "lmms-eval",
             0,
