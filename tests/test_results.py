@@ -7,7 +7,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -434,6 +434,26 @@ def test_a_comparison_is_said_in_words_and_names_the_better(
     (said,) = comparison_frame(pairs)["verdict"]
     assert said.startswith(verdict)
     assert said in comparison_text(pairs)
+
+
+def test_steps_are_compared_with_equal_steps_else_with_each_other(tmp_path: Path) -> None:
+    """Also where each step has several cells of a task."""
+    made = {}
+    for model, steps in (("a", (1, 2)), ("b", (2, 3))):
+        for step in steps:
+            for system in ("Be brief.", ""):
+                one = cell(tmp_path, [record(1, 1)], model=model, fingerprint={"step": step})
+                asked = moved(one, asking={"system": system}) if system else one
+                made[model, step, system] = asked
+
+    def pairs(*sides: Sequence[tuple[str, int]]) -> set[tuple[str, str]]:
+        picked = [[c for (m, s, _), c in made.items() if (m, s) in side] for side in sides]
+        return {(p.a.settings, p.b.settings) for p in compare_cells(*picked)}
+
+    both = [("a", 1), ("a", 2)], [("b", 2), ("b", 3)]
+    assert {a == b for a, b in pairs(*both)} == {True} and len(pairs(*both)) == 2
+    apart = pairs([("a", 1)], [("b", 3)])
+    assert len(apart) == 2 and all(a.replace("step=1", "step=3") == b for a, b in apart)
 
 
 def test_too_few_clusters_for_a_test_are_never_significant_alone(tmp_path: Path) -> None:

@@ -214,7 +214,8 @@ class Pair:
 def compare_cells(a: Sequence[CellFolder], b: Sequence[CellFolder]) -> list[Pair]:
     """Pairs of a cell of ``a`` and one of ``b``, one entry per metric that both have.
 
-    Like is compared with like: of each task, cells of equal settings and data, each pair once. A
+    Like is compared with like: of each task, cells of equal settings and data, each pair once, of
+    equal steps of training where there are some. A
     task of which either side has a single cell is compared whatever its settings, and the pair's
     remarks say what differs. Raises UsageError when the two are the same cell, when no task is in
     common, or when it can't be told which of several cells are meant.
@@ -336,8 +337,11 @@ def _pairs(a: Sequence[CellFolder], b: Sequence[CellFolder]) -> list[tuple[CellF
             key = frozenset((str(one.path.resolve()), str(other.path.resolve())))
             if len(key) == 2:
                 candidates.setdefault(key, (one, other))
-        alike = [p for p in candidates.values() if _likeness(p[0]) == _likeness(p[1])]
-        if alike:
+        same_step, any_step = (
+            [p for p in candidates.values() if _likeness(p[0], step) == _likeness(p[1], step)]
+            for step in (True, False)
+        )
+        if alike := same_step or any_step:
             out += alike
         elif len(candidates) == 1:
             out += candidates.values()
@@ -354,9 +358,12 @@ def _pairs(a: Sequence[CellFolder], b: Sequence[CellFolder]) -> list[tuple[CellF
     return out
 
 
-def _likeness(cell: CellFolder) -> tuple[str, str, int]:
-    """What two cells must share to be compared as like with like."""
-    return cell.settings, data_digest(cell), cell.run.identity.task_version
+def _likeness(cell: CellFolder, step: bool) -> tuple[list[str], str, int]:
+    """What two cells must share to be compared as like with like; with or without the ``step`` of a
+    training run.
+    """
+    settings = [s for s in cell.settings.split() if step or not s.startswith("step=")]
+    return settings, data_digest(cell), cell.run.identity.task_version
 
 
 def _compared(a: CellFolder, b: CellFolder) -> list[Pair]:
