@@ -161,9 +161,10 @@ class OwnData(Task):
             return Score({"accuracy": right}, parsed=parsed, unparsed=index is None)
         if kind == "box":
             return _box_score(sample, completion)
-        answers = [composed(answer) for answer in sample.target]
-        values = {name: TEXT_METRICS[name](text, answers) for name in names}
-        return Score(values, parsed=text, unparsed=not text)
+        if not text:  # some metrics find it a little like an answer of a mark or an article
+            return Score({m.name: float(not m.higher_is_better) for m in self.metrics}, "", True)
+        answers = [composed(answer.strip()) for answer in sample.target]
+        return Score({name: TEXT_METRICS[name](text, answers) for name in names}, parsed=text)
 
     def _target(self, row: Row, options: Sequence[str], about: Mapping[str, int]) -> Any:
         columns, kind = self.reading["columns"], self.reading["kind"]

@@ -265,6 +265,22 @@ def test_the_metric_follows_from_the_answers_and_is_said(
     assert f"columns image, question, answer; metric {metric}" in task.description
 
 
+@pytest.mark.parametrize(
+    "metric", "exact_match anls relaxed_accuracy vqa_accuracy contains cer".split()
+)
+def test_no_answer_has_the_lowest_score_and_blanks_around_a_right_one_count_for_nothing(
+    folder: Path, metric: str
+) -> None:
+    file, worst = folder / "my.jsonl", float(metric == "cer")
+    for answers in (["the", "a", "?"], ["   red   "] * 4):
+        write_lines(file, [{"image": "1.png", "question": "?", "answer": answers}])
+        sample, task = one(file, metric=metric), load_task(str(file), reading={"metric": metric})
+        scores = [task.score(sample, Completion("0", said)) for said in ("", " \n", "red", "rxx")]
+        assert [s.values[metric] for s in scores[:2]] == [worst] * 2 and scores[0].unparsed
+    assert scores[2].values[metric] == 1 - worst
+    assert scores[3].values[metric] == (pytest.approx(2 / 3) if metric == "cer" else 0.0)
+
+
 OPTIONS = ["a dog", "a cat", "B", "12"]
 
 
