@@ -453,6 +453,7 @@ class CellFolder:
         try:
             with regular(path) as file:
                 value = json.load(file)
+            json.dumps(value, ensure_ascii=False).encode()  # half a character is none
             version = value["schema_version"]
         except (OSError, *MALFORMED) as e:
             raise _damaged(path, e) from e

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from evalkit.api import load_results
 from evalkit.cell_results import CellResults
 from evalkit.errors import DataError, EvalkitError
 from evalkit.files import PART, part_of, remove_parts
@@ -178,6 +179,17 @@ def test_a_lost_or_damaged_results_json_is_read_from_the_journal_and_made_again(
     assert again.results == folder.results and again.results.complete
     run(tmp_path)
     assert folder.results_path.read_bytes() == whole
+
+
+def test_half_a_character_in_a_file_of_a_cell_is_damage(tmp_path: Path) -> None:
+    folder = run(tmp_path).cell.stored
+    expected = folder.run, folder.results
+    for path in (folder.run_path, folder.results_path):
+        value = json.loads(path.read_text())
+        path.write_text(json.dumps(value | {"versions": {"evalkit": "\ud800"}}))
+    (again,) = cells(tmp_path)
+    assert (again.run, again.results) == expected and not again.intact
+    assert len(load_results(tmp_path)) == len(expected[1].metrics)
 
 
 @pytest.mark.parametrize("selection", [Selection(), Selection(drawn=8), Selection(first=(5, 25))])
