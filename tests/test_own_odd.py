@@ -40,6 +40,19 @@ def picture(sample: Sample) -> Any:
 # Files
 
 
+def test_rows_that_a_stray_quote_would_join_are_an_error(folder: Path) -> None:
+    head = "image\tquestion\tanswer\n"
+    joined = raw(
+        folder / "a.tsv", f'{head}1.png\t"open\tx\n1.png\t?\ty\n1.png\tq"\tz\n1.png\t?\tx\n'
+    )
+    _, whole = samples(joined)
+    assert "a.tsv, line 2 to 4: one row by its quotes, and 3 by its tabs" in why(joined)
+    assert isinstance(whole, Sample) and whole.target == ["x"]
+    long = raw(folder / "b.tsv", f'{head}1.png\t"one\ntwo\t3\nfour"\tx\n')
+    (sample,) = samples(long)
+    assert isinstance(sample, Sample) and sample.target == ["x"]
+
+
 @pytest.mark.parametrize("kind", [pa.float16(), pa.float32(), pa.float64()])
 @pytest.mark.parametrize("saved", [False, True], ids=["parquet", "save_to_disk"])
 def test_a_number_is_the_text_that_it_was_written_as(

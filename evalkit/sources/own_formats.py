@@ -87,15 +87,21 @@ def _delimited(path: Path) -> Iterator[Line]:
     told = re.fullmatch(r"sep=(.)\s*", head)
     found = "\t" if path.suffix.lower() == ".tsv" else next((s for s in ",;\t" if s in head), ",")
 
+    taken: list[str] = []
+    """The lines of the row that is read."""
+
     def every() -> Iterator[str]:
         yield "\n" if told else head
-        yield from lines
+        for line in lines:
+            taken.append(line)
+            yield line
 
     mark = told[1] if told else found
     reader = csv.reader(every(), delimiter=mark, skipinitialspace=f"{mark} " in head, strict=True)
     names: list[str] = []
     while True:
         begun = reader.line_num + 1
+        taken.clear()
         try:
             cells = next(reader, None)
         except csv.Error as e:
@@ -114,7 +120,14 @@ def _delimited(path: Path) -> Iterator[Line]:
             names = _header(path, cells)
             continue
         where = f"{path.name}, line {reader.line_num}"
-        if len(cells) != len(names):
+        apart = all(line.count(mark) == len(names) - 1 for line in taken)
+        if mark == "\t" and len(taken) > 1 and apart:
+            yield DataError(
+                f"{path.name}, line {begun} to {reader.line_num}: one row by its quotes, and "
+                f"{len(taken)} by its tabs: a cell that begins with a quote is written in quotes, "
+                "and its own twice"
+            )
+        elif len(cells) != len(names):
             yield DataError(f"{where}: {len(cells)} cells, where the header has {len(names)}")
         elif not all(map(_is_unicode, cells)):
             yield DataError(f"{where}: {NO_UTF8}")
