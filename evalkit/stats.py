@@ -85,9 +85,9 @@ def mean_interval(
 
     With ``groups`` the mean of the groups' means (a macro average), clusters being resampled inside
     each group, or as wholes where one has samples in several groups. With ``weights`` (and no
-    groups) the weighted mean. Where all values are equal, resampling has nothing to say: for 0 and
-    1 Wilson's interval over the number of clusters is given, for others none. Raises ValueError
-    for no values, or no weight.
+    groups) the weighted mean; a negative weight takes a sample out of both sums. Where all values
+    are equal, resampling has nothing to say: for 0 and 1 Wilson's interval over the number of
+    clusters is given, for others none. Raises ValueError for no values, or no weight.
     """
     if weights is not None:
         return _weighted_interval(values, weights, clusters)
@@ -160,8 +160,9 @@ def _weighted_interval(
     if not w.sum() > 0:
         raise ValueError("no values that count")
     sums, sizes = _weighted_sums(x, w, clusters)
-    sums, sizes = sums[sizes > 0], sizes[sizes > 0]  # the others say nothing
-    value, counted = float(sums.sum() / sizes.sum()), x[w > 0]
+    told = (sizes != 0) | (sums != 0)  # the others say nothing
+    sums, sizes = sums[told], sizes[told]
+    value, counted = float(sums.sum() / sizes.sum()), x[w != 0]
     if len(sums) < 2:
         return Interval(value, None, None)
     if np.ptp(counted) == 0:

@@ -163,7 +163,8 @@ class Metric:
     ``units``: metadata keys by whose values samples are counted together. A unit has the least
     value of its samples: it is right when all are. ``""`` stands for each sample by itself; of
     several keys the mean of the means by each is taken. ``weight`` names another value that
-    ``score`` returns, by which this one's mean is weighted. ``total``: the groups' means are added
+    ``score`` returns, by which this one's mean is weighted (a negative one takes the sample out of
+    both sums). ``total``: the groups' means are added
     up, each multiplied by ``scale``.
     """
 

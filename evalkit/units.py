@@ -106,7 +106,7 @@ class Counted:
         if metric.units:
             return cls._of_units(samples, metric)
         mine = [i for i, value in enumerate(samples.values) if value is not None]
-        if samples.weights is not None and not any(samples.weights[i] for i in mine):
+        if samples.weights is not None and not sum(samples.weights[i] for i in mine) > 0:
             mine = []
         seen = samples if len(mine) == len(samples.values) else samples.at(mine)
         groups = seen.groups(metric.group) if metric.group else None

@@ -286,6 +286,56 @@ def charades_sta(root: Path) -> Path:
     return root
 
 
+def videommmu(root: Path) -> Path:
+    """Lectures 0 to 10 in each track; question 4 of Adaptation is open, the last ones are odd."""
+    for config in ("Perception", "Comprehension", "Adaptation"):
+        rows: list[dict[str, Any]] = [
+            {
+                "id": f"validation_Art_Theory_{i}",
+                "question": f"What is in <image 1>? {i}",
+                "options": [f"{c}. thing {c}" if i == 1 else f"thing {c}" for c in "ABCDEFGHIJ"],
+                "answer": "ABCDEFGHIJ"[i % 10] if i % 3 else "A",
+                "question_type": "multiple-choice",
+                "link_selected": "https://example.org",
+            }
+            for i in range(11)
+        ]
+        rows[10]["answer"] = "K"
+        if config == "Adaptation":
+            rows[4] |= {"options": [], "answer": "24.5", "question_type": "open"}
+            rows = [
+                row | {"image": {"bytes": png(56, 56, 20 * i), "path": f"{i}.png"}}
+                for i, row in enumerate(rows)
+            ]
+        parquet(root / config / "test-00000-of-00001.parquet", rows)
+    ids = [f"validation_Art_Theory_{i}" for i in range(11)]
+    packed(root / "Art.zip", [f"Art/{name}.mp4" for name in ids[:6]], levels())
+    packed(root / "Science.zip", [f"Science/{name}.mp4" for name in ids[6:]], levels())
+    packed(root / "question_only.zip", [f"question_only/{n}_image.mp4" for n in ids], levels())
+    return root
+
+
+def mmvu(root: Path) -> Path:
+    """Rows 3 and 7 are open questions, which are not asked."""
+    choices = {c: f"reason {c}" for c in "ABCDE"}
+    rows = [
+        {
+            "id": f"val_{i}",
+            "video_path": f"videos/{('Art', 'Chemistry')[i % 2]}/{i // 4}.mp4",
+            "question_type": "open-ended" if i in (3, 7) else "multiple-choice",
+            "question": f"Why? {i}",
+            "choices": dict.fromkeys(choices) if i in (3, 7) else choices,
+            "answer": "because" if i in (3, 7) else "ABCDE"[i % 5],
+        }
+        for i in range(13)
+    ]
+    rows[12]["answer"] = "F"
+    parquet(root / "data" / "validation-00000-of-00001.parquet", rows)
+    names = [f"videos/{s}/{i}.mp4" for s in ("Art", "Chemistry") for i in range(4)]
+    packed(root / "videos.zip", names, levels())
+    return root
+
+
 def screenspot(root: Path) -> Path:
     sources = ("ios", "android", "macos", "windows", "shop")
     rows = [
@@ -339,6 +389,10 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
     "tempcompass:yes_no": tempcompass,
     "tempcompass:caption_matching": tempcompass,
     "charades_sta:test": charades_sta,
+    "videommmu:perception": videommmu,
+    "videommmu:comprehension": videommmu,
+    "videommmu:adaptation": videommmu,
+    "mmvu:val_mc": mmvu,
     "screenspot:v1": screenspot,
     "screenspot:v2": screenspot,
     "screenspot:pro": screenspot_pro,

@@ -323,3 +323,17 @@ def test_one_cluster_tells_nothing_of_the_spread_between_them() -> None:
             paired = compare([1, 0, 1], b, ["page"] * 3, groups)
             assert (paired.difference.low, paired.difference.high) == (None, None)
             assert paired.p_value is None
+
+
+def test_a_negative_weight_takes_a_sample_out_of_both_sums() -> None:
+    """(after - before) / (1 - before) of pairs is a weighted mean, and covered as one."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        before, after = (rng.random((2, 120)) < [[0.4], [0.6]]).astype(float)
+        values, weights = np.concatenate([after, before]), np.concatenate([np.ones(120), -before])
+        found = mean_interval(values, [*range(120)] * 2, weights=weights)
+        assert found.value == pytest.approx((after.mean() - before.mean()) / (1 - before.mean()))
+        assert found.low is not None and found.high is not None
+        covered += found.low <= (0.6 - 0.4) / 0.6 <= found.high
+    assert 180 <= covered <= 199

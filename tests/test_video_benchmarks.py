@@ -21,17 +21,27 @@ from evalkit.cell import Cell
 from evalkit.cell_results import CellResults
 from evalkit.errors import DataError
 from evalkit.metrics import readers, spans, video_readers
+from evalkit.metrics.open_answer import VIDEO_MMMU
+from evalkit.metrics.open_answer import read as open_values
 from evalkit.records import Record
 from evalkit.runner import run_cell
 from evalkit.subtitles import Cue, interleaved, read_timed
 from evalkit.task import Row, RowError, Task, checked_score, load_task, read_samples
-from evalkit.types import Completion, Sample, Text
+from evalkit.types import Completion, Image, Sample, Text, Video
 from tests.official import BUILDERS, TIMED, inline, tar_parts
+from tests.pictures import png
 from tests.plugins.looker import Looker
 from tests.test_media import levels
 from tests.test_metrics_readers import OPTIONS, answers, can_infer
 
-NAMES = ("mlvu:dev", "mlvu:test", "longvideobench:val", "lvbench:test", "charades_sta:test")
+NAMES = (
+    "mlvu:dev",
+    "mlvu:test",
+    "longvideobench:val",
+    "lvbench:test",
+    "charades_sta:test",
+    "videommmu:perception",
+)
 
 
 def samples(task: Task, data: Path) -> list[Sample]:
@@ -74,7 +84,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_clip_that_is_absent_costs_its_own_questions(name: str, tmp_path: Path) -> None:
     data = BUILDERS[name](tmp_path / "data")
     if zips := sorted(data.rglob("*.zip")):
-        zips[-1].unlink()
+        zips[0].unlink()
     else:
         tar_parts(data, "videos", {f"videos/v{i}.mp4": levels() for i in range(4)}, 3)
     absent = [
@@ -563,3 +573,237 @@ def test_lmms_evals_spans_are_those_of_its_rule() -> None:
         assert spans.lmms_eval(said) == extract_time(said), said
         read += extract_time(said) is not None
     assert 300 < read < 2700
+
+
+# ---- Video-MMMU
+
+
+LECTURE = {
+    "id": "dev_Biology_3",
+    "question": "<image 1> What sugar is this?",
+    "options": ["A. aldose", "B. ketose"],
+    "answer": "A",
+    "question_type": "multiple-choice",
+    "image": {"bytes": png(56, 56, 3), "path": "3.png"},
+}
+LISTED = "<image 1> What sugar is this?\nA. aldose\nB. ketose"
+LEARN = "You should watch and learn the video content. Then apply what you learned to answer the "
+AT_END = " question. The image for this question is at the end of the video.\n"
+IGNORE = "\nPlease ignore the Quiz question in last frame of the video."
+ADD = "\nAdd `Answer: {Your final answer}` at the end of your reply."
+
+
+@pytest.mark.parametrize(
+    ("name", "protocol", "changes", "expected"),
+    [
+        ("perception", "lmms-eval", {}, f"<>{LISTED}{IGNORE}"),
+        ("comprehension", "default", {}, f"<>{LISTED}{IGNORE}"),
+        ("perception", "vlmevalkit", {}, f"<>{LISTED}{IGNORE}{ADD}"),
+        ("adaptation", "lmms-eval", {}, f"<>{LEARN}following multi-choice{AT_END}{LISTED}"),
+        (
+            "adaptation",
+            "vlmevalkit",
+            {},
+            f"<><>{LEARN}following multi-choice{AT_END}{LISTED}{ADD}",
+        ),
+        (
+            "adaptation",
+            "lmms-eval",
+            {"question_type": "open", "options": [], "answer": "5"},
+            f"<>{LEARN}following open-ended{AT_END}<image 1> What sugar is this?",
+        ),
+    ],
+)
+def test_video_mmmu_is_asked_as_its_harnesses_do(
+    name: str, protocol: str, changes: dict[str, Any], expected: str
+) -> None:
+    assert prompt(load_task(f"videommmu:{name}", protocol), LECTURE | changes) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"options": []}, "'question_type' is 'multiple-choice', and there are 0 options"),
+        ({"question_type": "open"}, "'question_type' is 'open', and there are 2 options"),
+        ({"question_type": None}, "'question_type' is None"),
+        ({"options": ["a", " "]}, "'options' has an empty one"),
+        ({"answer": "C"}, "'answer' is 'C', not one of A, B"),
+        ({"id": None}, "'id' is null"),
+    ],
+)
+def test_an_odd_row_of_video_mmmu_is_an_error(changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(DataError, match=complaint):
+        prompt(load_task("videommmu:adaptation"), LECTURE | changes)
+
+
+def test_a_picture_that_is_absent_costs_its_half_of_the_gain(tmp_path: Path) -> None:
+    task = load_task("videommmu:knowledge_gain")
+    found = list(task.samples(Row({"clip": Path(__file__), **LECTURE})))
+    assert [s.metadata["track"] for s in found if isinstance(s, Sample)] == ["after", "before"]
+    assert [type(s.messages[0].content[0]) for s in found if isinstance(s, Sample)] == [
+        Video,
+        Image,
+    ]
+    pieces: list[Sample] = []
+    with pytest.raises(DataError, match="'image' holds no image"):
+        pieces.extend(task.samples(Row({"clip": Path(__file__), **LECTURE, "image": None})))  # type: ignore[arg-type]
+    assert [s.metadata["track"] for s in pieces] == ["after"]
+
+
+@pytest.mark.parametrize("shares", [(0.7, 0.4), (0.3, 0.6), (0.5, 0.5), (1.0, 0.5), (0.0, 0.9)])
+def test_the_knowledge_gain_is_the_share_of_errors_that_are_mended(
+    shares: tuple[float, float], tmp_path: Path
+) -> None:
+    chance = random.Random(0)
+    task = load_task("videommmu:knowledge_gain")
+    asked = repeated(samples(task, BUILDERS["videommmu:adaptation"](tmp_path)), 30)
+    right = [chance.random() < shares[s.metadata["track"] == "before"] for s in asked]
+    said = [right_answer(s) if r else "none" for s, r in zip(asked, right)]
+    after, before = (
+        [r for s, r in zip(asked, right) if s.metadata["track"] == t] for t in ("after", "before")
+    )
+    a, b = sum(after) / len(after), sum(before) / len(before)
+    gain = 100 * (a - b) / (1 - b)
+    expected = {"knowledge_gain": gain, "after": 100 * a, "before": 100 * b}
+    assert values(task, asked, said) == pytest.approx(expected)
+
+
+def right_answer(sample: Sample) -> str:
+    return sample.target if isinstance(sample.target, str) else "ABCDEFGHIJ"[sample.target]
+
+
+def test_the_gain_has_an_interval_and_a_perfect_model_none(tmp_path: Path) -> None:
+    task = load_task("videommmu:knowledge_gain")
+    asked = repeated(samples(task, BUILDERS["videommmu:adaptation"](tmp_path)), 30)
+    chance = random.Random(1)
+    for wrong in (0.5, 0.0):
+        records = []
+        for sample in asked:
+            text = "none" if chance.random() < wrong else right_answer(sample)
+            completion = Completion(sample.id, text)
+            score = checked_score(task, sample, completion)
+            records.append(Record.of(sample, "", completion, score))
+        metrics = {
+            m.metric: m for m in CellResults.of(records, task.metrics, complete=True).metrics
+        }
+        gain = metrics.get("knowledge_gain")
+        assert (gain is None) is (wrong == 0)  # nothing was left to be learnt
+        if gain:
+            assert gain.ci_low is not None and gain.ci_high is not None
+            assert gain.ci_low < gain.value < gain.ci_high < 100
+
+
+@pytest.mark.parametrize(
+    ("protocol", "text", "value", "unparsed"),
+    [
+        ("default", "The total is 24.5", 1.0, False),
+        ("default", "24.5", 1.0, False),
+        ("default", "adds up to 7", 0.0, False),
+        ("default", " ", 0.0, True),
+        ("vlmevalkit", "It could be 24.5. Answer: 7", 0.0, False),
+        ("vlmevalkit", "It could be 7. Answer: 24.5", 1.0, False),
+        ("vlmevalkit", "24.5 Answer:", 0.0, True),
+    ],
+)
+def test_open_questions_are_read_by_mmmus_rule(
+    protocol: str, text: str, value: float, unparsed: bool
+) -> None:
+    task = load_task("videommmu:adaptation", protocol)
+    score = task.score(Sample("1", target="24.5"), Completion("1", text))
+    assert (score.values["accuracy"], score.unparsed) == (value, unparsed)
+
+
+def test_further_words_announce_an_answer_of_video_mmmu() -> None:
+    said = "the sum so far is 3 and it has twelve"
+    assert open_values(said) == ["3 and it has twelve", 3.0]
+    assert open_values(said, VIDEO_MMMU) == ["twelve"]
+
+
+def kit_choice(answer: str) -> str | None:
+    """VLMEvalKit's rule for Video-MMMU, step by step."""
+    said = answer.rpartition("Answer:")[-1].strip()
+    if said == "":
+        return None
+    for mark in [",", ".", "!", "?", ";", ":", "'"]:
+        said = said.strip(mark)
+    said = f" {said} "
+    options = dict(zip("ABCD", OPTIONS))
+    stopped = [c for c in "ABCD" if f"{c}." in said]
+    colon = [c for c in "ABCD" if f"{c}:" in said]
+    found = stopped + colon
+    form = "{}." if stopped else "{}:"
+    if not found:
+        found, form = [c for c in "ABCD" if f"({c})" in said], "({})"
+    if not found:
+        found, form = [c for c in "ABCD" if f"{c} " in said], " {} "
+    if found:
+        return found[int(np.argmax([said.rfind(form.format(c)) for c in found]))]
+    if len(said.split()) > 5:
+        found = [c for c, o in options.items() if o.lower() in said.lower()]
+    if not found:
+        return None
+    return found[int(np.argmax([said.lower().rfind(options[c].lower()) for c in found]))]
+
+
+def test_video_mmmus_reader_follows_vlmevalkits_rule() -> None:
+    named = 0
+    for i, answer in enumerate(answers(2000)):
+        said = f"Because. Answer: {answer}" if i % 3 else answer
+        index = video_readers.videommmu_vlmevalkit(said, OPTIONS)
+        assert (None if index is None else "ABCD"[index]) == kit_choice(said), said
+        named += index is not None
+    assert 500 < named < 1950
+
+
+# ---- MMVU
+
+
+EXPERT = {
+    "id": "val_1",
+    "video_path": "videos/Art/1.mp4",
+    "question_type": "multiple-choice",
+    "question": "Why?",
+    "choices": {c: f"reason {c}" for c in "ABCDE"},
+    "answer": "C",
+}
+
+
+@pytest.mark.parametrize("protocol", ["default", "lmms-eval"])
+def test_mmvu_is_asked_in_its_authors_words(protocol: str) -> None:
+    options = "".join(f"{c}: reason {c}\n" for c in "ABCDE")
+    assert prompt(load_task("mmvu", protocol), EXPERT) == (
+        f"<>\nQuestion:Why?\n{options}Visual Information: processed video\nDo not generate any "
+        "intermediate reasoning process. Answer directly with the option letter from the\n"
+        "given choices.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"choices": None}, "'choices' is None"),
+        ({"choices": {"A": "x"}}, "no column 'B'"),
+        ({"choices": dict.fromkeys("ABCDE")}, "it has 0 options"),
+        ({"answer": "F"}, "'answer' is 'F'"),
+        ({"question_type": "essay"}, "'question_type' is 'essay'"),
+    ],
+)
+def test_an_odd_row_of_mmvu_is_an_error(changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(DataError, match=complaint):
+        prompt(load_task("mmvu"), EXPERT | changes)
+
+
+def test_open_questions_of_mmvu_are_not_asked(tmp_path: Path) -> None:
+    found = samples(load_task("mmvu"), BUILDERS["mmvu:val_mc"](tmp_path))
+    assert [s.id for s in found] == [f"val_{i}" for i in range(12) if i not in (3, 7)]
+    assert {s.metadata["subject"] for s in found} == {"Art", "Chemistry"}
+    assert not list(load_task("mmvu").samples(Row({**EXPERT, "question_type": "open-ended"})))
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [("C", "C"), ("c: reason C", "C"), ("(E)", "E"), ("It is a cat", "A"), ("F", None), ("", None)],
+)
+def test_mmvus_first_letter_is_the_answer(text: str, letter: str | None) -> None:
+    index = readers.READERS["mmvu"](text, ["x"] * 5)
+    assert (None if index is None else "ABCDE"[index]) == letter

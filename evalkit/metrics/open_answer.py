@@ -12,6 +12,12 @@ import re
 from collections.abc import Sequence
 
 _INDICATORS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
+VIDEO_MMMU = (
+    *("are ", "in total ", "total ", "identify ", "recognize ", "calculated as ", "counted as "),
+    *("measured as ", "observed as ", "concluded as ", "found to be ", "equals "),
+    *("determined to be ", "number of ", "value is ", "adds up to ", "have ", "has "),
+)
+"""Further indicators of Video-MMMU's rule (lmms-eval and VLMEvalKit), which is otherwise MMMU's."""
 _NUMBERS = (
     r"-?\b\d{1,3}(?:,\d{3})+\b",  # 1,000
     r"-?\d+(?:\.\d+)?[eE][+-]?\d+",  # 1e3
@@ -21,37 +27,38 @@ _NUMBERS = (
 Value = str | float
 
 
-def open_answer(prediction: str, answers: Sequence[str]) -> float:
+def open_answer(prediction: str, answers: Sequence[str], more: Sequence[str] = ()) -> float:
     """1.0 when one of ``answers`` is among the values read from a prediction, else 0.0. An answer
     of one letter is compared with a blank before or behind it, so that it is not found in words.
-    Raises ValueError when there are no answers.
+    ``more`` are further indicators. Raises ValueError when there are no answers.
     """
     if not answers:
         raise ValueError("open_answer needs at least one answer")
     right = {value for answer in answers for value in _normalised(answer)}
     texts = [r for r in right if isinstance(r, str)]
-    for value in read(prediction):
+    for value in read(prediction, more):
         if value in right if isinstance(value, float) else any(t in value for t in texts):
             return 1.0
     return 0.0
 
 
-def read(prediction: str) -> list[Value]:
+def read(prediction: str, more: Sequence[str] = ()) -> list[Value]:
     """The texts and numbers that a prediction offers, each once."""
-    kept = _tails(prediction)
+    kept = _tails(prediction, more)
     numbers = [n for text in kept for pattern in _NUMBERS for n in re.findall(pattern, text)]
     return list(dict.fromkeys(v for text in (*kept, *numbers) for v in _normalised(text)))
 
 
-def _tails(prediction: str) -> list[str]:
+def _tails(prediction: str, more: Sequence[str]) -> list[str]:
     """What stands behind the last indicator of each sentence, where that is shortest."""
     body = prediction.strip().strip(".").lower()
     # the original splits at full stops before capitals too, of which lower case has none
     sentences = body.split("\n")
     tails = []
+    indicators = (*_INDICATORS, *more)
     for i, sentence in enumerate(sentences):
         shortest = ""
-        for indicator in (*_INDICATORS, "=") if i == len(sentences) - 1 else _INDICATORS:
+        for indicator in (*indicators, "=") if i == len(sentences) - 1 else indicators:
             if indicator in sentence:
                 tail = sentence.split(indicator)[-1].strip()
                 if not shortest or len(tail) < len(shortest):

@@ -198,6 +198,8 @@ READERS: Mapping[str, Reader] = {
     "mvbench-vlmevalkit": video_readers.mvbench_vlmevalkit,
     "mvbench-lmms-eval": video_readers.mvbench_lmms_eval,
     "egoschema": video_readers.egoschema,
+    "mmvu": video_readers.mmvu,
+    "videommmu-vlmevalkit": video_readers.videommmu_vlmevalkit,
     "tempcompass": video_readers.tempcompass,
     "tempcompass-captions": video_readers.tempcompass_captions,
     "longvideobench": video_readers.longvideobench,

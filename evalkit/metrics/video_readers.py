@@ -157,6 +157,33 @@ def tempcompass_captions(text: str, options: Sequence[str]) -> int | None:
     return named
 
 
+def mmvu(text: str, options: Sequence[str]) -> int | None:
+    """The first of the letters A to E that stands alone in an answer, small ones too: "it is a cat"
+    is A (lmms-eval's MMVU, the first of its several rules).
+    """
+    match = re.search(r"\b([A-E])\b", text.strip(), re.IGNORECASE)
+    return _index(match[1].upper() if match else "", options)
+
+
+def videommmu_vlmevalkit(text: str, options: Sequence[str]) -> int | None:
+    """VLMEvalKit's reading of Video-MMMU, behind the last ``Answer:``: letters before a full stop
+    or a colon, else in brackets, else before a blank, else, in answers of more than five words, the
+    texts of options; of several the last.
+    """
+    said = text.rpartition("Answer:")[2].strip()
+    for mark in ",.!?;:'":
+        said = said.strip(mark)
+    body, letters = f" {said} ", LETTERS[: len(options)]
+    for form, place in (("{}.", "{}."), ("{}:", "{}:"), ("({})", "({})"), ("{} ", " {} ")):
+        if named := [c for c in letters if form.format(c) in body]:
+            return letters.index(max(named, key=lambda c: body.rfind(place.format(c))))
+    if len(body.split()) <= 5:
+        return None
+    lower = body.lower()
+    there = [i for i, option in enumerate(options) if option.lower() in lower]
+    return max(there, key=lambda i: lower.rfind(options[i].lower()), default=None)
+
+
 def _index(letter: str, options: Sequence[str]) -> int | None:
     letters = [*LETTERS[: len(options)]]
     return letters.index(letter) if letter in letters else None
