@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 
 from evalkit.config_files import Strict, read_yaml
 from evalkit.contents import parsed, read
-from evalkit.errors import CheckpointError, DataError, UsageError
+from evalkit.errors import CheckpointError, DataError, EvalkitError, UsageError
+from evalkit.imports.cells import import_answers
+from evalkit.imports.readers import read_answers
+from evalkit.imports.scales import with_scales
 from evalkit.lab.study import Study
 from evalkit.metrics.anls import anls
 from evalkit.metrics.boxes import iou, parse_box
@@ -258,3 +261,77 @@ def _first_row(name: str) -> dict[str, Any]:
     if name not in ROWS:
         ROWS[name] = dict(next(iter(load_task(name).source.rows(None))))
     return ROWS[name]
+
+
+_ASKED = {"type": "text", "text": "Which is one of A,B?\nA) x\nB) y"}
+_CHAT = [
+    {"role": "user", "content": [{"type": "image", "image": "data:x"}, _ASKED]},
+    {"role": "assistant", "content": "ANSWER: A"},
+]
+_SCORE = {
+    "value": {"accuracy": 1.0}, "status": "success", "prediction": "ANSWER: A",
+    "extracted_prediction": "A", "metadata": {"metric_errors": {"BLEU": "why"}},
+}  # fmt: skip
+_METRIC = {
+    "identity": {"name": "accuracy", "aggregation": "mean", "dimensions": {}},
+    "categories": [{"subsets": [{"name": "val", "score": 1.0}]}],
+    "semantics": {"value_range": {"min": 0, "max": 1}, "direction": "higher_is_better"},
+}
+IMPORTED: Mapping[str, Mapping[str, Any]] = {
+    "EvalScope": {
+        "reviews/m/set_val.jsonl": {
+            "index": 0, "target": ["A"], "messages": _CHAT,
+            "sample_score": {"score": _SCORE, "group_id": 0, "sample_metadata": {"id": "q"}},
+        },
+        "predictions/m/set_val.jsonl": {
+            "index": 0, "model_output": {"choices": [{"message": _CHAT[1]}], "error": None},
+            "messages": _CHAT, "metadata": {"id": "q"},
+        },
+        "reports/m/set.json": {
+            "metrics": [_METRIC],
+            "execution_summary": {"subsets": {"val": {"requested": 2, "errored": 1}}},
+        },
+    },
+    "EvalScope 1.0": {
+        "reviews/m/set_val.jsonl": {
+            "index": 0, "target": '["A"]', "input": "**User**: \nA?\n![image](data:x)",
+            "sample_score": {"score": _SCORE, "group_id": 0},
+        },
+    },
+    "lmms-eval": {
+        "1_samples_set.jsonl": {
+            "doc_id": 0, "doc": {"id": "q", "question": "?"}, "target": "['A', 'B']",
+            "filtered_resps": ["A"], "input": "?", "anls": 1.0, "acc": {"score": True},
+            "hit": {"pred_answer": "A", "answer": "A"},
+        },
+        "1_results.json": {"model_name": "m", "higher_is_better": {"set": {"anls": True}}},
+    },
+    "VLMEvalKit": {
+        "m_DocVQA_VAL_results.json": [
+            {
+                "index": 1, "question": "?", "answer": "['A']", "prediction": "A",
+                "eval_match": "[0.0]", "eval_score": 0.0,
+            },
+        ],
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("harness", IMPORTED)
+@fuzz
+@given(data=st.data())
+def test_a_file_of_another_harness_is_read_or_refused(
+    harness: str, tmp_path: Path, data: st.DataObject
+) -> None:
+    first, *_ = files = list(IMPORTED[harness])
+    odd = data.draw(st.sampled_from(files))
+    for name, value in IMPORTED[harness].items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        written = data.draw(replaced(value)) if name == odd else value
+        (tmp_path / name).write_text(f"{json.dumps(written)}\n")
+    try:
+        (answers,) = with_scales([read_answers(tmp_path / first)])
+        imported = import_answers(answers, tmp_path / "out", metric="anls", model="m")
+    except EvalkitError:
+        return
+    assert all(math.isfinite(v) for r in imported.records for v in r.scores.values())

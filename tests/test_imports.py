@@ -417,15 +417,22 @@ def test_what_evalscope_could_not_score_is_no_zero(tmp_path: Path) -> None:
     assert "1 rows: EvalScope's status is parse_error: no score of these counts" in answers.remarks
 
 
-def test_predictions_without_reviews_are_answers_alone(tmp_path: Path) -> None:
+def test_predictions_without_reviews_are_answers_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     says = [prediction(0, "red"), prediction(1, None), prediction(2, "")]
     file = evalscope(tmp_path / "r", [], says)
     imported = taken(file, tmp_path / "out")
     assert [r.text for r in imported.records] == ["red", "", ""]
     unscored = "no score in the file"
     assert [r.error for r in imported.records] == [unscored, "the file has no answer", unscored]
+    assert imported.remarks == (
+        "none of 3 answers has a score: name its --task, whose questions say what is right",
+    )
     scored = [review(0, "red", ["red"], {"acc": 1.0}), review(1, "", ["red"], {"acc": 0.0})]
     both = evalscope(tmp_path / "r", scored, says)
+    assert main(["import", str(both), str(file), "--output", str(tmp_path / "two")]) == 0
+    assert capsys.readouterr().out.count("set_val.jsonl: ") == 1, "one cell, shown once"
     for named in (both, file):  # whichever is named
         answers = read_answers(named)
         assert [row.text for row in answers.rows] == ["red", None, ""]

@@ -147,7 +147,8 @@ def main(args: argparse.Namespace) -> int:
             print_error(f"{file}: {e}")
             failed = True
             continue
-        done.append((file, imported))
+        if all(imported.cell.path != other.cell.path for _, other in done):
+            done.append((file, imported))  # reviews and predictions of a run are one cell
         _write_differences(imported)
     if done:
         write_leaderboard(args.output)

@@ -131,6 +131,9 @@ def import_answers(
         for a, s in pairs
     )
     scored = {name for r in records for name in r.scores}
+    if not scored:
+        to_do = "" if task else ": name its --task, whose questions say what is right"
+        remarks.append(f"none of {len(records)} answers has a score{to_do}")
     ours = tuple(m for m in scorer.metrics if m.name in scored) if whose != "theirs" else ()
     theirs = tuple(_their_metric(m, answers) for m in answers.metrics if whose != "ours")
     identity = Identity(

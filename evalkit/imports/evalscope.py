@@ -346,7 +346,7 @@ def _report(answers: Answers, root: Path | None) -> tuple[str, Mapping[str, Any]
 def _metrics(report: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     """What a report says of a metric, which it names as a concept: ``bleu`` for ``bleu-1``."""
     plain = _plain(name)
-    names = {plain, _plain(re.split(r"[^a-z0-9]", plain)[0])}
+    names = plain, _plain(re.split(r"[^a-z0-9]", plain)[0])
     metrics = _mappings(report.get("metrics"))
     return [m for m in metrics if _mapping(m.get("identity")).get("name") in names]
 
