@@ -151,7 +151,7 @@ def _kind(reason: str) -> str:
         return f"{match[1]} absent"
     if "is that of a sample of row" in text:
         return "an id that comes twice"
-    if match := re.match(r"('[^']*') (is|holds|has)\b", text):
+    if match := re.match(r"('[^']*') (is|holds|has|lists)\b", text):
         return f"a row that can't be used, by its column {match[1]}"
     return "a row that can't be used"
 
