@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evalkit.results.interactions import Interaction, interaction, quartets
+from evalkit.results.interactions import Interaction, Quartet, interaction, quartets
 from evalkit.results.pairs import Verdict
 from evalkit.results.sweep_tables import FINDINGS, compare_arms, sentences, write_page
 from evalkit.results.sweep_values import Arm, Findings
 from evalkit.store import CellFolder
+from evalkit.types import Metric
 from tests.stored import cell, record
 
 N = 120
@@ -71,6 +72,50 @@ def test_without_all_four_cells_nothing_is_said(tmp_path: Path) -> None:
     cells = grid(tmp_path, [0.0] * N)
     assert quartets("quiz:all", cells[:4], {}) == []
     assert quartets("quiz:all", cells, {"x": 7}) == [], "the baseline was not run"
+
+
+def quartet(output: Path, metric: Metric) -> Quartet:
+    """Answers that are right or wrong at random, two of an item, items in four kinds."""
+    rng = np.random.default_rng(5)
+    cells = []
+    for i, share in enumerate((0.9, 0.8, 0.7, 0.3)):
+        records = [
+            record(
+                k,
+                0.0,
+                scores={"accuracy": float(rng.random() < share), "w": 1.0 + k % 3},
+                cluster=f"{k // 2}",
+                metadata={"item": k // 2, "kind": k // 2 % 4},
+            )
+            for k in range(N)
+        ]
+        cells.append(cell(output, records, metrics=(metric,), fingerprint={"i": i}))
+    neither, first, second, both = cells
+    return Quartet("quiz:all", "a", "b", "c", (neither, first, second, both))
+
+
+@pytest.mark.parametrize(
+    ("metric", "n"),
+    [
+        (Metric("accuracy"), N),
+        (Metric("accuracy", "kind"), N),
+        (Metric("accuracy", units=("item",)), N // 2),
+        (Metric("accuracy", units=("", "item")), N + N // 2),
+        (Metric("accuracy", "kind", units=("", "item"), total=True), N + N // 2),
+    ],
+)
+def test_an_interaction_is_of_the_scores_that_tables_have(
+    metric: Metric, n: int, tmp_path: Path
+) -> None:
+    four = quartet(tmp_path, metric)
+    neither, first, second, both = (c.results.metrics[0].value for c in four.cells)
+    found = interaction(four)
+    assert found and found.n == n
+    assert found.difference == pytest.approx((both - first) - (second - neither))
+
+
+def test_weighted_means_have_no_interaction(tmp_path: Path) -> None:
+    assert interaction(quartet(tmp_path, Metric("accuracy", weight="w"))) is None
 
 
 def test_findings_of_the_layout_before_are_read(tmp_path: Path) -> None:

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from evalkit.cell_results import MetricResult
 from evalkit.errors import DataError
-from evalkit.records import Record
+from evalkit.results.pairs import counted_together
 from evalkit.stats import compare
 from evalkit.store import CellFolder
 
@@ -44,7 +43,7 @@ class Interaction:
     p_value: float | None
     """Of a two-sided sign-flip test over clusters."""
     n: int
-    """Samples that all four cells scored."""
+    """Samples that all four cells scored, or units of samples where the metric counts these."""
     p_holm: float | None = None
     """The p-value by Holm's correction over the sweep; None where there is nothing to test."""
 
@@ -90,40 +89,33 @@ def quartets(
 
 
 def interaction(quartet: Quartet) -> Interaction | None:
-    """The contrast of four cells; None where one was not run, or they have no sample in common."""
+    """The contrast of four cells; None where one was not run, or they have no sample in common, and
+    for a weighted mean: a ratio, of which samples have no share that could be added up.
+    """
     try:
         if not all(cell.exists and cell.results.metrics for cell in quartet.cells):
             return None
-        metric: MetricResult = quartet.cells[0].results.metrics[0]
-        scored = [cell.scored() for cell in quartet.cells]
+        metric = quartet.cells[0].results.metrics[0].definition
+        sides = counted_together([cell.columns() for cell in quartet.cells], metric)
     except DataError:
         return None
-    name = metric.metric
-    common = [i for i in scored[0] if all(i in s and name in s[i].scores for s in scored)]
-    if not common:
+    counted = sides[0]
+    if metric.weight or not counted.values:
         return None
-
-    def of(side: Mapping[str, Record]) -> list[float]:
-        return [side[i].scores[name] for i in common]
-
-    neither, first, second, both = map(of, scored)
-    clusters = [scored[0][i].cluster for i in common]
-    groups = (
-        [str(scored[0][i].metadata.get(metric.group)) for i in common] if metric.group else None
-    )
+    neither, first, second, both = (side.values for side in sides)
     together = [a + b for a, b in zip(both, neither)]
     apart = [a + b for a, b in zip(first, second)]
-    paired = compare(together, apart, clusters, groups)
-    value, scale = paired.difference, metric.scale
+    paired = compare(together, apart, counted.clusters, counted.groups)
+    value, scale = paired.difference, metric.scale * counted.added
     return Interaction(
         quartet.task,
         quartet.first,
         quartet.second,
         quartet.against,
-        name,
+        metric.name,
         scale * value.value,
         None if value.low is None else scale * value.low,
         None if value.high is None else scale * value.high,
         None if together == apart else paired.p_value,
-        len(common),
+        paired.n,
     )

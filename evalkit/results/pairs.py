@@ -89,23 +89,23 @@ class PairedScores:
     @classmethod
     def of(cls, a: Columns, b: Columns, metric: MetricResult) -> PairedScores | None:
         """None when no sample has the metric in both."""
-        paired = _paired(a, b, metric.definition)
-        if not all(side.values for side in paired):
+        mine, theirs = counted_together([a, b], metric.definition)
+        if not mine.values or not theirs.values:
             return None
-        scale = metric.scale * paired[0].added
-        comparison, mde = paired[0].compared(paired[1])
+        scale = metric.scale * mine.added
+        comparison, mde = mine.compared(theirs)
         low, high = comparison.difference.low, comparison.difference.high
         return cls(
             metric=metric.metric,
-            a=scale * paired[0].mean,
-            b=scale * paired[1].mean,
+            a=scale * mine.mean,
+            b=scale * theirs.mean,
             difference=scale * comparison.difference.value,
             ci_low=None if low is None else scale * low,
             ci_high=None if high is None else scale * high,
             p_value=comparison.p_value,
             mde=None if mde is None else scale * mde,
             n=comparison.n,
-            clusters=len(set(paired[0].clusters)),
+            clusters=len(set(mine.clusters)),
         )
 
     @property
@@ -142,29 +142,31 @@ def mde_of(scores: PairedScores, tests: int) -> float | None:
     return None if scores.shows is None else scores.shows * corrected(max(tests, 1))
 
 
-def _paired(a: Columns, b: Columns, metric: Metric) -> tuple[Counted, Counted]:
-    """What both sides count, in one order. A sample that either lacks is one without a value, so
-    that a unit which it belongs to is left out of both.
+def counted_together(sides: Sequence[Columns], metric: Metric) -> list[Counted]:
+    """What all sides count, in one order. A sample that one of them lacks is one without a value,
+    so that a unit which it belongs to is left out of all.
     """
-    mine, theirs = a.seen(metric), b.seen(metric)
-    if a["id"] != b["id"]:
-        ids = dict.fromkeys((*a["id"], *b["id"]))
-        mine, theirs = _spread(mine, a["id"], ids), _spread(theirs, b["id"], ids)
-        clusters = [x or y for x, y in zip(mine.clusters, theirs.clusters)]
-        metadata = [x or y for x, y in zip(mine.metadata or (), theirs.metadata or ())] or None
-        mine = replace(mine, clusters=clusters, metadata=metadata)
-    common = [x is not None and y is not None for x, y in zip(mine.values, theirs.values)]
-    sides = (
-        replace(
-            side,
-            values=[v if both else None for v, both in zip(side.values, common)],
-            clusters=mine.clusters,
-            metadata=mine.metadata,
+    seen = [side.seen(metric) for side in sides]
+    clusters, metadata = seen[0].clusters, seen[0].metadata
+    if any(side["id"] != sides[0]["id"] for side in sides):
+        ids = dict.fromkeys(id for side in sides for id in side["id"])
+        seen = [_spread(one, side["id"], ids) for one, side in zip(seen, sides)]
+        clusters = [next(filter(None, names), "") for names in zip(*(s.clusters for s in seen))]
+        told = zip(*(s.metadata or () for s in seen))
+        metadata = [next(filter(None, mappings), {}) for mappings in told] or None
+    common = [None not in values for values in zip(*(s.values for s in seen))]
+    return [
+        Counted.of(
+            replace(
+                one,
+                values=[v if all_ else None for v, all_ in zip(one.values, common)],
+                clusters=clusters,
+                metadata=metadata,
+            ),
+            metric,
         )
-        for side in (mine, theirs)
-    )
-    counted = [Counted.of(side, metric) for side in sides]
-    return counted[0], counted[1]
+        for one in seen
+    ]
 
 
 def _spread(seen: Seen, own: Sequence[str], ids: Iterable[str]) -> Seen:
