@@ -266,6 +266,12 @@ def points_by_rule(text: str, harness: str) -> tuple[float, float] | None:
     return (point[0] * 2000, point[1] * 1000) if max(point) <= 1 else (point[0] * 2, point[1])
 
 
+def test_a_long_answer_without_a_point_is_read_in_no_time() -> None:
+    for text in ("[1" + " " * 80_000, "x=1" * 30_000, "<bbox>" * 15_000, "answer:" * 10_000):
+        clicks.evalscope_point(text, 10, 10)
+        clicks.lmms_eval_pixels(text, 10, 10)
+
+
 def test_points_on_large_screens_are_read_as_their_harnesses_do() -> None:
     chance, met = random.Random(3), 0
     pieces = (

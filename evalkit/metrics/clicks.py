@@ -8,17 +8,17 @@ counts the answer as wrong or as a click into the top left corner.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from evalkit.metrics.boxes import Point
 
 _N = r"(-?\d+(?:\.\d+)?)"
 _P = r"(-?\d+(?:\.\d+)?%?)"
 _FOUR = re.compile(rf"[\[(]\s*{_N},\s*{_N},\s*{_N},\s*{_N}\s*[\])]")
-_TAGGED = re.compile(r"<\s*bbox[^>]*>(.*?)<\s*/\s*bbox\s*>", re.IGNORECASE | re.DOTALL)
-_TWO = re.compile(rf"[\[(]\s*{_P}\s*(?:,|\s)\s*{_P}\s*[\])]")
-_NAMED = re.compile(
-    rf"['\"]?x['\"]?\s*[:=]\s*{_P}.*?['\"]?y['\"]?\s*[:=]\s*{_P}", re.IGNORECASE | re.DOTALL
-)
+_OPENED = re.compile(r"<\s*bbox[^>]*>", re.IGNORECASE)
+_CLOSED = re.compile(r"<\s*/\s*bbox\s*>", re.IGNORECASE)
+_TWO = re.compile(rf"[\[(]\s*+{_P}(?:\s*+,\s*+|\s++){_P}\s*+[\])]")
+_X, _Y = (re.compile(rf"['\"]?{name}['\"]?\s*[:=]\s*{_P}", re.IGNORECASE) for name in ("x", "y"))
 _CLICK = re.compile(r"x=([\d.]+), y=([\d.]+)")
 
 
@@ -38,10 +38,12 @@ def lmms_eval_point(text: str, width: int, height: int) -> Point | None:
     first two numbers (the centre of the first four where the answer speaks of a box), as parts of
     the sides or in per cent (lmms-eval's ScreenSpot-v2).
     """
-    if (tagged := _TAGGED.search(text)) and len(four := re.findall(_P, tagged[1])[:4]) == 4:
+    if len(four := re.findall(_P, next(_tagged(text), ""))[:4]) == 4:
         return _scaled(*_middle(four), width, height)
-    if match := _TWO.search(text) or _NAMED.search(text):
+    if match := _TWO.search(text):
         return _scaled(_part(match[1]), _part(match[2]), width, height)
+    if (x := _X.search(text)) and (y := _Y.search(text, x.end())):
+        return _scaled(_part(x[1]), _part(y[1]), width, height)
     numbers = re.findall(_P, text)
     if len(numbers) >= 4 and any(word in text.lower() for word in ("box", "rect")):
         return _scaled(*_middle(numbers[:4]), width, height)
@@ -79,7 +81,7 @@ _LAST_NAMED = re.compile(
 
 
 def _last_point(text: str, loose: bool = False) -> Point | None:
-    tagged = _TAGGED.findall(text)
+    tagged = [*_tagged(text)]
     if tagged and len(four := re.findall(_P, tagged[-1])[:4]) == 4:
         return _middle(four)
     if pairs := _TWO.findall(text) or (loose and _LAST_NAMED.findall(text)):
@@ -104,6 +106,14 @@ def vlmevalkit_click(text: str, width: int, height: int) -> Point | None:
 def _inferred(x: float, y: float, width: int, height: int) -> Point:
     """In pixels where one of them is over 1, else parts of the sides."""
     return (x, y) if x > 1 or y > 1 else _scaled(x, y, width, height)
+
+
+def _tagged(text: str) -> Iterator[str]:
+    """What stands in each ``<bbox>`` that is closed."""
+    end = 0
+    while (opened := _OPENED.search(text, end)) and (closed := _CLOSED.search(text, opened.end())):
+        yield text[opened.end() : closed.start()]
+        end = closed.end()
 
 
 def _part(number: str) -> float:
