@@ -17,7 +17,7 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Literal
 
 from evalkit.archives import DAMAGE, Archive, Blocks, Member, archives, is_archive
@@ -160,7 +160,8 @@ class ClipIndex:
         self.clips: dict[str, list[Clip]] = {}
         self.damaged: list[str] = []
         for folder in self.folders:
-            files = sorted(p for p in folder.rglob("*") if p.is_file())
+            every = (p for p in folder.rglob("*") if p.is_file())
+            files = sorted(p for p in every if not hidden(p.relative_to(folder)))
             for archive in archives(files):
                 self._add(self._members(archive))
             for path in files:
@@ -239,7 +240,7 @@ class ClipIndex:
 
     def _wanted(self, path: Path) -> bool:
         if self.kind in SUBTITLES:
-            return path.suffix.lower() == self.kind and not path.name.startswith(".")
+            return path.suffix.lower() == self.kind
         return is_frame(path) if self.kind == "pictures" else _is_clip_file(path)
 
     def _add(self, clips: Iterable[Clip]) -> None:
@@ -260,36 +261,39 @@ class ClipIndex:
             for member in members:
                 name = member.name
                 if self.kind in SUBTITLES:
-                    wanted = name.suffix.lower() == self.kind and not _hidden(name)
+                    wanted = name.suffix.lower() == self.kind and not hidden(name)
                 elif self.kind == "pictures":
-                    wanted = is_frame(name) and not _hidden(name)
+                    wanted = is_frame(name) and not hidden(name)
                 else:
                     wanted = _is_clip_member(member, blocks)
                 if wanted:
                     yield Clip(first, name, archive, (member,))
-                elif self.kind == "clips and frames" and is_frame(name) and not _hidden(name):
+                elif self.kind == "clips and frames" and is_frame(name) and not hidden(name):
                     frames.setdefault(name.parent, []).append(member)
         for parent, several in frames.items():
             several.sort(key=lambda m: frame_order(m.name))
             yield Clip(first, parent, archive, tuple(several), frames=True)
 
 
-def _hidden(name: PurePosixPath) -> bool:
-    return name.name.startswith(".") or "__MACOSX" in name.parts
+def hidden(name: PurePath) -> bool:
+    """Whether a file, named from the root of its data, or a folder that it lies in is a system's or
+    a notebook's own: ``.ipynb_checkpoints``, ``__MACOSX``.
+    """
+    return any((p.startswith(".") and p != "..") or p == "__MACOSX" for p in name.parts)
 
 
 def _is_clip_file(path: Path) -> bool:
     suffix = path.suffix.lower()
-    if suffix in SUFFIXES or suffix in OTHERS or _hidden(PurePosixPath(path.name)):
-        return suffix in SUFFIXES and not path.name.startswith(".")
+    if suffix in SUFFIXES or suffix in OTHERS:
+        return suffix in SUFFIXES
     with path.open("rb") as file:
         return media_type(file.read(HEAD)) == "video"
 
 
 def _is_clip_member(member: Member, blocks: Blocks) -> bool:
     suffix = member.name.suffix.lower()
-    if _hidden(member.name) or suffix in SUFFIXES or suffix in OTHERS:
-        return suffix in SUFFIXES and not _hidden(member.name)
+    if hidden(member.name) or suffix in SUFFIXES or suffix in OTHERS:
+        return suffix in SUFFIXES and not hidden(member.name)
     try:
         return media_type(next(blocks(member), b"")[:HEAD]) == "video"
     except DAMAGE:

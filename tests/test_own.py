@@ -340,6 +340,9 @@ def test_a_folder_of_pictures_is_described_and_one_of_classes_is_named(folder: P
     for name in ("cat", "dog"):
         (classes / name).mkdir(parents=True)
         (classes / name / "1.png").write_bytes(png(20, 10, len(name)))
+    for name in (".ipynb_checkpoints/1-checkpoint.png", "__MACOSX/cat/1.png", "cat/._1.png"):
+        (classes / name).parent.mkdir(parents=True, exist_ok=True)  # no class, nor one of it
+        (classes / name).write_bytes(png(20, 10, 3))
     first, second = samples(classes)
     assert isinstance(first, Sample) and isinstance(second, Sample)
     assert (first.id, first.target, second.target) == ("cat/1.png", ["cat"], ["dog"])

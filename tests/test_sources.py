@@ -449,6 +449,16 @@ def test_files_that_are_no_clips_are_left_alone(tmp_path: Path) -> None:
         ClipIndex([tmp_path])
 
 
+def test_copies_in_hidden_folders_are_no_clips(tmp_path: Path) -> None:
+    clips_of(tmp_path, "v.mp4", data=b"one")
+    clips_of(tmp_path, ".cache/v.mp4", "a/.ipynb_checkpoints/v.mp4", data=b"another")
+    clips_of(tmp_path, "__MACOSX/v.mp4", ".cache/w.mp4", data=b"another")
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.writestr(".trash/v.mp4", b"another")
+    index = ClipIndex([tmp_path])
+    assert index.path("v") == tmp_path / "v.mp4" and "w" not in index
+
+
 def test_two_clips_of_one_name_are_an_error_that_names_both(tmp_path: Path) -> None:
     clips_of(tmp_path, "train/v.mp4", "w.mp4", data=b"one")
     clips_of(tmp_path, "test/v.mp4", "w.webm", data=b"two")

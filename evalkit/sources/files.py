@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.bounds import bounds, over
-from evalkit.clips import refusal
+from evalkit.clips import hidden, refusal
 from evalkit.digests import content_hash
 from evalkit.errors import DataError
 from evalkit.sources.media import below, media_hash, paths
@@ -93,11 +93,13 @@ class Folder:
         return len(self.files(override or Path(self.root)))
 
     def files(self, root: Path) -> list[Path]:
-        """Its files in the order of their paths. Raises DataError where there is no folder."""
+        """Its files in the order of their paths, without hidden ones. Raises DataError where there
+        is no folder.
+        """
         if not root.is_dir():
             raise DataError(f"{root}: no such folder")
         return sorted(
-            f for f in root.glob(self.pattern) if f.is_file() and not f.name.startswith(".")
+            f for f in root.glob(self.pattern) if f.is_file() and not hidden(f.relative_to(root))
         )
 
 
