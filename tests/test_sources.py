@@ -39,6 +39,7 @@ from evalkit.rows import (
     video,
 )
 from evalkit.sources import Embedded, Folder, Hub, Joined, JsonLines, hub, tables
+from evalkit.sources.own import splits_of
 from evalkit.types import Image, Text
 from tests.pictures import png
 
@@ -318,6 +319,23 @@ def test_absent_parts_of_a_split_are_named(tmp_path: Path, present: list[int]) -
         list(source().rows(tmp_path))
     one = tmp_path / f"val-{present[0]:05}-of-00004.parquet"
     assert len(list(source().rows(one))) == 3  # a file by its name is used alone
+
+
+@pytest.mark.parametrize("name", ["val-00000-of-00001 (1).parquet", "val.parquet"])
+def test_a_file_beside_the_numbered_ones_of_a_split_is_refused(tmp_path: Path, name: str) -> None:
+    for file in ("val-00000-of-00001.parquet", name):
+        write_parquet(tmp_path / file)
+    with pytest.raises(DataError, match="beside numbered files of the split"):
+        list(source().rows(tmp_path))
+
+
+def test_hidden_files_are_no_parts_of_a_split(tmp_path: Path) -> None:
+    file = write_parquet(tmp_path / "data" / "val-00000-of-00001.parquet")
+    (tmp_path / "data" / "._val-00000-of-00001.parquet").write_bytes(b"of a Mac")
+    for folder in (".cache/huggingface", "data/.ipynb_checkpoints", "__MACOSX"):
+        write_parquet(tmp_path / folder / "val-00000-of-00001.parquet")
+    assert tables.table_files(tmp_path, None, "val") == [file]
+    assert splits_of(tmp_path) == ("val",)
 
 
 def test_two_sets_of_files_of_one_split_are_refused(tmp_path: Path) -> None:

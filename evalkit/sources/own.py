@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.clips import SUFFIXES as CLIP_SUFFIXES
+from evalkit.clips import hidden
 from evalkit.digests import content_hash
 from evalkit.errors import DataError
 from evalkit.formats import unpacked
@@ -154,7 +155,8 @@ def splits_of(path: Path) -> tuple[str, ...]:
     if (path / "dataset_dict.json").is_file():
         return tuple(sorted(f.parent.name for f in path.glob("*/state.json")))
     if tables := [*path.glob("*.parquet"), *path.glob("data/*.parquet")]:
-        return tuple(sorted({re.split(r"[-.]", f.name)[0] for f in tables}))
+        names = (f.name for f in tables if not hidden(f.relative_to(path)))
+        return tuple(sorted({re.split(r"[-.]", name)[0] for name in names}))
     return tuple(sorted(f.name for f in path.iterdir() if _holds_media(f)))
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.bounds import bounds, over
-from evalkit.clips import SMALL
+from evalkit.clips import SMALL, hidden
 from evalkit.errors import DataError
 from evalkit.formats import POINTER, is_pointer
 from evalkit.sources.media import below
@@ -227,7 +227,7 @@ def _parquet_files(root: Path, config: str | None, split: str) -> list[Path]:
         return [root]
     if not root.is_dir():
         raise DataError(f"{root}: no such file or folder")
-    every = sorted(root.rglob("*.parquet"))
+    every = sorted(f for f in root.rglob("*.parquet") if not hidden(f.relative_to(root)))
     in_config = [f for f in every if config in f.relative_to(root).parts[:-1]] if config else []
     files = [
         f
@@ -252,9 +252,17 @@ def _parquet_files(root: Path, config: str | None, split: str) -> list[Path]:
 def _need_all_parts(files: Sequence[Path]) -> None:
     """``validation-00001-of-00004.parquet`` says that there are four files."""
     parts: dict[tuple[str, str], set[int]] = {}
+    others: list[str] = []
     for file in files:
         if match := re.fullmatch(r"(.+)-(\d+)-of-(\d+)(?:-[0-9a-f]+)?\.parquet", file.name):
             parts.setdefault((match[1], match[3]), set()).add(int(match[2]))
+        else:
+            others.append(file.name)
+    if parts and others:  # a browser's second download, or one file of before
+        raise DataError(
+            f"{files[0].parent}: {', '.join(map(repr, others[:8]))} beside numbered files of the "
+            "split: rows would be asked twice; remove what doesn't belong to it"
+        )
     for (name, total), numbers in parts.items():
         if absent := sorted(set(range(int(total))) - numbers):
             width = len(total)
