@@ -11,6 +11,7 @@ the same everywhere:
 ``lmms-eval``  what lmms-eval's task files and its Qwen2-VL wrapper set
 ``vlmevalkit`` what VLMEvalKit asks models that have no prompts of their own
 ``evalscope``  what EvalScope's adapters set
+``authors``    what the benchmark's own script sets, where it is another thing than these
 =============  =================================================================================
 
 This module knows no task: a task names its protocols in ``Subset.protocols``, and builds its
@@ -29,7 +30,7 @@ from evalkit.errors import DataError
 from evalkit.types import Media, MediaBudget, Message, Metric, Text
 
 DEFAULT = "default"
-NAMES = (DEFAULT, "qwen2-vl", "lmms-eval", "vlmevalkit", "evalscope")
+NAMES = (DEFAULT, "qwen2-vl", "lmms-eval", "vlmevalkit", "evalscope", "authors")
 """The names that mean the same everywhere; a task of your own may have others."""
 
 QWEN2_VL_PIXELS = MediaBudget(min_pixels=1280 * 28 * 28, max_pixels=16384 * 28 * 28)

@@ -6,8 +6,9 @@ more of six abilities); clips in zip files. Licence: CC BY-NC-SA 4.0, by the aut
 own release has no clips). Paper: Wang et al., "LVBench" (2024). Metric: accuracy over all
 questions; a question of several abilities counts once. Prompt: the question and options as they are
 and the last line of lmms-eval's other multiple-choice tasks; the prompts behind the scores of the
-Qwen papers are not known. Video is read at 2 frames per second up to the model's own limit (the
-Qwen2.5-VL paper states at most 768 frames, and 24,576 tokens of them).
+Qwen papers are not published in full. Video is read at 2 frames per second up to the model's own
+limit; for Qwen2.5-VL its paper states at most 768 frames of 24,576 tokens, and an author
+(QwenLM/Qwen3-VL, issue 715) 48 to 128 times 28 x 28 pixels a frame.
 """
 
 from __future__ import annotations
