@@ -84,6 +84,7 @@ def evaluate(
     fewshot_from: str = "",
     temperature: float = 0.0,
     repeats: int = 1,
+    thinking: int = 0,
     control: str = "",
     output: str | Path = "results",
     limit: int | float | str | None = None,
@@ -117,6 +118,8 @@ def evaluate(
     num_fewshot, fewshot_from: so many examples before each question, from another subset of the
         task (a local copy of it may be in ``data``).
     temperature: above 0 answers are drawn instead of greedy, ``repeats`` of each sample.
+    thinking: so many tokens more than the task's for what a model thinks before its answer, which
+        is not scored.
     control: ``"blind"``, ``"text-only"``, ``"single-frame"``, ``"shuffled-frames"`` or
         ``"image-swapped"``: what is done to the pictures, to see how much of a score needs them.
     output: the folder where results are kept.
@@ -151,7 +154,9 @@ def evaluate(
             model,
             adapter=adapter,
             protocol=protocol,
-            asking=Asking(system, num_fewshot, fewshot_from, temperature, seed or 0, repeats),
+            asking=Asking(
+                system, num_fewshot, fewshot_from, temperature, seed or 0, repeats, thinking
+            ),
             control=control,
             output=output,
             limit=limit,

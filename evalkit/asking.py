@@ -1,5 +1,5 @@
 """How samples are asked beyond what their task says: a system prompt, examples before the question,
-drawn answers, several of them.
+drawn answers, several of them, thoughts before them.
 
 Each is another cell, since each changes answers. Examples come from a named subset of the same
 task, never from the rows that are scored, and none shows a picture or clip of the question that it
@@ -20,7 +20,7 @@ from typing import Any
 from evalkit.errors import DataError, UsageError
 from evalkit.safe_text import without_keys
 from evalkit.task import Task, read_samples
-from evalkit.types import Media, Message, Sample, Text
+from evalkit.types import Completion, Media, Message, Sample, Text, thought_apart
 
 AT_MOST = 32
 """Examples before a question."""
@@ -32,14 +32,17 @@ hundreds of thousands.
 
 MOST_REPEATS = 10_000
 """Answers of one sample."""
+MOST_THINKING = 1_000_000
+"""Tokens of a thought: beyond every model's context."""
 
 
 @dataclass(frozen=True)
 class Asking:
     """system: a system prompt, in place of the task's. shots: examples before each question, drawn
     by ``seed`` from the subset ``shots_from``. temperature: 0 for the likeliest tokens; above it
-    answers are drawn, by ``seed``; at most 2. repeats: answers of each sample. Raises UsageError
-    for settings that don't fit.
+    answers are drawn, by ``seed``; at most 2. repeats: answers of each sample. thinking: tokens
+    that a model may think before its answer, beside those of the task. Raises UsageError for
+    settings that don't fit.
     """
 
     system: str = ""
@@ -48,6 +51,7 @@ class Asking:
     temperature: float = 0.0
     seed: int = 0
     repeats: int = 1
+    thinking: int = 0
 
     def __post_init__(self) -> None:
         if not (isinstance(self.shots, int) and 0 <= self.shots <= AT_MOST):
@@ -63,6 +67,8 @@ class Asking:
             raise UsageError(f"repeats={self.repeats!r}: expected 1 to {MOST_REPEATS:,}")
         if self.seed < 0:
             raise UsageError(f"seed={self.seed}: expected a whole number of at least 0")
+        if not (isinstance(self.thinking, int) and 0 <= self.thinking <= MOST_THINKING):
+            raise UsageError(f"thinking={self.thinking!r}: expected 0 to {MOST_THINKING:,} tokens")
         if self.repeats > 1 and not self.temperature:
             raise UsageError("repeats: greedy answers repeat themselves; set a temperature")
 
@@ -85,6 +91,8 @@ class Asking:
             out |= {"temperature": self.temperature}
         if self.repeats > 1:
             out["repeats"] = self.repeats
+        if self.thinking:
+            out["thinking"] = self.thinking
         return out | ({"seed": self.seed} if self.draws else {})
 
     def examples(self, task: Task, data: Path | None) -> Examples:
@@ -131,6 +139,18 @@ class Asking:
                 cluster=sample.cluster or sample.id,
                 metadata={**sample.metadata, "sample": sample.id, "repeat": k},
             )
+
+    def answer(self, completion: Completion) -> Completion:
+        """What a model said, its thought apart from its answer where it may think. What reached the
+        limit of tokens without an end of its thought has no answer: the chat template may have
+        begun one.
+        """
+        if not self.thinking or completion.error is not None or completion.thought:
+            return completion
+        thought, text = thought_apart(completion.text)
+        if text == completion.text and completion.finish_reason == "length":
+            thought, text = text, ""
+        return replace(completion, text=text, thought=thought)
 
     def seed_of(self, id: str) -> int:
         """What decides the tokens of one answer: 31 bits, which every server takes."""

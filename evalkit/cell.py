@@ -64,6 +64,8 @@ class Cell:
         if asking.temperature and (task.rank or not adapter.can_sample):
             who = f"{task.full_name} ranks" if task.rank else f"adapter {adapter.name!r} is greedy"
             raise UsageError(f"temperature={asking.temperature:g}: {who}, so nothing can be drawn")
+        if asking.thinking and task.rank:
+            raise UsageError(f"thinking={asking.thinking}: {task.full_name} ranks choices")
         examples = asking.examples(task, examples_data)
         try:
             fingerprint = recordable(adapter, adapter.fingerprint)

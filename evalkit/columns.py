@@ -31,7 +31,7 @@ from evalkit.records import Record, made
 from evalkit.types import Metric, TokenCounts
 from evalkit.units import Seen
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 LEAST = 1 << 15
 """Bytes of a journal from which its columns are worth a file of their own."""
 FIELDS = tuple(f.name for f in fields(Record))

@@ -57,6 +57,8 @@ class Record:
     """The text parts of the conversation as sent, a line break between two parts."""
     text: str | None = None
     """The answer; null when there is none."""
+    thought: str = ""
+    """What the model thought before it, where that is told apart; it is not scored."""
     finish_reason: FinishReason | None = None
     """Why the answer ended: stop (end token), length (token limit), rank (choices were ranked),
     error; null when nothing was asked."""
@@ -104,6 +106,7 @@ class Record:
             "prompt": prompt,
             "question": question_of(sample),
             "text": completion.text,
+            "thought": completion.thought,
             "finish_reason": completion.finish_reason,
             "tokens": _whole(completion.tokens),
             "seconds": round(completion.seconds, 4),
@@ -156,6 +159,7 @@ class Record:
             "error": None,
             "frames": self.frames,
             "token_logprobs": (),
+            "thought": self.thought,
         }
         return made(Completion, told)
 
@@ -173,8 +177,8 @@ class Record:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Record:
         """Reads schemas 1 and 2. Raises ValueError or TypeError for what is no record."""
-        if "frames" not in value:  # before evalkit 0.3
-            value = {**value, "frames": []}
+        if "thought" not in value:  # before evalkit 0.3
+            value = {"frames": [], **value, "thought": ""}
         # a journal has a hundred thousand of them, nearly all of the same kinds of values
         try:
             values = _values_of(value)
@@ -210,7 +214,7 @@ _values_in = attrgetter(*_DEFAULTS)
 _PROVEN: set[tuple[type, ...]] = set()
 """Kinds of values, field by field, that were found to be those of a whole record."""
 _KINDS: Mapping[str, type] = {
-    **dict.fromkeys(("id", "cluster", "prompt", "question", "text", "error"), str),
+    **dict.fromkeys(("id", "cluster", "prompt", "question", "text", "thought", "error"), str),
     **dict.fromkeys(("metadata", "tokens", "scores"), dict),
     **dict.fromkeys(("choices", "logprobs", "frames"), list),
     "unparsed": bool,

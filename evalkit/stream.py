@@ -170,7 +170,7 @@ class Stream:
                 yield Request(
                     id,
                     messages,
-                    self.cell.identity.max_new_tokens,
+                    cell.identity.max_new_tokens + cell.asking.thinking,
                     self.cell.identity.budget,
                     sample.choices,
                     cell.asking.temperature,
@@ -201,6 +201,7 @@ class Stream:
             completion = Completion(completion.id, finish_reason="error", error=why)
         if completion.box_space is None and (space := self.cell.adapter.box_space):
             completion = replace(completion, box_space=space)
+        completion = self.cell.asking.answer(completion)
         if self.cell.task.protocol.stop:
             completion = replace(completion, text=self.cell.task.protocol.cut(completion.text))
         score: Score | str | None = None
@@ -385,6 +386,7 @@ def why_unusable(completion: Completion) -> str | None:
         return "the adapter gave no answer, and no reason"
     checks = {
         "text": isinstance(c.text, str),
+        "thought": isinstance(c.thought, str),
         "finish_reason": c.finish_reason in FINISH_REASONS,
         "tokens": isinstance(c.tokens, TokenCounts) and all(map(number, vars(c.tokens).values())),
         "seconds": number(c.seconds),

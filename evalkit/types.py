@@ -236,7 +236,8 @@ class Completion:
     wall-clock time from the request's entry into the model to its end. ``box_space`` is what the
     adapter declares, None for one that draws no boxes. ``frames``: of each clip, when the frames
     that the model was shown are on the screen, in seconds from the start of its file
-    (``evalkit.media.noted_frames``); empty where the adapter doesn't know.
+    (``evalkit.media.noted_frames``); empty where the adapter doesn't know. ``thought`` is what the
+    model thought before its answer, where that is told apart; it is not scored.
     """
 
     id: str
@@ -249,6 +250,18 @@ class Completion:
     error: str | None = None
     frames: tuple[tuple[float, ...], ...] = ()
     token_logprobs: tuple[tuple[tuple[int, float], ...], ...] = ()
+    thought: str = ""
+
+
+def thought_apart(text: str) -> tuple[str, str]:
+    """A thought and the answer after it, as Qwen3-VL and others write them: ``<think>``, which a
+    chat template may have begun already, and ``</think>``. The one that is not there is empty.
+    """
+    begin, end = "<think>", "</think>"
+    thought, ended, answer = text.partition(end)
+    if not ended and not text.lstrip().startswith(begin):
+        return "", text
+    return thought.strip().removeprefix(begin).strip(), answer.lstrip()
 
 
 @dataclass(frozen=True)

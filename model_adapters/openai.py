@@ -321,7 +321,7 @@ class OpenAIAdapter(ModelAdapter):
             return _failed(request, reply)
         try:
             choice = reply["choices"][0]
-            text, why = text_of(choice)
+            text, thought, why = text_of(choice)
             usage = usage_of(reply)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as e:
             raise Again(f"a reply that is no chat completion ({type(e).__name__}: {e})") from None
@@ -343,6 +343,7 @@ class OpenAIAdapter(ModelAdapter):
             time.perf_counter() - started,
             box_space=self.box_space,
             frames=frames,
+            thought=thought,
         )
 
     def _as_sent(self, request: Request) -> tuple[Request, tuple[Times, ...], dict[str, Any]]:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from evalkit.errors import EvalkitError, UsageError, reason
 from evalkit.pace import Again, retry_after
 from evalkit.safe_text import without_keys
-from evalkit.types import TokenCounts
+from evalkit.types import TokenCounts, thought_apart
 
 T = TypeVar("T")
 NOT_REPEATED = "insufficient_quota"
@@ -31,10 +31,6 @@ WITHHELD = frozenset("content_filter safety recitation prohibited_content sensit
 """Reasons of answers that a filter ended (Gemini's in capitals, Zhipu's last)."""
 FULL = frozenset("length max_tokens model_length model_context_window_exceeded".split())
 """Reasons of answers that were as long as they may be (Mistral's and Zhipu's last)."""
-THOUGHT = "<think>", "</think>"
-"""Around a thought in an answer, as Qwen3 and DeepSeek-R1 write it: their templates may have begun
-it already. A server with a parser for it gives the thought apart.
-"""
 SETTINGS = "max_tokens", "temperature", "seed"
 """Fields of every request that some models don't take."""
 SENT_OTHERWISE = " (extra=FILE.json changes the fields that are sent, or takes them out)"
@@ -228,14 +224,14 @@ def end_of(choice: Mapping[str, Any]) -> str:
     return str(choice.get("finish_reason")).lower()
 
 
-def text_of(choice: Mapping[str, Any]) -> tuple[str, str]:
-    """An answer's text without a thought before it, and why there is none. A refusal is what the
+def text_of(choice: Mapping[str, Any]) -> tuple[str, str, str]:
+    """An answer's text, the thought before it, and why there is no answer. A refusal is what the
     model says; what a filter withholds is no answer, nor is one without content beside a call or a
     thought. Raises Again for one that was broken off, TypeError for content that is no text.
     """
     message, ended = choice["message"], end_of(choice)
     if ended in WITHHELD:
-        return "", f"the server withheld the answer (finish_reason {ended})"
+        return "", "", f"the server withheld the answer (finish_reason {ended})"
     if ended in BROKEN_OFF or isinstance(choice.get("finish_reason"), dict):
         raise Again(f"the server broke the answer off (finish_reason {ended:.100})")
     text = message.get("content")
@@ -243,19 +239,24 @@ def text_of(choice: Mapping[str, Any]) -> tuple[str, str]:
         texts = [part["text"] for part in text if part.get("type") in ("text", "output_text")]
         text = "".join(texts) if texts else None
     if not text and (message.get("tool_calls") or message.get("function_call")):
-        return "", "the model called a tool instead of answering"
+        return "", "", "the model called a tool instead of answering"
     text = text or message.get("refusal") or text
     thought = message.get("reasoning_content") or message.get("reasoning")
-    begin, end = THOUGHT
-    if isinstance(text, str) and (end in text or text.lstrip().startswith(begin)):
-        thought, text = True, text.partition(end)[2].lstrip()
-    if text is None or (text == "" and thought):
+    whole = text
+    if isinstance(text, str):
+        own, text = thought_apart(text)
+        thought = thought or own
+    if text is None or (text == "" and (thought or whole)):
         advice = ": all tokens went into its reasoning?" if ended in FULL else ""
-        return "", f"a reply without content (finish_reason {ended}){advice}"
+        return "", "", f"a reply without content (finish_reason {ended}){advice}"
     if not isinstance(text, str):
         raise TypeError(f"content is {text!r:.80}")
-    # half a surrogate pair is no text, and can't be written
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"), ""
+    return _whole(text), _whole(thought) if isinstance(thought, str) else "", ""
+
+
+def _whole(text: str) -> str:
+    """Half a surrogate pair is no text, and can't be written."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def logprobs_of(entries: Any, own: int) -> list[float]:

@@ -268,3 +268,67 @@ def test_a_chat_template_of_ones_own_takes_the_place_of_the_checkpoints(tmp_path
 def test_settings_are_checked_before_anything_is_read() -> None:
     assert Asking().describe() == {}
     assert Asking(temperature=0.5, seed=3).describe() == {"temperature": 0.5, "seed": 3}
+
+
+class Thinker(Adder):
+    """Thinks of the answer before it gives it, in each of the ways that models do."""
+
+    name = "thinker"
+    asked: list[Request] = []
+    said: Mapping[int, tuple[str, str]] = {
+        0: ("<think>\n7?</think>\n\n0", "stop"),
+        1: ("7?\n\nNo.\n</think>\n\n2", "stop"),  # begun by the chat template
+        2: ("4", "stop"),
+        3: ("7? Or rather 6", "length"),
+        4: ("<think> 8", "stop"),
+        5: ("<think></think>10", "length"),
+    }
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        for request in requests:
+            self.asked.append(request)
+            n = int(request.messages[-1].content[-1].text.split()[0])  # type: ignore[union-attr]
+            text, ended = self.said.get(n, (str(2 * n), "stop"))
+            yield Completion(request.id, text, finish_reason=ended)  # type: ignore[arg-type]
+
+
+def test_thoughts_have_tokens_of_their_own_and_are_kept_and_not_scored(tmp_path: Path) -> None:
+    Thinker.asked = []
+    out = evalkit.evaluate(
+        Splits,
+        "m",
+        adapter=Thinker,
+        output=tmp_path,
+        thinking=1000,
+        ids=[f"sum/{n}" for n in range(6)],
+    )
+    assert not out.errors
+    assert {r.max_new_tokens for r in Thinker.asked} == {Splits("all").max_new_tokens + 1000}
+    frame = evalkit.load_samples(tmp_path).set_index("id")
+    assert list(frame["text"]) == ["0", "2", "4", "", "", "10"]
+    assert list(frame["thought"]) == ["7?", "7?\n\nNo.", "", "7? Or rather 6", "8", ""]
+    assert set(frame["settings"]) == {"thinking=1000"}
+    (cell,) = cells(tmp_path)
+    assert cell.run.identity.asking == {"thinking": 1000}
+    thoughts = {r.id: r.thought for r in cell.contents().records.values()}
+    assert thoughts == frame["thought"].to_dict(), "journal and columns say the same"
+
+
+def test_without_a_setting_answers_stay_as_they_are(tmp_path: Path) -> None:
+    evalkit.evaluate(Splits, "m", adapter=Thinker, output=tmp_path, ids=["sum/1"])
+    (sample,) = evalkit.load_samples(tmp_path).to_dict("records")
+    assert (sample["text"], sample["thought"]) == (Thinker.said[1][0], "")
+
+
+@pytest.mark.parametrize("tokens", [-1, 10**9])
+def test_a_number_of_tokens_that_is_none_is_refused(tmp_path: Path, tokens: int) -> None:
+    with pytest.raises(UsageError, match=f"thinking={tokens}: expected 0 to"):
+        evaluate(tmp_path, thinking=tokens)
+
+
+def test_choices_that_are_ranked_need_no_thought(tmp_path: Path) -> None:
+    class Ranked(Splits):
+        rank = True
+
+    with pytest.raises(UsageError, match="ranks choices"):
+        evalkit.evaluate(Ranked, "m", adapter=Thinker, output=tmp_path, thinking=10)

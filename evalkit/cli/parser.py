@@ -39,8 +39,9 @@ ELSEWHERE = {
     "log-samples-suffix": "every answer is always journaled, in the cell's own folder",
     "predict-only": "every answer is journaled; evalkit rescore scores them again",
     "gen-kwargs": "answers are greedy unless --temperature is set; their length is the task's "
-    "max_new_tokens",
-    "max-new-tokens": "an answer's length is the task's max_new_tokens: part of what is measured",
+    "max_new_tokens, and --thinking N more for a thought before",
+    "max-new-tokens": "an answer's length is the task's max_new_tokens: part of what is measured; "
+    "--thinking N is for models that think before they answer",
     "system-instruction": "use --system",
     "apply-chat-template": "the checkpoint's own chat template is always applied; --chat-template "
     "gives another",

@@ -67,6 +67,13 @@ def add_parser(verbs: Verbs) -> None:
     asking.add_argument(
         "--repeats", type=whole, default=1, metavar="N", help="drawn answers of each sample (1)"
     )
+    asking.add_argument(
+        "--thinking",
+        type=whole,
+        default=0,
+        metavar="N",
+        help="for models that think before they answer: up to N tokens more, which are not scored",
+    )
     parser.add_argument(
         "--control",
         default="",
@@ -144,6 +151,7 @@ def main(args: argparse.Namespace) -> int:
                 args.temperature,
                 args.seed or 0,
                 args.repeats,
+                args.thinking,
             ),
             control=args.control,
             output=args.output,
@@ -284,9 +292,10 @@ def _show_cut(o: Outcome) -> None:
         return
     ends = o.cell.stored.columns()["finish_reason"]
     if (cut := ends.count("length")) >= MANY_CUT * len(ends):
+        thinks = "" if o.cell.asking.thinking else " (a model that thinks first wants --thinking N)"
         print(
             f"{o.cell.name}: {cut} of {len(ends)} answers are as long as they may be: cut off, or "
-            "without an end?"
+            f"without an end?{thinks}"
         )
 
 

@@ -39,7 +39,7 @@ RESULT_COLUMNS = (
 ).split()
 SAMPLE_COLUMNS = (
     "cell model adapter task settings data selection id cluster question target choices text "
-    "parsed unparsed error failed_in finish_reason prompt seconds tokens_text_in "
+    "thought parsed unparsed error failed_in finish_reason prompt seconds tokens_text_in "
     "tokens_vision_in tokens_out"
 ).split()
 

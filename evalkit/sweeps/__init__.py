@@ -115,6 +115,8 @@ class Sweep(Strict):
     """Of drawn answers, as `--seed`."""
     repeats: int = 1
     """Answers of each sample, as `--repeats`: the page has pass@k and the majority's score."""
+    thinking: int = 0
+    """Tokens for a thought before each answer, as `--thinking`."""
     _added_data: dict[str, Path] = PrivateAttr(default_factory=dict)
     _worker: str = PrivateAttr("")
 
@@ -128,7 +130,7 @@ class Sweep(Strict):
     @property
     def asking(self) -> Asking:
         """How every cell's samples are asked. Raises UsageError."""
-        return Asking(self.system, 0, "", self.temperature, self.seed, self.repeats)
+        return Asking(self.system, 0, "", self.temperature, self.seed, self.repeats, self.thinking)
 
     @property
     def local_data(self) -> dict[str, Path]:
