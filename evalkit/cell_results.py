@@ -116,12 +116,12 @@ class MetricResult:
     def _of(
         cls, metric: Metric, mean: Interval, n: int, clusters: int, added: int = 1
     ) -> MetricResult:
-        scale = metric.scale * added
+        shown = mean.times(metric.scale * added)
         return cls(
             metric=metric.name,
-            value=mean.value * scale,
-            ci_low=None if mean.low is None else mean.low * scale,
-            ci_high=None if mean.high is None else mean.high * scale,
+            value=shown.value,
+            ci_low=shown.low,
+            ci_high=shown.high,
             n=n,
             clusters=clusters,
             group=metric.group,

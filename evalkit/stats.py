@@ -61,6 +61,16 @@ class Interval:
     low: float | None
     high: float | None
 
+    def times(self, scale: float) -> Interval:
+        """In another unit, in which one of this is ``scale``."""
+        low, high = (None if end is None else scale * end for end in (self.low, self.high))
+        return Interval(scale * self.value, low, high)
+
+
+def excludes_0(low: float | None, high: float | None) -> bool:
+    """Whether there is an interval, and 0 lies outside of it."""
+    return low is not None and high is not None and not low <= 0 <= high
+
 
 @dataclass(frozen=True)
 class Comparison:

@@ -106,16 +106,16 @@ def interaction(quartet: Quartet) -> Interaction | None:
     together = [a + b for a, b in zip(both, neither)]
     apart = [a + b for a, b in zip(first, second)]
     paired = compare(together, apart, counted.clusters, counted.groups)
-    value, scale = paired.difference, metric.scale * counted.added
+    difference = paired.difference.times(metric.scale * counted.added)
     return Interaction(
         quartet.task,
         quartet.first,
         quartet.second,
         quartet.against,
         metric.name,
-        scale * value.value,
-        None if value.low is None else scale * value.low,
-        None if value.high is None else scale * value.high,
+        difference.value,
+        difference.low,
+        difference.high,
         None if together == apart else paired.p_value,
         paired.n,
     )

@@ -20,7 +20,7 @@ from evalkit.results.tables import (
     p_text,
     value_text,
 )
-from evalkit.stats import LEVEL, corrected, holm
+from evalkit.stats import LEVEL, corrected, excludes_0, holm
 from evalkit.store import CellFolder
 from evalkit.types import Metric
 from evalkit.units import Counted, Seen
@@ -94,14 +94,14 @@ class PairedScores:
             return None
         scale = metric.scale * mine.added
         comparison, mde = mine.compared(theirs)
-        low, high = comparison.difference.low, comparison.difference.high
+        difference = comparison.difference.times(scale)
         return cls(
             metric=metric.metric,
             a=scale * mine.mean,
             b=scale * theirs.mean,
-            difference=scale * comparison.difference.value,
-            ci_low=None if low is None else scale * low,
-            ci_high=None if high is None else scale * high,
+            difference=difference.value,
+            ci_low=difference.low,
+            ci_high=difference.high,
             p_value=comparison.p_value,
             mde=None if mde is None else scale * mde,
             n=comparison.n,
@@ -124,12 +124,7 @@ class PairedScores:
             return Verdict.SAME
         if p_holm is None:
             return Verdict.UNTESTED
-        excludes_0 = (
-            self.ci_low is not None
-            and self.ci_high is not None
-            and not (self.ci_low <= 0 <= self.ci_high)
-        )
-        if not excludes_0:
+        if not excludes_0(self.ci_low, self.ci_high):
             return Verdict.OPEN
         if p_holm >= LEVEL:
             alone = self.p_value is not None and self.p_value < LEVEL

@@ -78,13 +78,12 @@ def _value(
 ) -> MetricResult:
     first = [records[0] for records in samples]
     groups = [str(r.metadata.get(metric.group)) for r in first] if metric.group else None
-    mean = mean_interval(values, [r.cluster for r in first], groups)
-    low, high = (None if v is None else v * metric.scale for v in (mean.low, mean.high))
+    mean = mean_interval(values, [r.cluster for r in first], groups).times(metric.scale)
     return replace(
         metric,
         metric=f"{metric.metric}, {name}",
-        value=mean.value * metric.scale,
-        ci_low=low,
-        ci_high=high,
+        value=mean.value,
+        ci_low=mean.low,
+        ci_high=mean.high,
         n=len(values),
     )

@@ -37,7 +37,7 @@ from evalkit.results.tables import (
     value_text,
     write_csv,
 )
-from evalkit.stats import LEVEL, holm
+from evalkit.stats import LEVEL, excludes_0, holm
 from evalkit.store import CellFolder
 
 if TYPE_CHECKING:
@@ -216,8 +216,7 @@ def interaction_sentence(i: Interaction) -> str:
         return f"{together}: the two add up on every sample (n = {i.n})."
     interval = interval_text(i.ci_low, i.ci_high)
     size = f"{value_text(i.difference, signed=True)} {interval} (n = {i.n}, p = {p_text(i.p_holm)})"
-    excludes_0 = i.ci_low is not None and i.ci_high is not None and not i.ci_low <= 0 <= i.ci_high
-    if i.p_holm is not None and i.p_holm < LEVEL and excludes_0:
+    if i.p_holm is not None and i.p_holm < LEVEL and excludes_0(i.ci_low, i.ci_high):
         side = "more" if i.difference > 0 else "less"
         return f"{together}: {side} than the sum of each alone, {size}."
     return f"{together}: no interaction found, {size}."
