@@ -26,6 +26,8 @@ NOT_A_NUMBER = (
     "the model computed no numbers (NaN): its weights or pixel settings are broken, "
     "or its dtype is too narrow"
 )
+FEATURE_TOKENS = 16_384
+"""Visual features that are remembered, in tokens."""
 
 
 class Engine:
@@ -41,7 +43,7 @@ class Engine:
         model: EngineModel,
         stop_ids: frozenset[int],
         budget: Budget | None = None,
-        feature_tokens: int = 16_384,
+        feature_tokens: int = FEATURE_TOKENS,
     ) -> None:
         self.model, self.stop_ids = model, stop_ids
         self.runner = ModelRunner(model, feature_tokens)

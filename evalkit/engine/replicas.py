@@ -23,7 +23,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from evalkit.engine.engine import Engine
+from evalkit.engine.engine import FEATURE_TOKENS, Engine
 from evalkit.engine.interface import EngineModel
 from evalkit.engine.scheduler import Budget, repeated
 from evalkit.engine.sequence import Group, Output, Prompt, RunningSequence, Stats, Watch
@@ -57,12 +57,11 @@ class Replicas:
         model: EngineModel,
         stop_ids: frozenset[int],
         budget: Budget | None = None,
-        feature_tokens: int = 16_384,
     ) -> None:
-        self.model, self.stop_ids, self.feature_tokens = model, stop_ids, feature_tokens
+        self.model, self.stop_ids = model, stop_ids
         if model.device.type == "cpu":
             keep_freed_memory()
-        self.single = Engine(model, stop_ids, budget, feature_tokens)
+        self.single = Engine(model, stop_ids, budget)
         self.engines: list[Engine] = []
         self.cores: Cores | None = None
         self.threads = torch.get_num_threads()
@@ -189,7 +188,7 @@ class Replicas:
 
     def _start(self, count: int) -> None:
         while len(self.engines) < count:
-            b, kept = self.budget, self.feature_tokens // count
+            b, kept = self.budget, FEATURE_TOKENS // count
             share = Budget(*(max(1, n // count) for n in (b.rows, b.pack_tokens, b.cache_tokens)))
             self.engines.append(Engine(self.model, self.stop_ids, share, kept))
 
