@@ -349,8 +349,8 @@ def sweep(
     """Runs an ablation sweep (a shipped name or a YAML file), or goes on with it, and writes its
     tables, pictures and report. ``model`` replaces the sweep's own, ``data`` (local copies of
     subsets' data) is added to its own. ``devices`` and ``executor`` as in ``evaluate``: as many
-    cells side by side as there are workers. Raises UsageError for what
-    can't be run as it is written; cells that fail do not stop the others.
+    cells side by side as there are workers. Raises UsageError for what can't be run as it is
+    written; cells that fail do not stop the others.
     """
     from evalkit.executor.pieces import workers_for
     from evalkit.provenance import command

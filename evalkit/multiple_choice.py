@@ -204,7 +204,7 @@ def listed_options(row: Mapping[str, Any], column: str) -> list[str]:
     """
     options = strings(row, column)
     if not 2 <= len(options) <= 26:
-        raise DataError(f"{column!r} has {len(options)}")
+        raise DataError(f"{column!r} has {len(options)} options, not 2 to 26")
     return options
 
 

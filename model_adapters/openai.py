@@ -61,8 +61,8 @@ T = TypeVar("T")
 Ask = Callable[[Request], Coroutine[Any, Any, Completion]]
 DEFAULT_URL = "http://localhost:8000/v1"
 CHECKED_FIRST, CHECKED_EVERY = 32, 16
-"""Of a run, so many answers at first and every so-manieth later have their prompt's tokens counted
-here, too."""
+"""Answers whose prompt's tokens are counted here, too: so many at the start of a run, and then one
+in so many."""
 MOST_REFUSED = 5
 """Requests refused alike for a field that all of them have, before any is answered, that end a
 run."""

@@ -25,8 +25,8 @@ class TextConfig(Qwen3TextConfig):
 
     intermediate_size: of the MLPs that are left; moe_intermediate_size: of an expert.
     num_experts: of a layer; num_experts_per_tok: that a token passes.
-    decoder_sparse_step: every so many-th layer has experts; mlp_only_layers: numbers, from 0, of
-        those that have none all the same.
+    decoder_sparse_step: the distance between layers with experts, 1 for all; mlp_only_layers:
+        numbers, from 0, of those that have none all the same.
     """
 
     hidden_size: int = 2048
