@@ -807,3 +807,14 @@ def test_open_questions_of_mmvu_are_not_asked(tmp_path: Path) -> None:
 def test_mmvus_first_letter_is_the_answer(text: str, letter: str | None) -> None:
     index = readers.READERS["mmvu"](text, ["x"] * 5)
     assert (None if index is None else "ABCDE"[index]) == letter
+
+
+def test_a_long_answer_without_a_span_is_read_in_no_time() -> None:
+    for text in (
+        "start " * 20_000,
+        "9" * 100_000,
+        "1" + " " * 100_000,
+        "start 1" + " end" * 30_000,
+    ):
+        assert spans.parse_span(text) is None
+        spans.lmms_eval(text)

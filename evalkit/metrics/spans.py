@@ -24,7 +24,7 @@ _UNIT = r"(?:\s*(?:seconds?|secs?|s)\b)?"
 _SPANS = tuple(
     re.compile(form, re.IGNORECASE | re.DOTALL)
     for form in (
-        rf"\bstart[^\d.]*{_TIME}[^\d]*?\bend[^\d.]*{_TIME}",
+        rf"\bstart[^\d.]{{0,200}}{_TIME}[^\d]{{0,400}}?\bend[^\d.]{{0,200}}{_TIME}",
         rf"{_TIME}{_UNIT}[\"'\s]*(?:[-–—~]|\bto\b|\buntil\b|\btill\b)[\"'\s]*{_TIME}",
         rf"\bbetween\s+{_TIME}{_UNIT}\s+and\s+{_TIME}",
         rf"[\[(]\s*[\"']?{_TIME}{_UNIT}[\"']?\s*,\s*[\"']?{_TIME}{_UNIT}[\"']?\s*[\])]",
@@ -64,7 +64,7 @@ def iou(a: Span, b: Span) -> float:
 _LMMS_KEYWORDS = ("start", "end", "happen")
 _LMMS_EXAMPLE = "a specific example is : 20.8 - 30.0 seconds"
 _CLOCK = r"\b(\d{1,2}:\d{2}(?::\d{2})?)"
-_NUMBER = r"(\d+(?:\.\d+)?)"
+_NUMBER = r"(?<!\d)(\d++(?:\.\d++)?)"  # from its first digit on, and without a second look
 
 
 def lmms_eval(text: str) -> Span | None:
@@ -77,14 +77,14 @@ def lmms_eval(text: str) -> Span | None:
     lines = re.split(r"[!?\n]", said)
     lines = [line for line in lines if any(k in line for k in _LMMS_KEYWORDS)] or lines
     found: list[str] = []
-    for pair in (rf"{_CLOCK}\s*[–-]\s*{_CLOCK[2:]}\b", rf"{_NUMBER}\s*[–-]\s*{_NUMBER}"):
+    for pair in (rf"{_CLOCK}\s*[–-]\s*{_CLOCK[2:]}\b", rf"{_NUMBER}\s*+[–-]\s*+{_NUMBER}"):
         found = found or [t for line in lines for m in re.findall(pair, line) for t in m]
     found = found or [t for line in lines for t in re.findall(rf"{_CLOCK}\b", line)]
     if len(found) < 2:
         numbers = (re.search(rf"\b{_NUMBER}\b", line) for line in lines)
         found = [match[1] for match in numbers if match]
     if len(found) < 2:
-        pairs = (re.search(rf"{_NUMBER}\s*s?\s*[–-]\s*{_NUMBER}", line) for line in lines)
+        pairs = (re.search(rf"{_NUMBER}\s*+(?:s\s*+)?[–-]\s*+{_NUMBER}", line) for line in lines)
         found = [t for match in pairs if match for t in match.groups()]
     if len(found) < 2:
         return None
