@@ -23,7 +23,7 @@ from evalkit.bounds import bounds, over
 from evalkit.errors import CheckpointError, DataError, UsageError, reason
 from evalkit.models.limits import Limits
 from evalkit.models.switch import Switch
-from evalkit.plugin import class_in, installed, load
+from evalkit.plugin import class_in, installed, load, unknown
 from evalkit.safe_text import digest_of, is_secret, mapped, mask, masked, without_keys
 from evalkit.subtitles import interleaved
 from evalkit.types import (
@@ -309,13 +309,7 @@ def adapter_class(name: str) -> type[ModelAdapter]:
     for entry in installed("evalkit.model_adapters"):
         if entry.name == name:
             return load(entry, ModelAdapter)
-    known = sorted(registered())
-    close = get_close_matches(name.lower(), known, 1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    raise UsageError(
-        f"unknown adapter {name!r}; {hint}known: {', '.join(known)}; or give a file: "
-        "./my_adapter.py"
-    )
+    raise unknown("adapter", name, registered(), "./my_adapter.py")
 
 
 def read_switches(adapter: type[ModelAdapter], model: Any, given: Iterable[str]) -> dict[str, Any]:

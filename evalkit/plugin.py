@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
@@ -41,6 +42,18 @@ def load(entry: EntryPoint, base: type[T]) -> type[T]:
     if not (isinstance(loaded, type) and issubclass(loaded, base)):
         raise UsageError(f"{where}: expected a class derived from evalkit.{base.__name__}")
     return loaded
+
+
+def unknown(kind: str, name: str, known: Iterable[str], file: str) -> UsageError:
+    """The error for a name that no plugin of this kind has: the nearest of those that there are,
+    all of them, and what a ``file`` in place of a name looks like.
+    """
+    there = sorted(known)
+    close = get_close_matches(name.lower(), there, 1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return UsageError(
+        f"unknown {kind} {name!r}; {hint}known: {', '.join(there)}; or give a file: {file}"
+    )
 
 
 def classes_in(path: Path, base: type[T]) -> list[type[T]]:

@@ -17,13 +17,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
 from evalkit.errors import DataError, ScoringError, UsageError, reason
 from evalkit.index import Index
-from evalkit.plugin import class_in, installed, load
+from evalkit.plugin import class_in, installed, load, unknown
 from evalkit.protocols import DEFAULT, Protocol
 from evalkit.submission import Submission
 from evalkit.types import (
@@ -348,13 +347,7 @@ def task_class(name: str) -> type[Task]:
     for entry in (*installed("evalkit.tasks"), *installed(FOREIGN)):
         if entry.name == name:
             return load(entry, Task)
-    known = sorted(registered())
-    close = get_close_matches(name.lower(), known, 1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    raise UsageError(
-        f"unknown task {name!r}; {hint}known: {', '.join(known)}; or give a file: ./my_task.py, "
-        "my.jsonl"
-    )
+    raise unknown("task", name, registered(), "./my_task.py, my.jsonl")
 
 
 def read_samples(

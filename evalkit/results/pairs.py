@@ -212,10 +212,10 @@ def compare_cells(a: Sequence[CellFolder], b: Sequence[CellFolder]) -> list[Pair
     """Pairs of a cell of ``a`` and one of ``b``, one entry per metric that both have.
 
     Like is compared with like: of each task, cells of equal settings and data, each pair once, of
-    equal steps of training where there are some. A
-    task of which either side has a single cell is compared whatever its settings, and the pair's
-    remarks say what differs. Raises UsageError when the two are the same cell, when no task is in
-    common, or when it can't be told which of several cells are meant.
+    equal steps of training where there are some. A task of which either side has a single cell is
+    compared whatever its settings, and the pair's remarks say what differs. Raises UsageError when
+    the two are the same cell, when no task is in common, or when it can't be told which of several
+    cells are meant.
     """
     chosen = _pairs(a, b)
     rows = [row for one, other in chosen for row in _compared(one, other)]
