@@ -7,7 +7,6 @@ In a notebook a text takes the place of a number easily (``fresh="no"``, ``limit
 from __future__ import annotations
 
 import builtins
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from inspect import Parameter, signature
@@ -37,19 +36,28 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
                 continue
             if value is None and parameter.default is not Parameter.empty:
                 del bound.arguments[name]
-            elif not fits(value, hints[name]):
+                continue
+            bound.arguments[name] = plain(value)
+            if not fits(bound.arguments[name], hints[name]):
                 raise UsageError(
-                    f"{name}={value!r:.80}: expected {parameter.annotation}, not "
-                    f"{type(value).__name__}"
+                    f"{name}={' '.join(repr(value).split()):.80}: expected {parameter.annotation}, "
+                    f"not {type(value).__name__}"
                 )
         return function(*bound.args, **bound.kwargs)
 
     return call
 
 
+def plain(value: Any) -> Any:
+    """Python's own value for one of numpy, pandas or torch, which JSON does not know: a number, or
+    the list of a column (``ids=frame["id"]``).
+    """
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 def fits(value: Any, kind: Any) -> bool:
-    """Whether a value is of an annotated type. True and False are no numbers, numbers of numpy are
-    some; a text is no sequence of texts, and has no half characters.
+    """Whether a value is of an annotated type. True and False are no numbers; a text is no sequence
+    of texts, and has no half characters.
     """
     origin, inner = get_origin(kind), get_args(kind)
     if kind is Any:
@@ -65,7 +73,7 @@ def fits(value: Any, kind: Any) -> bool:
         return all(fits(v, k) for item in items for v, k in zip(item, inner))
     if kind in (int, float):
         is_number = isinstance(value, Integral if kind is int else Real)
-        return is_number and not isinstance(value, bool) and not math.isnan(value)
+        return is_number and not isinstance(value, bool) and value == value
     if kind is str and isinstance(value, str):
         return not any("\ud800" <= c <= "\udfff" for c in value)
     return isinstance(value, kind)

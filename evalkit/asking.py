@@ -88,7 +88,7 @@ class Asking:
             out |= {"num_fewshot": self.shots, "fewshot_from": self.shots_from}
             out["fewshot_data"] = dict(examples_of or {})
         if self.temperature:
-            out |= {"temperature": self.temperature}
+            out["temperature"] = float(self.temperature)  # 1 and 1.0 are one setting
         if self.repeats > 1:
             out["repeats"] = self.repeats
         if self.thinking:

@@ -87,12 +87,35 @@ def test_every_call_says_which_argument_is_of_another_type(name: str) -> None:
         getattr(evalkit, name)(*[3] * (2 if name == "compare" else 1))
 
 
-def test_none_is_the_default_and_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+def test_none_is_the_default(tmp_path: Path) -> None:
     given: dict[str, Any] = {"system": None, "temperature": None, "repeats": None, "fresh": None}
     evaluation = evalkit.evaluate(
-        Path(SUMS), "m", adapter=ADDER, output=tmp_path, limit=np.int64(5), progress=False, **given
+        Path(SUMS), "m", adapter=ADDER, output=tmp_path, limit=5, progress=False, **given
     )
     assert len(evaluation.samples) == 5
+
+
+def test_values_of_numpy_and_pandas_are_those_of_python(tmp_path: Path) -> None:
+    class Drawing(Adder):
+        can_sample = True
+
+    def cell(**given: Any) -> Path:
+        given |= {"adapter": Drawing("m"), "output": tmp_path, "progress": False}
+        return evalkit.evaluate(SUMS, "m", **given).cells[0].path
+
+    own = {"step": 5, "limit": 3, "seed": 7, "thinking": 4, "temperature": 1.0, "repeats": 2}
+    others = {k: np.asarray(v)[()] for k, v in own.items()}
+    assert cell(**own) == cell(**others) == cell(**own | {"temperature": 1})
+    assert cell(fresh=np.bool_(False), limit=np.float32(0.5)) == cell(limit=0.5)
+    ids = evalkit.evaluate(SUMS, "m", adapter=ADDER, output=tmp_path / "ids").samples["id"][:2]
+    assert cell(ids=ids) == cell(ids=ids.to_numpy()) == cell(ids=ids.to_list())
+
+
+@pytest.mark.parametrize("name", ["limit", "temperature"])
+def test_a_number_beyond_all_floats_is_refused(tmp_path: Path, name: str) -> None:
+    given: dict[str, Any] = {"adapter": ADDER, "output": tmp_path, name: 10**400}
+    with pytest.raises(UsageError, match=f"^{name}.*: expected "):
+        evalkit.evaluate(SUMS, "m", **given)
 
 
 def test_an_evaluation_prints_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
