@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,10 +68,12 @@ def section(module: Any, classes: list[type[Task]]) -> Iterator[str]:
 
 
 def flowing(paragraph: str) -> str:
-    """A paragraph in one line; a table of a docstring as it is."""
+    """A paragraph in lines of the page's width; a table of a docstring as it is."""
     if paragraph.lstrip().startswith("==="):
         return f"```text\n{paragraph.strip()}\n```"
-    return " ".join(paragraph.split())
+    return textwrap.fill(
+        " ".join(paragraph.split()), 150, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def subset_line(task: Task) -> str:
