@@ -53,7 +53,7 @@ def read_timed(file: Path, begin: float, end: float) -> tuple[Cue, ...]:
         if not isinstance(entries, list):
             raise TypeError("expected a list")
         return tuple(_timed(entry, begin, end) for entry in entries)
-    except (ValueError, TypeError, KeyError, RecursionError) as e:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as e:
         raise DataError(f"{file}: can't be read as subtitles ({type(e).__name__}: {e})") from e
 
 
@@ -68,8 +68,8 @@ def _timed(entry: dict[str, Any], begin: float, end: float) -> Cue:
     return Cue(start - begin, stop - begin, text)
 
 
-def _clock(text: str) -> float:
-    hours, minutes, seconds = text.split(":")
+def _clock(text: object) -> float:
+    hours, minutes, seconds = str(text).split(":")  # a number is no time of day
     return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
 
 

@@ -256,7 +256,9 @@ def test_cues_and_frames_are_ordered_as_by_the_loader() -> None:
     "content",
     ["", "[", "{}", '{"text": 1}', '[{"timestamp": [1], "text": "x"}]', '["x"]',
      '[{"timestamp": [1, 2], "text": 5}]', '[{"start": "1:2", "end": "0:0:3", "line": "x"}]',
-     '[{"timestamp": ["a", 2], "text": "x"}]', '[{"line": "x"}]'],
+     '[{"timestamp": ["a", 2], "text": "x"}]', '[{"line": "x"}]',
+     '[{"start": 1.5, "end": "0:0:3", "line": "x"}]', '[{"start": null, "end": 2, "line": "x"}]',
+     f'[{{"timestamp": [1, 1{"0" * 400}], "text": "x"}}]'],
 )  # fmt: skip
 def test_subtitles_of_another_form_are_an_error_of_their_questions(
     content: str, tmp_path: Path
