@@ -79,10 +79,13 @@ def preview(image: Image, side: int) -> tuple[Any, tuple[int, int]]:
 
 
 def _turned(picture: Any) -> Any:
-    """A picture as its orientation tag says."""
-    from PIL import ImageOps
+    """A picture as its orientation tag says, whatever its other tags hold."""
+    from PIL.Image import Transpose as T
 
-    return ImageOps.exif_transpose(picture) if orientation(picture) else picture
+    ways = [T.FLIP_LEFT_RIGHT, T.ROTATE_180, T.FLIP_TOP_BOTTOM]
+    ways += [T.TRANSPOSE, T.ROTATE_270, T.TRANSVERSE, T.ROTATE_90]  # of the tags 2 to 8
+    tag = orientation(picture)
+    return picture.transpose(ways[tag - 2]) if tag > 1 else picture
 
 
 def orientation(picture: Any) -> int:

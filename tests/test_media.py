@@ -17,7 +17,7 @@ import av
 import numpy as np
 import pytest
 from PIL import Image as PILImage
-from PIL import features
+from PIL import ImageOps, features
 
 from evalkit import media, video_files
 from evalkit.errors import DataError
@@ -274,6 +274,26 @@ def test_a_damaged_orientation_turns_nothing(exif: bytes) -> None:
             data = encoded(PILImage.new("RGB", (2, 1)), kind, exif=b"Exif\0\0" + exif)
         picture = Image(data, upright=True)
         assert decode_image(picture).size == image_size(picture) == preview(picture, 9)[1] == (2, 1)
+
+
+@pytest.mark.parametrize("other", ["011100020000000441414141", "011a00020000000441414141"])
+def test_damage_in_other_tags_does_not_keep_a_picture_from_being_turned(other: str) -> None:
+    exif = "4d4d002a00000008" + "0002" + "011200030000000100060000" + other + "00000000"
+    data = encoded(PILImage.new("RGB", (2, 1)), "JPEG", exif=b"Exif\0\0" + bytes.fromhex(exif))
+    picture = Image(data, upright=True)
+    assert decode_image(picture).size == image_size(picture) == preview(picture, 9)[1] == (1, 2)
+
+
+@pytest.mark.parametrize("tag", range(1, 9))
+def test_pictures_are_turned_as_pillow_turns_them(tag: int) -> None:
+    exif = PILImage.Exif()
+    exif[274] = tag
+    stored = PILImage.new("RGB", (2, 3))
+    stored.putdata([(40 * i, 0, 0) for i in range(6)])
+    data = encoded(stored, exif=exif)
+    theirs = ImageOps.exif_transpose(PILImage.open(io.BytesIO(data)))
+    ours = decode_image(Image(data, upright=True))
+    assert (ours.size, ours.tobytes()) == (theirs.size, theirs.tobytes())
 
 
 def test_half_transparent_ink_is_half_as_dark() -> None:
