@@ -66,10 +66,12 @@ class Archive:
 
     @property
     def stamp(self) -> str:
-        """Tells it from one that was put in its place: where it lies, bytes, last write."""
+        """Tells it from one that was put in its place: where it lies; bytes and last write of each
+        part, which may be replaced by an older one.
+        """
         stats = [f.stat() for f in self.files]
-        size, written = sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats)
-        return f"{self.files[0].resolve()} {size} {written}"
+        told = [f"{s.st_size} {s.st_mtime_ns}" for s in stats]
+        return " ".join([str(self.files[0].resolve()), *told])
 
     def digest(self, member: Member) -> str:
         """What tells a member's contents from others: its checksum, or, where the archive keeps

@@ -321,7 +321,10 @@ def test_absent_parts_of_a_split_are_named(tmp_path: Path, present: list[int]) -
     assert len(list(source().rows(one))) == 3  # a file by its name is used alone
 
 
-@pytest.mark.parametrize("name", ["val-00000-of-00001 (1).parquet", "val.parquet"])
+@pytest.mark.parametrize(
+    "name",
+    ["val-00000-of-00001 (1).parquet", "val.parquet", "val-00000-of-00001-0a1b.parquet"],
+)
 def test_a_file_beside_the_numbered_ones_of_a_split_is_refused(tmp_path: Path, name: str) -> None:
     for file in ("val-00000-of-00001.parquet", name):
         write_parquet(tmp_path / file)
@@ -776,6 +779,26 @@ def test_clips_are_read_out_of_a_tar_in_parts(
     before = index.digest
     split_tar(data, names | {"videos/b.mp4": MP4 + b"z" * 700}, parts)
     assert ClipIndex([data]).digest != before
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_part_of_a_tar_that_is_replaced_by_an_older_one_is_read_anew(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data = tmp_path / "data"
+    data.mkdir()
+    for mark, written in ((b"a", 2_000), (b"b", 1_000)):
+        whole = {"v.mp4": MP4 + mark * 90_000}
+        before = [f.read_bytes() for f in sorted(data.iterdir())]
+        split_tar(data, whole, 3)
+        for i, part in enumerate(sorted(data.iterdir())):
+            if before and i != number:
+                part.write_bytes(before[i])
+            os.utime(part, (written, written) if i == number else (3_000, 3_000))
+        found = ClipIndex([data]).path("v").read_bytes()
+    packed = b"".join(f.read_bytes() for f in sorted(data.iterdir()))
+    assert b"b" * 1_000 in found and found in packed
 
 
 @pytest.mark.parametrize(

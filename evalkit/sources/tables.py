@@ -254,11 +254,13 @@ def _need_all_parts(files: Sequence[Path]) -> None:
     parts: dict[tuple[str, str], set[int]] = {}
     others: list[str] = []
     for file in files:
-        if match := re.fullmatch(r"(.+)-(\d+)-of-(\d+)(?:-[0-9a-f]+)?\.parquet", file.name):
-            parts.setdefault((match[1], match[3]), set()).add(int(match[2]))
+        match = re.fullmatch(r"(.+)-(\d+)-of-(\d+)(?:-[0-9a-f]+)?\.parquet", file.name)
+        numbers = parts.setdefault((match[1], match[3]), set()) if match else set()
+        if match and int(match[2]) not in numbers:
+            numbers.add(int(match[2]))
         else:
             others.append(file.name)
-    if parts and others:  # a browser's second download, or one file of before
+    if parts and others:  # a browser's second download, or a file of another revision
         raise DataError(
             f"{files[0].parent}: {', '.join(map(repr, others[:8]))} beside numbered files of the "
             "split: rows would be asked twice; remove what doesn't belong to it"
