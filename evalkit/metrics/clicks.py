@@ -15,7 +15,7 @@ from evalkit.metrics.boxes import Point
 _N = r"(-?\d+(?:\.\d+)?)"
 _P = r"(-?\d+(?:\.\d+)?%?)"
 _FOUR = re.compile(rf"[\[(]\s*{_N},\s*{_N},\s*{_N},\s*{_N}\s*[\])]")
-_OPENED = re.compile(r"<\s*bbox[^>]*>", re.IGNORECASE)
+_OPENED = re.compile(r"<\s*bbox", re.IGNORECASE)
 _CLOSED = re.compile(r"<\s*/\s*bbox\s*>", re.IGNORECASE)
 _TWO = re.compile(rf"[\[(]\s*+{_P}(?:\s*+,\s*+|\s++){_P}\s*+[\])]")
 _X, _Y = (re.compile(rf"['\"]?{name}['\"]?\s*[:=]\s*{_P}", re.IGNORECASE) for name in ("x", "y"))
@@ -109,10 +109,12 @@ def _inferred(x: float, y: float, width: int, height: int) -> Point:
 
 
 def _tagged(text: str) -> Iterator[str]:
-    """What stands in each ``<bbox>`` that is closed."""
+    """What stands in each ``<bbox ...>`` that is closed."""
     end = 0
-    while (opened := _OPENED.search(text, end)) and (closed := _CLOSED.search(text, opened.end())):
-        yield text[opened.end() : closed.start()]
+    while (opened := _OPENED.search(text, end)) and (mark := text.find(">", opened.end())) >= 0:
+        if not (closed := _CLOSED.search(text, mark + 1)):
+            return
+        yield text[mark + 1 : closed.start()]
         end = closed.end()
 
 
