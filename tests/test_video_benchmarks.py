@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from evalkit.cell import Cell
 from evalkit.cell_results import CellResults
 from evalkit.errors import DataError
 from evalkit.metrics import readers, spans, video_readers
-from evalkit.metrics.open_answer import VIDEO_MMMU
+from evalkit.metrics.open_answer import VIDEO_MMMU, open_answer
 from evalkit.metrics.open_answer import read as open_values
 from evalkit.records import Record
 from evalkit.runner import run_cell
@@ -575,6 +576,14 @@ def test_lmms_evals_spans_are_those_of_its_rule() -> None:
         assert spans.lmms_eval(said) == extract_time(said), said
         read += extract_time(said) is not None
     assert 300 < read < 2700
+
+
+def test_rows_of_digits_and_blanks_are_read_in_no_time() -> None:
+    started = process_time()
+    for text in ("1" * 100_000, "3" + " " * 100_000, "start 5 s" + " " * 100_000 + "7"):
+        assert spans.lmms_eval(text) is None
+        assert open_answer(text, ["24.5"]) == 0
+    assert process_time() - started < 5  # minutes, where each sign begins anew
 
 
 # ---- Video-MMMU

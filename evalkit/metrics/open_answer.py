@@ -20,9 +20,10 @@ VIDEO_MMMU = (
 """Further indicators of Video-MMMU's rule (lmms-eval and VLMEvalKit), which is otherwise MMMU's."""
 _NUMBERS = (
     r"-?\b\d{1,3}(?:,\d{3})+\b",  # 1,000
-    r"-?\d+(?:\.\d+)?[eE][+-]?\d+",  # 1e3
-    r"-?(?:\d+\.\d+|\.\d+|\d+\b)(?![eE][+-]?\d+)(?![,\d])",
+    r"-?(?<!\d)\d+(?:\.\d+)?[eE][+-]?\d+",  # 1e3
+    r"-?(?:(?<!\d)\d+\.\d+|\.\d+|(?<!\d)\d+\b)(?![eE][+-]?\d+)(?![,\d])",
 )
+"""The original's, looked for at the first digit of a row alone: a long one took minutes."""
 
 Value = str | float
 
