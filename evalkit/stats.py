@@ -203,6 +203,8 @@ def _bootstrap(sums: Floats, sizes: Floats) -> tuple[float, float] | tuple[None,
     percentiles for many clusters, and where BCa is undefined.
     """
     drawn = _drawn_counts(len(sums)) @ np.stack([sums, sizes], axis=1)  # [resamples, 2]
+    if (drawn[:, 1] <= 0).any():  # all of it is taken out by negative weights
+        return None, None
     means = drawn[:, 0] / drawn[:, 1]
     tails = np.array(TAILS)
     if len(sums) <= BCA_CLUSTERS:

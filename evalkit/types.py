@@ -164,8 +164,8 @@ class Metric:
     value of its samples: it is right when all are. ``""`` stands for each sample by itself; of
     several keys the mean of the means by each is taken. ``weight`` names another value that
     ``score`` returns, by which this one's mean is weighted (a negative one takes the sample out of
-    both sums). ``total``: the groups' means are added
-    up, each multiplied by ``scale``.
+    both sums); with a weight the samples of ``units`` count by themselves, where none of a unit
+    lacks a value. ``total``: the groups' means are added up, each multiplied by ``scale``.
     """
 
     name: str

@@ -103,9 +103,11 @@ class Counted:
     @classmethod
     def of(cls, samples: Seen, metric: Metric) -> Counted:
         """Empty where no sample has a value (or, of a weighted mean, a weight)."""
-        if metric.units:
+        if metric.units and not metric.weight:
             return cls._of_units(samples, metric)
         mine = [i for i, value in enumerate(samples.values) if value is not None]
+        if metric.units:  # with a weight: each sample counts, of whole units
+            mine = sorted({i for key in metric.units for unit in samples.units(key) for i in unit})
         if samples.weights is not None and not sum(samples.weights[i] for i in mine) > 0:
             mine = []
         seen = samples if len(mine) == len(samples.values) else samples.at(mine)

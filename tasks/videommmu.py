@@ -47,7 +47,7 @@ VLMEVALKIT = Protocol(
     reader="videommmu-vlmevalkit",
 )
 GAIN = (
-    Metric("knowledge_gain", weight="gain"),
+    Metric("knowledge_gain", weight="gain", units=("lecture",)),
     Metric("after", weight="is_after"),
     Metric("before", weight="is_before"),
 )
@@ -92,9 +92,10 @@ class VideoMMMU(MultipleChoice):
     open_prompts: ClassVar = {DEFAULT: OPEN, "vlmevalkit": OPEN + ANSWER}
 
     def samples(self, row: Row) -> Iterable[Sample]:
-        yield self.sample(self.question(row))
-        if self.subset_name == "knowledge_gain":
-            yield self.sample(self.asked(row, [image(row)], shown="before"))
+        asked = [self.question(row)]
+        if self.subset_name == "knowledge_gain":  # both or none: a half would tilt the gain
+            asked.append(self.asked(row, [image(row)], shown="before"))
+        return map(self.sample, asked)
 
     def question(self, row: Row) -> Question:
         name = row.get("part", self.subset_name)
@@ -123,7 +124,11 @@ class VideoMMMU(MultipleChoice):
             cluster=name,
             id=f"{shown}-{name}",
             fields={"lead": lead, "tail": tail},
-            metadata={"track": shown, "subject": "_".join(name.split("_")[1:-1])},
+            metadata={
+                "track": shown,
+                "subject": "_".join(name.split("_")[1:-1]),
+                "lecture": name,
+            },
         )
 
     def score_open(self, sample: Sample, text: str) -> tuple[float, str | None]:

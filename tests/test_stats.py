@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -337,3 +338,13 @@ def test_a_negative_weight_takes_a_sample_out_of_both_sums() -> None:
         assert found.low is not None and found.high is not None
         covered += found.low <= (0.6 - 0.4) / 0.6 <= found.high
     assert 180 <= covered <= 199
+
+
+def test_where_resampling_may_leave_no_weight_there_is_no_interval() -> None:
+    """Of twelve pairs ten were right before: some draws have these alone."""
+    before, after = [1.0] * 10 + [0.0] * 2, [1.0, 0.0, 1.0] * 4
+    weights = [1.0] * 12 + [-b for b in before]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = mean_interval(after + before, [*range(12)] * 2, weights=weights)
+    assert found == Interval(pytest.approx(-1.0), None, None)  # type: ignore[arg-type]

@@ -116,6 +116,15 @@ def test_a_weighted_mean_is_that_of_so_many_equal_samples() -> None:
     assert MetricResult.of(nothing, metric) is None
 
 
+def test_of_a_weighted_mean_whole_units_count_sample_by_sample() -> None:
+    metric = Metric("right", weight="weight", units=("figure",))
+    assert value(metric) == pytest.approx(50)
+    lost = [replace(RECORDS[0], scores={}, error="lost"), *RECORDS[1:]]
+    assert value(metric, lost) == pytest.approx(25)  # f0 goes, f1 and f2 have four samples
+    taken_out = [*RECORDS[:2], record("2", 1, "f1"), record("3", 1, "f1", weight=-1)]
+    assert value(metric, taken_out) == pytest.approx(100)
+
+
 def test_weighted_means_are_compared_as_ratios() -> None:
     rng = np.random.default_rng(2)
     clusters = [str(i // 2) for i in range(300)]

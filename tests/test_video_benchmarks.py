@@ -70,7 +70,12 @@ def values(task: Task, asked: list[Sample], said: list[str]) -> dict[str, float]
 def repeated(asked: list[Sample], times: int) -> list[Sample]:
     """The samples over and over, with ids and clusters of their own."""
     return [
-        replace(s, id=f"{k}-{s.id}", cluster=f"{k}-{s.cluster}")
+        replace(
+            s,
+            id=f"{k}-{s.id}",
+            cluster=f"{k}-{s.cluster}",
+            metadata={**s.metadata, "lecture": f"{k}-{s.cluster}"},
+        )
         for k in range(times)
         for s in asked
     ]
@@ -647,7 +652,7 @@ def test_an_odd_row_of_video_mmmu_is_an_error(changes: dict[str, Any], complaint
         prompt(load_task("videommmu:adaptation"), LECTURE | changes)
 
 
-def test_a_picture_that_is_absent_costs_its_half_of_the_gain(tmp_path: Path) -> None:
+def test_a_picture_that_is_absent_costs_both_halves_of_the_gain(tmp_path: Path) -> None:
     task = load_task("videommmu:knowledge_gain")
     found = list(task.samples(Row({"clip": Path(__file__), **LECTURE})))
     assert [s.metadata["track"] for s in found if isinstance(s, Sample)] == ["after", "before"]
@@ -658,7 +663,7 @@ def test_a_picture_that_is_absent_costs_its_half_of_the_gain(tmp_path: Path) -> 
     pieces: list[Sample] = []
     with pytest.raises(DataError, match="'image' holds no image"):
         pieces.extend(task.samples(Row({"clip": Path(__file__), **LECTURE, "image": None})))  # type: ignore[arg-type]
-    assert [s.metadata["track"] for s in pieces] == ["after"]
+    assert pieces == []
 
 
 @pytest.mark.parametrize("shares", [(0.7, 0.4), (0.3, 0.6), (0.5, 0.5), (1.0, 0.5), (0.0, 0.9)])
@@ -677,6 +682,26 @@ def test_the_knowledge_gain_is_the_share_of_errors_that_are_mended(
     gain = 100 * (a - b) / (1 - b)
     expected = {"knowledge_gain": gain, "after": 100 * a, "before": 100 * b}
     assert values(task, asked, said) == pytest.approx(expected)
+
+
+def test_an_answer_that_is_lost_takes_its_lecture_out_of_the_gain(tmp_path: Path) -> None:
+    """Of 60 questions 30 are right after the lecture and 15 before: half of the clips fail."""
+    task = load_task("videommmu:knowledge_gain")
+    asked = repeated(samples(task, BUILDERS["videommmu:adaptation"](tmp_path)), 30)
+    records, seen = [], {"after": 0, "before": 0}
+    for sample in asked:
+        track = sample.metadata["track"]
+        k, seen[track] = seen[track], seen[track] + 1
+        if track == "after" and k % 8 >= 4:
+            records.append(Record(sample.id, sample.cluster, sample.metadata, error="too long"))
+            continue
+        right = k % 4 < (2 if track == "after" else 1)
+        completion = Completion(sample.id, right_answer(sample) if right else "none")
+        score = checked_score(task, sample, completion)
+        records.append(Record.of(sample, "", completion, score))
+    found = CellResults.of(records, task.metrics, complete=True)
+    gain = next(m.value for m in found.metrics if m.metric == "knowledge_gain")
+    assert gain == pytest.approx(100 * (0.5 - 0.25) / (1 - 0.25))
 
 
 def right_answer(sample: Sample) -> str:

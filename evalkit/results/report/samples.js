@@ -96,7 +96,7 @@ function Summary({ columns, found, counts, fields, state, change }) {
 
 // What one number of a metric is, where it is no plain mean of samples.
 function howAveraged(m) {
-  const words = [m.units.length && `each ${m.units.map((key) => key || "sample").join(" and each ")} counted as its worst answer`, m.group && `${m.total ? "sum" : "mean"} over ${m.group}`, m.weight && `weighted by ${m.weight}`].filter(Boolean);
+  const words = [m.units.length && `each ${m.units.map((key) => key || "sample").join(" and each ")} counted ${m.weight ? "whole" : "as its worst answer"}`, m.group && `${m.total ? "sum" : "mean"} over ${m.group}`, m.weight && `weighted by ${m.weight}`].filter(Boolean);
   return words.length ? ` (${words.join(", ")})` : "";
 }
 

@@ -9,8 +9,8 @@ const absent = (value) => value === null || value === undefined;
 
 // What a metric averages of some samples, for one or two answers `ks` (of two, what both have): the
 // first `n` of values, weights (null: all alike), clusters and groups. Of a unit (samples that share
-// a value) the least value counts; with filters, that of its samples which they left. One with a
-// sample without a score has none.
+// a value) the least value counts, or each with its weight; with filters, of the samples which they
+// left. One with a sample without a score has none.
 function counted(places, columns, m, ks) {
   const keys = m.units.length ? m.units : [""], room = places.length * keys.length;
   const scores = ks.map((k) => columns.answers[k].scores[m.name] ?? []);
@@ -24,7 +24,7 @@ function counted(places, columns, m, ks) {
     const broken = units && new Set(places.filter(lacks).map((i) => units[i]));
     for (const i of places) {
       if (lacks(i) || (units && (units[i] < 0 || broken.has(units[i])))) continue;
-      const known = units ? rows.get(units[i]) : undefined, row = known ?? n;
+      const known = units && !m.weight ? rows.get(units[i]) : undefined, row = known ?? n;
       for (let x = 0; x < ks.length; x++) {
         values[x][row] = known === undefined ? scores[x][i] : Math.min(values[x][row], scores[x][i]);
         if (weights[x]) weights[x][row] = heavy[x][i] ?? 0;
