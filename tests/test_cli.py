@@ -574,6 +574,8 @@ def test_a_run_says_its_cost_and_how_many_answers_are_cut_off(
     assert "sums:all: 4 of 40 answers are as long as they may be" in many
     assert "as long as they may be" not in few
     assert "sums:all: cost 0.25" in few and "3 answers whose tokens" in few
+    again = evalkit(*asked, "--model-args", "cut=3").out
+    assert "nothing to do" in again and "sums:all: cost" not in again and "tokens" not in again
 
 
 def test_answers_that_cant_be_read_give_a_hint(evalkit: Evalkit, tmp_path: Path) -> None:

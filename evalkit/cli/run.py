@@ -271,9 +271,10 @@ def _show_outcome(o: Outcome) -> None:
     if r.inference_probe:
         switches = " ".join(f"{k}={v}" for k, v in r.switches.items())
         print(f"{o.cell.name}: inference probe, {switches}: the weights were not trained this way")
-    if cost := r.stats.get("cost"):
+    stats = r.stats if o.made else {}  # else they are of an earlier run
+    if cost := stats.get("cost"):
         print(f"{o.cell.name}: cost {cost:.4g}")
-    if uncounted := r.stats.get("uncounted"):
+    if uncounted := stats.get("uncounted"):
         print(f"{o.cell.name}: {uncounted} answers whose tokens the server did not count")
     _show_cut(o)
     if r.errors:
