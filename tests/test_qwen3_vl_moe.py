@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import re
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,20 @@ def test_probabilities_are_in_fp32_and_shares_sum_to_one() -> None:
     assert torch.equal(numbers, likeliest.indices[:, :3])
     expected = likeliest.values[:, :3] / likeliest.values[:, :3].sum(-1, keepdim=True)
     assert torch.equal(shares, expected.bfloat16())
+
+
+@pytest.mark.parametrize("width", [4, 40, 4_000])
+@torch.no_grad()
+def test_what_all_tokens_hold_in_one_expert_is_counted(width: int) -> None:
+    model = model_of(0, moe_intermediate_size=width)
+    mlp, tokens = model.model.layers[0].mlp, 256
+    x = torch.zeros(tokens, mlp.gate.in_features)  # all alike: all choose the same
+    with torch.profiler.profile(profile_memory=True) as seen:
+        mlp(x)
+    events = seen.profiler.kineto_results.events()
+    taken = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    peak = max(accumulate(size for _, size in taken))
+    assert 0 < peak <= tokens * model.activation_bytes
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

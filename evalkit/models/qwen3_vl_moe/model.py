@@ -18,3 +18,10 @@ class Qwen3VLMoe(Qwen3VL):
     Config: ClassVar[type[Qwen3VLMoeConfig]] = Qwen3VLMoeConfig
     mlp: ClassVar[Callable[..., nn.Module]] = staticmethod(sparse)
     config: Qwen3VLMoeConfig
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes that a visual token holds at its peak, which may be in an expert that all chose."""
+        text = self.config.text
+        token = self.dtype.itemsize * (4 * text.moe_intermediate_size + 8 * text.hidden_size)
+        return max(super().activation_bytes, token)
