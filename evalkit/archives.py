@@ -22,9 +22,13 @@ from pathlib import Path, PurePosixPath
 
 from evalkit.digests import content_hash
 from evalkit.errors import DataError
-from evalkit.formats import POINTER, is_pointer
+from evalkit.formats import HEAD, POINTER, is_pointer
 
 BLOCK = 2**20
+_WHOLE = (".zip", ".tar", ".tgz", ".tar.bz2", ".tar.zst")
+"""How names of archives end that are no parts; ``.tar.gz`` may be one, the 183rd."""
+_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
+"""How gzip, bzip2, xz and Zstandard begin."""
 _PART = re.compile(r"(.+\.tar)((?:\.part)?[._-]?)([a-z]{2}|\d{2,4})", re.IGNORECASE)
 
 
@@ -87,7 +91,7 @@ class Archive:
             return self._of_zip() if self.is_zip else self._of_tar()
         except (*DAMAGE, ValueError) as e:
             pointer = next((f for f in self.files if is_pointer(f)), None)
-            raise DataError(f"{POINTER if pointer else e}") from e
+            raise DataError(POINTER if pointer else f"{e}; fetch it again") from e
 
     @contextmanager
     def reading(self) -> Iterator[Blocks]:
@@ -117,6 +121,9 @@ class Archive:
             ]
 
     def _of_tar(self) -> list[Member]:
+        with self.files[0].open("rb") as first:
+            if first.read(HEAD).startswith(_PACKED):
+                raise DataError("it is compressed: unpack it")
         if absent := _absent(self.files):
             raise DataError(f"{absent} is absent")
         with _joined(self.files) as file, tarfile.open(fileobj=file, mode="r:") as packed:
@@ -134,7 +141,7 @@ class Archive:
             ]
             file.seek(packed.offset)  # tarfile takes a header that it can't read for the end
             if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
-                raise DataError(f"it can't be read beyond {packed.offset:,} bytes")
+                raise DataError(f"it can't be read beyond {packed.offset:,} bytes; fetch it again")
         return found
 
 
@@ -170,7 +177,7 @@ def archives(files: Sequence[Path]) -> Iterator[Archive]:
     """The archives among some files; a tar's parts are one."""
     parts: dict[tuple[str, str], list[Path]] = {}
     for file in files:
-        if file.suffix.lower() in (".zip", ".tar"):
+        if file.name.lower().endswith(_WHOLE):
             yield Archive((file,))
         elif match := _PART.fullmatch(file.name):
             parts.setdefault((str(file.parent / match[1]), match[2]), []).append(file)

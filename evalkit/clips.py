@@ -255,7 +255,7 @@ class ClipIndex:
         except DataError as e:
             what = "zip" if archive.is_zip else "tar"
             self.damaged.append(f"{archive.name} ({e})")
-            logger.warning("%s: not a readable %s file (%s); fetch it again", archive, what, e)
+            logger.warning("%s: not a readable %s file: %s", archive, what, e)
             return
         with archive.reading() as blocks:
             for member in members:

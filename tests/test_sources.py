@@ -825,6 +825,21 @@ def test_a_tar_with_a_part_absent_or_spoilt_is_damaged_as_a_whole(
         ClipIndex([tmp_path]).path("a")
 
 
+@pytest.mark.parametrize(
+    "name", ["v.tar.gz", "v.tar", "v.tgz", "v.tar.bz2", "v.tar.xz", "v.tar.aa"]
+)
+@pytest.mark.parametrize("way", ["gz", "bz2", "xz"])
+def test_a_compressed_tar_is_to_be_unpacked_by_the_user(
+    name: str, way: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.mp4").write_bytes(MP4)
+    with tarfile.open(tmp_path / name, f"w:{way}") as archive:
+        archive.add(tmp_path / "a.mp4", "b.mp4")
+    with pytest.raises(DataError, match="no clip 'b'.*it is compressed: unpack it"):
+        ClipIndex([tmp_path]).path("b")
+    assert f"{name}: not a readable tar file: it is compressed" in caplog.text
+
+
 def joined(*names: str) -> Joined:
     return Joined({n: Hub(repository="o/n", config=n, split="val", columns=COLUMNS) for n in names})
 
