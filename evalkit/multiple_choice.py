@@ -199,12 +199,14 @@ def inline_options(row: Row, column: str = "question") -> tuple[str, list[str]]:
 
 
 def listed_options(row: Mapping[str, Any], column: str) -> list[str]:
-    """The options of a column that holds a list of texts. Raises DataError for another value, and
-    unless there are 2 to 26.
+    """The options of a column that holds a list of texts. Raises DataError for another value,
+    unless there are 2 to 26, and for an empty one, which some readers find in every answer.
     """
     options = strings(row, column)
     if not 2 <= len(options) <= 26:
         raise DataError(f"{column!r} has {len(options)} options, not 2 to 26")
+    if not all(option.strip() for option in options):
+        raise DataError(f"{column!r} has an empty option: {options!r:.200}")
     return options
 
 

@@ -174,6 +174,7 @@ ODD = [
     ("blink", {"answer": "hidden"}, "'answer' is 'hidden'"),
     ("blink", {"answer": "(A"}, "'answer' is '\\(A'"),
     ("blink", {"choices": ["x"]}, "'choices' has 1 options, not 2 to 26"),
+    ("blink", {"choices": ["x", " "]}, "'choices' has an empty option"),
     ("blink", {"choices": "xy"}, "'choices' is 'xy', not a list"),
     ("blink", {"image_1": None}, "'image_1' is null"),
     ("blink", {"image_4": catalogue.picture(0)}, "'image_2' is null, and a later one is not"),
@@ -214,6 +215,7 @@ ODD = [
     ("muirbench", {"image_list": [None]}, "'image_list' holds no image"),
     ("muirbench", {"image_list": [catalogue.picture(0)]}, "has <image>, and there are 1 pictures"),
     ("muirbench", {"options": ["x"]}, "'options' has 1"),
+    ("muirbench", {"options": ["", "x", "y"]}, "'options' has an empty option"),
     ("muirbench", {"answer": "D"}, "'answer' is 'D', not one of A, B, C"),
     ("muirbench", {"task": None}, "'task' is null"),
 ]
