@@ -402,6 +402,27 @@ def test_compare_fails_a_job_where_nothing_can_be_tested_or_a_task_is_missing(
     assert "other:all: old has no results like new's" in capsys.readouterr().err
 
 
+def test_compare_fails_a_job_where_the_headline_score_alone_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = (Metric("accuracy"), Metric("iou"))
+    for model, scores in (("new", {"iou": 1.0}), ("old", {"accuracy": 1.0, "iou": 1.0})):
+        records = [record(i, 1, scores=scores) for i in range(9)]
+        metrics = [m for m in both if m.name in scores]
+        cell(tmp_path, records, model=model, metrics=tuple(metrics))
+    assert main(["compare", "new", "old", "--output", str(tmp_path), "--fail-if-worse"]) == 1
+    assert "quiz:all: new has no results like old's" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("points", ["nan", "inf", "-1", "few"])
+def test_a_job_fails_by_points_that_are_some(
+    points: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["compare", "a", "b", "--fail-if-worse", points])
+    assert "expected points of a score, 0 or more" in capsys.readouterr().err
+
+
 def test_without_a_spread_of_differences_nothing_is_said_to_show(tmp_path: Path) -> None:
     same = [cell(tmp_path, [record(i, i % 2) for i in range(8)], model=m) for m in "ab"]
     (pair,) = compare_cells(*([c] for c in same))

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from evalkit.cli.options import name_or_path, output_option, talk_options
+from evalkit.cli.options import name_or_path, output_option, points, talk_options
 from evalkit.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("b", type=name_or_path)
     parser.add_argument(
         "--fail-if-worse",
-        type=float,
+        type=points,
         nargs="?",
         const=0.0,
         metavar="POINTS",
@@ -54,7 +54,7 @@ def main(args: argparse.Namespace) -> int:
             f"{value_text(p.scores.a)}, not {value_text(p.scores.b)}"
             for p in worse(pairs, args.fail_if_worse)
         ]
-        lacking = {c.task for c in theirs} - {p.a.task for p in pairs}
+        lacking = {c.task for c in theirs} - {p.a.task for p in pairs if p.is_headline}
         faults += [f"{task}: {args.a} has no results like {args.b}'s" for task in sorted(lacking)]
     for fault in faults:
         print(f"evalkit: {fault}", file=sys.stderr)

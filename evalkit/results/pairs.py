@@ -195,6 +195,11 @@ class Pair:
     """What else differs between the two, or is missing from them."""
 
     @property
+    def is_headline(self) -> bool:
+        """Whether the metric is the first of both sides."""
+        return all(c.results.metrics[0].metric == self.scores.metric for c in (self.a, self.b))
+
+    @property
     def verdict(self) -> str:
         """What the numbers come to, in words; it names the better one."""
         found = self.scores.verdict(self.p_holm)
@@ -240,7 +245,7 @@ def worse(pairs: Sequence[Pair], by: float = 0.0) -> list[Pair]:
         loss = -pair.scores.difference if headline.higher_is_better else pair.scores.difference
         found = pair.scores.verdict(pair.p_holm)
         by_chance = found in (Verdict.OPEN, Verdict.ALONE)
-        if pair.scores.metric == headline.metric and loss > by and not by_chance:
+        if pair.is_headline and loss > by and not by_chance:
             out.append(pair)
     return out
 
