@@ -324,11 +324,11 @@ def load_samples(output: str | Path = "results", errors: bool = True) -> pd.Data
 
     Columns: cell (the folder), model, adapter, task, settings, each switch as ``switch_<name>``,
     data, selection, id, cluster, question (as sent; empty in results of evalkit 0.1), target,
-    choices, text (the answer), parsed, unparsed, error, failed_in (row, adapter, scoring),
-    finish_reason, prompt (a hash), seconds, tokens_text_in, tokens_vision_in, tokens_out, then
-    ``metadata_*`` and ``score_*`` as the tasks name them. Where the values of a column are of
-    several kinds (targets of one task are lists of texts, of another boxes), they are JSON texts
-    (a text among them stands in quotes), so that the frame can be written to parquet.
+    choices, text (the answer), thought (before it), parsed, unparsed, error, failed_in (row,
+    adapter, scoring), finish_reason, prompt (a hash), seconds, tokens_text_in, tokens_vision_in,
+    tokens_out, then ``metadata_*`` and ``score_*`` as the tasks name them. Where the values of a
+    column are of several kinds (targets of one task are lists of texts, of another boxes), they are
+    JSON texts (a text among them stands in quotes), so that the frame can be written to parquet.
     ``errors=False`` leaves out samples without a score. Raises UsageError when there is no such
     folder.
     """

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from evalkit.adapter import adapter_class
 from evalkit.cell import Cell
 from evalkit.errors import UsageError
 from evalkit.plan import build_adapter, tasks_of
+from evalkit.results.frames import RESULT_COLUMNS, SAMPLE_COLUMNS
 from evalkit.selection import Limit, describe
 from evalkit.store import CellFolder, cells
 from evalkit.task import Row, Subset, load_task
@@ -439,3 +441,14 @@ def test_an_adapter_that_changes_the_present_folder_moves_nothing(
     evaluation = evalkit.evaluate(SUMS, adapter=Wanderer("m"), progress=False)
     assert not evaluation.failed()
     assert run_of(tmp_path / "results").results.complete
+
+
+@pytest.mark.parametrize(
+    ("call", "columns"),
+    [(evalkit.load_results, RESULT_COLUMNS), (evalkit.load_samples, SAMPLE_COLUMNS)],
+)
+def test_every_column_of_a_frame_is_named_where_its_call_is_described(
+    call: Callable[..., object], columns: list[str]
+) -> None:
+    named = set(re.findall(r"\w+", str(call.__doc__)))
+    assert not set(columns) - named

@@ -17,6 +17,7 @@ import evalkit
 from evalkit.asking import Asking
 from evalkit.cell import Cell
 from evalkit.cell_results import CellResults
+from evalkit.cli import main
 from evalkit.columns import Columns
 from evalkit.errors import UsageError
 from evalkit.records import Record
@@ -292,7 +293,9 @@ class Thinker(Adder):
             yield Completion(request.id, text, finish_reason=ended)  # type: ignore[arg-type]
 
 
-def test_thoughts_have_tokens_of_their_own_and_are_kept_and_not_scored(tmp_path: Path) -> None:
+def test_thoughts_have_tokens_of_their_own_and_are_kept_and_not_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     Thinker.asked = []
     out = evalkit.evaluate(
         Splits,
@@ -312,6 +315,8 @@ def test_thoughts_have_tokens_of_their_own_and_are_kept_and_not_scored(tmp_path:
     assert cell.run.identity.asking == {"thinking": 1000}
     thoughts = {r.id: r.thought for r in cell.contents().records.values()}
     assert thoughts == frame["thought"].to_dict(), "journal and columns say the same"
+    assert main(["show", str(cell.path), "--id", "sum/1"]) == 0
+    assert "\nthought   7?\n          \n          No.\nanswer    2\n" in capsys.readouterr().out
 
 
 def test_without_a_setting_answers_stay_as_they_are(tmp_path: Path) -> None:

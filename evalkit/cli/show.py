@@ -73,6 +73,7 @@ def _text(record: Record) -> str:
         "sample": record.id,
         "question": record.question,
         "target": target,
+        "thought": record.thought,
         "answer": record.text,
         "read as": "unparsed" if record.unparsed else record.parsed,
         "scores": scores,
