@@ -155,6 +155,16 @@ def test_the_later_families_answer_and_rank_alike(
     assert likelihoods[0] == pytest.approx(likelihoods[1], abs=1e-3)
 
 
+def test_templates_of_which_none_is_the_default_are_named(tmp_path: Path) -> None:
+    folder = write_tiny(tmp_path)
+    (folder / "chat_template.json").unlink(missing_ok=True)
+    named = [{"name": "tool_use", "template": "x"}]
+    change(folder, "tokenizer_config.json", chat_template=named)
+    assert "['tool_use']" in str(complete("transformers", folder).error)
+    with pytest.raises(CheckpointError, match="chat templates tool_use, and none is"):
+        complete("reference", folder)
+
+
 def test_each_of_these_changes_matters(tmp_path: Path) -> None:
     """Or else the test above would pass without reading them."""
     plain = answer("reference", write_tiny(tmp_path / "plain"))

@@ -35,7 +35,7 @@ class Qwen2VLInputs:
         theirs = processor_of(checkpoint)
         self.tokenizer, self.image_processor = theirs.tokenizer, theirs.image_processor
         template = theirs.chat_template or self.tokenizer.chat_template
-        self.template = template["default"] if isinstance(template, dict) else template
+        self.template = template.get("default") if isinstance(template, dict) else template
         self.limits = ProcessorConfig.load(checkpoint.folder)
         self.processor = Processor(self.limits, switches)
         self.config = config
