@@ -120,7 +120,8 @@ def run(arm: Arm, model: str, rows: list[Row], dtype: str, threads: int, work: P
     env["PYTHONPATH"] = str(HERE.parent.parent) if ours else ""
     with tempfile.TemporaryDirectory() as temporary:
         running = []
-        for number, part in enumerate(parts(rows, arm.processes) if arm.processes > 1 else [rows]):
+        shares = parts(rows, arm.processes) if arm.processes > 1 else [rows]
+        for number, part in enumerate(share for share in shares if share):
             asked, out = (Path(temporary) / f"{kind}-{number}.json" for kind in ("rows", "out"))
             asked.write_text(json.dumps(part), encoding="utf-8")
             log = out.with_suffix(".log").open("w+", encoding="utf-8")
