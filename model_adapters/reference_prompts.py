@@ -69,7 +69,7 @@ class Prompts:
             request.id,
             tuple(ids),
             visuals,
-            request.max_new_tokens,
+            min(request.max_new_tokens, max(self.max_tokens - len(ids), 1)),
             choices,
             prefix,
             request.temperature,

@@ -421,6 +421,14 @@ def test_a_prompt_beyond_the_context_is_its_own_error(tiny: str, tmp_path: Path,
     assert "tokens" in str(out["long"].error) and "64" in str(out["long"].error)
 
 
+def test_an_answer_ends_where_the_context_does(tiny: str, tmp_path: Path) -> None:
+    adapter = ReferenceAdapter(config_of(tiny, tmp_path, max_position_embeddings=64))
+    adapter.chat.stop_ids = frozenset()
+    (answer,) = adapter.generate([ask("endless", Text("x"), limit=1000)])
+    assert answer.finish_reason == "length"
+    assert answer.tokens.text_in + answer.tokens.out == 64
+
+
 def test_a_model_in_memory_answers_as_its_checkpoint(tiny: str) -> None:
     model = load(Path(tiny)).train()
     live = ReferenceAdapter(model)
