@@ -94,7 +94,7 @@ def test_the_small_mode_prints_a_row_for_every_arm_with_equal_answers(tmp_path: 
     subprocess.run(command, check=True, capture_output=True, env=env)
     rows = [x.split(" | ") for x in page.read_text(encoding="utf-8").splitlines() if "| float" in x]
     unbuilt = [r for r in rows if r[1].startswith("llama.cpp")]
-    assert len(unbuilt) == 6  # three settings of llama.cpp, two formats
+    assert len(unbuilt) == 6  # three settings, for each of two loads
     assert {r[2] for r in unbuilt} == {"not built: cmake: No C compiler could be found."}
     built = [r for r in rows if r not in unbuilt]
     both = ["evalkit", "transformers, batch 1", "transformers, batch 8"]
