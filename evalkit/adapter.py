@@ -25,7 +25,6 @@ from evalkit.models.limits import Limits
 from evalkit.models.switch import Switch
 from evalkit.plugin import class_in, installed, load, unknown
 from evalkit.safe_text import digest_of, is_secret, mapped, mask, masked, without_keys
-from evalkit.subtitles import interleaved
 from evalkit.types import (
     BoxSpace,
     Completion,
@@ -33,7 +32,6 @@ from evalkit.types import (
     Interleaved,
     MediaBudget,
     Message,
-    Part,
     Request,
     Subtitles,
     Text,
@@ -228,8 +226,10 @@ def with_subtitles(
     """
     parts = [p for m in messages for p in m.content]
     if any(isinstance(p, Interleaved) for p in parts):
+        from evalkit.media import laid_out  # it imports numpy
+
         return tuple(
-            replace(m, content=tuple(q for p in m.content for q in _laid_out(p, budget)))
+            replace(m, content=tuple(q for p in m.content for q in laid_out(p, budget)))
             for m in messages
         )
     if not any(isinstance(p, Subtitles) for p in parts):
@@ -242,28 +242,6 @@ def with_subtitles(
         replace(m, content=tuple(p.at(times) if isinstance(p, Subtitles) else p for p in m.content))
         for m in messages
     )
-
-
-def _laid_out(part: Part, budget: MediaBudget) -> Iterable[Part]:
-    """The pictures and texts of an interleaved clip; another part as it is."""
-    if not isinstance(part, Interleaved):
-        return [part]
-    from evalkit.media import pictures  # it imports numpy
-
-    def choose(total: int, fps: float) -> list[int]:
-        count = max(min(budget.max_frames or FRAMES, int(total / fps)), 1)
-        return [total // count * i for i in range(count)]
-
-    images, times = pictures(part, choose)
-    order = interleaved(part.cues, times)
-    if part.apart:
-        lines = "\n".join(p if isinstance(p, str) else "" for p in order)
-        return [*images, Text(f"{lines}\n")]
-    return [Text(f"{p}\n") if isinstance(p, str) else images[p] for p in order]
-
-
-FRAMES = 16
-"""Pictures of an interleaved clip where the budget doesn't say."""
 
 
 def limits_of(budget: MediaBudget) -> Limits:

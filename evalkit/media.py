@@ -22,12 +22,15 @@ import numpy as np
 from evalkit.bounds import bounds, over
 from evalkit.errors import DataError
 from evalkit.formats import IMAGE_FORMATS, frame_files
+from evalkit.subtitles import interleaved
 from evalkit.timeline import Timeline
-from evalkit.types import Image, Video
+from evalkit.types import Image, Interleaved, MediaBudget, Part, Text, Video
 from evalkit.video_files import Frame, Frames, decoded_frames, read_timeline, where
 
 STRIP = 4_000_000
 """Pixels of a picture that are converted at once: a large one is never held in several forms."""
+INTERLEAVED_FRAMES = 16
+"""Pictures of an interleaved clip where the budget doesn't say."""
 MAX_MISSING = 0.05
 """Share of a clip's frames that may be absent (one always may): a neighbour takes their place."""
 
@@ -298,6 +301,26 @@ def pictures(video: Video, choose: ChooseFrames) -> tuple[list[Image], Times]:
     with noted_frames() as noted:
         frames = decode_video(video, choose)
     return [encoded(frame) for frame in frames], noted[0]
+
+
+def laid_out(part: Part, budget: MediaBudget) -> Sequence[Part]:
+    """The pictures and texts of an interleaved clip, at most ``max_frames`` pictures of the budget
+    (``INTERLEAVED_FRAMES``), evenly spaced; another part as it is. Raises DataError as
+    ``decode_video``.
+    """
+    if not isinstance(part, Interleaved):
+        return [part]
+
+    def choose(total: int, fps: float) -> list[int]:
+        count = max(min(budget.max_frames or INTERLEAVED_FRAMES, int(total / fps)), 1)
+        return [total // count * i for i in range(count)]
+
+    images, times = pictures(part, choose)
+    order = interleaved(part.cues, times)
+    if part.apart:
+        lines = "\n".join(p if isinstance(p, str) else "" for p in order)
+        return [*images, Text(f"{lines}\n")]
+    return [Text(f"{p}\n") if isinstance(p, str) else images[p] for p in order]
 
 
 def frame_times(video: Video, choose: ChooseFrames) -> list[float]:
